@@ -1,0 +1,429 @@
+//! What can be told, in which unit. One YAML file, read once, checked whole.
+//!
+//! `config/tidemill.yaml` has every key with its default and its consequence; a test keeps the two equal.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub mod amount;
+pub mod load;
+
+pub use amount::{Size, Time};
+
+/// The whole configuration.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The embedded log, `sqlite:FILE`, in place of `kafka`.
+    pub log: Option<String>,
+    /// The cluster and the group.
+    pub kafka: Kafka,
+    /// What is read.
+    pub input: Input,
+    /// Where predictions go.
+    pub output: Output,
+    /// Where records go that cannot be answered.
+    pub dead_letters: DeadLetters,
+    /// Where batches are described.
+    pub manifest: Manifest,
+    /// When a batch closes.
+    pub batch: Batch,
+    /// When what is ready is committed.
+    pub commit: Commit,
+    /// Which model, on which device.
+    pub model: Model,
+    /// Where versions come from.
+    pub registry: Registry,
+    /// Deadlines and memory.
+    pub limits: Limits,
+    /// Probes and metrics.
+    pub http: Http,
+    /// The log on stderr.
+    pub logging: Logging,
+}
+
+/// The cluster and the group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kafka {
+    /// The consumer group; also the middle of the transactional ids. Required.
+    pub group: String,
+    /// This replica's stable name: `group.instance.id`, `client.id`, and the end of its transactional ids.
+    /// Default: `$POD_NAME`, else the host's name. Two live processes must not share it.
+    pub instance: Option<String>,
+    /// Transactional producers, each with its thread; the partitions are spread over them.
+    pub lanes: u16,
+    /// Where a group without committed offsets begins.
+    pub start_from: StartFrom,
+    /// What an offset that is no longer there means.
+    pub on_out_of_range: OutOfRange,
+    /// Properties of librdkafka for all clients, by their own dotted names.
+    pub common: BTreeMap<String, String>,
+    /// … for the consumer.
+    pub consumer: BTreeMap<String, String>,
+    /// … for the producers.
+    pub producer: BTreeMap<String, String>,
+}
+
+impl Default for Kafka {
+    fn default() -> Self {
+        Self {
+            group: String::new(),
+            instance: None,
+            lanes: 1,
+            start_from: StartFrom::Earliest,
+            on_out_of_range: OutOfRange::Stop,
+            common: BTreeMap::new(),
+            consumer: BTreeMap::new(),
+            producer: BTreeMap::new(),
+        }
+    }
+}
+
+/// Where a group without committed offsets begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StartFrom {
+    /// The first record that is there.
+    Earliest,
+    /// The end: what was written before the first start is never read.
+    Latest,
+}
+
+/// What to do when the committed offset is no longer in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutOfRange {
+    /// Stop loudly: records were deleted before they were read.
+    Stop,
+    /// Go on at the first record that is there.
+    Earliest,
+    /// Go on at the end.
+    Latest,
+}
+
+/// What is read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Input {
+    /// The topics. Required.
+    pub topics: Vec<String>,
+    /// What values are.
+    pub format: InputFormat,
+    /// For a text model: the field that holds the text; also the name a `text` value is given.
+    pub field: String,
+    /// What a field means that the model does not read.
+    pub unknown_fields: UnknownFields,
+}
+
+impl Default for Input {
+    fn default() -> Self {
+        Self {
+            topics: Vec::new(),
+            format: InputFormat::Json,
+            field: "text".to_owned(),
+            unknown_fields: UnknownFields::Ignore,
+        }
+    }
+}
+
+/// What the values of the input topics are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InputFormat {
+    /// A JSON object.
+    Json,
+    /// UTF-8 text: the value is the field `input.field`.
+    Text,
+}
+
+/// What a field means that the model does not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownFields {
+    /// Nothing.
+    Ignore,
+    /// The record becomes a dead letter.
+    Reject,
+}
+
+/// Where predictions go.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Output {
+    /// The topic. Required.
+    pub topic: String,
+    /// Which partition of it.
+    pub partition: OutputPartition,
+    /// What of the input goes along with the prediction.
+    pub include: Include,
+    /// Provenance in headers.
+    pub headers: Headers,
+}
+
+/// Which partition of the output topic a prediction goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputPartition {
+    /// The input partition's number: order per partition is kept.
+    #[default]
+    Same,
+    /// By the key's hash, as the Java client does (murmur2): order per key is kept.
+    Key,
+}
+
+/// What of the input goes along with the prediction.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Include {
+    /// Nothing: the prediction alone.
+    #[default]
+    None,
+    /// The record's key, as text, under `key`.
+    Key,
+    /// These fields, under `input`.
+    Fields(Vec<String>),
+    /// Every field, under `input`.
+    All,
+}
+
+/// Provenance in the headers of a prediction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Headers {
+    /// Model name, version, digest; batch id; source topic, partition, offset.
+    #[default]
+    Full,
+    /// Model version, batch id and source offset only.
+    Compact,
+    /// Only the record's own headers. `tidemill verify` then cannot prove anything.
+    None,
+}
+
+/// Where records go that cannot be answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeadLetters {
+    /// The topic; default `<input topic>-dlq`.
+    pub topic: Option<String>,
+    /// Above this share of dead letters over `window` records, stop. 1 never stops.
+    pub max_ratio: f64,
+    /// Over how many of the last records the share is taken.
+    pub window: u32,
+}
+
+impl Default for DeadLetters {
+    fn default() -> Self {
+        Self { topic: None, max_ratio: 0.5, window: 1_000 }
+    }
+}
+
+/// Where batches are described.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Manifest {
+    /// The topic; default `<output topic>-manifest`.
+    pub topic: Option<String>,
+}
+
+/// When a batch closes: on the first of these.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Batch {
+    /// Most records.
+    pub max_records: u32,
+    /// Most payload bytes. A larger record still passes, alone.
+    pub max_bytes: Size,
+    /// Most tokens that the model will compute.
+    pub max_tokens: u32,
+    /// Longest that the first record waits for company.
+    pub max_wait: Time,
+    /// What an idle worker does while the batch is not full.
+    pub when_idle: WhenIdle,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self {
+            max_records: 256,
+            max_bytes: Size::mib(6),
+            max_tokens: 16_384,
+            max_wait: Time::millis(50),
+            when_idle: WhenIdle::Wait,
+        }
+    }
+}
+
+/// What an idle worker does while a batch is not full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenIdle {
+    /// Takes what is there.
+    Flush,
+    /// Waits for `max_wait`.
+    Wait,
+}
+
+/// When what is ready is committed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Commit {
+    /// How long a finished batch waits for others to share its transaction.
+    pub max_wait: Time,
+    /// Most batches in a transaction.
+    pub max_batches: u32,
+}
+
+impl Default for Commit {
+    fn default() -> Self {
+        Self { max_wait: Time::millis(0), max_batches: 16 }
+    }
+}
+
+/// Which model, on which device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Model {
+    /// `models:/name@alias`, `models:/name/3`, or a directory. Required.
+    pub uri: String,
+    /// How often the alias is looked up.
+    pub poll: Time,
+    /// `cpu`, `cuda:0`.
+    pub device: String,
+    /// Inference threads; `auto` is one a core.
+    pub workers: Workers,
+    /// What the weights are computed in.
+    pub precision: Precision,
+    /// What happens to a text longer than the model takes.
+    pub on_long: OnLong,
+    /// Longest input in tokens; default: what the model's own files say.
+    pub max_length: Option<u32>,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self {
+            uri: String::new(),
+            poll: Time::millis(10_000),
+            device: "cpu".to_owned(),
+            workers: Workers::Auto,
+            precision: Precision::F32,
+            on_long: OnLong::Truncate,
+            max_length: None,
+        }
+    }
+}
+
+/// How many inference threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Workers {
+    /// One for each core.
+    #[default]
+    Auto,
+    /// This many.
+    #[serde(untagged)]
+    Count(u16),
+}
+
+/// What the weights are computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// As the checkpoint was trained.
+    #[default]
+    F32,
+    /// Half the memory; on GPUs.
+    Bf16,
+    /// Weights per channel, activations per row; a quarter of the memory.
+    Int8,
+    /// The fastest that keeps the mean cosine to f32 above 0.995 on this machine.
+    Auto,
+}
+
+/// What happens to a text longer than the model takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnLong {
+    /// Its beginning is used.
+    #[default]
+    Truncate,
+    /// It becomes a dead letter.
+    Reject,
+}
+
+/// Where versions come from.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Registry {
+    /// The directory `<root>` of `<root>/<name>/<version>/…`.
+    pub root: Option<PathBuf>,
+}
+
+/// Deadlines and memory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Longest that one batch may be in the model before the process stops.
+    pub inference: Time,
+    /// Longest that one transaction may take before its producer is given up.
+    pub transaction: Time,
+    /// Longest that a stop may take; less than `terminationGracePeriodSeconds`.
+    pub drain: Time,
+    /// Memory for records in flight: queues are sized from it.
+    pub memory: Size,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            inference: Time::millis(60_000),
+            transaction: Time::millis(8_000),
+            drain: Time::millis(30_000),
+            memory: Size::mib(64),
+        }
+    }
+}
+
+/// Probes and metrics.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Address and port.
+    pub listen: SocketAddr,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([0, 0, 0, 0], 8080)) }
+    }
+}
+
+/// The log on stderr.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Logging {
+    /// `text` or `json`.
+    pub format: LogFormat,
+    /// As in `RUST_LOG`: `info`, `tidemill=debug,rdkafka=info`.
+    pub filter: String,
+}
+
+impl Default for Logging {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, filter: "info".to_owned() }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For collectors.
+    Json,
+}

@@ -1,0 +1,5 @@
+//! Micro-batch inference on Kafka, exactly once.
+pub mod config;
+pub mod log;
+pub mod model;
+pub mod record;

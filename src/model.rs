@@ -1,0 +1,170 @@
+//! The one trait of the model side, and what goes in and comes out.
+//!
+//! ```text
+//!  record ─► format: Fields ─► Model::prepare ─► Input ─┐
+//!                                                       ├─► sub-batch ─► Model::predict ─► Prediction
+//!                                             Input … ──┘
+//! ```
+//!
+//! `prepare` runs on the decode threads, while the previous batch is in `predict`: text is tokenised and
+//! fields are imputed, scaled and encoded there. Its cost in tokens is what closes a batch.
+//!
+//! # Invariants
+//!
+//! 1. Same input, same answer, whatever the batch: `predict` of n inputs equals n calls with one.
+//! 2. `predict` answers each input, in order, or refuses the whole call.
+//! 3. No panic on input: what a record can cause is a [`Fault`] or a [`Refused`].
+
+use std::sync::Arc;
+
+use crate::record::{Fault, ModelId};
+
+/// A record's fields, decoded: a JSON object, or text alone under the name `input.field`.
+pub type Fields = serde_json::Map<String, serde_json::Value>;
+
+/// A model version that is loaded, warm and ready. Shared by all workers; scratch space is per call.
+pub trait Model: Send + Sync {
+    /// What it does and expects: for `/`, `check` and the gate.
+    fn about(&self) -> &About;
+
+    /// Turns a record's fields into this model's input. Called on decode threads.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] that names the field: the record becomes a dead letter, alone.
+    fn prepare(&self, fields: &Fields) -> Result<Input, Fault>;
+
+    /// One pass over `inputs`; one prediction for each, in order. Inputs come from this model's `prepare`.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`]: no input was answered. The caller halves, or waits, or stops, by its kind.
+    fn predict(&self, inputs: &[&Input]) -> Result<Vec<Prediction>, Refused>;
+}
+
+/// What a model says of itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct About {
+    /// The task, as Hugging Face spells it: `text-embedding`, `tabular-classification`, …
+    pub task: Task,
+    /// `bert`, `mlp`, `logistic`, …
+    pub architecture: String,
+    /// What the weights are computed in: `f32`, `int8`, …
+    pub precision: &'static str,
+    /// `cpu`, `cuda:0`.
+    pub device: String,
+    /// Names of the fields it reads, in order.
+    pub fields: Vec<String>,
+    /// Labels by index, for classifiers.
+    pub labels: Vec<String>,
+    /// Bytes that the weights take.
+    pub bytes: u64,
+}
+
+/// What a model is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// Text in, `[dim]` f32 out.
+    TextEmbedding,
+    /// Text in, label and scores out.
+    TextClassification,
+    /// Text in, labelled spans out.
+    TokenClassification,
+    /// Fields in, label and scores out.
+    TabularClassification,
+    /// Fields in, a number out.
+    TabularRegression,
+    /// Image bytes in, label and scores out.
+    ImageClassification,
+}
+
+/// One record, ready for its model.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// Token ids with their special tokens, at most the model's maximum.
+    Tokens(Box<[u32]>),
+    /// Features after imputation, scaling and encoding: `[features]` f32.
+    Row(Box<[f32]>),
+}
+
+impl Input {
+    /// What it costs the model: tokens of a text; 1 for a row.
+    pub fn tokens(&self) -> usize {
+        match self {
+            Self::Tokens(ids) => ids.len(),
+            Self::Row(_) => 1,
+        }
+    }
+}
+
+/// A model's answer to one record.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Prediction {
+    /// `[dim]` f32.
+    Embedding(Vec<f32>),
+    /// The best label, and every label's score in the order of `About::labels`. f64 where the model is tabular.
+    Label {
+        /// Index of the best label.
+        best: usize,
+        /// Scores, each 0 to 1.
+        scores: Vec<f32>,
+        /// The labels, shared.
+        labels: Arc<[String]>,
+    },
+    /// A regression's value.
+    Value(f32),
+    /// Labelled pieces of the text.
+    Spans(Vec<Span>),
+}
+
+/// A labelled piece of a text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Span {
+    /// The label without its `B-`/`I-` prefix.
+    pub label: String,
+    /// 0 to 1.
+    pub score: f32,
+    /// First character, counted in Unicode scalar values as transformers does.
+    pub start: usize,
+    /// One past the last character.
+    pub end: usize,
+    /// The text between them.
+    pub word: String,
+}
+
+/// Why `predict` answered nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Something in these inputs: halve until it is alone.
+    #[error("the model refused the batch: {0}")]
+    Batch(String),
+    /// This input, by its place in the call; the others are good.
+    #[error("the model refused input {row}: {message}")]
+    Row {
+        /// Its place in the call.
+        row: usize,
+        /// Why.
+        message: String,
+    },
+    /// The device has no memory for so many: halve, and never a dead letter.
+    #[error("out of device memory: {0}")]
+    OutOfMemory(String),
+    /// The device is gone, or the code has a bug: the process stops.
+    #[error("the device is lost: {0}")]
+    DeviceLost(String),
+}
+
+/// A model with its identity, as the registry hands it over.
+pub struct Served {
+    /// Name, version, digest.
+    pub id: ModelId,
+    /// The model itself.
+    pub model: Box<dyn Model>,
+}
+
+impl std::fmt::Debug for Served {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Served").field("id", &self.id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,248 @@
+//! The nouns: where a record is, what it holds, and what becomes of it. Plain data, no behaviour.
+//!
+//! Offsets are half-open as in Kafka: `next` is the offset to read next (last + 1), and only that is ever
+//! committed. Offsets may have gaps (compaction, control records): never subtract them to count records.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// An offset in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Offset(pub i64);
+
+impl Offset {
+    /// The offset to read after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A partition of an input topic. Small and `Copy`: the topic is its place in `input.topics`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Partition {
+    /// Index into the list of input topics.
+    pub topic: u16,
+    /// The partition's number in that topic.
+    pub number: i32,
+}
+
+/// Counts how often a partition was assigned to us. A record of an older epoch is not ours any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(pub u64);
+
+/// A model version, as the registry counts them. A directory without versions is version 0.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct Version(pub u64);
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A record's header: a name and a value that may be absent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// The name; Kafka allows the same name several times.
+    pub name: String,
+    /// The value's bytes; `None` is Kafka's null.
+    pub value: Option<Vec<u8>>,
+}
+
+/// One message of an input topic, copied out of the client's buffers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Where it was read.
+    pub partition: Partition,
+    /// Its offset there.
+    pub offset: Offset,
+    /// Milliseconds since 1970 (`CreateTime` or `LogAppendTime`); `None` where the log has none.
+    pub timestamp: Option<i64>,
+    /// The key's bytes; `None` is Kafka's null.
+    pub key: Option<Vec<u8>>,
+    /// The value's bytes; `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// Headers in their order.
+    pub headers: Vec<Header>,
+}
+
+impl Record {
+    /// Payload bytes: key, value and headers. What the byte limits count.
+    pub fn bytes(&self) -> usize {
+        let headers: usize =
+            self.headers.iter().map(|h| h.name.len() + h.value.as_ref().map_or(0, Vec::len)).sum();
+        self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers
+    }
+}
+
+/// What becomes of a record. There is no fourth variant: the only other way out is that the process stops.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome<O> {
+    /// The model's answer.
+    Prediction(O),
+    /// A record without a value passes through as one, with its key.
+    Tombstone,
+    /// The record cannot be answered: its original bytes go to the dead-letter topic, with the reason.
+    DeadLetter(Fault),
+}
+
+impl<O> Outcome<O> {
+    /// The value of the metric label `outcome`.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Prediction(_) => "prediction",
+            Self::Tombstone => "tombstone",
+            Self::DeadLetter(_) => "dead_letter",
+        }
+    }
+}
+
+/// Why a record cannot be answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{class}: {message}")]
+pub struct Fault {
+    /// What kind of thing is wrong: the label `class` and the header `tidemill.error.class`.
+    pub class: FaultClass,
+    /// One sentence for a person: the field, the value's kind, what was expected. Never the value itself.
+    pub message: String,
+}
+
+impl Fault {
+    /// A fault of `class`, explained by `message`.
+    pub fn new(class: FaultClass, message: impl Into<String>) -> Self {
+        Self { class, message: message.into() }
+    }
+}
+
+/// The kinds of [`Fault`]. Few and fixed: they are a metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FaultClass {
+    /// The bytes are not what `input.format` says: no UTF-8, no JSON, nested too deep.
+    Undecodable,
+    /// A field the model needs is missing or null and has no fitted replacement.
+    Missing,
+    /// A field has the wrong type, or a value the model cannot take (NaN, infinity, out of range).
+    Invalid,
+    /// The input is longer than the model takes, under `on_long: reject`.
+    TooLong,
+    /// The model refused the record when it was alone.
+    Refused,
+    /// The prediction is larger than the output topic takes.
+    Oversized,
+}
+
+impl FaultClass {
+    /// Every class, in the order of the metric's labels.
+    pub const ALL: [Self; 6] = [
+        Self::Undecodable,
+        Self::Missing,
+        Self::Invalid,
+        Self::TooLong,
+        Self::Refused,
+        Self::Oversized,
+    ];
+
+    /// The name in metrics and headers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Undecodable => "undecodable",
+            Self::Missing => "missing",
+            Self::Invalid => "invalid",
+            Self::TooLong => "too_long",
+            Self::Refused => "refused",
+            Self::Oversized => "oversized",
+        }
+    }
+
+    /// Where in the pipeline it is found: Kafka Connect's `stage` header.
+    pub fn stage(self) -> &'static str {
+        match self {
+            Self::Undecodable => "VALUE_CONVERTER",
+            Self::Missing | Self::Invalid | Self::TooLong => "TRANSFORMATION",
+            Self::Refused => "TASK_PUT",
+            Self::Oversized => "TASK_PRODUCE",
+        }
+    }
+}
+
+impl fmt::Display for FaultClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What closed a batch: the label `reason`, and a field of its manifest record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// `batch.max_records` was reached.
+    Records,
+    /// `batch.max_bytes` was reached.
+    Bytes,
+    /// `batch.max_tokens` was reached.
+    Tokens,
+    /// `batch.max_wait` had passed since its first record arrived.
+    Time,
+    /// A worker was idle and nothing more was buffered (`batch.when_idle: flush`).
+    Idle,
+    /// A new model version was staged.
+    Swap,
+    /// Partitions were taken away.
+    Rebalance,
+    /// The service stops.
+    Shutdown,
+}
+
+impl Reason {
+    /// Every reason, in the order of the metric's labels.
+    pub const ALL: [Self; 8] = [
+        Self::Records,
+        Self::Bytes,
+        Self::Tokens,
+        Self::Time,
+        Self::Idle,
+        Self::Swap,
+        Self::Rebalance,
+        Self::Shutdown,
+    ];
+
+    /// The name in metrics and manifests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Records => "records",
+            Self::Bytes => "bytes",
+            Self::Tokens => "tokens",
+            Self::Time => "time",
+            Self::Idle => "idle",
+            Self::Swap => "swap",
+            Self::Rebalance => "rebalance",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// Which model answered: stands in headers, manifests and metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ModelId {
+    /// The registered name, or the directory's.
+    pub name: Arc<str>,
+    /// The version.
+    pub version: Version,
+    /// `sha256:` and 64 hexadecimal digits over the artifact's files.
+    pub digest: Arc<str>,
+}
+
+impl fmt::Display for ModelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.name, self.version)
+    }
+}
