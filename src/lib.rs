@@ -2,4 +2,5 @@
 pub mod config;
 pub mod log;
 pub mod model;
+pub mod pipeline;
 pub mod record;

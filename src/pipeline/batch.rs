@@ -1,0 +1,313 @@
+//! When a batch is closed: at so many records, bytes or tokens, so old, or because something else happens.
+//!
+//! ```text
+//! push(item, now) ──► [ oldest … newest ] ──► poll(now) ──► (items, reason)
+//!                              └── deadline() ──► the engine's timer
+//! ```
+//!
+//! A [`Batcher`] keeps items in the order they came and cuts batches off the old end. It reads no clock.
+//!
+//! # Invariants
+//!
+//! 1. The batches, laid end to end, are the pushed items less those dropped: none twice, none reordered.
+//! 2. A batch is within all size limits, or it is one item too large alone.
+//! 3. After `poll` has returned `None`, no item waits that is `max_wait` old or older.
+//! 4. A batch with room for the next item leaves only because it is due, idle or flushed.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::record::Reason;
+
+use super::Item;
+
+/// The limits that close a batch; whichever is reached first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most records.
+    pub max_records: usize,
+    /// Most payload bytes. A larger single record still passes, alone.
+    pub max_bytes: u64,
+    /// Most tokens that the model computes. A longer single record still passes, alone.
+    pub max_tokens: u64,
+    /// Longest that a record waits for company, counted from its own arrival.
+    pub max_wait: Duration,
+    /// Whether an idle worker takes what is there instead of waiting.
+    pub flush_when_idle: bool,
+}
+
+/// Items waiting to become a batch.
+#[derive(Debug)]
+pub struct Batcher<T> {
+    limits: Limits,
+    waiting: VecDeque<(Instant, Item<T>)>,
+    /// Sums over `waiting`.
+    bytes: u64,
+    tokens: u64,
+    flush: Option<Reason>,
+}
+
+impl<T> Batcher<T> {
+    /// An empty batcher.
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, waiting: VecDeque::new(), bytes: 0, tokens: 0, flush: None }
+    }
+
+    /// Takes in one item that arrived at `now`.
+    pub fn push(&mut self, item: Item<T>, now: Instant) {
+        self.bytes += item.bytes;
+        self.tokens += item.tokens;
+        self.waiting.push_back((now, item));
+    }
+
+    /// The next batch that is ready at `now`, oldest first, and why it is closed. `idle` says that a worker
+    /// has nothing else to do.
+    #[must_use = "a batch dropped here is a batch of lost records"]
+    pub fn poll(&mut self, now: Instant, idle: bool) -> Option<(Vec<Item<T>>, Reason)> {
+        let due = self.deadline()? <= now;
+        let full = if self.limits.max_records <= self.waiting.len() {
+            Some(Reason::Records)
+        } else if self.limits.max_bytes <= self.bytes {
+            Some(Reason::Bytes)
+        } else if self.limits.max_tokens <= self.tokens {
+            Some(Reason::Tokens)
+        } else {
+            None
+        };
+        let flush_idle = idle && self.limits.flush_when_idle;
+        let early =
+            self.flush.or(due.then_some(Reason::Time)).or(flush_idle.then_some(Reason::Idle));
+        let reason = full.or(early)?;
+        let (batch, limit) = self.cut();
+        if self.waiting.is_empty() {
+            self.flush = None;
+        }
+        Some((batch, limit.unwrap_or(reason)))
+    }
+
+    /// When the oldest item is due; `None` while nothing waits.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.waiting.front().map(|(arrived, _)| *arrived + self.limits.max_wait)
+    }
+
+    /// What waits now leaves at the next `poll`, for `reason`, in as many batches as it needs.
+    pub fn flush(&mut self, reason: Reason) {
+        if !self.waiting.is_empty() {
+            self.flush = Some(reason);
+        }
+    }
+
+    /// What waits may wait for company again: the reason to flush is gone.
+    pub fn unflush(&mut self) {
+        self.flush = None;
+    }
+
+    /// Drops the items that are not to be kept.
+    pub fn retain(&mut self, keep: impl Fn(&Item<T>) -> bool) {
+        let Self { waiting, bytes, tokens, .. } = self;
+        waiting.retain(|(_, item)| {
+            let kept = keep(item);
+            if !kept {
+                *bytes -= item.bytes;
+                *tokens -= item.tokens;
+            }
+            kept
+        });
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Payload bytes that wait.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Lowers the token limit for good: the device had no memory for more.
+    pub fn lower_ceiling(&mut self, tokens: u64) {
+        self.limits.max_tokens = self.limits.max_tokens.min(tokens.max(1));
+    }
+
+    /// Cuts off the longest prefix within the limits, at least one item, and names the limit that ended it.
+    fn cut(&mut self) -> (Vec<Item<T>>, Option<Reason>) {
+        let mut batch = Vec::with_capacity(self.limits.max_records.min(self.waiting.len()));
+        let (mut bytes, mut tokens) = (0, 0);
+        let mut ended = None;
+        while let Some((arrived, item)) = self.waiting.pop_front() {
+            let over = if self.limits.max_records < batch.len() + 1 {
+                Some(Reason::Records)
+            } else if self.limits.max_bytes < bytes + item.bytes {
+                Some(Reason::Bytes)
+            } else if self.limits.max_tokens < tokens + item.tokens {
+                Some(Reason::Tokens)
+            } else {
+                None
+            };
+            if !batch.is_empty() && over.is_some() {
+                self.waiting.push_front((arrived, item));
+                ended = over;
+                break;
+            }
+            bytes += item.bytes;
+            tokens += item.tokens;
+            batch.push(item);
+        }
+        self.bytes -= bytes;
+        self.tokens -= tokens;
+        (batch, ended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::{Epoch, Offset, Partition};
+
+    /// Small enough that a short run meets all of them.
+    const LIMITS: Limits = Limits {
+        max_records: 3,
+        max_bytes: 10,
+        max_tokens: 20,
+        max_wait: Duration::from_millis(5),
+        flush_when_idle: false,
+    };
+
+    fn item(number: usize, bytes: u64, tokens: u64) -> Item<usize> {
+        Item {
+            partition: Partition { topic: 0, number: 0 },
+            epoch: Epoch(1),
+            offset: Offset(i64::try_from(number).unwrap()),
+            bytes,
+            tokens,
+            payload: number,
+        }
+    }
+
+    /// Runs a script of `push:BYTES:TOKENS`, `wait:MS`, `swap`, `idle`, and writes what left and why.
+    #[track_caller]
+    fn check(script: &str, expect: &str) {
+        let limits = Limits { flush_when_idle: script.contains("idle"), ..LIMITS };
+        let mut batcher = Batcher::new(limits);
+        let mut now = epoch();
+        let mut pushed = 0;
+        let mut left = Vec::new();
+        for step in script.split_whitespace() {
+            let parts: Vec<&str> = step.split(':').collect();
+            match parts[..] {
+                ["push", bytes, tokens] => {
+                    let item = item(pushed, bytes.parse().unwrap(), tokens.parse().unwrap());
+                    batcher.push(item, now);
+                    pushed += 1;
+                }
+                ["wait", ms] => now += Duration::from_millis(ms.parse().unwrap()),
+                ["swap"] => batcher.flush(Reason::Swap),
+                ["idle"] => (),
+                _ => panic!("unknown step {step}"),
+            }
+            while let Some((batch, reason)) = batcher.poll(now, step == "idle") {
+                let batch: Vec<usize> = batch.iter().map(|item| item.payload).collect();
+                left.push(format!("{batch:?} {}", reason.name()));
+            }
+        }
+        assert_eq!(left.join("; "), expect, "script: {script}");
+    }
+
+    #[test]
+    fn the_table() {
+        check("", "");
+        check("wait:9", "");
+        check("swap push:1:1", "");
+        check("push:1:1 push:1:1 push:1:1", "[0, 1, 2] records");
+        check("push:4:1 push:6:1", "[0, 1] bytes");
+        check("push:4:1 push:7:1", "[0] bytes");
+        check("push:11:1", "[0] bytes");
+        check("push:1:12 push:1:9", "[0] tokens");
+        check("push:1:30", "[0] tokens");
+        check("push:1:1 wait:4 push:1:1 wait:1", "[0, 1] time");
+        check("push:1:1 wait:4", "");
+        check("push:1:1 swap push:1:1", "[0] swap");
+        check("push:1:1 idle", "[0] idle");
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Push(u64, u64),
+        Wait(Duration),
+        Flush,
+        DropEven,
+        Poll,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            8 => (0..13_u64, 0..25_u64).prop_map(|(bytes, tokens)| Step::Push(bytes, tokens)),
+            4 => (0..7_u64).prop_map(|ms| Step::Wait(Duration::from_millis(ms))),
+            1 => Just(Step::Flush),
+            1 => Just(Step::DropEven),
+            4 => Just(Step::Poll),
+        ];
+        prop::collection::vec(step, 0..40)
+    }
+
+    proptest! {
+        /// Invariants 1 to 4 on any interleaving of arrivals, waits, flushes and drops.
+        #[test]
+        fn batches_are_the_items(steps in steps()) {
+            let mut batcher = Batcher::new(LIMITS);
+            let mut now = epoch();
+            let mut next = 0;
+            let mut model: VecDeque<(Instant, usize, u64, u64)> = VecDeque::new();
+            let mut flushed = false;
+            for step in steps {
+                match step {
+                    Step::Push(bytes, tokens) => {
+                        batcher.push(item(next, bytes, tokens), now);
+                        model.push_back((now, next, bytes, tokens));
+                        next += 1;
+                    }
+                    Step::Wait(time) => now += time,
+                    Step::Flush => {
+                        batcher.flush(Reason::Swap);
+                        flushed = !model.is_empty();
+                    }
+                    Step::DropEven => {
+                        batcher.retain(|item| item.payload % 2 == 1);
+                        model.retain(|(_, number, ..)| number % 2 == 1);
+                    }
+                    Step::Poll => {
+                        while let Some((batch, _)) = batcher.poll(now, true) {
+                            let expect: Vec<_> = model.drain(..batch.len()).collect();
+                            let got: Vec<usize> = batch.iter().map(|item| item.payload).collect();
+                            let numbers: Vec<usize> = expect.iter().map(|row| row.1).collect();
+                            prop_assert_eq!(&got, &numbers, "invariant 1");
+                            let bytes: u64 = expect.iter().map(|row| row.2).sum();
+                            let tokens: u64 = expect.iter().map(|row| row.3).sum();
+                            let within = batch.len() <= LIMITS.max_records
+                                && bytes <= LIMITS.max_bytes
+                                && tokens <= LIMITS.max_tokens;
+                            prop_assert!(within || batch.len() == 1, "invariant 2");
+                            let after = model.front().map_or((0, 0), |row| (row.2, row.3));
+                            let full = batch.len() == LIMITS.max_records
+                                || LIMITS.max_bytes <= bytes + after.0
+                                || LIMITS.max_tokens <= tokens + after.1;
+                            let due = expect[0].0 + LIMITS.max_wait <= now;
+                            prop_assert!(full || due || flushed, "invariant 4");
+                        }
+                        flushed = flushed && !model.is_empty();
+                        let overdue = model.front().is_some_and(|row| row.0 + LIMITS.max_wait <= now);
+                        prop_assert!(!overdue, "invariant 3");
+                    }
+                }
+            }
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test needs one arbitrary instant")]
+    fn epoch() -> Instant {
+        Instant::now()
+    }
+}
