@@ -60,8 +60,19 @@ impl Decoder {
         Self { settings, include }
     }
 
-    /// What becomes of one record under the version `served`.
-    pub fn decode(&self, record: Record, served: &Served) -> Decoded {
+    /// One record, decoded and prepared for the version `served`, with what it costs.
+    pub fn item(&self, epoch: Epoch, record: Record, served: &Served) -> Item<Decoded> {
+        let (partition, offset) = (record.partition, record.offset);
+        let bytes = u64::try_from(record.bytes()).unwrap_or(u64::MAX);
+        let payload = self.decode(record, served);
+        let tokens = match &payload.prepared {
+            Prepared::Input(_, input) => u64::try_from(input.tokens()).unwrap_or(u64::MAX),
+            Prepared::Tombstone | Prepared::Fault(_) => 0,
+        };
+        Item { partition, epoch, offset, bytes, tokens, payload }
+    }
+
+    fn decode(&self, record: Record, served: &Served) -> Decoded {
         let prepared = match &record.value {
             None => Ok((Prepared::Tombstone, None)),
             Some(value) => self.prepare(value, served),
@@ -120,14 +131,7 @@ fn decode(decoder: &Decoder, served: &Served, chunk: Chunk) -> Arrived {
         match arrival {
             Arrival::End(epoch, partition, next) => decoded.ends.push((partition, epoch, next)),
             Arrival::Record(epoch, record) => {
-                let (partition, offset) = (record.partition, record.offset);
-                let bytes = u64::try_from(record.bytes()).unwrap_or(u64::MAX);
-                let payload = decoder.decode(record, served);
-                let tokens = match &payload.prepared {
-                    Prepared::Input(_, input) => u64::try_from(input.tokens()).unwrap_or(u64::MAX),
-                    Prepared::Tombstone | Prepared::Fault(_) => 0,
-                };
-                decoded.items.push(Item { partition, epoch, offset, bytes, tokens, payload });
+                decoded.items.push(decoder.item(epoch, record, served));
             }
         }
     }

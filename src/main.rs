@@ -1,1 +1,12 @@
-fn main() {}
+//! Arguments and exit code; everything else is the library's.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    tidemill::cli::Cli::parse().run()
+}

@@ -1,0 +1,60 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub mod check;
+pub mod demo;
+pub mod models;
+pub mod predict;
+pub mod run;
+pub mod verify;
+
+/// Micro-batch inference on Kafka, exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "tidemill", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service: records in, predictions out
+    Run(run::Args),
+    /// Try everything in one process, with a bundled model and real data
+    Demo(demo::Args),
+    /// Predict JSON lines, without Kafka
+    Predict(predict::Args),
+    /// Check configuration, connections, topics and model; explain every problem at once
+    Check(check::Args),
+    /// Prove the promise for what was committed
+    Verify(verify::Args),
+    /// Look after the versions of a model registry
+    #[command(subcommand)]
+    Models(models::Models),
+}
+
+impl Cli {
+    /// Does what the arguments say. The exit code: 0 well, 64 usage, 65 data, 75 try again, 78 configuration.
+    pub fn run(self) -> ExitCode {
+        match self.command {
+            Command::Run(args) => run::run(&args),
+            Command::Demo(args) => demo::run(&args),
+            Command::Predict(args) => predict::run(&args),
+            Command::Check(args) => check::run(&args),
+            Command::Verify(args) => verify::run(&args),
+            Command::Models(command) => models::run(&command),
+        }
+    }
+}
+
+/// Where the configuration is; the environment overrides it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ConfigFile {
+    /// The configuration file
+    #[arg(long, short, env = "TIDEMILL_CONFIG", value_name = "FILE")]
+    pub config: PathBuf,
+}

@@ -1,0 +1,260 @@
+//! `tidemill predict`: JSON lines in, JSON lines out, same order, through the same decoder, batcher and
+//! workers as the service, without Kafka.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use crate::config::{Config, Include, OnLong, Precision, Time, Workers as WorkerCount};
+use crate::decode::Decoder;
+use crate::log::Failure;
+use crate::model::Served;
+use crate::model::worker::{Answer, Decoded, Job, Workers};
+use crate::pipeline::arrive::Assigned;
+use crate::pipeline::{Effect, Event, Item, Limits, Pipeline, Stop};
+use crate::record::{Epoch, Offset, Outcome, Partition, Record};
+use crate::{engine, service};
+
+/// Arguments of `tidemill predict`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A directory, or `models:/name@alias` with --root
+    #[arg(long, value_name = "URI|DIR")]
+    model: String,
+    /// The registry's directory
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// JSON lines, one record each
+    #[arg(long, default_value = "-", value_name = "FILE|-")]
+    input: PathBuf,
+    /// Where the predictions go, one line for each line of the input
+    #[arg(long, default_value = "-", value_name = "FILE|-")]
+    output: PathBuf,
+    /// The field that holds the text
+    #[arg(long, default_value = "text")]
+    field: String,
+    /// f32, bf16, int8 or auto
+    #[arg(long, default_value = "f32", value_parser = precision)]
+    precision: Precision,
+    /// Make an error of a text that is too long, instead of using its beginning
+    #[arg(long)]
+    reject_long: bool,
+    /// cpu, cuda:0
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Inference threads; default: one a core
+    #[arg(long)]
+    workers: Option<u16>,
+}
+
+fn precision(text: &str) -> Result<Precision, String> {
+    serde_json::from_value(serde_json::Value::from(text))
+        .map_err(|_error| "one of f32, bf16, int8, auto".to_owned())
+}
+
+/// Predicts every line. Exit code 0 even where some lines are `{"error": …}`.
+#[expect(clippy::print_stderr, reason = "a command talks to its terminal")]
+pub fn run(args: &Args) -> ExitCode {
+    match predict(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.exit)
+        }
+    }
+}
+
+fn config(args: &Args) -> Config {
+    let mut config = Config::default();
+    config.model.uri.clone_from(&args.model);
+    config.registry.root.clone_from(&args.root);
+    config.input.field.clone_from(&args.field);
+    config.model.precision = args.precision;
+    config.model.device.clone_from(&args.device);
+    config.model.workers = args.workers.map_or(WorkerCount::Auto, WorkerCount::Count);
+    config.model.on_long = if args.reject_long { OnLong::Reject } else { OnLong::Truncate };
+    config.batch.max_wait = Time::millis(0);
+    config.dead_letters.max_ratio = 1.0;
+    config
+}
+
+fn predict(args: &Args) -> Result<(), Failure> {
+    let config = config(args);
+    let (_, _, served) = service::load_model(&config)?;
+    let cannot = |what: &str, path: &Path, error: &io::Error| Failure {
+        message: format!("{what} {}: {error}", path.display()),
+        exit: 66,
+    };
+    let input: Box<dyn BufRead> = if args.input.as_os_str() == "-" {
+        Box::new(io::stdin().lock())
+    } else {
+        let file = File::open(&args.input).map_err(|e| cannot("read", &args.input, &e))?;
+        Box::new(BufReader::with_capacity(1 << 16, file))
+    };
+    let output: Box<dyn Write> = if args.output.as_os_str() == "-" {
+        Box::new(io::stdout().lock())
+    } else {
+        Box::new(File::create(&args.output).map_err(|e| cannot("write", &args.output, &e))?)
+    };
+    let mut lines = Lines::new(&config, Arc::new(served), BufWriter::new(output))?;
+    match lines.run(input) {
+        // The reader of our output has seen enough: `tidemill predict … | head`.
+        Err(Failure { exit: 0, .. }) | Ok(()) => Ok(()),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// A log of one partition: the offset is the line's number.
+const LINES: Partition = Partition { topic: 0, number: 0 };
+
+struct Lines<W> {
+    pipeline: Pipeline<Decoded, Vec<u8>>,
+    limits: Limits,
+    decoder: Decoder,
+    served: Arc<Served>,
+    workers: Workers,
+    answers: mpsc::Receiver<Answer>,
+    in_model: usize,
+    output: W,
+}
+
+impl<W: Write> Lines<W> {
+    fn new(config: &Config, served: Arc<Served>, output: W) -> Result<Self, Failure> {
+        let (answers_in, answers) = mpsc::channel(16);
+        let workers = Workers::start(service::workers(config), Include::None, answers_in)
+            .map_err(|error| Failure { message: format!("start a thread: {error}"), exit: 75 })?;
+        let limits = engine::limits(config);
+        let mut lines = Self {
+            pipeline: Pipeline::new(limits, served.id.version),
+            limits,
+            decoder: Decoder::new(config.input.clone(), Include::None),
+            served,
+            workers,
+            answers,
+            in_model: 0,
+            output,
+        };
+        let assigned = Assigned { partition: LINES, epoch: Epoch(0), committed: None, until: None };
+        lines.handle(Event::Assigned(vec![assigned]))?;
+        Ok(lines)
+    }
+
+    fn run(&mut self, mut input: Box<dyn BufRead>) -> Result<(), Failure> {
+        let mut offset = Offset(0);
+        let mut waiting = Vec::new();
+        let mut more = true;
+        while more {
+            let mut line = Vec::new();
+            let read = input.read_until(b'\n', &mut line).map_err(|error| Failure {
+                message: format!("read line {}: {error}", offset.0 + 1),
+                exit: 66,
+            })?;
+            more = read != 0;
+            if more {
+                waiting.push(self.item(line, offset));
+                offset = offset.next();
+            }
+            if waiting.len() == self.limits.batch.max_records || !more {
+                self.handle(Event::Arrived(std::mem::take(&mut waiting)))?;
+                while self.in_model != 0 && !self.pipeline.has_room() {
+                    self.answer()?;
+                }
+                while let Ok(answer) = self.answers.try_recv() {
+                    self.answered(answer)?;
+                }
+            }
+        }
+        self.handle(Event::Close)?;
+        while self.in_model != 0 {
+            self.answer()?;
+        }
+        self.output.flush().map_err(|error| written(&error))
+    }
+
+    fn item(&self, mut line: Vec<u8>, offset: Offset) -> Item<Decoded> {
+        while line.last().is_some_and(u8::is_ascii_whitespace) {
+            line.pop();
+        }
+        let record = Record {
+            partition: LINES,
+            offset,
+            timestamp: None,
+            key: None,
+            value: Some(line),
+            headers: Vec::new(),
+        };
+        self.decoder.item(Epoch(0), record, &self.served)
+    }
+
+    fn answer(&mut self) -> Result<(), Failure> {
+        let answer = self.answers.blocking_recv().ok_or_else(|| Failure {
+            message: "the inference threads ended without a word; this is a bug".to_owned(),
+            exit: 70,
+        })?;
+        self.answered(answer)
+    }
+
+    fn answered(&mut self, answer: Answer) -> Result<(), Failure> {
+        self.in_model -= 1;
+        let Answer { batch, rows, outcomes, .. } = answer;
+        self.handle(Event::Inferred { batch, rows, answer: outcomes })
+    }
+
+    fn handle(&mut self, event: Event<Decoded, Vec<u8>>) -> Result<(), Failure> {
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            let mut effects = Vec::new();
+            #[expect(clippy::disallowed_methods, reason = "the driver of the core reads the clock")]
+            self.pipeline.handle(event, Instant::now(), &mut effects);
+            for effect in effects {
+                match effect {
+                    Effect::Infer(batch, rows) => {
+                        self.in_model += 1;
+                        let served = Arc::clone(&self.served);
+                        self.workers.submit(Job { batch, rows, served });
+                    }
+                    Effect::Commit(lane, transaction) => {
+                        for finished in &transaction.batches {
+                            for (_, outcome) in &finished.rows {
+                                self.write(outcome)?;
+                            }
+                        }
+                        let committed = transaction.next.iter().map(|(p, (_, next))| (*p, *next));
+                        let committed = committed.collect();
+                        events.push(Event::Committed { lane, id: transaction.id, committed });
+                    }
+                    Effect::Stop(Stop::Model(message)) => return Err(Failure { message, exit: 75 }),
+                    // Every line has its answer here, however many are errors.
+                    Effect::Stop(Stop::DeadLetters { .. })
+                    | Effect::Release(_)
+                    | Effect::Retire(_) => (),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, outcome: &Outcome<Vec<u8>>) -> Result<(), Failure> {
+        let result = match outcome {
+            Outcome::Prediction(value) => self.output.write_all(value),
+            Outcome::Tombstone => self.output.write_all(b"null"),
+            Outcome::DeadLetter(fault) => {
+                let error = serde_json::json!({
+                    "error": fault.message, "class": fault.class.name()
+                });
+                self.output.write_all(error.to_string().as_bytes())
+            }
+        };
+        result.and_then(|()| self.output.write_all(b"\n")).map_err(|error| written(&error))
+    }
+}
+
+fn written(error: &io::Error) -> Failure {
+    let exit = if error.kind() == io::ErrorKind::BrokenPipe { 0 } else { 74 };
+    Failure { message: format!("write a prediction: {error}"), exit }
+}

@@ -1,0 +1,58 @@
+//! `tidemill run`: the service.
+
+use std::process::ExitCode;
+
+use super::ConfigFile;
+use crate::config::{Config, load};
+use crate::log::message::Naming;
+use crate::log::{Failure, Log};
+use crate::telemetry::Telemetry;
+use crate::{kafka, service, sqlite};
+
+/// Arguments of `tidemill run`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Process up to the ends seen at start, commit, and exit 0: the hourly or daily job
+    #[arg(long)]
+    until_end: bool,
+}
+
+/// Runs until a signal or the end.
+#[expect(clippy::print_stderr, reason = "before the log exists")]
+pub fn run(args: &Args) -> ExitCode {
+    let config = match load::load(Some(&args.config.config), std::env::vars()) {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::from(78);
+        }
+    };
+    match start(config, args.until_end) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            tracing::error!(exit = failure.exit, "{failure}");
+            ExitCode::from(failure.exit)
+        }
+    }
+}
+
+fn start(config: Config, until_end: bool) -> Result<(), Failure> {
+    let telemetry = Telemetry::start(&config.logging)?;
+    let options = service::Options { until_end, ..service::Options::default() };
+    let runtime = service::runtime()?;
+    let ended = runtime.block_on(service::run(config, telemetry, options, open));
+    // A thread may hang in a driver or in librdkafka: the process ends all the same.
+    runtime.shutdown_background();
+    ended
+}
+
+/// Opens the log that the configuration names.
+fn open(config: &Config) -> Result<Log, Failure> {
+    let naming = Naming::new(config);
+    match config.log.as_deref().and_then(|log| log.strip_prefix("sqlite:")) {
+        Some(file) => sqlite::open(file.as_ref(), config, naming),
+        None => kafka::open(config, naming),
+    }
+}
