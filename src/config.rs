@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod amount;
 pub mod load;
+pub mod validate;
 
 pub use amount::{Size, Time};
 

@@ -73,7 +73,11 @@ pub struct Engine {
     next_ticket: u64,
     /// Timestamps (ms since 1970) of the records in each lane's transaction.
     outstanding: BTreeMap<u64, Outstanding>,
+    /// The newest ends that the log told.
     ends: BTreeMap<Partition, Offset>,
+    /// Records committed since the last report of the ends.
+    recent: (Instant, u64),
+    topics: Vec<String>,
     inference_limit: Duration,
     assigned_once: bool,
     closing: Option<Instant>,
@@ -137,6 +141,8 @@ impl Engine {
             next_ticket: 0,
             outstanding: BTreeMap::new(),
             ends: BTreeMap::new(),
+            recent: (now(), 0),
+            topics: config.input.topics.clone(),
             inference_limit: config.limits.inference.0,
             assigned_once: false,
             closing: None,
@@ -189,7 +195,9 @@ impl Engine {
 
     /// Whether and how the work is over.
     fn ended(&mut self) -> Option<Result<(), Failure>> {
-        if let Some(failure) = self.stopped.take_if(|_| self.parts.until_end || self.closing.is_some()) {
+        if let Some(failure) =
+            self.stopped.take_if(|_| self.parts.until_end || self.closing.is_some())
+        {
             return Some(Err(failure));
         }
         let drained = self.pipeline.is_drained();
@@ -229,7 +237,7 @@ impl Engine {
                 self.tickets.insert(ticket, done);
                 for partition in &partitions {
                     self.ends.remove(partition);
-                    self.parts.metrics.revoked(*partition);
+                    self.parts.metrics.revoked(self.topic(*partition), *partition);
                 }
                 self.handle(Event::Revoked { partitions, lost, ticket })?;
                 self.rebalanced();
@@ -241,16 +249,31 @@ impl Engine {
     fn rebalanced(&self) {
         let partitions = self.pipeline.owned().len();
         self.parts.health.set_assigned(partitions);
-        self.parts.metrics.rebalanced();
+        self.parts.metrics.rebalanced(partitions);
         tracing::info!(partitions, "assignment changed");
     }
 
-    fn report_lag(&self) {
+    fn topic(&self, partition: Partition) -> &str {
+        self.topics.get(usize::from(partition.topic)).map_or("", String::as_str)
+    }
+
+    /// Lag and the time until it is 0, once for each report of the partitions' ends.
+    fn report_lag(&mut self) {
         let positions: BTreeMap<_, _> = self.pipeline.owned().positions().collect();
+        let mut total = 0;
         for (partition, end) in &self.ends {
-            let lag = positions.get(partition).map_or(end.0, |done| end.0 - done.0);
-            self.parts.metrics.lag(*partition, lag);
+            let lag = positions.get(partition).map_or(end.0, |done| end.0 - done.0).max(0);
+            total += lag;
+            self.parts.metrics.lag(self.topic(*partition), *partition, lag);
         }
+        let (since, records) = std::mem::replace(&mut self.recent, (now(), 0));
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let eta = match (total, records) {
+            (0, _) => 0.0,
+            (_, 0) => -1.0,
+            (lag, records) => lag as f64 * since.elapsed().as_secs_f64() / records as f64,
+        };
+        self.parts.metrics.drain_eta(eta);
     }
 
     fn done(&mut self, done: Option<Done>) -> Result<(), Failure> {
@@ -264,11 +287,10 @@ impl Engine {
             #[expect(clippy::cast_precision_loss, reason = "an age in ms is far below 2^52")]
             let ages = outstanding.timestamps.iter().map(|at| (now - at).max(0) as f64 / 1e3);
             self.parts.metrics.record_ages(ages);
+            self.recent.1 += outstanding.outcomes.values().sum::<u64>();
             self.parts.metrics.outcomes(&outstanding.outcomes, &outstanding.classes);
         }
-        self.handle(Event::Committed { lane, id, committed })?;
-        self.report_lag();
-        Ok(())
+        self.handle(Event::Committed { lane, id, committed })
     }
 
     fn answer(&mut self, answer: Option<Answer>) -> Result<(), Failure> {
@@ -369,7 +391,9 @@ impl Engine {
     fn infer(&mut self, batch: Arc<Batch<Decoded>>, rows: Range<usize>) -> Result<(), Failure> {
         let version = batch.version;
         let Some(served) = self.models.get(&version).map(Arc::clone) else {
-            return Err(failure(&format!("version {version} was cut but is not loaded; this is a bug")));
+            return Err(failure(&format!(
+                "version {version} was cut but is not loaded; this is a bug"
+            )));
         };
         if rows.len() == batch.items.len() {
             self.closed(&batch, &served);
@@ -384,6 +408,7 @@ impl Engine {
         let bytes = batch.items.iter().map(|item| item.bytes).sum();
         let tokens = batch.items.iter().map(|item| item.tokens).sum();
         self.parts.metrics.batch_closed(batch.reason, batch.items.len(), bytes, tokens);
+        self.parts.metrics.waited(batch.waited);
         if self.serving != batch.version {
             let from = std::mem::replace(&mut self.serving, batch.version);
             let first = batch.items.first().map(|item| (item.partition.number, item.offset.0));
@@ -462,7 +487,9 @@ impl Engine {
                 Ok(Some(_)) => (),
                 Ok(None) => break,
                 Err(_elapsed) => {
-                    tracing::warn!("the group was not left in time; the session will expire instead");
+                    tracing::warn!(
+                        "the group was not left in time; the session will expire instead"
+                    );
                     return;
                 }
             }

@@ -1,6 +1,38 @@
 //! Micro-batch inference on Kafka, exactly once.
+//!
+//! ```text
+//!  input topics                                                                    output, dead-letter,
+//!       │                                                                          manifest topics + offsets
+//!       ▼                                                                                    ▲
+//!  kafka / sqlite ─► decode ─► engine ─► pipeline: arrive ► batch ► infer ► publish ─► engine ─► lanes
+//!  reading thread    thread    (tokio)   pure core: handle(event, now) → effects   │        threads
+//!                                              │      ▲                            ▼
+//!                                           model::worker ◄──── registry: watch, verify, load, warm, stage
+//! ```
+//!
+//! # The promise
+//!
+//! For every record of the input topics, readers with `isolation.level=read_committed` see exactly one outcome:
+//! its prediction in the output topic or its dead letter in the dead-letter topic, in offset order within its
+//! partition, made by one named model version, whatever crashes, restarts, rebalances or is swapped meanwhile.
+//! It ends at Kafka's edge.
+//!
+//! # In reading order
+//!
+//! [`record`] the nouns; [`pipeline`] the core; [`engine`] drives it; [`log`] the seam to [`kafka`] and
+//! [`sqlite`]; [`decode`] and [`format`](mod@format); [`model`] and [`registry`]; [`service`] puts it together;
+//! [`config`], [`telemetry`], [`http`]; [`cli`], [`demo`], [`verify`].
+//!
+//! Deliberately absent: a clock, I/O or a lock in the core; a mutex around data in the engine; an unbounded
+//! queue; a second recovery path beside "forget, and read again from the committed offsets".
+
 pub mod config;
+pub mod decode;
+pub mod engine;
+pub mod format;
+pub mod http;
 pub mod log;
 pub mod model;
 pub mod pipeline;
 pub mod record;
+pub mod telemetry;

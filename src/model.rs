@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 use crate::record::{Fault, ModelId};
 
+pub mod worker;
+
 /// A record's fields, decoded: a JSON object, or text alone under the name `input.field`.
 pub type Fields = serde_json::Map<String, serde_json::Value>;
 

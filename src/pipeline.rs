@@ -71,8 +71,8 @@ pub struct Batch<T> {
     pub swapped_from: Option<Version>,
     /// Why it was closed.
     pub reason: Reason,
-    /// When it was closed.
-    pub closed: Instant,
+    /// How long its first record had waited when it was closed.
+    pub waited: Duration,
     /// The records, in the order they arrived.
     pub items: Vec<Item<T>>,
 }
@@ -383,6 +383,7 @@ impl<T, O> Pipeline<T, O> {
             while free != 0 {
                 let lane = &mut self.lanes[index];
                 let idle = free == self.limits.slots;
+                let waited = lane.batcher.waited(now);
                 let Some((items, reason)) = lane.batcher.poll(now, idle) else {
                     break;
                 };

@@ -136,12 +136,8 @@ impl Workers {
         include: Include,
         answers: mpsc::Sender<Answer>,
     ) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared {
-            queue: Mutex::default(),
-            ready: Condvar::new(),
-            include,
-            answers,
-        });
+        let shared =
+            Arc::new(Shared { queue: Mutex::default(), ready: Condvar::new(), include, answers });
         let thread = |number| {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name(format!("infer-{number}")).spawn(move || shared.work())
@@ -169,8 +165,13 @@ impl Workers {
         if parts.is_empty() {
             parts.push(Vec::new()); // a batch of faults still has to be answered
         }
-        let state =
-            State { outcomes, refused: None, tasks: parts.len(), started: None, encode: Duration::ZERO };
+        let state = State {
+            outcomes,
+            refused: None,
+            tasks: parts.len(),
+            started: None,
+            encode: Duration::ZERO,
+        };
         let running = Arc::new(Running { job, state: Mutex::new(state) });
         let tasks = parts.into_iter().map(|rows| Task { running: Arc::clone(&running), rows });
         lock(&self.shared.queue).tasks.extend(tasks);
@@ -281,11 +282,15 @@ impl Shared {
         for row in rows {
             let decoded = &items[*row].payload;
             match &decoded.prepared {
-                Prepared::Input(prepared, input) if *prepared == version => inputs.push((*row, input)),
-                Prepared::Input(..) => match model.prepare(decoded.fields.as_ref().unwrap_or(&Fields::new())) {
-                    Ok(input) => again.push((*row, input)),
-                    Err(fault) => outcomes.push((*row, Outcome::DeadLetter(fault))),
-                },
+                Prepared::Input(prepared, input) if *prepared == version => {
+                    inputs.push((*row, input))
+                }
+                Prepared::Input(..) => {
+                    match model.prepare(decoded.fields.as_ref().unwrap_or(&Fields::new())) {
+                        Ok(input) => again.push((*row, input)),
+                        Err(fault) => outcomes.push((*row, Outcome::DeadLetter(fault))),
+                    }
+                }
                 Prepared::Tombstone | Prepared::Fault(_) => (),
             }
         }

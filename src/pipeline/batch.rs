@@ -90,6 +90,11 @@ impl<T> Batcher<T> {
         self.waiting.front().map(|(arrived, _)| *arrived + self.limits.max_wait)
     }
 
+    /// How long the oldest item has waited at `now`.
+    pub fn waited(&self, now: Instant) -> Duration {
+        self.waiting.front().map_or(Duration::ZERO, |(arrived, _)| now.duration_since(*arrived))
+    }
+
     /// What waits now leaves at the next `poll`, for `reason`, in as many batches as it needs.
     pub fn flush(&mut self, reason: Reason) {
         if !self.waiting.is_empty() {

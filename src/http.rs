@@ -1,0 +1,168 @@
+//! `/livez`, `/readyz`, `/metrics`, and `/` that says where they are.
+//!
+//! Alive does not depend on the broker: a restart would not bring it back. Ready means that partitions are
+//! ours, a model is warm, and nothing has stopped the service.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::log::Failure;
+use crate::record::ModelId;
+use crate::telemetry::Telemetry;
+
+/// What the probes answer from. Written by the engine, read by HTTP.
+#[derive(Debug, Default)]
+pub struct Health(Mutex<Facts>);
+
+/// The facts behind the answers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Facts {
+    /// Partitions that are ours; `None` before the first assignment.
+    pub assigned: Option<usize>,
+    /// The version that serves.
+    pub model: Option<ModelId>,
+    /// Why the service does not go on.
+    pub stopped: Option<String>,
+    /// Where HTTP listens.
+    pub listening: Option<SocketAddr>,
+}
+
+impl Health {
+    /// A copy of the facts.
+    pub fn facts(&self) -> Facts {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Facts)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// So many partitions are ours.
+    pub fn set_assigned(&self, partitions: usize) {
+        self.change(|facts| facts.assigned = Some(partitions));
+    }
+
+    /// This version serves.
+    pub fn set_model(&self, model: Option<ModelId>) {
+        self.change(|facts| facts.model = model);
+    }
+
+    /// The service does not go on, and why.
+    pub fn set_stopped(&self, reason: Option<String>) {
+        self.change(|facts| facts.stopped = reason);
+    }
+
+    /// HTTP listens here.
+    pub fn set_listening(&self, address: SocketAddr) {
+        self.change(|facts| facts.listening = Some(address));
+    }
+
+    /// Why the service is not ready; nothing if it is.
+    pub fn unready(&self) -> Vec<String> {
+        let Facts { assigned, model, stopped, listening: _ } = self.facts();
+        let mut reasons = Vec::new();
+        if assigned.is_none() {
+            reasons.push("the group has not assigned partitions yet".to_owned());
+        }
+        if model.is_none() {
+            reasons.push("no model is loaded".to_owned());
+        }
+        reasons.extend(stopped);
+        reasons
+    }
+}
+
+/// Takes the port.
+///
+/// # Errors
+///
+/// When it is not to be had, with the address.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| Failure {
+        message: format!("listen on http.listen = {address}: {error}; choose another port"),
+        exit: 78,
+    })
+}
+
+#[derive(Clone)]
+struct App {
+    health: Arc<Health>,
+    telemetry: Telemetry,
+}
+
+/// Answers until stopped.
+pub async fn serve(
+    listener: TcpListener,
+    health: Arc<Health>,
+    telemetry: Telemetry,
+    stop: CancellationToken,
+) {
+    if let Ok(address) = listener.local_addr() {
+        health.set_listening(address);
+        tracing::info!(%address, "listening: /livez /readyz /metrics");
+    }
+    let app = axum::Router::new()
+        .route("/", get(index))
+        .route("/livez", get(async || "alive\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(scrape))
+        .with_state(App { health, telemetry });
+    let served = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await;
+    if let Err(error) = served {
+        tracing::error!(%error, "HTTP ended");
+    }
+}
+
+async fn index(State(app): State<App>) -> impl IntoResponse {
+    let facts = app.health.facts();
+    let model = facts.model.map_or_else(|| "none yet".to_owned(), |model| model.to_string());
+    format!(
+        "tidemill {}\nmodel: {model}\npartitions: {}\n/livez /readyz /metrics\n",
+        env!("CARGO_PKG_VERSION"),
+        facts.assigned.unwrap_or(0)
+    )
+}
+
+async fn ready(State(app): State<App>) -> Response {
+    let reasons = app.health.unready();
+    if reasons.is_empty() {
+        return "ready\n".into_response();
+    }
+    let body = serde_json::json!({ "ready": false, "reasons": reasons }).to_string();
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    (StatusCode::SERVICE_UNAVAILABLE, json, body).into_response()
+}
+
+async fn scrape(State(app): State<App>) -> impl IntoResponse {
+    app.telemetry.metrics.read_memory();
+    app.telemetry.prometheus.run_upkeep();
+    let text = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    (text, app.telemetry.prometheus.render())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_wants_partitions_a_model_and_no_stop() {
+        let health = Health::default();
+        assert_eq!(health.unready().len(), 2);
+        health.set_assigned(0);
+        health.set_model(Some(ModelId {
+            name: "m".into(),
+            version: crate::record::Version(1),
+            digest: "d".into(),
+        }));
+        assert!(health.unready().is_empty(), "a member without partitions is a warm standby");
+        health.set_stopped(Some("too many dead letters".to_owned()));
+        assert_eq!(health.unready(), ["too many dead letters"]);
+    }
+}

@@ -1,0 +1,51 @@
+//! Starts the structured log and the metrics.
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{LogFormat, Logging};
+use crate::log::Failure;
+
+pub mod metrics;
+
+use metrics::Metrics;
+
+/// What the rest of the process needs of it.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    /// The handles that code counts with.
+    pub metrics: Metrics,
+    /// Renders `/metrics`.
+    pub prometheus: PrometheusHandle,
+}
+
+impl Telemetry {
+    /// Installs the log and the recorder for the whole process. Once a process.
+    ///
+    /// # Errors
+    ///
+    /// A filter that cannot be parsed, with its text.
+    pub fn start(logging: &Logging) -> Result<Self, Failure> {
+        let configuration = |message: String| Failure { message, exit: 78 };
+        let filter = EnvFilter::try_new(&logging.filter).map_err(|error| {
+            let filter = &logging.filter;
+            configuration(format!(
+                "read logging.filter {filter:?}: {error}; write info or tidemill=debug"
+            ))
+        })?;
+        let builder =
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        let installed = match logging.format {
+            LogFormat::Json => builder.json().flatten_event(true).try_init(),
+            LogFormat::Text => builder.try_init(),
+        };
+        // In tests several services share a process and its log.
+        installed.unwrap_or_default();
+        let recorder = metrics::recorder().map_err(|error| {
+            configuration(format!("declare the metrics: {error}; this is a bug"))
+        })?;
+        let prometheus = recorder.handle();
+        let metrics = metrics::register(recorder);
+        Ok(Self { metrics, prometheus })
+    }
+}

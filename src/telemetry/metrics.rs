@@ -1,0 +1,353 @@
+//! What the service counts. Every metric is declared here and nowhere else.
+//!
+//! Names are `tidemill_<what>_<unit>`, in base units (seconds, bytes); counters end in `_total`. Labels have
+//! few values, known when this is compiled, but for partitions and versions, which go when they are given up.
+//! Handles are made once and updated once a batch, never once a record but for the age.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{
+    Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit,
+};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusRecorder};
+
+use crate::log::How;
+use crate::record::{FaultClass, ModelId, Partition, Reason};
+
+/// `[name, unit, help]` of every metric: the page that README shows is made of this.
+pub const ALL: &[(&str, Unit, &str)] = &[
+    (RECORDS, Unit::Count, "Records with a committed outcome, by outcome."),
+    (BATCHES, Unit::Count, "Batches closed, by what closed them."),
+    (BATCH_RECORDS, Unit::Count, "Records in a closed batch."),
+    (BATCH_BYTES, Unit::Bytes, "Payload bytes in a closed batch."),
+    (BATCH_TOKENS, Unit::Count, "Tokens in a closed batch."),
+    (STAGE, Unit::Seconds, "Time of a batch in a stage."),
+    (AGE, Unit::Seconds, "From a record's timestamp to the commit of its outcome."),
+    (DEAD_LETTERS, Unit::Count, "Dead letters committed, by class."),
+    (TRANSACTIONS, Unit::Count, "Transactions, by how they ended."),
+    (REBALANCES, Unit::Count, "Changes of the assignment."),
+    (PARTITIONS, Unit::Count, "Partitions assigned."),
+    (MODEL_INFO, Unit::Count, "1 for the version that serves."),
+    (MODEL_LOAD, Unit::Seconds, "Time to load, check and warm a version."),
+    (MODEL_SWAPS, Unit::Count, "Swaps, by result."),
+    (MODEL_MEMORY, Unit::Bytes, "Bytes of the weights of the version that serves."),
+    (LAG, Unit::Count, "Records between the committed offset and the partition's end."),
+    (DRAIN_ETA, Unit::Seconds, "Time to lag 0 at the rate of the last transactions; -1: never."),
+    (RESIDENT, Unit::Bytes, "Resident memory of the process."),
+];
+
+const RECORDS: &str = "tidemill_records_total";
+const BATCHES: &str = "tidemill_batches_total";
+const BATCH_RECORDS: &str = "tidemill_batch_records";
+const BATCH_BYTES: &str = "tidemill_batch_bytes";
+const BATCH_TOKENS: &str = "tidemill_batch_tokens";
+const STAGE: &str = "tidemill_stage_duration_seconds";
+const AGE: &str = "tidemill_record_age_seconds";
+const DEAD_LETTERS: &str = "tidemill_dead_letters_total";
+const TRANSACTIONS: &str = "tidemill_transactions_total";
+const REBALANCES: &str = "tidemill_rebalances_total";
+const PARTITIONS: &str = "tidemill_assigned_partitions";
+const MODEL_INFO: &str = "tidemill_model_info";
+const MODEL_LOAD: &str = "tidemill_model_load_seconds";
+const MODEL_SWAPS: &str = "tidemill_model_swaps_total";
+const MODEL_MEMORY: &str = "tidemill_model_memory_bytes";
+const LAG: &str = "tidemill_consumer_lag_records";
+const DRAIN_ETA: &str = "tidemill_drain_eta_seconds";
+const RESIDENT: &str = "tidemill_process_resident_memory_bytes";
+
+/// The handles. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics(Arc<Handles>);
+
+struct Handles {
+    recorder: PrometheusRecorder,
+    outcomes: BTreeMap<&'static str, Counter>,
+    batches: BTreeMap<Reason, Counter>,
+    batch_records: Histogram,
+    batch_bytes: Histogram,
+    batch_tokens: Histogram,
+    decode: Histogram,
+    infer: Histogram,
+    encode: Histogram,
+    commit: Histogram,
+    wait: Histogram,
+    age: Histogram,
+    dead_letters: BTreeMap<&'static str, Counter>,
+    transactions: BTreeMap<How, Counter>,
+    rebalances: Counter,
+    partitions: Gauge,
+    model_load: Histogram,
+    swapped: Counter,
+    refused: Counter,
+    model_memory: Gauge,
+    drain_eta: Gauge,
+    resident: Gauge,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+const METADATA: Metadata<'static> = Metadata::new("tidemill", Level::INFO, None);
+
+fn key(name: &'static str, labels: Vec<Label>) -> Key {
+    Key::from_parts(name, labels)
+}
+
+/// Registers every metric at zero: a rate over an absent series is no alert.
+pub fn register(recorder: PrometheusRecorder) -> Metrics {
+    for (name, unit, help) in ALL {
+        let (name, help) = (KeyName::from_const_str(name), SharedString::const_str(help));
+        match name.as_str() {
+            BATCH_RECORDS | BATCH_BYTES | BATCH_TOKENS | STAGE | AGE | MODEL_LOAD => {
+                recorder.describe_histogram(name, Some(*unit), help);
+            }
+            counter if counter.ends_with("_total") => {
+                recorder.describe_counter(name, Some(*unit), help);
+            }
+            _ => recorder.describe_gauge(name, Some(*unit), help),
+        }
+    }
+    let counter = |name, label: &'static str, value: &'static str| {
+        recorder.register_counter(&key(name, vec![Label::new(label, value)]), &METADATA)
+    };
+    let histogram = |name, labels| recorder.register_histogram(&key(name, labels), &METADATA);
+    let stage = |stage: &'static str| histogram(STAGE, vec![Label::new("stage", stage)]);
+    let gauge = |name| recorder.register_gauge(&key(name, Vec::new()), &METADATA);
+    let handles = Handles {
+        outcomes: ["prediction", "dead_letter", "tombstone"]
+            .map(|outcome| (outcome, counter(RECORDS, "outcome", outcome)))
+            .into(),
+        batches: Reason::ALL
+            .map(|reason| (reason, counter(BATCHES, "reason", reason.name())))
+            .into(),
+        batch_records: histogram(BATCH_RECORDS, Vec::new()),
+        batch_bytes: histogram(BATCH_BYTES, Vec::new()),
+        batch_tokens: histogram(BATCH_TOKENS, Vec::new()),
+        decode: stage("decode"),
+        infer: stage("infer"),
+        encode: stage("encode"),
+        commit: stage("commit"),
+        wait: stage("wait"),
+        age: histogram(AGE, Vec::new()),
+        dead_letters: FaultClass::ALL
+            .map(|class| (class.name(), counter(DEAD_LETTERS, "class", class.name())))
+            .into(),
+        transactions: How::ALL
+            .map(|how| (how, counter(TRANSACTIONS, "outcome", how.name())))
+            .into(),
+        rebalances: recorder.register_counter(&key(REBALANCES, Vec::new()), &METADATA),
+        partitions: gauge(PARTITIONS),
+        model_load: histogram(MODEL_LOAD, Vec::new()),
+        swapped: counter(MODEL_SWAPS, "result", "swapped"),
+        refused: counter(MODEL_SWAPS, "result", "refused"),
+        model_memory: gauge(MODEL_MEMORY),
+        drain_eta: gauge(DRAIN_ETA),
+        resident: gauge(RESIDENT),
+        recorder,
+    };
+    Metrics(Arc::new(handles))
+}
+
+impl Metrics {
+    /// A batch was closed; its first record had waited `wait`.
+    pub fn batch_closed(&self, reason: Reason, records: usize, bytes: u64, tokens: u64) {
+        if let Some(batches) = self.0.batches.get(&reason) {
+            batches.increment(1);
+        }
+        self.0.batch_records.record(float(u64::try_from(records).unwrap_or(u64::MAX)));
+        self.0.batch_bytes.record(float(bytes));
+        self.0.batch_tokens.record(float(tokens));
+    }
+
+    /// The oldest record of a batch had waited so long when the batch was closed.
+    pub fn waited(&self, wait: Duration) {
+        self.0.wait.record(wait.as_secs_f64());
+    }
+
+    /// A chunk was decoded and prepared.
+    pub fn decoded(&self, took: Duration) {
+        self.0.decode.record(took.as_secs_f64());
+    }
+
+    /// A batch came back from the model.
+    pub fn inferred(&self, took: Duration, encode: Duration) {
+        self.0.infer.record(took.as_secs_f64());
+        self.0.encode.record(encode.as_secs_f64());
+    }
+
+    /// A transaction was answered.
+    pub fn transaction(&self, how: How, took: Duration) {
+        if let Some(transactions) = self.0.transactions.get(&how) {
+            transactions.increment(1);
+        }
+        self.0.commit.record(took.as_secs_f64());
+    }
+
+    /// Records became visible that were so many seconds old.
+    pub fn record_ages(&self, seconds: impl Iterator<Item = f64>) {
+        seconds.for_each(|age| self.0.age.record(age));
+    }
+
+    /// Committed outcomes, by their labels.
+    pub fn outcomes(
+        &self,
+        outcomes: &BTreeMap<&'static str, u64>,
+        classes: &BTreeMap<&'static str, u64>,
+    ) {
+        for (counters, counts) in [(&self.0.outcomes, outcomes), (&self.0.dead_letters, classes)] {
+            for (label, count) in counts {
+                if let Some(counter) = counters.get(label) {
+                    counter.increment(*count);
+                }
+            }
+        }
+    }
+
+    /// The assignment changed to so many partitions.
+    pub fn rebalanced(&self, partitions: usize) {
+        self.0.rebalances.increment(1);
+        self.0.partitions.set(float(u64::try_from(partitions).unwrap_or(u64::MAX)));
+    }
+
+    /// A partition's lag in offsets: control records count until they are passed.
+    pub fn lag(&self, topic: &str, partition: Partition, lag: i64) {
+        self.lag_gauge(topic, partition).set(float(u64::try_from(lag).unwrap_or(0)));
+    }
+
+    /// A partition was given up: its lag is another's.
+    pub fn revoked(&self, topic: &str, partition: Partition) {
+        self.lag_gauge(topic, partition).set(0.0);
+    }
+
+    fn lag_gauge(&self, topic: &str, partition: Partition) -> Gauge {
+        let number = partition.number.to_string();
+        let labels = vec![Label::new("topic", topic.to_owned()), Label::new("partition", number)];
+        self.0.recorder.register_gauge(&key(LAG, labels), &METADATA)
+    }
+
+    /// Seconds to lag 0; negative: never at this rate.
+    pub fn drain_eta(&self, seconds: f64) {
+        self.0.drain_eta.set(seconds);
+    }
+
+    /// This version serves from now on.
+    pub fn serving(&self, model: &ModelId, bytes: u64) {
+        self.info(model).set(1.0);
+        self.0.model_memory.set(float(bytes));
+    }
+
+    /// This version is gone.
+    pub fn retired(&self, model: &ModelId) {
+        self.info(model).set(0.0);
+    }
+
+    fn info(&self, model: &ModelId) -> Gauge {
+        let labels = vec![
+            Label::new("model", model.name.to_string()),
+            Label::new("version", model.version.to_string()),
+            Label::new("digest", model.digest.to_string()),
+        ];
+        self.0.recorder.register_gauge(&key(MODEL_INFO, labels), &METADATA)
+    }
+
+    /// A version was loaded in so long.
+    pub fn loaded(&self, took: Duration) {
+        self.0.model_load.record(took.as_secs_f64());
+    }
+
+    /// A new version serves.
+    pub fn swapped(&self) {
+        self.0.swapped.increment(1);
+    }
+
+    /// A version did not pass the gate.
+    pub fn refused(&self) {
+        self.0.refused.increment(1);
+    }
+
+    /// Reads the process's resident memory. At each scrape.
+    pub fn read_memory(&self) {
+        if let Some(bytes) = resident_bytes() {
+            self.0.resident.set(float(bytes));
+        }
+    }
+}
+
+/// Resident memory of this process in bytes; `None` where the system does not say.
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a metric is a float; these stay below 2^52")]
+fn float(number: u64) -> f64 {
+    number as f64
+}
+
+/// The recorder, with fixed buckets: summaries of several replicas cannot be added up.
+///
+/// # Errors
+///
+/// Only if a list of buckets below is empty.
+pub fn recorder() -> Result<PrometheusRecorder, BuildError> {
+    /// 1, 2, 4 … 8192.
+    const COUNTS: &[f64] =
+        &[1., 2., 4., 8., 16., 32., 64., 128., 256., 512., 1024., 2048., 4096., 8192.];
+    /// 1 … 65,536 tokens.
+    const TOKENS: &[f64] = &[1., 16., 64., 256., 1024., 4096., 16_384., 65_536.];
+    /// 1 KiB … 16 MiB.
+    const BYTES: &[f64] =
+        &[1024., 4096., 16_384., 65_536., 262_144., 1_048_576., 4_194_304., 16_777_216.];
+    /// 100 µs … 60 s, three a decade.
+    const SECONDS: &[f64] = &[
+        0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1., 2., 5.,
+        10., 20., 60.,
+    ];
+    /// 1 ms … a day.
+    const AGES: &[f64] = &[
+        0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1., 2., 5., 10., 60., 600., 3600., 86_400.,
+    ];
+    let full = |name: &str| Matcher::Full(name.to_owned());
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(full(BATCH_RECORDS), COUNTS)?
+        .set_buckets_for_metric(full(BATCH_TOKENS), TOKENS)?
+        .set_buckets_for_metric(full(BATCH_BYTES), BYTES)?
+        .set_buckets_for_metric(full(STAGE), SECONDS)?
+        .set_buckets_for_metric(full(MODEL_LOAD), SECONDS)?
+        .set_buckets_for_metric(full(AGE), AGES)?;
+    Ok(builder.build_recorder())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_shows_every_metric_before_the_first_event() {
+        let recorder = recorder().unwrap();
+        let handle = recorder.handle();
+        let metrics = register(recorder);
+        for (name, line) in [
+            (RECORDS, "{outcome=\"dead_letter\"} 0"),
+            (BATCHES, "{reason=\"swap\"} 0"),
+            (DEAD_LETTERS, "{class=\"oversized\"} 0"),
+            (TRANSACTIONS, "{outcome=\"resolved\"} 0"),
+        ] {
+            let scrape = handle.render();
+            assert!(scrape.contains(&format!("{name}{line}")), "{name}{line} in\n{scrape}");
+        }
+        metrics.batch_closed(Reason::Time, 3, 100, 40);
+        metrics.read_memory();
+        let scrape = handle.render();
+        assert!(scrape.contains("tidemill_batches_total{reason=\"time\"} 1"), "{scrape}");
+        assert!(scrape.contains("tidemill_batch_records_bucket{le=\"4\"} 1"), "{scrape}");
+        assert!(!scrape.contains("resident_memory_bytes 0\n"), "{scrape}");
+    }
+}
