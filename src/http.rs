@@ -30,6 +30,8 @@ pub struct Facts {
     pub model: Option<ModelId>,
     /// Why the service does not go on.
     pub stopped: Option<String>,
+    /// The version that did not pass the gate, and why. The serving one goes on: no reason to be unready.
+    pub refused: Option<String>,
     /// Where HTTP listens.
     pub listening: Option<SocketAddr>,
 }
@@ -59,6 +61,11 @@ impl Health {
         self.change(|facts| facts.stopped = reason);
     }
 
+    /// A version was refused, or the last refusal is over.
+    pub fn set_refused(&self, why: Option<String>) {
+        self.change(|facts| facts.refused = why);
+    }
+
     /// HTTP listens here.
     pub fn set_listening(&self, address: SocketAddr) {
         self.change(|facts| facts.listening = Some(address));
@@ -66,7 +73,7 @@ impl Health {
 
     /// Why the service is not ready; nothing if it is.
     pub fn unready(&self) -> Vec<String> {
-        let Facts { assigned, model, stopped, listening: _ } = self.facts();
+        let Facts { assigned, model, stopped, refused: _, listening: _ } = self.facts();
         let mut reasons = Vec::new();
         if assigned.is_none() {
             reasons.push("the group has not assigned partitions yet".to_owned());

@@ -35,4 +35,6 @@ pub mod log;
 pub mod model;
 pub mod pipeline;
 pub mod record;
+pub mod registry;
+pub mod service;
 pub mod telemetry;

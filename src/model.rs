@@ -19,6 +19,9 @@ use std::sync::Arc;
 
 use crate::record::{Fault, ModelId};
 
+pub mod artifact;
+pub mod tabular;
+pub mod text;
 pub mod worker;
 
 /// A record's fields, decoded: a JSON object, or text alone under the name `input.field`.

@@ -397,15 +397,8 @@ impl<T, O> Pipeline<T, O> {
                 self.flight_bytes += items.iter().map(|item| item.bytes).sum::<u64>();
                 let number = self.next_number;
                 self.next_number += 1;
-                let batch = Batch {
-                    number,
-                    lane: index,
-                    version,
-                    swapped_from,
-                    reason,
-                    closed: now,
-                    items,
-                };
+                let batch =
+                    Batch { number, lane: index, version, swapped_from, reason, waited, items };
                 let batch = Arc::new(batch);
                 let rows = 0..batch.items.len();
                 lane.running.push_back((Running::new(Arc::clone(&batch)), None));

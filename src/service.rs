@@ -122,7 +122,8 @@ pub async fn run(
     let listener = http::bind(config.http.listen).await?;
     let http_stop = CancellationToken::new();
     let health = Arc::clone(&options.health);
-    tasks.spawn(http::serve(listener, health, telemetry.prometheus.clone(), http_stop.clone()));
+    tasks.spawn(http::serve(listener, health, telemetry.clone(), http_stop.clone()));
+    tasks.spawn(upkeep(telemetry.clone()));
     tasks.spawn(stop_on_signal(stop.clone()));
 
     let (registry, uri, served) = tokio::task::block_in_place(|| load_model(&config))?;
@@ -137,6 +138,7 @@ pub async fn run(
         serving: served.id.clone(),
         staged: staged_in,
         metrics: telemetry.metrics.clone(),
+        health: Arc::clone(&options.health),
         stop: stop.clone(),
     }));
     let parts = assemble(&config, &telemetry, &options, Arc::new(served), staged, &stop, open)?;
@@ -180,6 +182,14 @@ fn assemble(
         stop: stop.clone(),
         until_end: options.until_end,
     })
+}
+
+/// Folds what histograms collected into their buckets, so that memory stays flat when nobody scrapes.
+async fn upkeep(telemetry: Telemetry) {
+    loop {
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        telemetry.prometheus.run_upkeep();
+    }
 }
 
 /// Kubernetes sends SIGTERM, a terminal SIGINT. The second signal does not wait.

@@ -235,7 +235,9 @@ fn secrets(value: &Value) -> Result<Value, String> {
                 .trim_end_matches(['\n', '\r'])
                 .to_owned(),
             _ => {
-                return Err(format!("${{{reference}}} is neither ${{env:NAME}} nor ${{file:PATH}}"));
+                return Err(format!(
+                    "${{{reference}}} is neither ${{env:NAME}} nor ${{file:PATH}}"
+                ));
             }
         };
         whole.push_str(&found);
