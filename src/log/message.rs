@@ -1,3 +1,372 @@
 //! What a transaction writes: one message for each row and one manifest for each batch.
 //!
+//! ```text
+//!   Row ── Prediction ─► output topic       same key, the record's headers, provenance
+//!       ── Tombstone  ─► output topic       same key, no value
+//!       ── DeadLetter ─► dead-letter topic  original bytes, Kafka Connect's error headers
+//!   Finished ──────────► manifest topic     which records, by which model, with which outcomes
+//! ```
+//!
 //! Both logs use it, so that a reader cannot tell them apart. Pure: no client, no clock.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::config::{Config, Headers, OutputPartition};
+use crate::log::{BatchInfo, Finished, Row};
+use crate::record::{Fault, Outcome, Partition, Record};
+
+/// The names of headers that only we write. A record's own headers of these names are left out of what we
+/// write, so that a reader never meets a predecessor's provenance.
+const RESERVED: [&str; 2] = ["tidemill.", "__connect.errors."];
+
+/// What Kafka adds to a message at most: record and batch framing, lengths, timestamps.
+const FRAMING: usize = 128;
+
+/// Where messages go and what is written beside them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Naming {
+    /// The input topics; [`Partition::topic`] counts them.
+    pub inputs: Vec<String>,
+    /// Predictions and tombstones.
+    pub output: String,
+    /// Dead letters: one topic for each of `inputs`.
+    pub dead_letters: Vec<String>,
+    /// Manifests.
+    pub manifest: String,
+    /// Which partition of `output`.
+    pub partition: OutputPartition,
+    /// How much provenance.
+    pub headers: Headers,
+}
+
+impl Naming {
+    /// The topics of `config`, with the default names where it gives none.
+    pub fn new(config: &Config) -> Self {
+        let dead_letter = |input: &String| match &config.dead_letters.topic {
+            Some(topic) => topic.clone(),
+            None => format!("{input}-dlq"),
+        };
+        Self {
+            inputs: config.input.topics.clone(),
+            output: config.output.topic.clone(),
+            dead_letters: config.input.topics.iter().map(dead_letter).collect(),
+            manifest: match &config.manifest.topic {
+                Some(topic) => topic.clone(),
+                None => format!("{}-manifest", config.output.topic),
+            },
+            partition: config.output.partition,
+            headers: config.output.headers,
+        }
+    }
+
+    /// The name of an input partition's topic; empty for a partition of no input topic.
+    pub fn input(&self, partition: Partition) -> &str {
+        self.inputs.get(usize::from(partition.topic)).map_or("", String::as_str)
+    }
+
+    /// Every topic that is written, once.
+    pub fn written(&self) -> Vec<&str> {
+        let mut topics: Vec<&str> = self.dead_letters.iter().map(String::as_str).collect();
+        topics.extend([self.output.as_str(), self.manifest.as_str()]);
+        topics.sort_unstable();
+        topics.dedup();
+        topics
+    }
+
+    /// What all messages of a batch share, computed once.
+    pub fn batch<'a>(&'a self, info: &'a BatchInfo) -> Batch<'a> {
+        let (id, version) = (info.id.to_string(), info.model.version.to_string());
+        Batch { naming: self, info, id, version }
+    }
+
+    fn dead_letter(&self, partition: Partition) -> &str {
+        self.dead_letters.get(usize::from(partition.topic)).map_or("", String::as_str)
+    }
+}
+
+/// A header: its name and its value's bytes, `None` for Kafka's null.
+pub type Named<'a> = (Cow<'a, str>, Option<Cow<'a, [u8]>>);
+
+/// One message of a transaction, borrowed from its row where that saves a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// The topic.
+    pub topic: &'a str,
+    /// The partition; `None` is the one that [`partition_of`] the key says.
+    pub partition: Option<i32>,
+    /// The key's bytes; `None` is Kafka's null.
+    pub key: Option<Cow<'a, [u8]>>,
+    /// The value's bytes; `None` is a tombstone.
+    pub value: Option<Cow<'a, [u8]>>,
+    /// Headers in their order.
+    pub headers: Vec<Named<'a>>,
+    /// Milliseconds since 1970: the record's own; `None` is the time of writing.
+    pub timestamp: Option<i64>,
+}
+
+impl<'a> Message<'a> {
+    /// Bytes it takes in the log at most, before compression.
+    pub fn size(&self) -> usize {
+        let bytes = |b: &Option<Cow<'_, [u8]>>| b.as_ref().map_or(0, |b| b.len());
+        let headers: usize = self.headers.iter().map(|(n, v)| n.len() + bytes(v) + 10).sum();
+        FRAMING + bytes(&self.key) + bytes(&self.value) + headers
+    }
+
+    /// Shortens a message to `limit` bytes, as [`size`](Self::size) counts: cuts the value, and where that is
+    /// not enough leaves out the record's own headers and then the key. The header
+    /// `tidemill.value.truncated` says how long the value was.
+    #[must_use]
+    pub fn truncated(mut self, limit: usize) -> Self {
+        if self.size() <= limit {
+            return self;
+        }
+        let length = self.value.as_ref().map_or(0, |v| v.len());
+        self.push("tidemill.value.truncated", length.to_string());
+        if self.size() - length > limit {
+            self.headers.retain(|(name, _)| reserved(name));
+        }
+        if self.size() - length > limit {
+            self.key = None;
+        }
+        let keep = limit.saturating_sub(self.size() - length);
+        self.value = self.value.map(|v| match v {
+            Cow::Borrowed(b) => Cow::Borrowed(b.get(..keep).unwrap_or(b)),
+            Cow::Owned(mut b) => {
+                b.truncate(keep);
+                Cow::Owned(b)
+            }
+        });
+        self
+    }
+
+    fn push(&mut self, name: &'static str, value: impl Into<Text<'a>>) {
+        self.headers.push((Cow::Borrowed(name), Some(value.into().0)));
+    }
+}
+
+/// Text as a header's bytes.
+struct Text<'a>(Cow<'a, [u8]>);
+
+impl<'a> From<&'a str> for Text<'a> {
+    fn from(text: &'a str) -> Self {
+        Self(Cow::Borrowed(text.as_bytes()))
+    }
+}
+
+impl From<String> for Text<'_> {
+    fn from(text: String) -> Self {
+        Self(Cow::Owned(text.into_bytes()))
+    }
+}
+
+/// Turns the rows of one batch into messages.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    naming: &'a Naming,
+    info: &'a BatchInfo,
+    id: String,
+    version: String,
+}
+
+impl Batch<'_> {
+    /// The message of one row.
+    pub fn message<'a>(&'a self, row: &'a Row) -> Message<'a> {
+        let (topic, partition, value) = match &row.outcome {
+            Outcome::Prediction(value) => {
+                (self.naming.output.as_str(), self.number(row), Some(value))
+            }
+            Outcome::Tombstone => (self.naming.output.as_str(), self.number(row), None),
+            Outcome::DeadLetter(_) => {
+                let topic = self.naming.dead_letter(row.record.partition);
+                (topic, Some(row.record.partition.number), row.record.value.as_ref())
+            }
+        };
+        let mut message = Message {
+            topic,
+            partition,
+            key: row.record.key.as_deref().map(Cow::Borrowed),
+            value: value.map(|v| Cow::Borrowed(v.as_slice())),
+            headers: Vec::with_capacity(row.record.headers.len() + 10),
+            timestamp: row.record.timestamp,
+        };
+        match &row.outcome {
+            Outcome::DeadLetter(fault) => self.explain(&mut message, &row.record, fault),
+            Outcome::Prediction(_) | Outcome::Tombstone => self.stamp(&mut message, &row.record),
+        }
+        message
+    }
+
+    /// The batch's manifest: what its rows became. Its key is the batch id.
+    ///
+    /// # Errors
+    ///
+    /// What `serde_json` refuses; no batch is known that it would.
+    pub fn manifest(&self, finished: &Finished) -> Result<Message<'_>, serde_json::Error> {
+        let mut outcomes = [0_u64; 3];
+        let mut ranges: BTreeMap<Partition, Range<'_>> = BTreeMap::new();
+        for row in &finished.rows {
+            outcomes[match row.outcome {
+                Outcome::Prediction(_) => 0,
+                Outcome::DeadLetter(_) => 1,
+                Outcome::Tombstone => 2,
+            }] += 1;
+            let Record { partition, offset, .. } = *row.record;
+            let range = ranges.entry(partition).or_insert_with(|| Range {
+                topic: self.naming.input(partition),
+                partition: partition.number,
+                first: offset.0,
+                next: offset.0,
+                count: 0,
+            });
+            range.next = offset.next().0;
+            range.count += 1;
+        }
+        let [predictions, dead_letters, tombstones] = outcomes;
+        let value = serde_json::to_vec(&Manifest {
+            batch_id: &self.id,
+            model: &self.info.model.name,
+            version: self.info.model.version.0,
+            digest: &self.info.model.digest,
+            swapped_from: self.info.swapped_from.map(|v| v.0),
+            reason: self.info.reason.name(),
+            records: predictions + dead_letters + tombstones,
+            predictions,
+            dead_letters,
+            tombstones,
+            bytes: self.info.bytes,
+            tokens: self.info.tokens,
+            inference_seconds: self.info.inference.as_secs_f64(),
+            ranges: ranges.into_values().collect(),
+        })?;
+        Ok(Message {
+            topic: &self.naming.manifest,
+            partition: None,
+            key: Some(Cow::Borrowed(self.id.as_bytes())),
+            value: Some(Cow::Owned(value)),
+            headers: Vec::new(),
+            timestamp: None,
+        })
+    }
+
+    fn number(&self, row: &Row) -> Option<i32> {
+        match self.naming.partition {
+            OutputPartition::Same => Some(row.record.partition.number),
+            OutputPartition::Key => None,
+        }
+    }
+
+    /// The record's own headers, then where the prediction comes from.
+    fn stamp<'a>(&'a self, message: &mut Message<'a>, record: &'a Record) {
+        let mode = self.naming.headers;
+        inherit(message, record, mode != Headers::None);
+        if mode == Headers::None {
+            return;
+        }
+        if mode == Headers::Full {
+            message.push("tidemill.model.name", &*self.info.model.name);
+        }
+        message.push("tidemill.model.version", self.version.as_str());
+        if mode == Headers::Full {
+            message.push("tidemill.model.digest", &*self.info.model.digest);
+        }
+        message.push("tidemill.batch.id", self.id.as_str());
+        if mode == Headers::Full {
+            message.push("tidemill.source.topic", self.naming.input(record.partition));
+            message.push("tidemill.source.partition", record.partition.number.to_string());
+        }
+        message.push("tidemill.source.offset", record.offset.to_string());
+    }
+
+    /// The record's own headers, then why it could not be answered, as Kafka Connect writes it.
+    fn explain<'a>(&'a self, message: &mut Message<'a>, record: &'a Record, fault: &'a Fault) {
+        inherit(message, record, true);
+        message.push("__connect.errors.topic", self.naming.input(record.partition));
+        message.push("__connect.errors.partition", record.partition.number.to_string());
+        message.push("__connect.errors.offset", record.offset.to_string());
+        message.push("__connect.errors.stage", fault.class.stage());
+        message.push("__connect.errors.class.name", "tidemill");
+        message.push("__connect.errors.exception.class.name", fault.class.name());
+        message.push("__connect.errors.exception.message", fault.message.as_str());
+        message.push("tidemill.error.class", fault.class.name());
+        message.push("tidemill.batch.id", self.id.as_str());
+    }
+}
+
+fn inherit<'a>(message: &mut Message<'a>, record: &'a Record, ours_follow: bool) {
+    let kept = record.headers.iter().filter(|h| !(ours_follow && reserved(&h.name)));
+    let borrowed = |bytes: &'a Vec<u8>| Cow::Borrowed(bytes.as_slice());
+    message
+        .headers
+        .extend(kept.map(|h| (Cow::Borrowed(h.name.as_str()), h.value.as_ref().map(borrowed))));
+}
+
+fn reserved(name: &str) -> bool {
+    RESERVED.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// A manifest's fields, in the order in which they are written.
+#[derive(Serialize)]
+struct Manifest<'a> {
+    batch_id: &'a str,
+    model: &'a str,
+    version: u64,
+    digest: &'a str,
+    swapped_from: Option<u64>,
+    reason: &'static str,
+    records: u64,
+    predictions: u64,
+    dead_letters: u64,
+    tombstones: u64,
+    bytes: u64,
+    tokens: u64,
+    inference_seconds: f64,
+    ranges: Vec<Range<'a>>,
+}
+
+/// The records of one partition: `count` of the offsets `first..next`, which may have gaps.
+#[derive(Serialize)]
+struct Range<'a> {
+    topic: &'a str,
+    partition: i32,
+    first: i64,
+    next: i64,
+    count: u64,
+}
+
+/// The partition, of `count`, of a key, as the Java client chooses it; 0 for a record without key.
+///
+/// # Examples
+///
+/// ```
+/// assert_eq!(tidemill::log::message::partition_of(Some(b"user-7"), 1), 0);
+/// ```
+pub fn partition_of(key: Option<&[u8]>, count: u16) -> i32 {
+    let positive = key.map_or(0, murmur2) & 0x7fff_ffff;
+    i32::try_from(positive % u32::from(count.max(1))).unwrap_or(0)
+}
+
+/// `MurmurHash2` with the seed of Kafka's `Utils.murmur2`.
+fn murmur2(data: &[u8]) -> u32 {
+    const M: u32 = 0x5bd1_e995;
+    let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
+    let mut hash = 0x9747_b28c ^ length;
+    let (words, rest) = data.as_chunks::<4>();
+    for word in words {
+        let mut k = u32::from_le_bytes(*word).wrapping_mul(M);
+        k ^= k >> 24;
+        hash = hash.wrapping_mul(M) ^ k.wrapping_mul(M);
+    }
+    if !rest.is_empty() {
+        hash ^= rest.iter().rev().fold(0, |bytes, byte| (bytes << 8) | u32::from(*byte));
+        hash = hash.wrapping_mul(M);
+    }
+    hash ^= hash >> 13;
+    hash = hash.wrapping_mul(M);
+    hash ^ (hash >> 15)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::record::{Epoch, FaultClass, Header, ModelId, Offset, Reason, Version};
+
+fn naming(headers: Headers) -> Naming {
+    let mut config = Config::default();
+    config.input.topics = vec!["reviews".to_owned(), "mails".to_owned()];
+    config.output.topic = "sentiment".to_owned();
+    config.output.headers = headers;
+    Naming::new(&config)
+}
+
+fn info() -> BatchInfo {
+    BatchInfo {
+        id: uuid::Uuid::from_u128(7),
+        model: Arc::new(ModelId {
+            name: "sentiment".into(),
+            version: Version(3),
+            digest: "sha256:ab".into(),
+        }),
+        swapped_from: Some(Version(2)),
+        reason: Reason::Swap,
+        bytes: 9,
+        tokens: 5,
+        inference: Duration::from_millis(250),
+    }
+}
+
+fn row(topic: u16, number: i32, offset: i64, outcome: Outcome<Vec<u8>>) -> Row {
+    let own = |name: &str, value: Option<&[u8]>| Header {
+        name: name.to_owned(),
+        value: value.map(<[u8]>::to_vec),
+    };
+    let record = Record {
+        partition: Partition { topic, number },
+        offset: Offset(offset),
+        timestamp: Some(11),
+        key: Some(b"k".to_vec()),
+        value: Some(b"in".to_vec()),
+        headers: vec![own("trace", None), own("tidemill.batch.id", Some(b"old"))],
+    };
+    Row { record: Arc::new(record), epoch: Epoch(1), outcome }
+}
+
+fn headers(message: &Message<'_>) -> Vec<(String, Option<String>)> {
+    let text = |b: &Cow<'_, [u8]>| String::from_utf8_lossy(b).into_owned();
+    message.headers.iter().map(|(n, v)| (n.to_string(), v.as_ref().map(text))).collect()
+}
+
+fn pair(name: &str, value: &str) -> (String, Option<String>) {
+    (name.to_owned(), Some(value.to_owned()))
+}
+
+#[test]
+fn topics_have_default_names() {
+    let naming = naming(Headers::Full);
+    assert_eq!(naming.dead_letters, ["reviews-dlq", "mails-dlq"]);
+    assert_eq!(naming.manifest, "sentiment-manifest");
+    assert_eq!(naming.written(), ["mails-dlq", "reviews-dlq", "sentiment", "sentiment-manifest"]);
+}
+
+#[test]
+fn a_prediction_keeps_key_number_and_own_headers_and_says_where_it_comes_from() {
+    let (naming, info) = (naming(Headers::Full), info());
+    let (batch, row) = (naming.batch(&info), row(1, 4, 99, Outcome::Prediction(b"out".to_vec())));
+    let message = batch.message(&row);
+    assert_eq!((message.topic, message.partition), ("sentiment", Some(4)));
+    assert_eq!(message.key.as_deref(), Some(b"k".as_slice()));
+    assert_eq!(message.value.as_deref(), Some(b"out".as_slice()));
+    assert_eq!(message.timestamp, Some(11));
+    let expected = [
+        ("trace".to_owned(), None),
+        pair("tidemill.model.name", "sentiment"),
+        pair("tidemill.model.version", "3"),
+        pair("tidemill.model.digest", "sha256:ab"),
+        pair("tidemill.batch.id", "00000000-0000-0000-0000-000000000007"),
+        pair("tidemill.source.topic", "mails"),
+        pair("tidemill.source.partition", "4"),
+        pair("tidemill.source.offset", "99"),
+    ];
+    assert_eq!(headers(&message), expected);
+}
+
+#[test]
+fn headers_follow_the_mode() {
+    let names = |mode| {
+        let (naming, info) = (naming(mode), info());
+        let (batch, row) = (naming.batch(&info), row(0, 0, 1, Outcome::Tombstone));
+        headers(&batch.message(&row)).into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        names(Headers::Compact),
+        ["trace", "tidemill.model.version", "tidemill.batch.id", "tidemill.source.offset"]
+    );
+    assert_eq!(names(Headers::None), ["trace", "tidemill.batch.id"]);
+}
+
+#[test]
+fn a_tombstone_passes_through_without_a_value() {
+    let (naming, info) = (naming(Headers::Full), info());
+    let (batch, row) = (naming.batch(&info), row(0, 2, 1, Outcome::Tombstone));
+    let message = batch.message(&row);
+    assert_eq!((message.topic, message.value), ("sentiment", None));
+}
+
+#[test]
+fn a_dead_letter_holds_the_original_bytes_and_the_reason() {
+    let (naming, info) = (naming(Headers::None), info());
+    let fault = Fault::new(FaultClass::Undecodable, "decode value: expected an object");
+    let (batch, row) = (naming.batch(&info), row(0, 2, 5, Outcome::DeadLetter(fault)));
+    let message = batch.message(&row);
+    assert_eq!((message.topic, message.partition), ("reviews-dlq", Some(2)));
+    assert_eq!(message.value.as_deref(), Some(b"in".as_slice()));
+    let expected = [
+        ("trace".to_owned(), None),
+        pair("__connect.errors.topic", "reviews"),
+        pair("__connect.errors.partition", "2"),
+        pair("__connect.errors.offset", "5"),
+        pair("__connect.errors.stage", "VALUE_CONVERTER"),
+        pair("__connect.errors.class.name", "tidemill"),
+        pair("__connect.errors.exception.class.name", "undecodable"),
+        pair("__connect.errors.exception.message", "decode value: expected an object"),
+        pair("tidemill.error.class", "undecodable"),
+        pair("tidemill.batch.id", "00000000-0000-0000-0000-000000000007"),
+    ];
+    assert_eq!(headers(&message), expected);
+}
+
+#[test]
+fn a_manifest_says_what_became_of_the_batch() {
+    let (naming, info) = (naming(Headers::Full), info());
+    let fault = Fault::new(FaultClass::Missing, "no field");
+    let rows = vec![
+        row(0, 1, 10, Outcome::Prediction(Vec::new())),
+        row(0, 1, 13, Outcome::DeadLetter(fault)),
+        row(1, 0, 2, Outcome::Tombstone),
+    ];
+    let finished = Finished { info: info.clone(), rows };
+    let batch = naming.batch(&info);
+    let message = batch.manifest(&finished).unwrap();
+    assert_eq!((message.topic, message.partition), ("sentiment-manifest", None));
+    let id = "00000000-0000-0000-0000-000000000007";
+    assert_eq!(message.key.as_deref(), Some(id.as_bytes()));
+    let value: serde_json::Value = serde_json::from_slice(&message.value.unwrap()).unwrap();
+    let expected = serde_json::json!({
+        "batch_id": id, "model": "sentiment", "version": 3, "digest": "sha256:ab",
+        "swapped_from": 2, "reason": "swap", "records": 3, "predictions": 1, "dead_letters": 1,
+        "tombstones": 1, "bytes": 9, "tokens": 5, "inference_seconds": 0.25,
+        "ranges": [
+            {"topic": "reviews", "partition": 1, "first": 10, "next": 14, "count": 2},
+            {"topic": "mails", "partition": 0, "first": 2, "next": 3, "count": 1},
+        ],
+    });
+    assert_eq!(value, expected);
+}
+
+#[test]
+fn what_is_too_large_is_cut_to_the_limit_and_says_so() {
+    let message = Message {
+        topic: "t",
+        partition: None,
+        key: Some(Cow::Borrowed(&[1; 400])),
+        value: Some(Cow::Owned(vec![2; 1_000])),
+        headers: vec![(Cow::Borrowed("own"), Some(Cow::Owned(vec![3; 300])))],
+        timestamp: None,
+    };
+    assert_eq!(message.clone().truncated(5_000), message);
+    for limit in [1_800, 1_000, 700, 200] {
+        let cut = message.clone().truncated(limit);
+        assert!(cut.size() <= limit, "{limit}: {}", cut.size());
+        assert!(headers(&cut).contains(&pair("tidemill.value.truncated", "1000")));
+    }
+}
+
+#[test]
+fn keys_hash_as_in_the_java_client() {
+    // The values of Kafka's own UtilsTest.testMurmur2.
+    let cases: [(&[u8], i32); 6] = [
+        (b"21", -973_932_308),
+        (b"foobar", -790_332_482),
+        (b"a-little-bit-long-string", -985_981_536),
+        (b"a-little-bit-longer-string", -1_486_304_829),
+        (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+        (b"abc", 479_470_107),
+    ];
+    for (key, expected) in cases {
+        assert_eq!(murmur2(key).cast_signed(), expected, "{key:?}");
+        assert!((0..12).contains(&partition_of(Some(key), 12)));
+    }
+    assert_eq!(partition_of(None, 12), 0);
+}
