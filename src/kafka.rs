@@ -15,6 +15,11 @@
 //! group's current generation, by a producer that fences its predecessor. What this module adds is that it
 //! never goes on after an answer it does not understand.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "deadlines towards the cluster are wall time; these threads exist to wait"
+)]
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;

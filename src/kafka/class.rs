@@ -73,6 +73,7 @@ impl Symptom {
     pub fn of(error: &KafkaError) -> Option<Self> {
         let code = error.rdkafka_error_code()?;
         let plain = Self { code, fatal: false, abort: false, retriable: false };
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the other variants carry a code only")]
         Some(match error {
             KafkaError::Transaction(e) => Self {
                 fatal: e.is_fatal(),
@@ -95,14 +96,13 @@ pub fn classify(call: Call, symptom: Symptom) -> Action {
     }
     match (call, code) {
         (Call::Init, _) if retriable => Action::Again,
-        (Call::Init, _) => Action::Exit(75),
+        (Call::Init, _) | (Call::Begin, Code::State) => Action::Exit(75),
         (Call::Send, Code::QueueFull) => Action::Drain,
         (Call::Send | Call::Deliver, Code::MessageSizeTooLarge) => Action::Shrink,
         (Call::Send, Code::UnknownPartition | Code::UnknownTopic) => Action::Exit(78),
         // A call of ours is still inside the client, or its own state says otherwise than ours.
         (_, Code::Conflict | Code::PreviousInProgress) => Action::Resolve,
         (Call::Send | Call::Deliver, _) if !fatal => Action::Recreate,
-        (Call::Begin, Code::State) => Action::Exit(75),
         _ if fatal => Action::Resolve,
         (Call::Commit, Code::Inconsistent) if abort => Action::Recreate,
         (Call::Commit, _) if abort => Action::Resolve,

@@ -27,7 +27,7 @@ use rdkafka::topic_partition_list::Offset as Place;
 use tokio::sync::mpsc;
 
 use super::class::{Action, Call};
-use super::producer::{Producer, Trouble};
+use super::producer::{Inner, Producer, Trouble};
 use super::{Shared, generation, settings, source};
 use crate::log::{Control, Done, Failure, Finished, How, Row, Transaction};
 use crate::record::{Fault, FaultClass, Offset, Outcome, Partition};
@@ -152,6 +152,7 @@ impl Lane {
         if transaction.batches.is_empty() {
             std::thread::sleep(SETTLE.saturating_sub(self.last_commit.elapsed()));
         }
+        self.membership()?;
         let deadline = Instant::now() + self.shared.config.limits.transaction.0;
         let shared = Arc::clone(&self.shared);
         self.producer.call(&shared, Call::Begin, deadline, |p, _| p.begin_transaction())?;
@@ -170,13 +171,13 @@ impl Lane {
         }
         let offsets = self.offsets(&transaction.next)?;
         let watch = Instant::now();
-        self.producer.call(&shared, Call::Offsets, deadline, move |p, left| {
+        let added = self.producer.call(&shared, Call::Offsets, deadline, move |p, left| {
             p.send_offsets_to_transaction(&offsets, &metadata, left)
-        })?;
+        });
         self.doubt |= watch.elapsed() > self.suspicious;
+        added?;
         let watch = Instant::now();
-        self.producer
-            .call(&shared, Call::Commit, deadline, |p, left| p.commit_transaction(left))?;
+        self.producer.call(&shared, Call::Commit, deadline, Inner::commit_transaction)?;
         self.doubt |= watch.elapsed() > self.suspicious;
         self.last_commit = Instant::now();
         Ok(())
@@ -279,8 +280,7 @@ impl Lane {
     fn abort(&mut self) -> Result<(), Failure> {
         let (shared, begin) = (Arc::clone(&self.shared), Instant::now());
         let deadline = begin + ABORT;
-        let call =
-            self.producer.call(&shared, Call::Abort, deadline, |p, left| p.abort_transaction(left));
+        let call = self.producer.call(&shared, Call::Abort, deadline, Inner::abort_transaction);
         self.doubt |= begin.elapsed() > self.suspicious;
         match call {
             Ok(()) => Ok(()),

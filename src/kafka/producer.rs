@@ -72,7 +72,7 @@ struct Reports {
 
 /// Counts delivery reports. Runs on the client's polling thread: count and return.
 #[derive(Debug)]
-struct Counter {
+pub(super) struct Counter {
     journal: Journal,
     reports: Mutex<Reports>,
     changed: Condvar,
@@ -114,7 +114,7 @@ impl ProducerContext for Counter {
     }
 }
 
-type Inner = ThreadedProducer<Counter, NoCustomPartitioner>;
+pub(super) type Inner = ThreadedProducer<Counter, NoCustomPartitioner>;
 type Job = Box<dyn FnOnce(&Inner) -> KafkaResult<()> + Send>;
 
 /// A producer with its call thread.
