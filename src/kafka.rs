@@ -7,6 +7,7 @@
 //! ```
 //!
 //! * [`source`]: polls, hands records over, takes and gives up partitions. Never waits for a full channel.
+//! * [`group`]: what the client calls back, and what the group knows.
 //! * [`lane`]: one transaction after the other: check, begin, produce, drain, check, offsets, commit.
 //! * [`producer`]: a transactional producer whose calls have a deadline; one that is stuck is left behind.
 //! * [`class`]: what an error means. [`settings`]: the clients' properties.
@@ -32,7 +33,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +44,7 @@ use crate::log::{Failure, Log};
 use crate::record::{Epoch, Partition};
 
 pub mod class;
+pub mod group;
 pub mod lane;
 pub mod producer;
 pub mod settings;
@@ -50,6 +52,9 @@ pub mod source;
 
 /// How long the cluster may take to answer the first questions.
 const FIRST_ANSWER: Duration = Duration::from_secs(15);
+
+/// How long the topics' limits may take; without them a broker's default is taken.
+const LIMITS_ANSWER: Duration = Duration::from_secs(5);
 
 /// Room that a topic's limit leaves for a batch's own header, bytes.
 const BATCH_HEADER: usize = 1_024;
@@ -100,10 +105,10 @@ pub fn open(config: &Config, naming: Naming) -> Result<Log, Failure> {
     for (number, lane) in ready.into_iter().enumerate() {
         let (transactions, queue) = mpsc::channel(1);
         let (done, control) = (done_tx.clone(), control_tx.clone());
-        threads.push(spawn(format!("lane-{number}"), move || lane.run(queue, &done, &control))?);
+        threads.push(spawn(&format!("lane-{number}"), move || lane.run(queue, &done, &control))?);
         lanes.push(transactions);
     }
-    threads.push(spawn("poll".to_owned(), move || source.run())?);
+    threads.push(spawn("poll", move || source.run())?);
     Ok(Log { control, chunks, lanes, done, leave, threads })
 }
 
@@ -116,7 +121,7 @@ pub(crate) struct Shared {
     /// The partitions that are ours and the epoch of their assignment. Written by the poll thread only.
     owned: RwLock<BTreeMap<Partition, Epoch>>,
     /// For group metadata and committed offsets; weak, so that the poll thread alone closes it.
-    consumer: OnceLock<Weak<BaseConsumer<source::Context>>>,
+    consumer: OnceLock<Weak<BaseConsumer<group::Context>>>,
     /// Producers left behind with a call that did not return, of all lanes.
     stuck: std::sync::atomic::AtomicU32,
 }
@@ -135,7 +140,7 @@ impl Shared {
         };
     }
 
-    fn consumer(&self) -> Option<Arc<BaseConsumer<source::Context>>> {
+    fn consumer(&self) -> Option<Arc<BaseConsumer<group::Context>>> {
         self.consumer.get().and_then(Weak::upgrade)
     }
 
@@ -179,9 +184,10 @@ impl Journal {
 
     fn failure(&self, what: &str, error: &KafkaError, exit: u8) -> Failure {
         // Not `Display`: for a property that is not taken it prints the value, which may be a password.
-        let why = match error {
-            KafkaError::ClientConfig(_, why, key, _) => format!("property {key}: {why}"),
-            error => error.to_string(),
+        let why = if let KafkaError::ClientConfig(_, why, key, _) = error {
+            format!("property {key}: {why}")
+        } else {
+            error.to_string()
         };
         let cause = self
             .cause()
@@ -255,7 +261,7 @@ fn servers(settings: &ClientConfig) -> &str {
 /// The smallest `max.message.bytes` of `topics` less the framing; a broker's default where it may not be read.
 fn topic_limit(admin: &AdminClient<Journal>, topics: &[&str]) -> usize {
     let specifiers: Vec<_> = topics.iter().map(|t| ResourceSpecifier::Topic(t)).collect();
-    let options = AdminOptions::new().request_timeout(Some(FIRST_ANSWER));
+    let options = AdminOptions::new().request_timeout(Some(LIMITS_ANSWER));
     let described = match wait(admin.describe_configs(&specifiers, &options)) {
         Ok(described) => described,
         Err(error) => {
@@ -290,32 +296,12 @@ fn wait<F: Future>(future: F) -> F::Output {
 }
 
 fn spawn(
-    name: String,
+    name: &str,
     body: impl FnOnce() + Send + 'static,
 ) -> Result<std::thread::JoinHandle<()>, Failure> {
-    let builder = std::thread::Builder::new().name(name.clone());
+    let builder = std::thread::Builder::new().name(name.to_owned());
     builder.spawn(body).map_err(|error| Failure {
         message: format!("start thread {name}: {error}; allow the process more threads"),
         exit: 75,
     })
-}
-
-/// The group's generation as this member knows it; `None` while it is no member. A commit without a
-/// generation or member id would be accepted by the broker *unfenced*.
-#[expect(unsafe_code, reason = "rdkafka keeps generation and member id of the metadata to itself")]
-fn generation(consumer: &BaseConsumer<source::Context>) -> Option<i32> {
-    use rdkafka::bindings as c;
-    // SAFETY: the client outlives this call; the metadata is ours until it is destroyed, and the member id
-    // points into it and ends with a zero byte.
-    unsafe {
-        let metadata = c::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
-        if metadata.is_null() {
-            return None;
-        }
-        let generation = c::rd_kafka_consumer_group_metadata_generation_id(metadata);
-        let member = c::rd_kafka_consumer_group_metadata_member_id(metadata);
-        let valid = generation >= 0 && !member.is_null() && *member != 0;
-        c::rd_kafka_consumer_group_metadata_destroy(metadata);
-        valid.then_some(generation)
-    }
 }

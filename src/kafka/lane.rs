@@ -27,8 +27,9 @@ use rdkafka::topic_partition_list::Offset as Place;
 use tokio::sync::mpsc;
 
 use super::class::{Action, Call};
+use super::group::{committed, generation};
 use super::producer::{Inner, Producer, Trouble};
-use super::{Shared, generation, settings, source};
+use super::{Shared, settings};
 use crate::log::{Control, Done, Failure, Finished, How, Row, Transaction};
 use crate::record::{Fault, FaultClass, Offset, Outcome, Partition};
 
@@ -305,7 +306,7 @@ impl Lane {
             return Err(self.failure("read committed offsets: the consumer is closed", 75));
         };
         let partitions: Vec<Partition> = next.keys().copied().collect();
-        let committed = source::committed(&consumer, &self.shared.naming, &partitions, RESOLVE)
+        let committed = committed(&consumer, &self.shared.naming, &partitions, RESOLVE)
             .map_err(|e| self.shared.failure("read committed offsets", &e, 75))?;
         let reached = next.iter().filter(|(p, (_, next))| committed.get(p) >= Some(next)).count();
         match reached {

@@ -142,7 +142,7 @@ impl Producer {
         let (answer, answers) = sync_channel(1);
         let client = Arc::clone(&inner);
         // The last to hold the client drops it: dropping may block too.
-        spawn(format!("txn-{lane}"), move || {
+        spawn(&format!("txn-{lane}"), move || {
             while let Ok(job) = queue.recv() {
                 if answer.send(job(&client)).is_err() {
                     break;

@@ -4,7 +4,7 @@
 //! polled always; a partition's queue only while `chunks` has room. So a stalled engine stops the fetching,
 //! never the membership. The client wakes the thread when a queue fills; else it sleeps.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -12,21 +12,18 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::base_consumer::PartitionQueue;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::consumer::{BaseConsumer, Consumer, RebalanceProtocol};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::Offset as Place;
-use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 
-use super::{Journal, Shared, settings, spawn};
+use super::group::{Context, Rebalance, committed, give_up, partition};
+use super::{Shared, settings, spawn};
 use crate::config::StartFrom;
-use crate::log::message::Naming;
 use crate::log::{Arrival, Assigned, Chunk, Control, Failure};
 use crate::record::{Epoch, Header, Offset, Partition, Record};
 
@@ -48,116 +45,6 @@ const LOOK_UP: Duration = Duration::from_secs(30);
 const CLOSE: Duration = Duration::from_secs(10);
 /// What the engine has beyond `limits.transaction` to answer a revocation.
 const REVOKE_MARGIN: Duration = Duration::from_secs(2);
-
-/// What the client calls back: it only takes notes for the poll thread.
-pub struct Context {
-    journal: Journal,
-    naming: Naming,
-    control: mpsc::Sender<Control>,
-    rebalances: Mutex<VecDeque<Rebalance>>,
-    closing: AtomicBool,
-}
-
-/// What the group wants.
-enum Rebalance {
-    Assign(TopicPartitionList),
-    Revoke(TopicPartitionList),
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        self.journal.write(level, facility, line);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        if !reason.is_empty() {
-            tracing::debug!(target: "rdkafka", %error, "{reason}");
-        }
-    }
-
-    /// The newest ends, as the client's statistics have them: what read_committed readers can reach.
-    fn stats_raw(&self, statistics: &[u8]) {
-        let ends = ends(statistics, &self.naming);
-        if !ends.is_empty()
-            && let Err(TrySendError::Full(_)) = self.control.try_send(Control::Ends(ends))
-        {
-            tracing::debug!("the engine is behind, partition ends were not sent");
-        }
-    }
-}
-
-impl ConsumerContext for Context {
-    fn rebalance(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        event: RDKafkaRespErr,
-        list: &mut TopicPartitionList,
-    ) {
-        let assign = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        if self.closing.load(Ordering::Acquire) {
-            // Closing waits for this answer, and nobody reads the notes any more.
-            let answer = if assign { consumer.unassign() } else { give_up(consumer, list) };
-            if let Err(error) = answer {
-                tracing::debug!(%error, "partitions were not given up while leaving");
-            }
-            return;
-        }
-        let note = if assign { Rebalance::Assign } else { Rebalance::Revoke };
-        let mut rebalances = self.rebalances.lock().unwrap_or_else(PoisonError::into_inner);
-        rebalances.push_back(note(list.clone()));
-    }
-}
-
-fn give_up(consumer: &BaseConsumer<Context>, list: &TopicPartitionList) -> KafkaResult<()> {
-    match consumer.rebalance_protocol() {
-        RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
-        RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.unassign(),
-    }
-}
-
-/// The last stable offset of each partition in the client's statistics.
-fn ends(statistics: &[u8], naming: &Naming) -> BTreeMap<Partition, Offset> {
-    #[derive(serde::Deserialize)]
-    struct Statistics {
-        #[serde(default)]
-        topics: BTreeMap<String, Topic>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Topic {
-        #[serde(default)]
-        partitions: BTreeMap<String, Ends>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Ends {
-        partition: i32,
-        #[serde(default)]
-        ls_offset: i64,
-        #[serde(default)]
-        hi_offset: i64,
-    }
-    let statistics: Statistics = match serde_json::from_slice(statistics) {
-        Ok(statistics) => statistics,
-        Err(error) => {
-            tracing::debug!(%error, "the client's statistics cannot be read");
-            return BTreeMap::new();
-        }
-    };
-    let mut ends = BTreeMap::new();
-    for (name, topic) in &statistics.topics {
-        for p in topic.partitions.values().filter(|p| p.partition >= 0) {
-            let end = if p.ls_offset >= 0 { p.ls_offset } else { p.hi_offset };
-            if let Some(partition) = partition(naming, name, p.partition).filter(|_| end >= 0) {
-                ends.insert(partition, Offset(end));
-            }
-        }
-    }
-    ends
-}
-
-fn partition(naming: &Naming, topic: &str, number: i32) -> Option<Partition> {
-    let topic = naming.inputs.iter().position(|t| t == topic)?;
-    Some(Partition { topic: u16::try_from(topic).ok()?, number })
-}
 
 /// An assigned partition.
 struct Split {
@@ -468,53 +355,10 @@ impl Source {
             drop(consumer);
             drop(closed);
         };
-        if spawn("close".to_owned(), body).is_ok()
+        if spawn("close", body).is_ok()
             && done.recv_timeout(CLOSE) == Err(RecvTimeoutError::Timeout)
         {
             tracing::warn!("the consumer did not close within {CLOSE:?} and is left behind");
-        }
-    }
-}
-
-/// The committed offsets of those partitions that have one. Repeats, for at most `patience`, while the
-/// brokers do not answer: offsets of an open transaction are not told.
-///
-/// # Errors
-///
-/// The last error, when `patience` is over.
-pub(super) fn committed(
-    consumer: &BaseConsumer<Context>,
-    naming: &Naming,
-    of: &[Partition],
-    patience: Duration,
-) -> KafkaResult<BTreeMap<Partition, Offset>> {
-    let deadline = Instant::now() + patience;
-    loop {
-        let mut list = TopicPartitionList::with_capacity(of.len());
-        for p in of {
-            list.add_partition(naming.input(*p), p.number);
-        }
-        let answer = consumer.committed_offsets(list, Duration::from_secs(5)).and_then(|list| {
-            list.elements().iter().try_for_each(|e| e.error())?;
-            Ok(list)
-        });
-        match answer {
-            Ok(list) => {
-                let elements = list.elements();
-                let offsets = elements.iter().filter_map(|e| match e.offset() {
-                    Place::Offset(next) => {
-                        Some((partition(naming, e.topic(), e.partition())?, Offset(next)))
-                    }
-                    Place::Beginning
-                    | Place::End
-                    | Place::Stored
-                    | Place::Invalid
-                    | Place::OffsetTail(_) => None,
-                });
-                return Ok(offsets.collect());
-            }
-            Err(error) if Instant::now() >= deadline => return Err(error),
-            Err(_) => std::thread::sleep(IDLE),
         }
     }
 }
@@ -574,21 +418,6 @@ fn copy(message: &BorrowedMessage<'_>, partition: Partition) -> Record {
 mod tests {
     use super::*;
     use crate::config::Config;
-
-    #[test]
-    fn ends_are_taken_from_the_statistics_of_input_topics() {
-        let mut config = Config::default();
-        config.input.topics = vec!["a".to_owned()];
-        let naming = Naming::new(&config);
-        let statistics = br#"{"name":"x","topics":{
-            "a":{"partitions":{"0":{"partition":0,"ls_offset":7,"hi_offset":9},
-                "1":{"partition":1,"ls_offset":-1001,"hi_offset":-1001},
-                "-1":{"partition":-1,"ls_offset":5,"hi_offset":5}}},
-            "b":{"partitions":{"0":{"partition":0,"ls_offset":1,"hi_offset":1}}}}}"#;
-        let expected = BTreeMap::from([(Partition { topic: 0, number: 0 }, Offset(7))]);
-        assert_eq!(ends(statistics, &naming), expected);
-        assert_eq!(ends(b"no", &naming), BTreeMap::new());
-    }
 
     #[test]
     fn only_what_the_client_cannot_cure_ends_the_process() {

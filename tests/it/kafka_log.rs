@@ -16,9 +16,7 @@ use tidemill::config::Config;
 use tidemill::kafka;
 use tidemill::log::message::Naming;
 use tidemill::log::{Arrival, BatchInfo, Control, Done, Finished, How, Log, Row, Transaction};
-use tidemill::record::{
-    Epoch, ModelId, Offset, Outcome, Partition, Reason, Record, Version,
-};
+use tidemill::record::{Epoch, ModelId, Offset, Outcome, Partition, Reason, Record, Version};
 
 use crate::broker::Broker;
 
@@ -53,7 +51,13 @@ fn create_topics(servers: &str, config: &Config, partitions: i32, settings: &[(&
 }
 
 /// Writes `values` round robin, in one transaction, so that control records lie in the input too.
-fn produce(servers: &str, topic: &str, partitions: i32, range: std::ops::Range<usize>, size: usize) {
+fn produce(
+    servers: &str,
+    topic: &str,
+    partitions: i32,
+    range: std::ops::Range<usize>,
+    size: usize,
+) {
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", servers).set("transactional.id", format!("fill-{topic}"));
     let producer: ThreadedProducer<DefaultProducerContext> = client.create().unwrap();
@@ -224,7 +228,8 @@ impl Loop {
         }
         let lane = usize::try_from(partition.number).unwrap() % self.busy.len();
         let (records, offsets) = &mut self.waiting[lane];
-        let known = offsets.get(&partition).map(|(_, o)| *o).or(self.committed.get(&partition).copied());
+        let known =
+            offsets.get(&partition).map(|(_, o)| *o).or(self.committed.get(&partition).copied());
         if known < Some(next) {
             offsets.insert(partition, (epoch, next));
         }

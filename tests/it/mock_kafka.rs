@@ -2,10 +2,10 @@
 //!
 //! The mock shows aborted records to readers and does not fence: only our own reactions are judged here.
 
-use rdkafka::mocking::MockCluster;
-use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Error};
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::ClientConfig;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Error};
 use std::time::Duration;
 use tidemill::config::Config;
 use tidemill::kafka;
@@ -14,7 +14,9 @@ use tidemill::log::message::Naming;
 
 use crate::kafka_log::{Loop, config};
 
-fn cluster(config: &mut Config) -> MockCluster<'static, rdkafka::producer::DefaultProducerContext> {
+static T: std::sync::LazyLock<std::time::Instant> =
+    std::sync::LazyLock::new(std::time::Instant::now);
+fn cluster(config: &mut Config) -> MockCluster<'static, DefaultProducerContext> {
     let cluster = MockCluster::new(1).unwrap();
     let servers = cluster.bootstrap_servers();
     config.kafka.common.insert("bootstrap.servers".to_owned(), servers);
@@ -41,10 +43,13 @@ fn fill(config: &Config, count: usize) {
 fn after(api: Api, errors: &[Error]) -> Result<How, u8> {
     let mut config = config("", "mock", 1);
     let cluster = cluster(&mut config);
+    eprintln!("{:?} cluster", T.elapsed());
     let mut work = Loop::new(kafka::open(&config, Naming::new(&config)).unwrap(), 100);
+    eprintln!("{:?} open", T.elapsed());
     cluster.request_errors(api, errors);
     fill(&config, 10);
     work.turn(|l| !l.done.is_empty());
+    eprintln!("{:?} turned", T.elapsed());
     let failure = work.failure.take();
     let done = work.stop();
     match failure {
