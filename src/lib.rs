@@ -26,11 +26,13 @@
 //! Deliberately absent: a clock, I/O or a lock in the core; a mutex around data in the engine; an unbounded
 //! queue; a second recovery path beside "forget, and read again from the committed offsets".
 
+pub mod cli;
 pub mod config;
 pub mod decode;
 pub mod engine;
 pub mod format;
 pub mod http;
+pub mod kafka;
 pub mod log;
 pub mod model;
 pub mod pipeline;

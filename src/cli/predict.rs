@@ -209,7 +209,10 @@ impl<W: Write> Lines<W> {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             let mut effects = Vec::new();
-            #[expect(clippy::disallowed_methods, reason = "the driver of the core reads the clock")]
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the driver of the core reads the clock"
+            )]
             self.pipeline.handle(event, Instant::now(), &mut effects);
             for effect in effects {
                 match effect {
@@ -228,7 +231,9 @@ impl<W: Write> Lines<W> {
                         let committed = committed.collect();
                         events.push(Event::Committed { lane, id: transaction.id, committed });
                     }
-                    Effect::Stop(Stop::Model(message)) => return Err(Failure { message, exit: 75 }),
+                    Effect::Stop(Stop::Model(message)) => {
+                        return Err(Failure { message, exit: 75 });
+                    }
                     // Every line has its answer here, however many are errors.
                     Effect::Stop(Stop::DeadLetters { .. })
                     | Effect::Release(_)

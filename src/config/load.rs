@@ -262,10 +262,8 @@ model: { uri: './model' }
 ";
 
     fn read(text: &str, environment: &[(&str, &str)]) -> Result<Config, Problems> {
-        let environment = environment
-            .iter()
-            .map(|(name, value)| (*name).to_owned())
-            .zip(environment.iter().map(|(_, value)| (*value).to_owned()));
+        let environment =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         parse(text, environment.collect::<Vec<_>>().into_iter())
     }
 

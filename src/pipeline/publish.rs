@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn a_flood_of_dead_letters_is_noticed() {
         let good = || Outcome::Prediction(());
-        let dead = || Outcome::DeadLetter(Fault::new(FaultClass::Missing, "m"));
+        let dead = || Outcome::<()>::DeadLetter(Fault::new(FaultClass::Missing, "m"));
         let mut ratio = DeadRatio::new(0.5, 200);
         let few: Vec<_> = (0..99).map(|_| dead()).collect();
         assert_eq!(ratio.exceeded(few.iter()), None, "too few to judge");

@@ -1,4 +1,7 @@
 //! Integration tests: one binary.
 
+mod broker;
 mod exactly_once;
+mod kafka_log;
+mod mock_kafka;
 mod tidy;

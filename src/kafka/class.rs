@@ -1,0 +1,210 @@
+//! What an error of a transactional call means. Pure; the table is the test's.
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+
+/// The call that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// `init_transactions`.
+    Init,
+    /// `begin_transaction`.
+    Begin,
+    /// Handing a message to the client.
+    Send,
+    /// A delivery report.
+    Deliver,
+    /// `send_offsets_to_transaction`.
+    Offsets,
+    /// `commit_transaction`.
+    Commit,
+    /// `abort_transaction`.
+    Abort,
+}
+
+impl Call {
+    /// The verb and object of an error message.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Init => "initialise transactions",
+            Self::Begin => "begin transaction",
+            Self::Send => "queue message",
+            Self::Deliver => "deliver message",
+            Self::Offsets => "add offsets to transaction",
+            Self::Commit => "commit transaction",
+            Self::Abort => "abort transaction",
+        }
+    }
+}
+
+/// What to do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Make the same call again, within the deadline.
+    Again,
+    /// Wait for delivery reports, then hand the message over again.
+    Drain,
+    /// A message is larger than its topic takes: lower the limit, new producer, same records again.
+    Shrink,
+    /// Abort, then the same records again with the same producer.
+    Redo,
+    /// New producer, then the same records again: nothing was committed.
+    Recreate,
+    /// New producer, then read from the committed offsets what became of the transaction.
+    Resolve,
+    /// Stop, with this exit code.
+    Exit(u8),
+}
+
+/// An error as librdkafka marks it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Symptom {
+    /// The code.
+    pub code: Code,
+    /// The producer cannot be used any more.
+    pub fatal: bool,
+    /// The transaction must be aborted.
+    pub abort: bool,
+    /// The same call may be made again.
+    pub retriable: bool,
+}
+
+impl Symptom {
+    /// What `error` says of itself. `None` where it carries no code.
+    pub fn of(error: &KafkaError) -> Option<Self> {
+        let code = error.rdkafka_error_code()?;
+        let plain = Self { code, fatal: false, abort: false, retriable: false };
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the other variants carry a code only")]
+        Some(match error {
+            KafkaError::Transaction(e) => Self {
+                fatal: e.is_fatal(),
+                abort: e.txn_requires_abort(),
+                retriable: e.is_retriable(),
+                ..plain
+            },
+            // The client's own flush before a commit ran out of time: the commit was not sent.
+            KafkaError::Flush(_) => Self { retriable: true, ..plain },
+            _ => plain,
+        })
+    }
+}
+
+/// What to do about `symptom` of `call`. In the order fatal, abort, retriable, everything else.
+pub fn classify(call: Call, symptom: Symptom) -> Action {
+    let Symptom { code, fatal, abort, retriable } = symptom;
+    if let Some(exit) = hopeless(code) {
+        return Action::Exit(exit);
+    }
+    match (call, code) {
+        (Call::Init, _) if retriable => Action::Again,
+        (Call::Init, _) | (Call::Begin, Code::State) => Action::Exit(75),
+        (Call::Send, Code::QueueFull) => Action::Drain,
+        (Call::Send | Call::Deliver, Code::MessageSizeTooLarge) => Action::Shrink,
+        (Call::Send, Code::UnknownPartition | Code::UnknownTopic) => Action::Exit(78),
+        // A call of ours is still inside the client, or its own state says otherwise than ours.
+        (_, Code::Conflict | Code::PreviousInProgress) => Action::Resolve,
+        (Call::Send | Call::Deliver, _) if !fatal => Action::Recreate,
+        _ if fatal => Action::Resolve,
+        (Call::Commit, Code::Inconsistent) if abort => Action::Recreate,
+        (Call::Commit, _) if abort => Action::Resolve,
+        (Call::Offsets, Code::InvalidProducerIdMapping | Code::UnknownProducerId) if abort => {
+            Action::Recreate
+        }
+        _ if abort => Action::Redo,
+        _ if retriable => Action::Again,
+        _ => Action::Resolve,
+    }
+}
+
+/// Errors that no repetition cures, with the exit code.
+fn hopeless(code: Code) -> Option<u8> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "librdkafka knows about 200 codes")]
+    match code {
+        Code::TopicAuthorizationFailed
+        | Code::GroupAuthorizationFailed
+        | Code::ClusterAuthorizationFailed
+        | Code::TransactionalIdAuthorizationFailed
+        | Code::SaslAuthenticationFailed
+        | Code::InvalidTransactionTimeout
+        | Code::UnsupportedFeature
+        | Code::UnsupportedVersion
+        | Code::FencedInstanceId => Some(78),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Copy)]
+    enum Mark {
+        Fatal,
+        Abort,
+        Retriable,
+        Plain,
+    }
+
+    fn symptom(code: Code, mark: Mark) -> Symptom {
+        Symptom {
+            code,
+            fatal: matches!(mark, Mark::Fatal),
+            abort: matches!(mark, Mark::Abort),
+            retriable: matches!(mark, Mark::Retriable),
+        }
+    }
+
+    #[test]
+    fn each_error_has_its_answer() {
+        use Mark::{Abort, Fatal, Plain, Retriable};
+        let table = [
+            (Call::Init, Code::OperationTimedOut, Retriable, Action::Again),
+            (Call::Init, Code::CoordinatorNotAvailable, Retriable, Action::Again),
+            (Call::Init, Code::InvalidTransactionTimeout, Fatal, Action::Exit(78)),
+            (Call::Init, Code::TransactionalIdAuthorizationFailed, Fatal, Action::Exit(78)),
+            (Call::Init, Code::UnsupportedFeature, Fatal, Action::Exit(78)),
+            (Call::Init, Code::Fail, Fatal, Action::Exit(75)),
+            (Call::Begin, Code::State, Plain, Action::Exit(75)),
+            (Call::Begin, Code::Conflict, Retriable, Action::Resolve),
+            (Call::Commit, Code::PreviousInProgress, Retriable, Action::Resolve),
+            (Call::Send, Code::QueueFull, Plain, Action::Drain),
+            (Call::Send, Code::MessageSizeTooLarge, Plain, Action::Shrink),
+            (Call::Send, Code::State, Plain, Action::Recreate),
+            (Call::Send, Code::UnknownPartition, Plain, Action::Exit(78)),
+            (Call::Deliver, Code::MessageSizeTooLarge, Plain, Action::Shrink),
+            (Call::Deliver, Code::InvalidRecord, Plain, Action::Recreate),
+            (Call::Deliver, Code::TopicAuthorizationFailed, Plain, Action::Exit(78)),
+            (Call::Deliver, Code::UnknownProducerId, Plain, Action::Recreate),
+            (Call::Deliver, Code::MessageTimedOut, Plain, Action::Recreate),
+            (Call::Deliver, Code::OutOfOrderSequenceNumber, Fatal, Action::Resolve),
+            (Call::Offsets, Code::InvalidTransactionalState, Fatal, Action::Resolve),
+            (Call::Offsets, Code::ProducerFenced, Fatal, Action::Resolve),
+            (Call::Offsets, Code::InvalidProducerEpoch, Fatal, Action::Resolve),
+            (Call::Offsets, Code::IllegalGeneration, Abort, Action::Redo),
+            (Call::Offsets, Code::UnknownMemberId, Abort, Action::Redo),
+            (Call::Offsets, Code::RebalanceInProgress, Abort, Action::Redo),
+            (Call::Offsets, Code::FencedInstanceId, Abort, Action::Exit(78)),
+            (Call::Offsets, Code::NotCoordinator, Abort, Action::Redo),
+            (Call::Offsets, Code::OperationTimedOut, Retriable, Action::Again),
+            (Call::Offsets, Code::InvalidProducerIdMapping, Abort, Action::Recreate),
+            (Call::Offsets, Code::GroupAuthorizationFailed, Abort, Action::Exit(78)),
+            (Call::Commit, Code::OperationTimedOut, Retriable, Action::Again),
+            (Call::Commit, Code::Fenced, Fatal, Action::Resolve),
+            (Call::Commit, Code::InvalidTransactionalState, Fatal, Action::Resolve),
+            (Call::Commit, Code::UnknownProducerId, Abort, Action::Resolve),
+            (Call::Commit, Code::Unknown, Abort, Action::Resolve),
+            (Call::Commit, Code::Inconsistent, Abort, Action::Recreate),
+            (Call::Commit, Code::Fail, Plain, Action::Resolve),
+            (Call::Abort, Code::OperationTimedOut, Retriable, Action::Again),
+            (Call::Abort, Code::Fenced, Fatal, Action::Resolve),
+        ];
+        for (call, code, mark, expected) in table {
+            assert_eq!(classify(call, symptom(code, mark)), expected, "{call:?} {code:?}");
+        }
+    }
+
+    #[test]
+    fn a_flush_that_runs_out_of_time_is_tried_again() {
+        let symptom = Symptom::of(&KafkaError::Flush(Code::OperationTimedOut)).unwrap();
+        assert_eq!(classify(Call::Commit, symptom), Action::Again);
+    }
+}

@@ -1,0 +1,224 @@
+//! What the client calls back, and what the group knows: rebalances, statistics, offsets, the generation.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::topic_partition_list::{Offset as Place, TopicPartitionListElem};
+use rdkafka::types::RDKafkaRespErr;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::Journal;
+use crate::log::Control;
+use crate::log::message::Naming;
+use crate::record::{Offset, Partition};
+
+/// How soon a question that was not answered is asked again.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// What the client calls back: it only takes notes for the poll thread.
+pub struct Context {
+    pub(super) journal: Journal,
+    pub(super) naming: Naming,
+    pub(super) control: mpsc::Sender<Control>,
+    pub(super) rebalances: Mutex<VecDeque<Rebalance>>,
+    pub(super) closing: AtomicBool,
+}
+
+/// What the group wants.
+pub(super) enum Rebalance {
+    Assign(TopicPartitionList),
+    Revoke(TopicPartitionList),
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.journal.write(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if !reason.is_empty() {
+            tracing::debug!(target: "rdkafka", %error, "{reason}");
+        }
+    }
+
+    /// The newest ends, as the client's statistics have them: what a reader of committed
+    /// records can reach.
+    fn stats_raw(&self, statistics: &[u8]) {
+        let ends = ends(statistics, &self.naming);
+        if !ends.is_empty()
+            && let Err(TrySendError::Full(_)) = self.control.try_send(Control::Ends(ends))
+        {
+            tracing::debug!("the engine is behind, partition ends were not sent");
+        }
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        event: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        let assign = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if self.closing.load(Ordering::Acquire) {
+            // Closing waits for this answer, and nobody reads the notes any more.
+            let answer = if assign { consumer.unassign() } else { give_up(consumer, list) };
+            if let Err(error) = answer {
+                tracing::debug!(%error, "partitions were not given up while leaving");
+            }
+            return;
+        }
+        let note = if assign { Rebalance::Assign } else { Rebalance::Revoke };
+        let mut rebalances = self.rebalances.lock().unwrap_or_else(PoisonError::into_inner);
+        rebalances.push_back(note(list.clone()));
+    }
+}
+
+/// Answers a revocation.
+pub(super) fn give_up(
+    consumer: &BaseConsumer<Context>,
+    list: &TopicPartitionList,
+) -> KafkaResult<()> {
+    match consumer.rebalance_protocol() {
+        RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
+        RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.unassign(),
+    }
+}
+
+/// The last stable offset of each partition in the client's statistics.
+fn ends(statistics: &[u8], naming: &Naming) -> BTreeMap<Partition, Offset> {
+    #[derive(serde::Deserialize)]
+    struct Statistics {
+        #[serde(default)]
+        topics: BTreeMap<String, Topic>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Topic {
+        #[serde(default)]
+        partitions: BTreeMap<String, Ends>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Ends {
+        partition: i32,
+        #[serde(default)]
+        ls_offset: i64,
+        #[serde(default)]
+        hi_offset: i64,
+    }
+    let statistics: Statistics = match serde_json::from_slice(statistics) {
+        Ok(statistics) => statistics,
+        Err(error) => {
+            tracing::debug!(%error, "the client's statistics cannot be read");
+            return BTreeMap::new();
+        }
+    };
+    let mut ends = BTreeMap::new();
+    for (name, topic) in &statistics.topics {
+        for p in topic.partitions.values().filter(|p| p.partition >= 0) {
+            let end = if p.ls_offset >= 0 { p.ls_offset } else { p.hi_offset };
+            if let Some(partition) = partition(naming, name, p.partition).filter(|_| end >= 0) {
+                ends.insert(partition, Offset(end));
+            }
+        }
+    }
+    ends
+}
+
+/// A partition by its topic's name; `None` where that is no input topic.
+pub(super) fn partition(naming: &Naming, topic: &str, number: i32) -> Option<Partition> {
+    let topic = naming.inputs.iter().position(|t| t == topic)?;
+    Some(Partition { topic: u16::try_from(topic).ok()?, number })
+}
+
+/// The committed offsets of those partitions that have one. Repeats, for at most `patience`, while the
+/// brokers do not answer: offsets of an open transaction are not told.
+///
+/// # Errors
+///
+/// The last error, when `patience` is over.
+pub(super) fn committed(
+    consumer: &BaseConsumer<Context>,
+    naming: &Naming,
+    of: &[Partition],
+    patience: Duration,
+) -> KafkaResult<BTreeMap<Partition, Offset>> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let mut list = TopicPartitionList::with_capacity(of.len());
+        for p in of {
+            list.add_partition(naming.input(*p), p.number);
+        }
+        let answer = consumer.committed_offsets(list, Duration::from_secs(5)).and_then(|list| {
+            list.elements().iter().try_for_each(TopicPartitionListElem::error)?;
+            Ok(list)
+        });
+        match answer {
+            Ok(list) => {
+                let elements = list.elements();
+                let offsets = elements.iter().filter_map(|e| match e.offset() {
+                    Place::Offset(next) => {
+                        Some((partition(naming, e.topic(), e.partition())?, Offset(next)))
+                    }
+                    Place::Beginning
+                    | Place::End
+                    | Place::Stored
+                    | Place::Invalid
+                    | Place::OffsetTail(_) => None,
+                });
+                return Ok(offsets.collect());
+            }
+            Err(error) if Instant::now() >= deadline => return Err(error),
+            Err(_) => std::thread::sleep(AGAIN),
+        }
+    }
+}
+
+/// The group's generation as this member knows it; `None` while it is no member. A commit without a
+/// generation or member id would be accepted by the broker *unfenced*.
+#[expect(unsafe_code, reason = "rdkafka keeps generation and member id of the metadata to itself")]
+pub(super) fn generation(consumer: &BaseConsumer<Context>) -> Option<i32> {
+    use rdkafka::bindings as c;
+    // SAFETY: the client outlives this call; the metadata is ours until it is destroyed, and the member id
+    // points into it and ends with a zero byte.
+    unsafe {
+        let metadata = c::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
+        if metadata.is_null() {
+            return None;
+        }
+        let generation = c::rd_kafka_consumer_group_metadata_generation_id(metadata);
+        let member = c::rd_kafka_consumer_group_metadata_member_id(metadata);
+        let valid = generation >= 0 && !member.is_null() && *member != 0;
+        c::rd_kafka_consumer_group_metadata_destroy(metadata);
+        valid.then_some(generation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn ends_are_taken_from_the_statistics_of_input_topics() {
+        let mut config = Config::default();
+        config.input.topics = vec!["a".to_owned()];
+        let naming = Naming::new(&config);
+        let statistics = br#"{"name":"x","topics":{
+            "a":{"partitions":{"0":{"partition":0,"ls_offset":7,"hi_offset":9},
+                "1":{"partition":1,"ls_offset":-1001,"hi_offset":-1001},
+                "-1":{"partition":-1,"ls_offset":5,"hi_offset":5}}},
+            "b":{"partitions":{"0":{"partition":0,"ls_offset":1,"hi_offset":1}}}}}"#;
+        let expected = BTreeMap::from([(Partition { topic: 0, number: 0 }, Offset(7))]);
+        assert_eq!(ends(statistics, &naming), expected);
+        assert_eq!(ends(b"no", &naming), BTreeMap::new());
+    }
+}

@@ -1,0 +1,273 @@
+//! A transactional producer whose calls have a deadline.
+//!
+//! Some calls of the client cannot be interrupted, and one of them can block for ever when a group's
+//! coordinator dies. So they run on a thread of their own: a call that does not return in time is left behind
+//! with its thread and its client, and the next producer with the same transactional id fences it.
+
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{
+    BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext,
+    ThreadedProducer,
+};
+
+use super::class::{Action, Call, Symptom, classify};
+use super::{Journal, Shared, settings, spawn};
+use crate::log::Failure;
+use crate::log::message::Message;
+
+/// How long `init_transactions` is repeated: the coordinator may have to be found and an old transaction
+/// ended.
+const INIT: Duration = Duration::from_secs(60);
+/// How long one attempt of it may take.
+const INIT_ATTEMPT: Duration = Duration::from_secs(10);
+/// Most producers left behind before the process starts anew.
+const STUCK_MAX: u32 = 3;
+
+/// Why a call did not succeed, and what to do about it.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    /// The call.
+    pub(super) call: Call,
+    /// The answer to it.
+    pub(super) action: Action,
+    /// Whether a newer producer has our transactional id.
+    pub(super) fenced: bool,
+    /// What happened, for a person.
+    pub(super) why: String,
+}
+
+impl Trouble {
+    pub(super) fn of(call: Call, error: &KafkaError) -> Self {
+        use rdkafka::error::RDKafkaErrorCode as Code;
+        let symptom = Symptom::of(error);
+        let action = symptom.map_or(Action::Resolve, |symptom| classify(call, symptom));
+        let fenced = symptom.is_some_and(|s| {
+            matches!(s.code, Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch)
+        });
+        Self { call, action, fenced, why: format!("{}: {error}", call.name()) }
+    }
+
+    pub(super) fn late(call: Call, action: Action) -> Self {
+        let why = format!("{}: no answer within limits.transaction", call.name());
+        Self { call, action, fenced: false, why }
+    }
+}
+
+/// What the delivery reports said so far.
+#[derive(Debug, Default)]
+struct Reports {
+    arrived: u64,
+    /// How many the lane waits for.
+    wanted: u64,
+    error: Option<KafkaError>,
+}
+
+/// Counts delivery reports. Runs on the client's polling thread: count and return.
+#[derive(Debug)]
+pub(super) struct Counter {
+    journal: Journal,
+    reports: Mutex<Reports>,
+    changed: Condvar,
+}
+
+impl Counter {
+    fn reports(&self) -> MutexGuard<'_, Reports> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Counter {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.journal.write(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "rdkafka", %error, "{reason}");
+    }
+
+    fn stats_raw(&self, _: &[u8]) {}
+}
+
+impl ProducerContext for Counter {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let mut reports = self.reports();
+        reports.arrived += 1;
+        if let Err((error, _)) = result
+            && reports.error.is_none()
+        {
+            reports.error = Some(error.clone());
+            self.changed.notify_one();
+        }
+        if reports.arrived == reports.wanted {
+            self.changed.notify_one();
+        }
+    }
+}
+
+pub(super) type Inner = ThreadedProducer<Counter, NoCustomPartitioner>;
+type Job = Box<dyn FnOnce(&Inner) -> KafkaResult<()> + Send>;
+
+/// A producer with its call thread.
+pub(super) struct Producer {
+    inner: Arc<Inner>,
+    jobs: SyncSender<Job>,
+    answers: Receiver<KafkaResult<()>>,
+    sent: u64,
+}
+
+impl Producer {
+    /// Makes lane `lane`'s producer and fences its predecessor.
+    pub(super) fn new(shared: &Shared, lane: usize, limit: usize) -> Result<Self, Failure> {
+        let counter = Counter {
+            journal: shared.journal.clone(),
+            reports: Mutex::default(),
+            changed: Condvar::new(),
+        };
+        let settings = settings::producer(&shared.config, &shared.instance, lane, limit);
+        let inner: Inner = settings
+            .create_with_context(counter)
+            .map_err(|e| shared.failure("configure the Kafka producer", &e, 78))?;
+        let inner = Arc::new(inner);
+        let (jobs, queue) = sync_channel::<Job>(1);
+        let (answer, answers) = sync_channel(1);
+        let client = Arc::clone(&inner);
+        // The last to hold the client drops it: dropping may block too.
+        spawn(&format!("txn-{lane}"), move || {
+            while let Ok(job) = queue.recv() {
+                if answer.send(job(&client)).is_err() {
+                    break;
+                }
+            }
+        })?;
+        let producer = Self { inner, jobs, answers, sent: 0 };
+        producer.init(shared, lane)?;
+        Ok(producer)
+    }
+
+    fn init(&self, shared: &Shared, lane: usize) -> Result<(), Failure> {
+        let deadline = Instant::now() + INIT;
+        let what = format!("initialise the transactions of lane {lane}");
+        loop {
+            let job = |p: &Inner| p.init_transactions(INIT_ATTEMPT);
+            let Some(answer) = self.run(Box::new(job), deadline) else {
+                let why = format!("{what}: no answer within {INIT:?}; look at the brokers");
+                return Err(Failure { message: why, exit: 75 });
+            };
+            let Err(error) = answer else { return Ok(()) };
+            match Trouble::of(Call::Init, &error).action {
+                Action::Again if Instant::now() < deadline => {
+                    tracing::warn!(%error, lane, "transactions are not initialised yet");
+                }
+                Action::Exit(exit) => return Err(shared.failure(&what, &error, exit)),
+                Action::Again
+                | Action::Drain
+                | Action::Shrink
+                | Action::Redo
+                | Action::Recreate
+                | Action::Resolve => return Err(shared.failure(&what, &error, 75)),
+            }
+        }
+    }
+
+    /// Makes one of the blocking calls, again and again while its error says so, until `deadline`.
+    pub(super) fn call(
+        &self,
+        shared: &Shared,
+        call: Call,
+        deadline: Instant,
+        job: impl Fn(&Inner, Duration) -> KafkaResult<()> + Send + Sync + 'static,
+    ) -> Result<(), Trouble> {
+        let job = Arc::new(job);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Trouble::late(call, Action::Resolve));
+            }
+            let job = Arc::clone(&job);
+            let Some(answer) = self.run(Box::new(move |p| job(p, left)), deadline) else {
+                let stuck = shared.stuck.fetch_add(1, Ordering::AcqRel) + 1;
+                let stay = if stuck > STUCK_MAX { Action::Exit(75) } else { Action::Resolve };
+                tracing::warn!(
+                    stuck,
+                    call = call.name(),
+                    "a call did not return, its producer is left behind"
+                );
+                return Err(Trouble::late(call, stay));
+            };
+            let Err(error) = answer else { return Ok(()) };
+            let trouble = Trouble::of(call, &error);
+            if trouble.action != Action::Again {
+                return Err(trouble);
+            }
+            std::thread::sleep(Duration::from_millis(20).min(left));
+        }
+    }
+
+    /// `None`: it did not return in time. A little longer than the call's own timeout.
+    fn run(&self, job: Job, deadline: Instant) -> Option<KafkaResult<()>> {
+        self.jobs.send(job).ok()?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.answers.recv_timeout(left + Duration::from_millis(500)).ok()
+    }
+
+    /// Hands a message over to the client, waiting for room where its queue is full.
+    pub(super) fn send(&mut self, message: &Message<'_>, deadline: Instant) -> Result<(), Trouble> {
+        loop {
+            let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
+            for (key, value) in &message.headers {
+                headers = headers.insert(Header { key, value: value.as_deref() });
+            }
+            let record = BaseRecord::<[u8], [u8]> {
+                topic: message.topic,
+                partition: message.partition,
+                payload: message.value.as_deref(),
+                key: message.key.as_deref(),
+                timestamp: message.timestamp,
+                headers: (!message.headers.is_empty()).then_some(headers),
+                delivery_opaque: (),
+            };
+            let Err((error, _)) = self.inner.send(record) else {
+                self.sent += 1;
+                return Ok(());
+            };
+            let trouble = Trouble::of(Call::Send, &error);
+            if trouble.action != Action::Drain {
+                let why = format!("{} for topic {}", trouble.why, message.topic);
+                return Err(Trouble { why, ..trouble });
+            }
+            self.drain(deadline)?;
+        }
+    }
+
+    /// Waits until every message is reported.
+    pub(super) fn drain(&self, deadline: Instant) -> Result<(), Trouble> {
+        let counter = self.inner.client().context();
+        let mut reports = counter.reports();
+        reports.wanted = self.sent;
+        loop {
+            if let Some(error) = &reports.error {
+                return Err(Trouble::of(Call::Deliver, error));
+            }
+            if reports.arrived >= self.sent {
+                return Ok(());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                // Offsets were not sent: nothing can have been committed.
+                return Err(Trouble::late(Call::Deliver, Action::Recreate));
+            }
+            let waited = counter.changed.wait_timeout(reports, left);
+            (reports, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}

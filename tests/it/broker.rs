@@ -1,0 +1,89 @@
+//! A real Apache Kafka for a test: one broker in memory-backed storage, gone when dropped.
+
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A running broker.
+#[derive(Debug)]
+pub(crate) struct Broker {
+    home: PathBuf,
+    /// `bootstrap.servers`.
+    pub(crate) servers: String,
+}
+
+impl Broker {
+    /// Starts a broker on a free port. `None`, and a line on stderr, where Java or its jars are missing.
+    pub(crate) fn start() -> Option<Self> {
+        if let Err(why) = possible() {
+            let line = format!("skipped: {why}; tests against a real broker did not run\n");
+            std::io::stderr().write_all(line.as_bytes()).unwrap();
+            return None;
+        }
+        let port = free_port();
+        let shm = Path::new("/dev/shm");
+        let base = if shm.is_dir() { shm.to_path_buf() } else { std::env::temp_dir() };
+        let home = base.join(format!("tidemill-kafka-{}-{port}", std::process::id()));
+        let started = script(&["up", home.to_str().unwrap(), &port.to_string()]);
+        let servers = started.trim().to_owned();
+        assert!(servers.contains(':'), "broker.sh up printed {started:?}");
+        Some(Self { home, servers })
+    }
+
+    /// Kills it as a crash would.
+    pub(crate) fn kill9(&self) {
+        script(&["kill9", self.home.to_str().unwrap()]);
+    }
+
+    /// Starts it again on the same storage and port.
+    pub(crate) fn restart(&self) {
+        script(&["restart", self.home.to_str().unwrap()]);
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        script(&["kill9", self.home.to_str().unwrap()]);
+        if let Err(error) = std::fs::remove_dir_all(&self.home) {
+            let line = format!("remove {}: {error}\n", self.home.display());
+            std::io::stderr().write_all(line.as_bytes()).unwrap();
+        }
+    }
+}
+
+fn possible() -> Result<(), &'static str> {
+    let runs = |program: &str| {
+        Command::new(program).arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status()
+    };
+    runs("java").map_err(|_| "no java")?;
+    let jars = std::env::var_os("KAFKA_LIBS").map_or_else(
+        || {
+            let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+            let cache = std::env::var_os("TIDEMILL_CACHE");
+            let cache = cache.map_or_else(|| home.join(".cache/tidemill-test"), PathBuf::from);
+            cache.join("kafka-4.2.2/libs")
+        },
+        PathBuf::from,
+    );
+    if jars.join("kafka_2.13-4.2.2.jar").is_file() {
+        return Ok(());
+    }
+    runs("mvn").map(|_| ()).map_err(|_| "no mvn, and Kafka's jars are not in the cache")
+}
+
+/// A port whose ten successors the script may use too.
+fn free_port() -> u16 {
+    let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let seed = u16::try_from(std::process::id() % 20_000).unwrap();
+    let candidates = (0..100).map(|n| 20_000 + (seed + n * 17) % 20_000);
+    candidates.into_iter().find(|p| free(*p) && free(*p + 1)).unwrap()
+}
+
+fn script(arguments: &[&str]) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/broker.sh");
+    let output = Command::new(path).args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "broker.sh {arguments:?}: {said}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

@@ -1,0 +1,385 @@
+//! The log on a real broker, driven by a loop that answers each record with its own value.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Headers as _, Message};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::topic_partition_list::{Offset as Place, TopicPartitionList};
+use tidemill::config::Config;
+use tidemill::kafka;
+use tidemill::log::message::Naming;
+use tidemill::log::{Arrival, BatchInfo, Control, Done, Finished, How, Log, Row, Transaction};
+use tidemill::record::{Epoch, ModelId, Offset, Outcome, Partition, Reason, Record, Version};
+
+use crate::broker::Broker;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) fn config(servers: &str, name: &str, lanes: u16) -> Config {
+    let mut config = Config::default();
+    config.kafka.group = name.to_owned();
+    config.kafka.instance = Some(format!("{name}-0"));
+    config.kafka.lanes = lanes;
+    config.kafka.common.insert("bootstrap.servers".to_owned(), servers.to_owned());
+    config.input.topics = vec![format!("{name}-in")];
+    config.output.topic = format!("{name}-out");
+    config
+}
+
+/// Creates all topics; those that are written with `settings`.
+fn create_topics(servers: &str, config: &Config, partitions: i32, settings: &[(&str, &str)]) {
+    let naming = Naming::new(config);
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", servers);
+    let admin: AdminClient<DefaultClientContext> = client.create().unwrap();
+    let topic = |name| NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    let set = |topic| settings.iter().fold(topic, |topic: NewTopic<'_>, (k, v)| topic.set(k, v));
+    let mut topics: Vec<_> = naming.written().into_iter().map(|name| set(topic(name))).collect();
+    topics.extend(naming.inputs.iter().map(|name| topic(name)));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let created = runtime.block_on(admin.create_topics(&topics, &AdminOptions::new())).unwrap();
+    assert!(created.iter().all(Result::is_ok), "{created:?}");
+}
+
+/// Writes `values` round robin, in one transaction, so that control records lie in the input too.
+fn produce(
+    servers: &str,
+    topic: &str,
+    partitions: i32,
+    range: std::ops::Range<usize>,
+    size: usize,
+) {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", servers).set("transactional.id", format!("fill-{topic}"));
+    let producer: ThreadedProducer<DefaultProducerContext> = client.create().unwrap();
+    producer.init_transactions(PATIENCE).unwrap();
+    producer.begin_transaction().unwrap();
+    for n in range {
+        let (key, value) = (n.to_string(), format!("{n:0size$}"));
+        let number = i32::try_from(n).unwrap() % partitions;
+        let record = BaseRecord::to(topic).key(&key).payload(&value).partition(number);
+        producer.send(record).map_err(|(e, _)| e).unwrap();
+    }
+    producer.commit_transaction(PATIENCE).unwrap();
+}
+
+/// How often each key is in `topic`, as a read_committed reader sees it.
+fn read_all(servers: &str, topic: &str, partitions: i32) -> BTreeMap<String, Vec<Vec<u8>>> {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", servers).set("group.id", "reader");
+    client.set("enable.partition.eof", "true").set("isolation.level", "read_committed");
+    let consumer: BaseConsumer = client.create().unwrap();
+    let mut list = TopicPartitionList::new();
+    for p in 0..partitions {
+        list.add_partition_offset(topic, p, Place::Beginning).unwrap();
+    }
+    consumer.assign(&list).unwrap();
+    let (mut ended, mut found) = (0, BTreeMap::<String, Vec<Vec<u8>>>::new());
+    while ended < partitions {
+        match consumer.poll(PATIENCE) {
+            Some(Ok(message)) => {
+                let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
+                let value = message.payload().unwrap_or_default().to_vec();
+                found.entry(key).or_default().push(value);
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
+            other => panic!("read {topic}: {other:?}"),
+        }
+    }
+    found
+}
+
+/// What is not committed yet, from the brokers' view.
+fn lag(servers: &str, config: &Config, partitions: i32) -> i64 {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", servers).set("group.id", &config.kafka.group);
+    let consumer: BaseConsumer = client.create().unwrap();
+    let topic = &config.input.topics[0];
+    let mut list = TopicPartitionList::new();
+    list.add_partition_range(topic, 0, partitions - 1);
+    let committed = consumer.committed_offsets(list, PATIENCE).unwrap();
+    let behind = |p: i32| {
+        let (_, end) = consumer.fetch_watermarks(topic, p, PATIENCE).unwrap();
+        match committed.find_partition(topic, p).unwrap().offset() {
+            Place::Offset(next) => end - next,
+            _ => end,
+        }
+    };
+    (0..partitions).map(behind).sum()
+}
+
+/// A stand-in for the engine: one transaction a lane at a time, each record answered with its value.
+pub(crate) struct Loop {
+    pub(crate) log: Log,
+    /// Which lanes have a transaction under way.
+    busy: Vec<bool>,
+    /// What is to be committed, by lane: records, and the next offset of each partition.
+    waiting: Vec<(Vec<(Epoch, Arc<Record>)>, BTreeMap<Partition, (Epoch, Offset)>)>,
+    pub(crate) done: Vec<Done>,
+    pub(crate) assigned: BTreeMap<Partition, Epoch>,
+    ends: BTreeMap<Partition, Offset>,
+    pub(crate) committed: BTreeMap<Partition, Offset>,
+    pub(crate) failure: Option<tidemill::log::Failure>,
+    model: Arc<ModelId>,
+    id: u64,
+    max: usize,
+}
+
+impl Loop {
+    pub(crate) fn new(log: Log, max: usize) -> Self {
+        let lanes = log.lanes.len();
+        Self {
+            log,
+            busy: vec![false; lanes],
+            waiting: (0..lanes).map(|_| Default::default()).collect(),
+            done: Vec::new(),
+            assigned: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            failure: None,
+            model: Arc::new(ModelId {
+                name: "echo".into(),
+                version: Version(1),
+                digest: "sha256:00".into(),
+            }),
+            id: 0,
+            max,
+        }
+    }
+
+    /// Turns until `over` says so.
+    pub(crate) fn turn(&mut self, over: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !over(self) && self.failure.is_none() {
+            assert!(Instant::now() < deadline, "still at {:?} of {:?}", self.committed, self.ends);
+            let mut idle = true;
+            while let Ok(control) = self.log.control.try_recv() {
+                idle = false;
+                self.control(control);
+            }
+            if self.waiting.iter().all(|(records, _)| records.len() < 4 * self.max)
+                && let Ok(chunk) = self.log.chunks.try_recv()
+            {
+                idle = false;
+                for arrival in chunk.0 {
+                    self.arrive(arrival);
+                }
+            }
+            while let Ok(done) = self.log.done.try_recv() {
+                idle = false;
+                self.busy[done.lane] = false;
+                self.committed.extend(&done.committed);
+                self.done.push(done);
+            }
+            for lane in 0..self.busy.len() {
+                if !self.busy[lane] && !self.waiting[lane].1.is_empty() {
+                    idle = false;
+                    self.commit(lane);
+                }
+            }
+            if idle {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    fn control(&mut self, control: Control) {
+        match control {
+            Control::Assigned(list) => {
+                for a in list {
+                    self.assigned.insert(a.partition, a.epoch);
+                    self.ends.insert(a.partition, a.end);
+                    self.committed.insert(a.partition, a.committed.unwrap_or(Offset(0)));
+                }
+            }
+            Control::Revoked { partitions, done, .. } => {
+                for p in &partitions {
+                    self.assigned.remove(p);
+                    self.ends.remove(p);
+                    self.committed.remove(p);
+                }
+                drop(done);
+            }
+            Control::Ends(ends) => {
+                for (p, end) in ends {
+                    self.ends.entry(p).and_modify(|e| *e = end);
+                }
+            }
+            Control::Failed(failure) => self.failure = Some(failure),
+        }
+    }
+
+    fn arrive(&mut self, arrival: Arrival) {
+        let (partition, epoch, next) = match &arrival {
+            Arrival::Record(epoch, record) => (record.partition, *epoch, record.offset.next()),
+            Arrival::End(epoch, partition, next) => (*partition, *epoch, *next),
+        };
+        if self.assigned.get(&partition) != Some(&epoch) {
+            return;
+        }
+        let lane = usize::try_from(partition.number).unwrap() % self.busy.len();
+        let (records, offsets) = &mut self.waiting[lane];
+        let known =
+            offsets.get(&partition).map(|(_, o)| *o).or(self.committed.get(&partition).copied());
+        if known < Some(next) {
+            offsets.insert(partition, (epoch, next));
+        }
+        if let Arrival::Record(epoch, record) = arrival {
+            records.push((epoch, Arc::new(record)));
+        }
+    }
+
+    fn commit(&mut self, lane: usize) {
+        let (records, next) = std::mem::take(&mut self.waiting[lane]);
+        let row = |(epoch, record): (Epoch, Arc<Record>)| Row {
+            outcome: Outcome::Prediction(record.value.clone().unwrap_or_default()),
+            record,
+            epoch,
+        };
+        let rows: Vec<Row> = records.into_iter().map(row).collect();
+        let info = BatchInfo {
+            id: uuid::Uuid::now_v7(),
+            model: Arc::clone(&self.model),
+            swapped_from: None,
+            reason: Reason::Idle,
+            bytes: 0,
+            tokens: 0,
+            inference: Duration::ZERO,
+        };
+        let batches = if rows.is_empty() { Vec::new() } else { vec![Finished { info, rows }] };
+        self.id += 1;
+        self.busy[lane] = true;
+        self.log.lanes[lane].blocking_send(Transaction { id: self.id, batches, next }).unwrap();
+    }
+
+    pub(crate) fn caught_up(&self) -> bool {
+        !self.ends.is_empty()
+            && self.busy.iter().all(|busy| !busy)
+            && self.ends.iter().all(|(p, end)| self.committed.get(p) >= Some(end))
+    }
+
+    /// Leaves as the service does and gives back what was done.
+    pub(crate) fn stop(self) -> Vec<Done> {
+        let Log { control, chunks, lanes, done, leave, threads } = self.log;
+        leave.cancel();
+        drop((lanes, control, chunks, done));
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        self.done
+    }
+}
+
+fn open(config: &Config) -> Loop {
+    Loop::new(kafka::open(config, Naming::new(config)).unwrap(), 100)
+}
+
+#[test]
+fn each_record_is_answered_once_across_two_openings() {
+    let Some(broker) = Broker::start() else { return };
+    let config = config(&broker.servers, "twice", 2);
+    create_topics(&broker.servers, &config, 4, &[]);
+    produce(&broker.servers, "twice-in", 4, 0..1_000, 8);
+
+    let mut first = open(&config);
+    first.turn(|l| l.committed.values().map(|o| o.0).sum::<i64>() > 300);
+    let done = first.stop();
+    assert!(done.iter().any(|d| d.how == How::Committed), "{done:?}");
+
+    let mut second = open(&config);
+    second.turn(Loop::caught_up);
+    assert_eq!(second.assigned.len(), 4);
+    produce(&broker.servers, "twice-in", 4, 1_000..1_200, 8);
+    let caught_up_with_news = |l: &Loop| l.committed.values().map(|o| o.0).sum::<i64>() >= 1_200;
+    second.turn(caught_up_with_news);
+    second.turn(Loop::caught_up);
+    // The last control record comes as a partition's end a moment after the last record.
+    let last = lag(&broker.servers, &config, 4);
+    if last > 0 {
+        second.turn(|l| lag(&broker.servers, &config, 4) == 0 && l.failure.is_none());
+    }
+    second.stop();
+
+    let answers = read_all(&broker.servers, "twice-out", 4);
+    assert_eq!(answers.len(), 1_200);
+    for (key, values) in &answers {
+        let n: usize = key.parse().unwrap();
+        assert_eq!(values, &[format!("{n:08}").into_bytes()], "key {key}");
+    }
+    assert_eq!(lag(&broker.servers, &config, 4), 0);
+    assert!(!read_all(&broker.servers, "twice-out-manifest", 4).is_empty());
+}
+
+#[test]
+fn what_is_too_large_for_its_topic_becomes_a_dead_letter() {
+    let Some(broker) = Broker::start() else { return };
+    let config = config(&broker.servers, "large", 1);
+    create_topics(&broker.servers, &config, 1, &[("max.message.bytes", "20000")]);
+    produce(&broker.servers, "large-in", 1, 0..3, 8);
+    produce(&broker.servers, "large-in", 1, 3..5, 30_000);
+    let mut work = open(&config);
+    work.turn(Loop::caught_up);
+    assert!(work.failure.is_none(), "{:?}", work.failure);
+    work.stop();
+    let out = read_all(&broker.servers, "large-out", 1);
+    let dead = read_all(&broker.servers, "large-in-dlq", 1);
+    assert_eq!((out.len(), dead.len()), (3, 2));
+    assert!(dead.values().flatten().all(|value| (15_000..20_000).contains(&value.len())));
+}
+
+#[test]
+fn a_broker_that_dies_and_returns_costs_nothing() {
+    let Some(broker) = Broker::start() else { return };
+    let config = config(&broker.servers, "crash", 1);
+    create_topics(&broker.servers, &config, 2, &[]);
+    produce(&broker.servers, "crash-in", 2, 0..500, 8);
+    let mut work = open(&config);
+    work.turn(Loop::caught_up);
+    broker.kill9();
+    broker.restart();
+    produce(&broker.servers, "crash-in", 2, 500..1_000, 8);
+    work.turn(|l| l.committed.values().map(|o| o.0).sum::<i64>() >= 1_000 && l.busy == [false]);
+    assert!(work.failure.is_none(), "{:?}", work.failure);
+    work.stop();
+    let answers = read_all(&broker.servers, "crash-out", 2);
+    assert_eq!(answers.len(), 1_000);
+    assert!(answers.values().all(|values| values.len() == 1));
+}
+
+#[test]
+fn a_missing_topic_is_named() {
+    let Some(broker) = Broker::start() else { return };
+    let config = config(&broker.servers, "missing", 1);
+    let failure = kafka::open(&config, Naming::new(&config)).unwrap_err();
+    assert_eq!(failure.exit, 78);
+    assert!(failure.message.contains("missing-out"), "{failure}");
+}
+
+/// Provenance arrives: a reader finds the source of each prediction.
+#[test]
+fn headers_name_the_source() {
+    let Some(broker) = Broker::start() else { return };
+    let config = config(&broker.servers, "source", 1);
+    create_topics(&broker.servers, &config, 1, &[]);
+    produce(&broker.servers, "source-in", 1, 0..1, 8);
+    let mut work = open(&config);
+    work.turn(Loop::caught_up);
+    work.stop();
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", &broker.servers).set("group.id", "reader");
+    let consumer: BaseConsumer = client.create().unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset("source-out", 0, Place::Beginning).unwrap();
+    consumer.assign(&list).unwrap();
+    let message = consumer.poll(PATIENCE).unwrap().unwrap();
+    let headers = message.headers().unwrap();
+    let names: Vec<&str> = headers.iter().map(|h| h.key).collect();
+    assert!(names.contains(&"tidemill.source.offset"), "{names:?}");
+}
