@@ -47,7 +47,7 @@ pub struct Config {
 }
 
 /// The cluster and the group.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Kafka {
     /// The consumer group; also the middle of the transactional ids. Required.
@@ -67,6 +67,20 @@ pub struct Kafka {
     pub consumer: BTreeMap<String, String>,
     /// … for the producers.
     pub producer: BTreeMap<String, String>,
+}
+
+/// Names of properties only: their values may be secrets.
+impl std::fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kafka")
+            .field("group", &self.group)
+            .field("instance", &self.instance)
+            .field("lanes", &self.lanes)
+            .field("common", &self.common.keys())
+            .field("consumer", &self.consumer.keys())
+            .field("producer", &self.producer.keys())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for Kafka {

@@ -118,6 +118,9 @@ impl<T> Batcher<T> {
             }
             kept
         });
+        if self.waiting.is_empty() {
+            self.flush = None;
+        }
     }
 
     /// Whether nothing waits.
