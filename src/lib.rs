@@ -29,6 +29,7 @@
 pub mod cli;
 pub mod config;
 pub mod decode;
+pub mod demo;
 pub mod engine;
 pub mod format;
 pub mod http;
@@ -39,4 +40,5 @@ pub mod pipeline;
 pub mod record;
 pub mod registry;
 pub mod service;
+pub mod sqlite;
 pub mod telemetry;

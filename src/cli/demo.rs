@@ -1,9 +1,314 @@
-//! Placeholder.
+//! `tidemill demo`: the whole service in one process on the embedded log.
+
+use std::io::{self, BufRead, BufReader, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-/// Arguments.
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::config::{Config, Include, InputFormat, LogFormat, Logging, Precision, Time};
+use crate::demo::assets;
+use crate::demo::summary::{Summary, thousands};
+use crate::log::Failure;
+use crate::log::message::Naming;
+use crate::record::{Offset, Version};
+use crate::registry::Registry;
+use crate::service::{self, chain};
+use crate::sqlite::{self, Message, Store};
+use crate::telemetry::Telemetry;
+
+/// Arguments of `tidemill demo`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
-/// Runs.
-pub fn run(_args: &Args) -> ExitCode {
-    ExitCode::FAILURE
+pub struct Args {
+    /// How often the bundled table goes through
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    passes: u32,
+    /// A sentence-transformers directory: embed lines of text instead
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// With --model: lines of text
+    #[arg(long, default_value = "-", value_name = "FILE|-")]
+    input: PathBuf,
+    /// With --model: f32, int8 or auto
+    #[arg(long, default_value = "f32", value_parser = super::predict::precision)]
+    precision: Precision,
+    /// Keep the log's files here; default: a temporary directory that is removed
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Keep running afterwards, with probes and metrics
+    #[arg(long)]
+    keep: bool,
+    /// Where probes and metrics listen
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: std::net::SocketAddr,
+}
+
+/// Partitions of the demo's topics.
+const PARTITIONS: u16 = 2;
+
+/// Runs the demo. 0 if every record has exactly one outcome.
+#[expect(clippy::print_stderr, reason = "a command talks to its terminal")]
+pub fn run(args: &Args) -> ExitCode {
+    match demo(args) {
+        Ok(summary) if summary.violations.is_empty() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(70),
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.exit)
+        }
+    }
+}
+
+fn fail(what: &str, error: &dyn std::error::Error) -> Failure {
+    Failure { message: format!("{what}: {}", chain(error)), exit: 74 }
+}
+
+/// The files of a run; a temporary directory goes with it.
+struct Place {
+    dir: PathBuf,
+    temporary: bool,
+}
+
+impl Place {
+    fn new(dir: Option<&Path>) -> Result<Self, Failure> {
+        let temporary = dir.is_none();
+        let name = format!("tidemill-demo-{}", uuid::Uuid::now_v7());
+        let dir = dir.map_or_else(|| std::env::temp_dir().join(name), Path::to_owned);
+        let exists = dir.join("log.sqlite").exists();
+        std::fs::create_dir_all(&dir)
+            .map_err(|e| fail(&format!("create {}", dir.display()), &e))?;
+        if exists {
+            let message = format!("{} holds a log already; choose another --dir", dir.display());
+            return Err(Failure { message, exit: 64 });
+        }
+        Ok(Self { dir, temporary })
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.join("log.sqlite")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.temporary {
+            std::fs::remove_dir_all(&self.dir).unwrap_or_default();
+        }
+    }
+}
+
+fn config(args: &Args, place: &Place) -> Config {
+    let mut config =
+        Config { log: Some(format!("sqlite:{}", place.log().display())), ..Config::default() };
+    config.kafka.group = "demo".to_owned();
+    config.http.listen = args.listen;
+    config.batch.max_wait = Time::millis(20);
+    match &args.model {
+        Some(model) => {
+            config.input.topics = vec!["lines".to_owned()];
+            config.input.format = InputFormat::Text;
+            config.output.topic = "embeddings".to_owned();
+            config.model.uri = model.display().to_string();
+            config.model.precision = args.precision;
+        }
+        None => {
+            config.input.topics = vec!["measurements".to_owned()];
+            config.output.topic = "diagnoses".to_owned();
+            let fields = ["id", "split", "diagnosis"].map(str::to_owned);
+            config.output.include = Include::Fields(fields.to_vec());
+            config.registry.root = Some(place.dir.join("models"));
+            config.model.uri = format!("models:/{}@champion", assets::MODEL);
+        }
+    }
+    config
+}
+
+#[expect(clippy::print_stdout, reason = "the demo talks to its terminal")]
+fn demo(args: &Args) -> Result<Summary, Failure> {
+    let place = Place::new(args.dir.as_deref())?;
+    let config = config(args, &place);
+    let naming = Naming::new(&config);
+    let mut store = Store::open(&place.log()).map_err(|e| fail("open the log", &e))?;
+    for topic in naming.inputs.iter().map(String::as_str).chain(naming.written()) {
+        store.create_topic(topic, PARTITIONS).map_err(|e| fail("create a topic", &e))?;
+    }
+    println!(
+        "tidemill demo: an embedded log (SQLite, one process, not Kafka), the real service on top of it"
+    );
+    let telemetry = Telemetry::start(&Logging {
+        format: LogFormat::Text,
+        filter: std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned()),
+    })?;
+    if args.model.is_none() {
+        let root = place.dir.join("models");
+        assets::write_registry(&root).map_err(|e| fail("write the bundled models", &e))?;
+    }
+    let options = service::Options::default();
+    let runtime = service::runtime()?;
+    let open_naming = naming.clone();
+    let log = place.log();
+    let open = move |config: &Config| sqlite::open(&log, config, open_naming);
+    let running = runtime.spawn(service::run(config.clone(), telemetry, options.clone(), open));
+    let mut run = Run { store, naming, config, options, running, total: 0 };
+    match &args.model {
+        None => run.table(args.passes, &place)?,
+        Some(_) => run.lines(&args.input)?,
+    }
+    run.wait_for(run.total)?;
+    let summary =
+        Summary::read(&run.store, &run.naming).map_err(|e| fail("read the outcomes", &e))?;
+    println!("\n{summary}");
+    let listening = run.options.health.facts().listening;
+    if args.keep
+        && let Some(address) = listening
+    {
+        println!("  status        http://{address}/ and /metrics, until Ctrl-C");
+    } else {
+        println!("  status        --keep leaves probes and metrics up; --dir DIR keeps the log");
+        run.options.stop.cancel();
+    }
+    let ended = runtime.block_on(run.running);
+    runtime.shutdown_background();
+    drop(place);
+    ended.map_err(|e| fail("run the service", &e))??;
+    Ok(summary)
+}
+
+/// A service that runs, and the log that feeds it.
+struct Run {
+    store: Store,
+    naming: Naming,
+    config: Config,
+    options: service::Options,
+    running: tokio::task::JoinHandle<Result<(), Failure>>,
+    /// Records produced.
+    total: u64,
+}
+
+impl Run {
+    /// The bundled table, `passes` times; the alias moves to version 2 half-way.
+    #[expect(clippy::print_stdout, reason = "the demo talks to its terminal")]
+    fn table(&mut self, passes: u32, place: &Place) -> Result<(), Failure> {
+        let lines: Vec<&str> = assets::RECORDS.lines().collect();
+        println!(
+            "{} records × {passes} passes of the breast-cancer table, model {} version 1",
+            lines.len(),
+            assets::MODEL
+        );
+        let half = passes / 2;
+        for pass in 0..passes {
+            if pass == half {
+                self.wait_for(self.total)?;
+                let registry = Registry::new(Some(place.dir.join("models")));
+                let moved = registry.promote(assets::MODEL, Version(2), "champion");
+                moved.map_err(|e| fail("move the alias", &e))?;
+                self.options.wake.notify_one();
+                println!(
+                    "  alias champion moved to version 2: the service loads, checks and swaps it in"
+                );
+            }
+            let records = lines.iter().enumerate().map(|(number, line)| message(number, line));
+            self.append(records.collect())?;
+        }
+        Ok(())
+    }
+
+    /// Lines of a file or of standard input.
+    #[expect(clippy::print_stdout, reason = "the demo talks to its terminal")]
+    fn lines(&mut self, input: &Path) -> Result<(), Failure> {
+        let reader: Box<dyn BufRead> = if input.as_os_str() == "-" {
+            if io::stdin().is_terminal() {
+                println!("type lines of text, end with Ctrl-D");
+            }
+            Box::new(io::stdin().lock())
+        } else {
+            let file = std::fs::File::open(input);
+            let file = file.map_err(|e| fail(&format!("read {}", input.display()), &e))?;
+            Box::new(BufReader::new(file))
+        };
+        let mut messages = Vec::new();
+        for (number, line) in reader.lines().enumerate() {
+            let line = line.map_err(|e| fail(&format!("read line {}", number + 1), &e))?;
+            messages.push(message(number, &line));
+        }
+        self.append(messages)?;
+        self.wait_for(self.total)?;
+        for partition in 0..i32::from(PARTITIONS) {
+            let first = self.store.read(&self.naming.output, partition, Offset(0), 2);
+            for stored in first.map_err(|e| fail("read the predictions", &e))? {
+                let value =
+                    String::from_utf8_lossy(stored.message.value.as_deref().unwrap_or(b"null"))
+                        .into_owned();
+                let short: String = value.chars().take(72).collect();
+                println!("  {short}…");
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, messages: Vec<Message>) -> Result<(), Failure> {
+        let topic = self.config.input.topics[0].clone();
+        let mut spread: Vec<Vec<Message>> = (0..PARTITIONS).map(|_| Vec::new()).collect();
+        for (number, message) in messages.into_iter().enumerate() {
+            spread[number % usize::from(PARTITIONS)].push(message);
+            self.total += 1;
+        }
+        for (partition, messages) in (0..).zip(&spread) {
+            self.store
+                .append(&topic, partition, messages)
+                .map_err(|e| fail("produce records", &e))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until so many records have a committed outcome, and shows how it goes on.
+    #[expect(clippy::print_stdout, reason = "the demo talks to its terminal")]
+    fn wait_for(&self, records: u64) -> Result<(), Failure> {
+        let (_sender, pause) = sync_channel::<()>(0);
+        let mut shown: Option<Instant> = None;
+        loop {
+            let mut done = 0;
+            for partition in 0..i32::from(PARTITIONS) {
+                let topic = &self.config.input.topics[0];
+                let committed = self.store.committed(&self.config.kafka.group, topic, partition);
+                let committed = committed.map_err(|e| fail("read an offset", &e))?;
+                done += committed.map_or(0, |next| u64::try_from(next.0).unwrap_or(0));
+            }
+            #[expect(clippy::disallowed_methods, reason = "paces what is shown")]
+            let now = Instant::now();
+            let due = shown.is_none_or(|at| Duration::from_millis(500) < now - at);
+            if due || records <= done {
+                shown = Some(now);
+                let model = self.options.health.facts().model;
+                let version = model.map_or_else(|| "loading".to_owned(), |m| m.to_string());
+                println!(
+                    "  {:>9} of {} records committed, {version}",
+                    thousands(done),
+                    thousands(records)
+                );
+                io::stdout().flush().unwrap_or_default();
+            }
+            if records <= done {
+                return Ok(());
+            }
+            if self.running.is_finished() {
+                return Err(Failure {
+                    message: "the service ended early; its log says why".to_owned(),
+                    exit: 70,
+                });
+            }
+            pause.recv_timeout(Duration::from_millis(10)).unwrap_or_default();
+        }
+    }
+}
+
+fn message(number: usize, line: &str) -> Message {
+    #[expect(clippy::disallowed_methods, reason = "a record's timestamp is wall time")]
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Message {
+        timestamp: i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+        key: Some(number.to_string().into_bytes()),
+        value: Some(line.as_bytes().to_vec()),
+        headers: Vec::new(),
+    }
 }

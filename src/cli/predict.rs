@@ -52,7 +52,7 @@ pub struct Args {
     workers: Option<u16>,
 }
 
-fn precision(text: &str) -> Result<Precision, String> {
+pub(super) fn precision(text: &str) -> Result<Precision, String> {
     serde_json::from_value(serde_json::Value::from(text))
         .map_err(|_error| "one of f32, bf16, int8, auto".to_owned())
 }

@@ -7,7 +7,7 @@ use crate::config::{Config, load};
 use crate::log::message::Naming;
 use crate::log::{Failure, Log};
 use crate::telemetry::Telemetry;
-use crate::{kafka, service};
+use crate::{kafka, service, sqlite};
 
 /// Arguments of `tidemill run`.
 #[derive(Debug, clap::Args)]
@@ -52,7 +52,7 @@ fn start(config: Config, until_end: bool) -> Result<(), Failure> {
 fn open(config: &Config) -> Result<Log, Failure> {
     let naming = Naming::new(config);
     match config.log.as_deref().and_then(|log| log.strip_prefix("sqlite:")) {
-        Some(_file) => Err(Failure { message: "log: sqlite is not here yet".to_owned(), exit: 78 }),
+        Some(file) => sqlite::open(file.as_ref(), config, naming),
         None => kafka::open(config, naming),
     }
 }

@@ -1,0 +1,242 @@
+//! What a run did, read back from the committed topics: nothing here is told by the service itself.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::log::message::Naming;
+use crate::record::{Header, Offset};
+use crate::sqlite::{Error, Store, Stored};
+
+/// Rows read at once.
+const PAGE: usize = 4_096;
+
+/// What a run did.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Summary {
+    /// Records in the input topics.
+    pub records: u64,
+    /// Predictions.
+    pub predictions: u64,
+    /// Dead letters by class.
+    pub dead_letters: BTreeMap<String, u64>,
+    /// Tombstones that passed through.
+    pub tombstones: u64,
+    /// Batches by what closed them.
+    pub batches: BTreeMap<String, u64>,
+    /// For each version the predictions it made, and its first offset in each partition.
+    pub versions: BTreeMap<u64, (u64, BTreeMap<i32, i64>)>,
+    /// From a record's timestamp to its outcome's, ms, sorted.
+    pub ages: Vec<i64>,
+    /// Right answers and answers on held-out rows with a known label.
+    pub accuracy: (u64, u64),
+    /// Offsets with no outcome or with several: must be empty.
+    pub violations: Vec<String>,
+    /// From the first record's timestamp to the last outcome's.
+    pub took: Duration,
+}
+
+fn header<'a>(headers: &'a [Header], name: &str) -> Option<&'a str> {
+    let found = headers.iter().find(|header| header.name == name)?;
+    std::str::from_utf8(found.value.as_deref()?).ok()
+}
+
+fn number<T: std::str::FromStr>(headers: &[Header], name: &str) -> Option<T> {
+    header(headers, name)?.parse().ok()
+}
+
+/// Every record of a topic, partition by partition.
+fn each(store: &Store, topic: &str, mut visit: impl FnMut(i32, Stored)) -> Result<(), Error> {
+    for partition in 0..i32::from(store.partitions(topic)?) {
+        let mut from = Offset(0);
+        loop {
+            let page = store.read(topic, partition, from, PAGE)?;
+            let Some(last) = page.last() else {
+                break;
+            };
+            from = last.offset.next();
+            page.into_iter().for_each(|stored| visit(partition, stored));
+        }
+    }
+    Ok(())
+}
+
+impl Summary {
+    /// Reads it from the log of one input topic.
+    ///
+    /// # Errors
+    ///
+    /// When a topic cannot be read.
+    pub fn read(store: &Store, naming: &Naming) -> Result<Self, Error> {
+        let mut summary = Self::default();
+        // Timestamp and outcomes of every record.
+        let mut inputs: BTreeMap<(i32, i64), (i64, u32)> = BTreeMap::new();
+        let (mut first, mut last) = (i64::MAX, i64::MIN);
+        for topic in &naming.inputs {
+            each(store, topic, |partition, stored| {
+                inputs.insert((partition, stored.offset.0), (stored.message.timestamp, 0));
+                first = first.min(stored.message.timestamp);
+            })?;
+        }
+        summary.records = u64::try_from(inputs.len()).unwrap_or(u64::MAX);
+        let mut outcome = |place: Option<(i32, i64)>, at: i64, ages: &mut Vec<i64>| {
+            last = last.max(at);
+            if let Some((produced, outcomes)) = place.and_then(|place| inputs.get_mut(&place)) {
+                *outcomes += 1;
+                ages.push((at - *produced).max(0));
+            }
+        };
+        each(store, &naming.output, |_, Stored { message, .. }| {
+            let headers = &message.headers;
+            let place = number(headers, "tidemill.source.partition")
+                .zip(number(headers, "tidemill.source.offset"));
+            outcome(place, message.timestamp, &mut summary.ages);
+            let Some(value) = &message.value else {
+                summary.tombstones += 1;
+                return;
+            };
+            summary.predictions += 1;
+            if let Some((version, (partition, offset))) =
+                number(headers, "tidemill.model.version").zip(place)
+            {
+                let (made, first) = summary.versions.entry(version).or_default();
+                *made += 1;
+                let first = first.entry(partition).or_insert(offset);
+                *first = offset.min(*first);
+            }
+            judge(value, &mut summary.accuracy);
+        })?;
+        for topic in naming.dead_letters.iter().filter(|topic| !naming.inputs.contains(topic)) {
+            each(store, topic, |_, Stored { message, .. }| {
+                let headers = &message.headers;
+                let place = number(headers, "__connect.errors.partition")
+                    .zip(number(headers, "__connect.errors.offset"));
+                outcome(place, message.timestamp, &mut summary.ages);
+                let class = header(headers, "tidemill.error.class").unwrap_or("?").to_owned();
+                *summary.dead_letters.entry(class).or_default() += 1;
+            })?;
+        }
+        each(store, &naming.manifest, |_, Stored { message, .. }| {
+            let value = message.value.unwrap_or_default();
+            let manifest: Value = serde_json::from_slice(&value).unwrap_or_default();
+            let reason = manifest.get("reason").and_then(Value::as_str).unwrap_or("?");
+            *summary.batches.entry(reason.to_owned()).or_default() += 1;
+        })?;
+        let wrong = inputs.iter().filter(|(_, (_, outcomes))| *outcomes != 1);
+        summary.violations = wrong
+            .map(|((partition, offset), (_, outcomes))| {
+                format!("partition {partition} offset {offset}: {outcomes} outcomes")
+            })
+            .collect();
+        summary.ages.sort_unstable();
+        summary.took =
+            Duration::from_millis(u64::try_from(last.saturating_sub(first)).unwrap_or(0));
+        Ok(summary)
+    }
+
+    /// The age in ms below which this share of the outcomes lies.
+    pub fn age(&self, share: f64) -> i64 {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "an index below the length"
+        )]
+        let place = (share * self.ages.len() as f64) as usize;
+        self.ages.get(place.min(self.ages.len().saturating_sub(1))).copied().unwrap_or(0)
+    }
+}
+
+/// Counts an answer on a held-out row whose diagnosis is known.
+fn judge(value: &[u8], accuracy: &mut (u64, u64)) {
+    let value: Value = serde_json::from_slice(value).unwrap_or_default();
+    let text = |path: &str| value.pointer(path).and_then(Value::as_str);
+    if let (Some("test"), Some(known)) = (text("/input/split"), text("/input/diagnosis")) {
+        accuracy.0 += u64::from(text("/label") == Some(known));
+        accuracy.1 += 1;
+    }
+}
+
+/// `12345` → `12,345`.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place != 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn counts(counts: &BTreeMap<String, u64>) -> String {
+    let each = counts.iter().map(|(name, count)| format!("{name} {}", thousands(*count)));
+    if counts.is_empty() { "none".to_owned() } else { each.collect::<Vec<_>>().join(", ") }
+}
+
+impl fmt::Display for Summary {
+    #[expect(clippy::cast_precision_loss, reason = "for people")]
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dead: u64 = self.dead_letters.values().sum();
+        let seconds = self.took.as_secs_f64();
+        let mut line = |name: &str, text: &str| writeln!(f, "  {name:<13} {text}");
+        line("records", &thousands(self.records))?;
+        line("predictions", &thousands(self.predictions))?;
+        let classes =
+            if dead == 0 { String::new() } else { format!("  ({})", counts(&self.dead_letters)) };
+        line("dead letters", &format!("{}{classes}", thousands(dead)))?;
+        if self.tombstones != 0 {
+            line("tombstones", &thousands(self.tombstones))?;
+        }
+        let batches: u64 = self.batches.values().sum();
+        line("batches", &format!("{}  closed by: {}", thousands(batches), counts(&self.batches)))?;
+        for (version, (made, first)) in &self.versions {
+            let from = first.iter().map(|(partition, offset)| format!("{partition}:{offset}"));
+            let from = from.collect::<Vec<_>>().join(" ");
+            let text = format!(
+                "{version}  {} predictions, from partition:offset {from}",
+                thousands(*made)
+            );
+            line("version", &text)?;
+        }
+        let rate = self.records as f64 / seconds.max(0.001);
+        line("throughput", &format!("{rate:.0} records/s over {seconds:.2} s"))?;
+        line("record age", &format!("p50 {} ms, p99 {} ms", self.age(0.5), self.age(0.99)))?;
+        let (right, answers) = self.accuracy;
+        if answers != 0 {
+            let share = 100.0 * right as f64 / answers as f64;
+            line(
+                "accuracy",
+                &format!("{share:.2} % of {} answers on held-out rows", thousands(answers)),
+            )?;
+        }
+        let once = match self.violations.len() {
+            0 => "yes: every record has exactly one outcome, read back from the log".to_owned(),
+            wrong => format!("NO: {wrong} records, first {}", self.violations[0]),
+        };
+        line("exactly once", &once)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        for (number, expect) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")]
+        {
+            assert_eq!(thousands(number), expect);
+        }
+    }
+
+    #[test]
+    fn ages_are_percentiles() {
+        let summary = Summary { ages: (0..100).collect(), ..Summary::default() };
+        assert_eq!((summary.age(0.5), summary.age(0.99), summary.age(1.0)), (50, 99, 99));
+        assert_eq!(Summary::default().age(0.99), 0);
+    }
+}
