@@ -20,6 +20,8 @@ use std::sync::Arc;
 use crate::record::{Fault, ModelId};
 
 pub mod artifact;
+pub mod encoder;
+pub mod kernels;
 pub mod tabular;
 pub mod text;
 pub mod worker;

@@ -1,0 +1,454 @@
+//! Encoders of the BERT family, our own forward on weights that Candle loads.
+//!
+//! ```text
+//!  ids ─► word + position + type ─► norm ─► ┌ qkv ─► attention ─► dense ─► + ─► norm ┐ ─► [tokens, hidden]
+//!                                           └ dense ─► gelu ─► dense ─► + ─► norm ───┘ × layers
+//! ```
+//!
+//! Sequences are laid end to end without padding: `[tokens, hidden]`, and only attention knows where one ends.
+//! Queries, keys and values are one product; bias, GELU, residual and norm are fused into the passes that read
+//! the data anyway. All buffers live in a thread's [`Workspace`] and are reused.
+//!
+//! Devlin et al. 2019 (BERT); Sanh et al. 2019 (DistilBERT); Liu et al. 2019 (RoBERTa). Tensor names as in Hugging
+//! Face's transformers.
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Tensor};
+use serde::Deserialize;
+
+use super::kernels::{self, Attention, Norm, Scratch};
+
+/// The layouts of checkpoints that this reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// BERT, MiniLM, BGE, E5, GTE as far as they are BERT.
+    Bert,
+    /// DistilBERT.
+    DistilBert,
+    /// RoBERTa, XLM-RoBERTa: positions begin behind the padding id.
+    Roberta,
+}
+
+/// `config.json`, as far as it matters, under the names of either family.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Config {
+    /// `bert`, `distilbert`, `roberta`, `xlm-roberta`.
+    pub model_type: String,
+    #[serde(alias = "dim")]
+    hidden_size: usize,
+    #[serde(alias = "n_layers")]
+    num_hidden_layers: usize,
+    #[serde(alias = "n_heads")]
+    num_attention_heads: usize,
+    #[serde(alias = "hidden_dim")]
+    intermediate_size: usize,
+    vocab_size: usize,
+    max_position_embeddings: usize,
+    #[serde(alias = "activation")]
+    hidden_act: String,
+    #[serde(default = "default_eps")]
+    layer_norm_eps: f64,
+    #[serde(default)]
+    type_vocab_size: usize,
+    #[serde(default)]
+    pad_token_id: Option<usize>,
+    #[serde(default)]
+    position_embedding_type: Option<String>,
+}
+
+/// DistilBERT does not say: transformers builds it with this.
+fn default_eps() -> f64 {
+    1e-12
+}
+
+/// Why an encoder cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration is of something else, or out of bounds.
+    #[error("config.json: {0}")]
+    Config(String),
+    /// A tensor is missing or wrong.
+    #[error("model.safetensors: tensor {name:?} {message}")]
+    Tensor {
+        /// Its name.
+        name: String,
+        /// Expected and found.
+        message: String,
+    },
+}
+
+impl Config {
+    /// The family, once everything that the forward relies on was checked.
+    ///
+    /// # Errors
+    ///
+    /// What is not supported, with what is.
+    pub fn family(&self) -> Result<Family, Error> {
+        let fail = |message: String| Err(Error::Config(message));
+        let family = match self.model_type.as_str() {
+            "bert" => Family::Bert,
+            "distilbert" => Family::DistilBert,
+            "roberta" | "xlm-roberta" => Family::Roberta,
+            other => {
+                return fail(format!(
+                    "model_type {other:?} is none of bert, distilbert, roberta, xlm-roberta"
+                ));
+            }
+        };
+        if self.hidden_act != "gelu" {
+            return fail(format!("activation {:?}; only gelu is supported", self.hidden_act));
+        }
+        if let Some(kind) =
+            self.position_embedding_type.as_deref().filter(|kind| *kind != "absolute")
+        {
+            return fail(format!("position_embedding_type {kind:?}; only absolute is supported"));
+        }
+        for (name, value, most) in [
+            ("hidden_size", self.hidden_size, 16_384),
+            ("num_hidden_layers", self.num_hidden_layers, 256),
+            ("num_attention_heads", self.num_attention_heads, 1_024),
+            ("intermediate_size", self.intermediate_size, 65_536),
+            ("vocab_size", self.vocab_size, 4_000_000),
+            ("max_position_embeddings", self.max_position_embeddings, 1_000_000),
+        ] {
+            if !(1..=most).contains(&value) {
+                return fail(format!("{name} is {value}, not between 1 and {most}"));
+            }
+        }
+        let dim = self.hidden_size / self.num_attention_heads;
+        if dim * self.num_attention_heads != self.hidden_size || kernels::WIDEST_HEAD < dim {
+            return fail(format!(
+                "hidden_size {} in {} heads: a head must be whole and at most {} wide",
+                self.hidden_size,
+                self.num_attention_heads,
+                kernels::WIDEST_HEAD
+            ));
+        }
+        Ok(family)
+    }
+
+    /// Where positions begin.
+    fn first_position(&self, family: Family) -> usize {
+        match family {
+            Family::Bert | Family::DistilBert => 0,
+            Family::Roberta => self.pad_token_id.unwrap_or(1) + 1,
+        }
+    }
+
+    /// Longest sequence in tokens.
+    pub fn longest(&self, family: Family) -> usize {
+        self.max_position_embeddings.saturating_sub(self.first_position(family)).max(2)
+    }
+
+    /// Width of a token's vector.
+    pub fn hidden(&self) -> usize {
+        self.hidden_size
+    }
+}
+
+/// Tensors by name, checked as they are taken.
+#[derive(Debug)]
+pub struct Weights(pub HashMap<String, Tensor>);
+
+impl Weights {
+    /// A tensor's values, row-major, as f32.
+    ///
+    /// # Errors
+    ///
+    /// When it is missing, has another shape, is no float, or holds NaN or infinity.
+    pub fn take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
+        let fail = |message: String| Error::Tensor { name: name.to_owned(), message };
+        let tensor =
+            self.0.get(name).ok_or_else(|| fail(format!("is missing; {}", self.nearby(name))))?;
+        if tensor.dims() != shape {
+            return Err(fail(format!("has shape {:?}, expected {shape:?}", tensor.dims())));
+        }
+        if ![DType::F32, DType::F16, DType::BF16, DType::F64].contains(&tensor.dtype()) {
+            return Err(fail(format!("is {:?}, expected a float", tensor.dtype())));
+        }
+        let values = tensor
+            .to_dtype(DType::F32)
+            .and_then(|tensor| tensor.flatten_all())
+            .and_then(|tensor| tensor.to_vec1::<f32>())
+            .map_err(|error| fail(error.to_string()))?;
+        match values.iter().position(|value| !value.is_finite()) {
+            Some(place) => Err(fail(format!("holds NaN or infinity at element {place}"))),
+            None => Ok(values),
+        }
+    }
+
+    /// A tensor's name with the same end, to show what another layout calls it.
+    fn nearby(&self, name: &str) -> String {
+        let tail = name.rsplit('.').take(2).collect::<Vec<_>>();
+        let tail = format!("{}.{}", tail.get(1).unwrap_or(&""), tail.first().unwrap_or(&""));
+        let mut near: Vec<&String> = self.0.keys().filter(|key| key.ends_with(&tail)).collect();
+        near.sort();
+        match near.first() {
+            Some(near) => format!("the nearest is {near:?}"),
+            None => format!("there are {} others", self.0.len()),
+        }
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// A dense layer as transformers stores it: `weight` `[outputs, inputs]`, `bias` `[outputs]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`take`](Self::take).
+    pub fn linear(&self, name: &str, inputs: usize, outputs: usize) -> Result<Linear, Error> {
+        let weight = self.take(&format!("{name}.weight"), &[outputs, inputs])?;
+        let bias = self.take(&format!("{name}.bias"), &[outputs])?;
+        Ok(Linear { weight: transpose(&weight, outputs, inputs), bias, inputs, outputs })
+    }
+}
+
+/// `[rows, columns]` to `[columns, rows]`.
+fn transpose(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    (0..columns).flat_map(|c| (0..rows).map(move |r| matrix[r * columns + c])).collect()
+}
+
+/// A dense layer: `weight` is `[inputs, outputs]` row-major, `bias` is `[outputs]`.
+#[derive(Debug)]
+pub struct Linear {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    inputs: usize,
+    outputs: usize,
+}
+
+impl Linear {
+    /// `out = x · weight`, without the bias.
+    fn product(&self, x: &mut Vec<f32>, out: &mut Vec<f32>) {
+        kernels::matmul(x, &self.weight, self.inputs, self.outputs, out);
+    }
+
+    /// `out = x · weight + bias`: `[rows, outputs]`.
+    pub fn forward(&self, x: &mut Vec<f32>, out: &mut Vec<f32>) {
+        self.product(x, out);
+        for row in out.chunks_exact_mut(self.outputs) {
+            row.iter_mut().zip(&self.bias).for_each(|(value, bias)| *value += bias);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct LayerNorm {
+    gamma: Vec<f32>,
+    beta: Vec<f32>,
+    eps: f32,
+}
+
+impl LayerNorm {
+    fn get(&self) -> Norm<'_> {
+        Norm { gamma: &self.gamma, beta: &self.beta, eps: self.eps }
+    }
+}
+
+#[derive(Debug)]
+struct Layer {
+    /// `[hidden, 3 × hidden]`: queries, keys, values side by side.
+    qkv: Linear,
+    attended: Linear,
+    attended_norm: LayerNorm,
+    up: Linear,
+    down: Linear,
+    norm: LayerNorm,
+}
+
+/// An encoder.
+#[derive(Debug)]
+pub struct Encoder {
+    hidden: usize,
+    heads: usize,
+    vocab: usize,
+    /// `[vocab, hidden]`.
+    words: Vec<f32>,
+    /// `[positions, hidden]`, the vector of token type 0 already added.
+    positions: Vec<f32>,
+    first_position: usize,
+    norm: LayerNorm,
+    layers: Vec<Layer>,
+}
+
+/// A thread's buffers.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    x: Vec<f32>,
+    y: Vec<f32>,
+    wide: Vec<f32>,
+    offsets: Vec<usize>,
+    scratch: Scratch,
+}
+
+/// Names of a family's tensors.
+struct Names {
+    prefix: String,
+    family: Family,
+}
+
+impl Names {
+    fn layer(&self, number: usize, bert: &str, distil: &str) -> String {
+        match self.family {
+            Family::Bert | Family::Roberta => {
+                format!("{}encoder.layer.{number}.{bert}", self.prefix)
+            }
+            Family::DistilBert => format!("{}transformer.layer.{number}.{distil}", self.prefix),
+        }
+    }
+}
+
+impl Encoder {
+    /// Builds it from a checkpoint's tensors.
+    ///
+    /// # Errors
+    ///
+    /// What is missing or has another shape.
+    pub fn new(config: &Config, weights: &Weights) -> Result<Self, Error> {
+        let family = config.family()?;
+        let hidden = config.hidden_size;
+        let head = config.model_type.replace("xlm-", "");
+        let prefixed = weights.has(&format!("{head}.embeddings.word_embeddings.weight"));
+        let names =
+            Names { prefix: if prefixed { format!("{head}.") } else { String::new() }, family };
+        let prefix = &names.prefix;
+        #[expect(clippy::cast_possible_truncation, reason = "1e-12 is a normal f32")]
+        let eps = config.layer_norm_eps as f32;
+        let norm = |name: String| -> Result<LayerNorm, Error> {
+            let gamma = weights.take(&format!("{name}.weight"), &[hidden])?;
+            let beta = weights.take(&format!("{name}.bias"), &[hidden])?;
+            Ok(LayerNorm { gamma, beta, eps })
+        };
+        let (vocab, places) = (config.vocab_size, config.max_position_embeddings);
+        let table = |name: &str, rows| {
+            weights.take(&format!("{prefix}embeddings.{name}_embeddings.weight"), &[rows, hidden])
+        };
+        let words = table("word", vocab)?;
+        let mut positions = table("position", places)?;
+        if family != Family::DistilBert && config.type_vocab_size != 0 {
+            let types = table("token_type", config.type_vocab_size)?;
+            for row in positions.chunks_exact_mut(hidden) {
+                row.iter_mut().zip(&types).for_each(|(position, kind)| *position += kind);
+            }
+        }
+        let layer = |number| {
+            let name = |bert: &str, distil: &str| names.layer(number, bert, distil);
+            let linear = |bert: &str, distil: &str, inputs, outputs| {
+                weights.linear(&name(bert, distil), inputs, outputs)
+            };
+            let parts = [
+                linear("attention.self.query", "attention.q_lin", hidden, hidden)?,
+                linear("attention.self.key", "attention.k_lin", hidden, hidden)?,
+                linear("attention.self.value", "attention.v_lin", hidden, hidden)?,
+            ];
+            let wide = config.intermediate_size;
+            Ok(Layer {
+                qkv: beside(&parts, hidden),
+                attended: linear("attention.output.dense", "attention.out_lin", hidden, hidden)?,
+                attended_norm: norm(name("attention.output.LayerNorm", "sa_layer_norm"))?,
+                up: linear("intermediate.dense", "ffn.lin1", hidden, wide)?,
+                down: linear("output.dense", "ffn.lin2", wide, hidden)?,
+                norm: norm(name("output.LayerNorm", "output_layer_norm"))?,
+            })
+        };
+        Ok(Self {
+            hidden,
+            heads: config.num_attention_heads,
+            vocab,
+            words,
+            positions,
+            first_position: config.first_position(family),
+            norm: norm(format!("{prefix}embeddings.LayerNorm"))?,
+            layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, Error>>()?,
+        })
+    }
+
+    /// Whether a token id has a vector.
+    pub fn knows(&self, id: u32) -> bool {
+        usize::try_from(id).is_ok_and(|id| id < self.vocab)
+    }
+
+    /// Bytes of the weights.
+    pub fn bytes(&self) -> u64 {
+        let layer = |layer: &Layer| {
+            [&layer.qkv, &layer.attended, &layer.up, &layer.down]
+                .iter()
+                .map(|l| l.weight.len())
+                .sum::<usize>()
+        };
+        let floats =
+            self.words.len() + self.positions.len() + self.layers.iter().map(layer).sum::<usize>();
+        u64::try_from(floats * 4).unwrap_or(u64::MAX)
+    }
+
+    /// The last hidden states of sequences laid end to end, `[tokens, hidden]` f32, and where each begins
+    /// (`[sequences + 1]`). Ids must be known and sequences at most [`Config::longest`] long.
+    pub fn forward<'a>(
+        &self,
+        sequences: &[&[u32]],
+        workspace: &'a mut Workspace,
+    ) -> (&'a mut Vec<f32>, &'a [usize]) {
+        let Workspace { x, y, wide, offsets, scratch } = workspace;
+        self.embed(sequences, x, y, offsets);
+        let tokens = x.len() / self.hidden;
+        for layer in &self.layers {
+            layer.qkv.product(x, wide);
+            y.resize(tokens * self.hidden, 0.0);
+            let shape = Attention { bias: &layer.qkv.bias, offsets, heads: self.heads };
+            kernels::attention(wide, y, shape, scratch);
+            layer.attended.product(y, wide);
+            kernels::add_norm(wide, x, &layer.attended.bias, layer.attended_norm.get());
+            // `wide` holds the attended states now; x is free.
+            std::mem::swap(x, wide);
+            layer.up.product(x, wide);
+            kernels::bias_gelu(wide, &layer.up.bias);
+            layer.down.product(wide, y);
+            kernels::add_norm(y, x, &layer.down.bias, layer.norm.get());
+            std::mem::swap(x, y);
+        }
+        (x, offsets)
+    }
+
+    /// Word vectors plus positions, normalised.
+    fn embed(
+        &self,
+        sequences: &[&[u32]],
+        x: &mut Vec<f32>,
+        y: &mut Vec<f32>,
+        offsets: &mut Vec<usize>,
+    ) {
+        let hidden = self.hidden;
+        x.clear();
+        y.clear();
+        offsets.clear();
+        offsets.push(0);
+        let mut end = 0;
+        for sequence in sequences {
+            end += sequence.len();
+            offsets.push(end);
+            for (place, id) in sequence.iter().enumerate() {
+                let word = usize::try_from(*id).unwrap_or(0).min(self.vocab - 1) * hidden;
+                x.extend_from_slice(&self.words[word..word + hidden]);
+                let position = (self.first_position + place) * hidden;
+                y.extend_from_slice(&self.positions[position..position + hidden]);
+            }
+        }
+        // The kernel adds a bias too: there is none here.
+        let none = vec![0.0; hidden];
+        kernels::add_norm(x, y, &none, self.norm.get());
+    }
+}
+
+/// Three layers of the same inputs as one, their outputs side by side.
+fn beside(parts: &[Linear; 3], hidden: usize) -> Linear {
+    let rows = 0..hidden;
+    let row =
+        |row: usize| parts.iter().flat_map(move |part| &part.weight[row * hidden..][..hidden]);
+    let weight = rows.flat_map(row).copied().collect();
+    let bias = parts.iter().flat_map(|part| &part.bias).copied().collect();
+    Linear { weight, bias, inputs: hidden, outputs: 3 * hidden }
+}

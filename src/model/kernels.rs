@@ -1,0 +1,338 @@
+//! The loops that a batch spends its time in, each written once and compiled three times: for AVX-512, for AVX2
+//! with FMA, and for any CPU. Which one runs is chosen by what the CPU has, so one binary serves all.
+//!
+//! All matrices are row-major and dense; lengths are checked at the entrance, and the functions need no
+//! alignment. A row's result never depends on the rows beside it.
+//!
+//! The only module of `model` with `unsafe`: calls into a compiled variant after the CPU was asked, and the
+//! matrix product, whose crate takes pointers.
+#![expect(unsafe_code, reason = "compiled variants are called after the CPU was asked what it has")]
+
+use std::sync::OnceLock;
+
+use gemm::Parallelism;
+
+mod math;
+
+pub use math::Scratch;
+
+/// The widest attention head, in f32.
+pub const WIDEST_HEAD: usize = math::WIDEST_HEAD;
+
+/// What the CPU has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Nothing is assumed.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512 F, BW, DQ, VL.
+    Avx512,
+}
+
+/// The level in use: the CPU's, or a lower one that the environment variable `TIDEMILL_CPU` names (`portable`, `avx2`).
+pub fn level() -> Level {
+    static LEVEL: OnceLock<Level> = OnceLock::new();
+    *LEVEL.get_or_init(|| {
+        let most = match std::env::var("TIDEMILL_CPU").as_deref() {
+            Ok("portable") => Level::Portable,
+            Ok("avx2") => Level::Avx2,
+            _ => Level::Avx512,
+        };
+        detected().min(most)
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detected() -> Level {
+    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let avx512 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
+    if avx512 && avx2 {
+        Level::Avx512
+    } else if avx2 {
+        Level::Avx2
+    } else {
+        Level::Portable
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detected() -> Level {
+    Level::Portable
+}
+
+/// Makes `name` run `math::name` compiled for the level in use; `name_at` runs it at a given one.
+macro_rules! dispatch {
+    ($(#[$doc:meta])* $name:ident, $at:ident, $module:ident, ($($arg:ident: $type:ty),* $(,)?)) => {
+        $(#[$doc])*
+        pub fn $name($($arg: $type),*) {
+            $at(level(), $($arg),*);
+        }
+
+        #[cfg(target_arch = "x86_64")]
+        mod $module {
+            #[allow(unused_imports, clippy::allow_attributes, reason = "not every kernel takes them")]
+            use super::{Attention, Norm, Scratch};
+
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+            pub(super) fn avx512($($arg: $type),*) {
+                super::math::$name::<true>($($arg),*);
+            }
+
+            #[target_feature(enable = "avx2,fma")]
+            pub(super) fn avx2($($arg: $type),*) {
+                super::math::$name::<true>($($arg),*);
+            }
+        }
+
+        fn $at(level: Level, $($arg: $type),*) {
+            #[cfg(target_arch = "x86_64")]
+            match level.min(detected()) {
+                // SAFETY: `detected` has asked the CPU for exactly these features.
+                Level::Avx512 => return unsafe { $module::avx512($($arg),*) },
+                // SAFETY: as above.
+                Level::Avx2 => return unsafe { $module::avx2($($arg),*) },
+                Level::Portable => (),
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _: Level = level;
+            math::$name::<false>($($arg),*);
+        }
+    };
+}
+
+/// The parameters of a layer norm: each `[hidden]` f32.
+#[derive(Debug, Clone, Copy)]
+pub struct Norm<'a> {
+    /// Scale.
+    pub gamma: &'a [f32],
+    /// Shift.
+    pub beta: &'a [f32],
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+/// Attention of packed sequences.
+#[derive(Debug, Clone, Copy)]
+pub struct Attention<'a> {
+    /// `[heads × head_dim × 3]`: the biases of queries, keys and values, not yet added to the product.
+    pub bias: &'a [f32],
+    /// Where each sequence begins, and the end of the last: `[sequences + 1]`.
+    pub offsets: &'a [usize],
+    /// Attention heads.
+    pub heads: usize,
+}
+
+dispatch!(
+    /// `x = gelu(x + bias)` by row, exact (by erf, not tanh). `x` is `[tokens, width]`, `bias` is `[width]`, f32.
+    bias_gelu, bias_gelu_at, gelu_levels, (x: &mut [f32], bias: &[f32])
+);
+dispatch!(
+    /// `x = norm(x + bias + residual)` by row. `x` and `residual` are `[tokens, hidden]`, `bias` is `[hidden]`, f32.
+    add_norm, add_norm_at, norm_levels, (x: &mut [f32], residual: &[f32], bias: &[f32], norm: Norm<'_>)
+);
+dispatch!(
+    /// Softmax attention within each sequence. `qkv` is `[tokens, 3 × hidden]` without its bias, `out` is
+    /// `[tokens, hidden]`, f32. No mask and no padding: a sequence sees itself whole.
+    attention, attention_at, attention_levels,
+    (qkv: &[f32], out: &mut [f32], attention: Attention<'_>, scratch: &mut Scratch)
+);
+
+/// Rows that a matrix product has at least. Below, the product takes another path with another order of
+/// summation, and a row's last bit would depend on the size of its batch.
+const FEWEST_ROWS: usize = 16;
+
+/// `out = x · weight`, f32: `x` is `[rows, inputs]`, `weight` is `[inputs, outputs]`, `out` becomes `[rows, outputs]`.
+/// One thread.
+///
+/// # Panics
+///
+/// When the lengths do not fit: a bug of the caller.
+pub fn matmul(x: &mut Vec<f32>, weight: &[f32], inputs: usize, outputs: usize, out: &mut Vec<f32>) {
+    let rows = x.len() / inputs;
+    assert!(x.len() == rows * inputs && weight.len() == inputs * outputs, "shapes of a product");
+    let padded = rows.max(FEWEST_ROWS);
+    x.resize(padded * inputs, 0.0);
+    out.resize(padded * outputs, 0.0);
+    let stride = |columns: usize| isize::try_from(columns).unwrap_or(isize::MAX);
+    // SAFETY: all three matrices are dense, row-major and as long as the assertion and the two resizes say;
+    // `out` is another allocation than `x` and `weight`.
+    unsafe {
+        gemm::gemm(
+            padded,
+            outputs,
+            inputs,
+            out.as_mut_ptr(),
+            1,
+            stride(outputs),
+            false,
+            x.as_ptr(),
+            1,
+            stride(inputs),
+            weight.as_ptr(),
+            1,
+            stride(outputs),
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+    x.truncate(rows * inputs);
+    out.truncate(rows * outputs);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn values(length: usize) -> impl Strategy<Value = Vec<f32>> {
+        prop::collection::vec(-4.0_f32..4.0, length)
+    }
+
+    fn close(got: &[f32], expect: &[f32], tolerance: f32) -> Result<(), TestCaseError> {
+        for (place, (got, expect)) in got.iter().zip(expect).enumerate() {
+            prop_assert!((got - expect).abs() <= tolerance, "{place}: {got} and {expect}");
+        }
+        Ok(())
+    }
+
+    /// erf to 1e-8: its Maclaurin series, and ±1 beyond 4.
+    fn erf(x: f64) -> f64 {
+        if 4.0 < x.abs() {
+            return x.signum();
+        }
+        let (mut term, mut sum) = (x, x);
+        for n in 1..200 {
+            let n = f64::from(n);
+            term *= -x * x / n;
+            sum += term / (2.0 * n + 1.0);
+        }
+        sum * 2.0 / std::f64::consts::PI.sqrt()
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the expected value as f32")]
+    fn gelu(x: f32) -> f32 {
+        let x = f64::from(x);
+        (0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2))) as f32
+    }
+
+    /// Attention as it is defined, in f64.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "a reference in f64"
+    )]
+    fn reference(
+        qkv: &[f32],
+        bias: &[f32],
+        offsets: &[usize],
+        heads: usize,
+        hidden: usize,
+    ) -> Vec<f32> {
+        let dim = hidden / heads;
+        let at = |token: usize, part: usize, head: usize, d: usize| {
+            let column = part * hidden + head * dim + d;
+            f64::from(qkv[token * 3 * hidden + column]) + f64::from(bias[column])
+        };
+        let mut out = vec![0.0; qkv.len() / 3];
+        for pair in offsets.windows(2) {
+            for head in 0..heads {
+                for q in pair[0]..pair[1] {
+                    let score = |k: usize| -> f64 {
+                        let dot: f64 =
+                            (0..dim).map(|d| at(q, 0, head, d) * at(k, 1, head, d)).sum();
+                        (dot / (dim as f64).sqrt()).exp()
+                    };
+                    let scores: Vec<f64> = (pair[0]..pair[1]).map(score).collect();
+                    let sum: f64 = scores.iter().sum();
+                    for d in 0..dim {
+                        let value: f64 = (pair[0]..pair[1])
+                            .zip(&scores)
+                            .map(|(k, s)| s * at(k, 2, head, d))
+                            .sum();
+                        out[q * hidden + head * dim + d] = (value / sum) as f32;
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    const LEVELS: [Level; 3] = [Level::Portable, Level::Avx2, Level::Avx512];
+
+    proptest! {
+        #[test]
+        fn gelu_is_exact(x in values(37), bias in values(37)) {
+            let expect: Vec<f32> = x.iter().zip(&bias).map(|(x, b)| gelu(x + b)).collect();
+            for level in LEVELS {
+                let mut got = x.clone();
+                bias_gelu_at(level, &mut got, &bias);
+                close(&got, &expect, 2e-6)?;
+            }
+        }
+
+        #[test]
+        fn norm_has_mean_0_and_variance_1(
+            (x, residual, bias) in (values(3 * 40), values(3 * 40), values(40)),
+        ) {
+            let (gamma, beta) = (vec![2.0; 40], vec![0.5; 40]);
+            for level in LEVELS {
+                let mut got = x.clone();
+                let norm = Norm { gamma: &gamma, beta: &beta, eps: 1e-12 };
+                add_norm_at(level, &mut got, &residual, &bias, norm);
+                for row in got.chunks(40) {
+                    let mean = row.iter().sum::<f32>() / 40.0;
+                    let variance = row.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / 40.0;
+                    prop_assert!((mean - 0.5).abs() < 1e-5 && (variance - 4.0).abs() < 1e-3);
+                }
+                let first = (x[0] + bias[0] + residual[0], x[1] + bias[1] + residual[1]);
+                prop_assert!((first.0 < first.1) == (got[0] < got[1]) || first.0 == first.1, "order is kept");
+            }
+        }
+
+        #[test]
+        fn attention_is_the_definition(
+            lengths in prop::collection::vec(1..40_usize, 1..4),
+            (heads, dim) in prop_oneof![Just((2, 32)), Just((3, 8)), Just((1, 64)), Just((2, 20))],
+            seed in values(97),
+        ) {
+            let hidden = heads * dim;
+            let mut offsets = vec![0];
+            lengths.iter().for_each(|length| offsets.push(offsets[offsets.len() - 1] + length));
+            let tokens = offsets[offsets.len() - 1];
+            let qkv: Vec<f32> = (0..tokens * 3 * hidden).map(|i| seed[(i * 7 + i / 97) % 97] / 3.0).collect();
+            let bias: Vec<f32> = (0..3 * hidden).map(|i| seed[i % 97] / 9.0).collect();
+            let expect = reference(&qkv, &bias, &offsets, heads, hidden);
+            for level in LEVELS {
+                let mut got = vec![0.0; tokens * hidden];
+                let shape = Attention { bias: &bias, offsets: &offsets, heads };
+                attention_at(level, &qkv, &mut got, shape, &mut Scratch::default());
+                close(&got, &expect, 2e-5)?;
+            }
+        }
+
+        /// A row's bits do not depend on the rows beside it.
+        #[test]
+        fn products_are_row_independent(rows in 1..90_usize, seed in values(89)) {
+            let (inputs, outputs) = (48, 40);
+            let value = |i: usize| seed[(i * 5 + i / 89) % 89];
+            let mut x: Vec<f32> = (0..rows * inputs).map(value).collect();
+            let weight: Vec<f32> = (0..inputs * outputs).map(value).collect();
+            let (mut all, mut one) = (Vec::new(), Vec::new());
+            matmul(&mut x, &weight, inputs, outputs, &mut all);
+            for row in [0, rows / 2, rows - 1] {
+                let mut alone = x[row * inputs..][..inputs].to_vec();
+                matmul(&mut alone, &weight, inputs, outputs, &mut one);
+                prop_assert_eq!(&one[..], &all[row * outputs..][..outputs], "row {} of {}", row, rows);
+            }
+        }
+    }
+}
