@@ -2,6 +2,7 @@
 
 mod broker;
 mod exactly_once;
+mod golden;
 mod kafka_log;
 mod mock_kafka;
 mod tidy;

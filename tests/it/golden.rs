@@ -1,0 +1,110 @@
+//! Golden numbers: our answers against those of the reference libraries, and a batch against single records.
+//! `data/make_goldens.py` made them.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tidemill::config::{OnLong, Precision};
+use tidemill::model::artifact::{self, LoadOptions};
+use tidemill::model::{Fields, Input, Model, Prediction};
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data").join(name)
+}
+
+fn load(dir: &Path) -> Box<dyn Model> {
+    let options = LoadOptions {
+        field: "text".to_owned(),
+        precision: Precision::F32,
+        on_long: OnLong::Truncate,
+        device: "cpu".to_owned(),
+        ..LoadOptions::default()
+    };
+    artifact::build(dir, &options).unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
+}
+
+/// `[(input, expected output)]` of a golden file.
+fn goldens(file: &Path) -> Vec<(Fields, Value)> {
+    let text = std::fs::read_to_string(file).unwrap();
+    let rows: Vec<Value> = serde_json::from_str(&text).unwrap();
+    let row = |row: &Value| (row["input"].as_object().unwrap().clone(), row["output"].clone());
+    rows.iter().map(row).collect()
+}
+
+fn floats(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+}
+
+/// The largest difference of a prediction to the expected output: cosine distance for embeddings, absolute else.
+fn difference(prediction: &Prediction, expected: &Value) -> f64 {
+    match prediction {
+        Prediction::Embedding(values) => {
+            let expected = floats(&expected["embedding"]);
+            assert_eq!(values.len(), expected.len());
+            let values: Vec<f64> = values.iter().map(|value| f64::from(*value)).collect();
+            let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+            1.0 - dot(&values, &expected) / (dot(&values, &values) * dot(&expected, &expected)).sqrt()
+        }
+        Prediction::Label { best, scores, labels } => {
+            assert_eq!(expected["label"], labels[*best].as_str());
+            let gap = |(label, score): (&String, &f32)| {
+                (f64::from(*score) - expected["scores"][label].as_f64().unwrap()).abs()
+            };
+            labels.iter().zip(scores).map(gap).fold(0.0, f64::max)
+        }
+        Prediction::Value(value) => (f64::from(*value) - expected["value"].as_f64().unwrap()).abs(),
+        Prediction::Spans(_) => panic!("no golden spans yet"),
+    }
+}
+
+/// Our answers are the reference's within `tolerance`, and a batch gives the bits that single records give.
+#[track_caller]
+fn check(model: &dyn Model, goldens: &[(Fields, Value)], tolerance: f64) {
+    let inputs: Vec<Input> =
+        goldens.iter().map(|(fields, _)| model.prepare(fields).unwrap()).collect();
+    let refs: Vec<&Input> = inputs.iter().collect();
+    let together = model.predict(&refs).unwrap();
+    for (row, ((fields, expected), prediction)) in goldens.iter().zip(&together).enumerate() {
+        let difference = difference(prediction, expected);
+        assert!(difference <= tolerance, "row {row}: {difference:e} of {fields:?}");
+        let alone = model.predict(&[&inputs[row]]).unwrap();
+        assert_eq!(&alone[0], prediction, "row {row}: alone and in a batch");
+    }
+    let backwards: Vec<&Input> = refs.iter().rev().copied().collect();
+    let backwards = model.predict(&backwards).unwrap();
+    assert!(backwards.iter().rev().eq(&together), "the order within a batch changes nothing");
+}
+
+#[test]
+fn minilm_is_sentence_transformers() {
+    let cache = std::env::var("TIDEMILL_CACHE").map_or_else(
+        |_| PathBuf::from(std::env::var("HOME").unwrap_or_default()).join(".cache/tidemill-test"),
+        PathBuf::from,
+    );
+    let dir = std::env::var("TIDEMILL_MINILM").map_or_else(|_| cache.join("minilm"), PathBuf::from);
+    if !dir.join("model.safetensors").exists() {
+        println!("skipped: MiniLM is not in {}; tests/minilm.sh fetches it", dir.display());
+        return;
+    }
+    check(load(&dir).as_ref(), &goldens(&data("minilm.json")), 1e-5);
+}
+
+#[test]
+fn tiny_checkpoints_are_transformers() {
+    for name in ["tiny-bert", "tiny-bert-labels", "tiny-distilbert-labels", "tiny-roberta-labels"] {
+        println!("{name}");
+        let dir = data(name);
+        check(load(&dir).as_ref(), &goldens(&dir.join("golden.json")), 1e-5);
+    }
+}
+
+#[test]
+fn tabular_models_are_scikit_learn() {
+    for name in ["logistic", "logistic-three", "mlp-relu", "mlp-tanh-three", "linear", "mlp-value"] {
+        println!("{name}");
+        let dir = data(name);
+        // Probabilities within 1e-6; values of a regression are of size 1 to 10.
+        let tolerance = if ["linear", "mlp-value"].contains(&name) { 4e-6 } else { 1e-6 };
+        check(load(&dir).as_ref(), &goldens(&dir.join("golden.json")), tolerance);
+    }
+}
