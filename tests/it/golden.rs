@@ -66,7 +66,7 @@ fn check(model: &dyn Model, goldens: &[(Fields, Value)], tolerance: f64) {
     let together = model.predict(&refs).unwrap();
     for (row, ((fields, expected), prediction)) in goldens.iter().zip(&together).enumerate() {
         let difference = difference(prediction, expected);
-        assert!(difference <= tolerance, "row {row}: {difference:e} of {fields:?}");
+        assert!(difference <= tolerance, "row {row}: {difference:e} of {fields:?}, {:?}", inputs[row]);
         let alone = model.predict(&[&inputs[row]]).unwrap();
         assert_eq!(&alone[0], prediction, "row {row}: alone and in a batch");
     }

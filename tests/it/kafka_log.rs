@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn config(servers: &str, name: &str, lanes: u16) -> Config {
     let mut config = Config::default();
-    config.kafka.group = name.to_owned();
+    name.clone_into(&mut config.kafka.group);
     config.kafka.instance = Some(format!("{name}-0"));
     config.kafka.lanes = lanes;
     config.kafka.common.insert("bootstrap.servers".to_owned(), servers.to_owned());
@@ -70,7 +70,7 @@ fn produce(
     producer.commit_transaction(PATIENCE).unwrap();
 }
 
-/// How often each key is in `topic`, as a read_committed reader sees it.
+/// How often each key is in `topic`, as a reader of committed records sees it.
 fn read_all(servers: &str, topic: &str, partitions: i32) -> BTreeMap<String, Vec<Vec<u8>>> {
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", servers).set("group.id", "reader");
@@ -109,11 +109,18 @@ fn lag(servers: &str, config: &Config, partitions: i32) -> i64 {
         let (_, end) = consumer.fetch_watermarks(topic, p, PATIENCE).unwrap();
         match committed.find_partition(topic, p).unwrap().offset() {
             Place::Offset(next) => end - next,
-            _ => end,
+            Place::Beginning
+            | Place::End
+            | Place::Stored
+            | Place::Invalid
+            | Place::OffsetTail(_) => end,
         }
     };
     (0..partitions).map(behind).sum()
 }
+
+/// Records of one lane and the next offset of each partition.
+type Waiting = (Vec<(Epoch, Arc<Record>)>, BTreeMap<Partition, (Epoch, Offset)>);
 
 /// A stand-in for the engine: one transaction a lane at a time, each record answered with its value.
 pub(crate) struct Loop {
@@ -121,7 +128,7 @@ pub(crate) struct Loop {
     /// Which lanes have a transaction under way.
     busy: Vec<bool>,
     /// What is to be committed, by lane: records, and the next offset of each partition.
-    waiting: Vec<(Vec<(Epoch, Arc<Record>)>, BTreeMap<Partition, (Epoch, Offset)>)>,
+    waiting: Vec<Waiting>,
     pub(crate) done: Vec<Done>,
     pub(crate) assigned: BTreeMap<Partition, Epoch>,
     ends: BTreeMap<Partition, Offset>,
@@ -138,7 +145,7 @@ impl Loop {
         Self {
             log,
             busy: vec![false; lanes],
-            waiting: (0..lanes).map(|_| Default::default()).collect(),
+            waiting: (0..lanes).map(|_| Waiting::default()).collect(),
             done: Vec::new(),
             assigned: BTreeMap::new(),
             ends: BTreeMap::new(),
@@ -227,7 +234,7 @@ impl Loop {
         let lane = usize::try_from(partition.number).unwrap() % self.busy.len();
         let (records, offsets) = &mut self.waiting[lane];
         let known =
-            offsets.get(&partition).map(|(_, o)| *o).or(self.committed.get(&partition).copied());
+            offsets.get(&partition).map(|(_, o)| *o).or_else(|| self.committed.get(&partition).copied());
         if known < Some(next) {
             offsets.insert(partition, (epoch, next));
         }

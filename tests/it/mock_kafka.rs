@@ -42,10 +42,10 @@ fn after(api: Api, errors: &[Error]) -> Result<How, u8> {
     let mut config = config("", "mock", 1);
     let cluster = cluster(&mut config);
 
-    let mut work = Loop::new(kafka::open(&config, Naming::new(&config)).unwrap(), 100);
-
-    cluster.request_errors(api, errors);
+    // First, so that no other client meets the errors.
     fill(&config, 10);
+    cluster.request_errors(api, errors);
+    let mut work = Loop::new(kafka::open(&config, Naming::new(&config)).unwrap(), 100);
     work.turn(|l| !l.done.is_empty());
 
     let failure = work.failure.take();
