@@ -270,7 +270,8 @@ pub struct Encoder {
     words: Vec<f32>,
     /// `[positions, hidden]`, the vector of token type 0 already added.
     positions: Vec<f32>,
-    first_position: usize,
+    /// RoBERTa counts positions from behind this id, and gives the id itself its own position.
+    padding: Option<u32>,
     norm: LayerNorm,
     layers: Vec<Layer>,
 }
@@ -361,7 +362,7 @@ impl Encoder {
             vocab,
             words,
             positions,
-            first_position: config.first_position(family),
+            padding: u32::try_from(config.first_position(family)).ok().and_then(|first| first.checked_sub(1)),
             norm: norm(format!("{prefix}embeddings.LayerNorm"))?,
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, Error>>()?,
         })
@@ -430,10 +431,17 @@ impl Encoder {
         for sequence in sequences {
             end += sequence.len();
             offsets.push(end);
-            for (place, id) in sequence.iter().enumerate() {
+            let mut next = self.padding.map_or(0, |padding| usize::try_from(padding).unwrap_or(0) + 1);
+            for id in *sequence {
                 let word = usize::try_from(*id).unwrap_or(0).min(self.vocab - 1) * hidden;
                 x.extend_from_slice(&self.words[word..word + hidden]);
-                let position = (self.first_position + place) * hidden;
+                let position = match self.padding {
+                    Some(padding) if padding == *id => word,
+                    _ => {
+                        next += 1;
+                        (next - 1) * hidden
+                    }
+                };
                 y.extend_from_slice(&self.positions[position..position + hidden]);
             }
         }
