@@ -362,7 +362,9 @@ impl Encoder {
             vocab,
             words,
             positions,
-            padding: u32::try_from(config.first_position(family)).ok().and_then(|first| first.checked_sub(1)),
+            padding: u32::try_from(config.first_position(family))
+                .ok()
+                .and_then(|first| first.checked_sub(1)),
             norm: norm(format!("{prefix}embeddings.LayerNorm"))?,
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, Error>>()?,
         })
@@ -431,7 +433,8 @@ impl Encoder {
         for sequence in sequences {
             end += sequence.len();
             offsets.push(end);
-            let mut next = self.padding.map_or(0, |padding| usize::try_from(padding).unwrap_or(0) + 1);
+            let mut next =
+                self.padding.map_or(0, |padding| usize::try_from(padding).unwrap_or(0) + 1);
             for id in *sequence {
                 let word = usize::try_from(*id).unwrap_or(0).min(self.vocab - 1) * hidden;
                 x.extend_from_slice(&self.words[word..word + hidden]);

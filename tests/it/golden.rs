@@ -43,7 +43,8 @@ fn difference(prediction: &Prediction, expected: &Value) -> f64 {
             assert_eq!(values.len(), expected.len());
             let values: Vec<f64> = values.iter().map(|value| f64::from(*value)).collect();
             let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-            1.0 - dot(&values, &expected) / (dot(&values, &values) * dot(&expected, &expected)).sqrt()
+            1.0 - dot(&values, &expected)
+                / (dot(&values, &values) * dot(&expected, &expected)).sqrt()
         }
         Prediction::Label { best, scores, labels } => {
             assert_eq!(expected["label"], labels[*best].as_str());
@@ -66,7 +67,11 @@ fn check(model: &dyn Model, goldens: &[(Fields, Value)], tolerance: f64) {
     let together = model.predict(&refs).unwrap();
     for (row, ((fields, expected), prediction)) in goldens.iter().zip(&together).enumerate() {
         let difference = difference(prediction, expected);
-        assert!(difference <= tolerance, "row {row}: {difference:e} of {fields:?}, {:?}", inputs[row]);
+        assert!(
+            difference <= tolerance,
+            "row {row}: {difference:e} of {fields:?}, {:?}",
+            inputs[row]
+        );
         let alone = model.predict(&[&inputs[row]]).unwrap();
         assert_eq!(&alone[0], prediction, "row {row}: alone and in a batch");
     }
@@ -100,7 +105,8 @@ fn tiny_checkpoints_are_transformers() {
 
 #[test]
 fn tabular_models_are_scikit_learn() {
-    for name in ["logistic", "logistic-three", "mlp-relu", "mlp-tanh-three", "linear", "mlp-value"] {
+    for name in ["logistic", "logistic-three", "mlp-relu", "mlp-tanh-three", "linear", "mlp-value"]
+    {
         println!("{name}");
         let dir = data(name);
         // Probabilities within 1e-6; values of a regression are of size 1 to 10.

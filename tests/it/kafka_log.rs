@@ -233,8 +233,10 @@ impl Loop {
         }
         let lane = usize::try_from(partition.number).unwrap() % self.busy.len();
         let (records, offsets) = &mut self.waiting[lane];
-        let known =
-            offsets.get(&partition).map(|(_, o)| *o).or_else(|| self.committed.get(&partition).copied());
+        let known = offsets
+            .get(&partition)
+            .map(|(_, o)| *o)
+            .or_else(|| self.committed.get(&partition).copied());
         if known < Some(next) {
             offsets.insert(partition, (epoch, next));
         }

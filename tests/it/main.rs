@@ -1,8 +1,17 @@
-//! Integration tests: one binary.
+//! All integration tests, one binary.
+#![expect(
+    clippy::unwrap_used,
+    clippy::unwrap_in_result,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test that cannot go on fails; tests wait for real brokers"
+)]
 
 mod broker;
+mod chaos;
 mod exactly_once;
 mod golden;
 mod kafka_log;
 mod mock_kafka;
 mod tidy;
+mod world;

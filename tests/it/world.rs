@@ -1,0 +1,283 @@
+//! What the tests of the whole service share: a broker, topics, models that add their version, replicas as
+//! processes, and a reader that shares no code with the service.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Headers as _, Message};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tidemill::model::artifact::{self, LoadOptions};
+
+use crate::broker::Broker;
+
+/// Longest that anything may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Waits until `condition` gives something.
+#[track_caller]
+pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = condition() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A cluster with the topics of one service, its registry, and a place for files.
+pub(crate) struct World {
+    pub(crate) broker: Broker,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) partitions: i32,
+}
+
+/// One message as a reader sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) partition: i32,
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) headers: BTreeMap<String, String>,
+}
+
+impl Seen {
+    pub(crate) fn number<T: std::str::FromStr>(&self, header: &str) -> Option<T> {
+        self.headers.get(header)?.parse().ok()
+    }
+}
+
+impl World {
+    /// `None`, said loudly, where no broker can be started.
+    pub(crate) fn start(partitions: i32) -> Option<Self> {
+        let broker = Broker::start()?;
+        let dir = tempfile::tempdir().unwrap();
+        let world = Self { broker, dir, partitions };
+        world.create_topics(&["in", "in-dlq", "out", "out-manifest"], partitions);
+        Some(world)
+    }
+
+    pub(crate) fn client(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", &self.broker.servers);
+        client
+    }
+
+    pub(crate) fn create_topics(&self, names: &[&str], partitions: i32) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
+        let topic =
+            |name: &&'static str| NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let names: Vec<&'static str> =
+            names.iter().map(|n| &*String::leak((*n).to_owned())).collect();
+        let topics: Vec<NewTopic<'_>> = names.iter().map(topic).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let created = runtime.block_on(admin.create_topics(&topics, &AdminOptions::new())).unwrap();
+        assert!(created.iter().all(Result::is_ok), "{created:?}");
+    }
+
+    pub(crate) fn registry(&self) -> PathBuf {
+        self.dir.path().join("models")
+    }
+
+    /// Version `v` of a model that answers x + v.
+    pub(crate) fn add_version(&self, version: u32) {
+        let dir = self.registry().join("lin").join(version.to_string());
+        fs::create_dir_all(&dir).unwrap();
+        let config = r#"{"task":"tabular-regression","architecture":"linear","output":"identity"}"#;
+        fs::write(dir.join("config.json"), config).unwrap();
+        let columns = r#"{"columns":[{"name":"x","kind":"numeric"}]}"#;
+        fs::write(dir.join("preprocess.json"), columns).unwrap();
+        fs::write(dir.join("model.safetensors"), weights(version)).unwrap();
+        artifact::write_manifest(
+            &dir,
+            "lin",
+            &LoadOptions { device: "cpu".into(), ..LoadOptions::default() },
+        )
+        .unwrap();
+    }
+
+    /// Points `champion` at a version, as `tidemill models promote` does.
+    pub(crate) fn promote(&self, version: u32) {
+        let aliases = self.registry().join("lin/aliases");
+        fs::create_dir_all(&aliases).unwrap();
+        fs::write(aliases.join(".new"), version.to_string()).unwrap();
+        fs::rename(aliases.join(".new"), aliases.join("champion")).unwrap();
+    }
+
+    /// A configuration file for the replica of this name; `extra` is added at the end.
+    pub(crate) fn config(&self, instance: &str, extra: &str) -> PathBuf {
+        let text = format!(
+            "kafka:\n  group: g\n  instance: {instance}\n  common:\n    bootstrap.servers: {}\n  \
+             consumer:\n    session.timeout.ms: 6000\n    heartbeat.interval.ms: 500\n\
+             input: {{ topics: [in] }}\noutput: {{ topic: out }}\n\
+             model: {{ uri: 'models:/lin@champion', poll: 100ms, workers: 1 }}\n\
+             registry: {{ root: {} }}\nhttp: {{ listen: '127.0.0.1:0' }}\n{extra}\n",
+            self.broker.servers,
+            self.registry().display(),
+        );
+        let file = self.dir.path().join(format!("{instance}.yaml"));
+        fs::write(&file, text).unwrap();
+        file
+    }
+
+    /// Everything in a topic, partition by partition.
+    pub(crate) fn read(&self, topic: &str, isolation: &str) -> Vec<Seen> {
+        let mut client = self.client();
+        client.set("group.id", "reader").set("enable.partition.eof", "true");
+        client.set("isolation.level", isolation).set("enable.auto.commit", "false");
+        let consumer: BaseConsumer = client.create().unwrap();
+        let mut list = TopicPartitionList::new();
+        for partition in 0..self.partitions {
+            list.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+        }
+        consumer.assign(&list).unwrap();
+        let (mut ended, mut seen) = (0, Vec::new());
+        let deadline = Instant::now() + PATIENCE;
+        while ended < self.partitions {
+            assert!(Instant::now() < deadline, "waited {PATIENCE:?} for the ends of {topic}");
+            match consumer.poll(Duration::from_millis(200)) {
+                Some(Ok(message)) => {
+                    let mut headers = BTreeMap::new();
+                    for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
+                        let value = header.value.map(String::from_utf8_lossy).unwrap_or_default();
+                        headers.insert(header.key.to_owned(), value.into_owned());
+                    }
+                    seen.push(Seen {
+                        partition: message.partition(),
+                        key: message.key().map(<[u8]>::to_vec),
+                        value: message.payload().map(<[u8]>::to_vec),
+                        headers,
+                    });
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
+                Some(Err(error)) => eprintln!("read {topic}: {error}"),
+                None => (),
+            }
+        }
+        seen
+    }
+
+    /// What the group has committed, by partition; `None` while the broker does not answer.
+    pub(crate) fn committed(&self, consumer: &BaseConsumer) -> Option<Vec<i64>> {
+        let mut list = TopicPartitionList::new();
+        (0..self.partitions).for_each(|partition| drop(list.add_partition("in", partition)));
+        let committed = consumer.committed_offsets(list, Duration::from_secs(5)).ok()?;
+        Some(
+            committed
+                .elements()
+                .iter()
+                .map(|at| at.offset().to_raw().unwrap_or(0).max(0))
+                .collect(),
+        )
+    }
+
+    /// A client of the service's group that never joins it.
+    pub(crate) fn observer(&self) -> BaseConsumer {
+        self.client().set("group.id", "g").create().unwrap()
+    }
+
+    /// Waits until the group has committed everything in the input.
+    pub(crate) fn wait_for_lag_0(&self) {
+        let observer = self.observer();
+        wait_for("lag 0", || {
+            let committed = self.committed(&observer)?;
+            let end = |partition| {
+                let (_, high) =
+                    observer.fetch_watermarks("in", partition, Duration::from_secs(5)).ok()?;
+                Some(high)
+            };
+            let ends: Option<Vec<i64>> = (0..self.partitions).map(end).collect();
+            (ends? == committed).then_some(())
+        });
+    }
+}
+
+/// A safetensors file with weight 1 and bias `version`.
+#[expect(clippy::cast_precision_loss, reason = "versions are small")]
+fn weights(version: u32) -> Vec<u8> {
+    let header = r#"{"layers.0.bias":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"layers.0.weight":{"dtype":"F32","shape":[1,1],"data_offsets":[4,8]}}"#;
+    let mut bytes = u64::try_from(header.len()).unwrap().to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.extend((version as f32).to_le_bytes());
+    bytes.extend(1.0_f32.to_le_bytes());
+    bytes
+}
+
+/// A replica of the service: the real binary.
+pub(crate) struct Replica {
+    child: Child,
+    config: PathBuf,
+    arguments: Vec<String>,
+}
+
+impl Replica {
+    pub(crate) fn start(config: &Path, arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect::<Vec<_>>();
+        Self { child: spawn(config, &arguments), config: config.to_owned(), arguments }
+    }
+
+    /// SIGKILL, and a new process in its place, as Kubernetes does.
+    pub(crate) fn crash(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = spawn(&self.config, &self.arguments);
+    }
+
+    /// Starts it again if it has ended by itself; whether it had.
+    pub(crate) fn revive(&mut self) -> bool {
+        let ended = self.child.try_wait().unwrap().is_some();
+        if ended {
+            self.child = spawn(&self.config, &self.arguments);
+        }
+        ended
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGTERM, and how it ended.
+    pub(crate) fn stop(mut self) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        wait_for("a clean stop", || self.child.try_wait().unwrap())
+    }
+
+    /// Waits until it ends by itself; its exit code and log.
+    pub(crate) fn ended(mut self) -> (Option<i32>, String) {
+        let status = wait_for("the end", || self.child.try_wait().unwrap());
+        (status.code(), fs::read_to_string(log_of(&self.config)).unwrap())
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn log_of(config: &Path) -> PathBuf {
+    config.with_extension("log")
+}
+
+fn spawn(config: &Path, arguments: &[String]) -> Child {
+    let log = fs::File::options().create(true).append(true).open(log_of(config)).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_tidemill"))
+        .args(["run", "--config"])
+        .arg(config)
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
