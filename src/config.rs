@@ -10,9 +10,14 @@ use serde::{Deserialize, Serialize};
 
 pub mod amount;
 pub mod load;
+pub mod problem;
+pub mod secret;
+pub mod topics;
+pub mod tree;
 pub mod validate;
 
 pub use amount::{Size, Time};
+pub use problem::{Problem, Problems};
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

@@ -22,7 +22,7 @@ pub struct Args {
 /// Runs until a signal or the end.
 #[expect(clippy::print_stderr, reason = "before the log exists")]
 pub fn run(args: &Args) -> ExitCode {
-    let config = match load::load(Some(&args.config.config), std::env::vars()) {
+    let config = match load::load(Some(&args.config.config), load::environment()) {
         Ok(config) => config,
         Err(problems) => {
             eprintln!("{problems}");

@@ -1,174 +1,311 @@
-//! The rules that no single value's type can carry.
+//! Rules between keys: what is required, what contradicts what, and what would follow from it.
 
 use std::collections::BTreeSet;
 
-use super::load::{Problem, problem};
-use super::{Config, Headers, Kafka};
-use crate::log::message::Naming;
+use super::{Config, Problem, Time, Workers};
 
-/// Properties of the clients that the service owns, and why.
+/// Properties of librdkafka that exactly-once depends on, each with the reason. Refused in the file.
 pub const OWNED: &[(&str, &str)] = &[
-    ("enable.auto.commit", "offsets are committed in the transaction of their predictions"),
-    ("enable.auto.offset.store", "offsets are committed in the transaction of their predictions"),
-    ("enable.idempotence", "a transactional producer is idempotent"),
-    ("acks", "a transactional producer waits for all replicas"),
+    (
+        "enable.auto.commit",
+        "offsets are committed only inside the transaction of their predictions",
+    ),
+    (
+        "enable.auto.offset.store",
+        "offsets are committed only inside the transaction of their predictions",
+    ),
     (
         "transactional.id",
-        "it is made of kafka.group, kafka.instance and the lane, so that a restart fences",
+        "it is made from kafka.group, kafka.instance and the lane, so that a restart fences its predecessor",
     ),
-    ("transaction.timeout.ms", "it must outlast limits.transaction; 15 s"),
-    ("isolation.level", "input must be read committed, or aborted records leak in"),
-    ("group.id", "set kafka.group"),
-    ("group.instance.id", "set kafka.instance"),
-    ("client.id", "set kafka.instance"),
-    ("auto.offset.reset", "set kafka.start_from and kafka.on_out_of_range"),
-    ("enable.partition.eof", "it tells where control records end a partition"),
+    ("enable.idempotence", "transactions need it on"),
+    ("enable.gapless.guarantee", "transactions keep the order by themselves"),
+    ("acks", "transactions need `all`"),
+    ("request.required.acks", "transactions need `all`"),
+    ("isolation.level", "it is read_committed, so that aborted records are never answered"),
+    ("transaction.timeout.ms", "it is 15 s; limits.transaction is the deadline within it"),
+    ("group.id", "it is kafka.group"),
+    ("group.instance.id", "it is kafka.instance"),
     (
-        "partition.assignment.strategy",
-        "only cooperative-sticky keeps what stays while partitions move",
+        "auto.offset.reset",
+        "it is `error`; kafka.start_from and kafka.on_out_of_range say what happens instead",
     ),
-    ("max.poll.interval.ms", "the poll thread never waits for a model"),
+    ("enable.partition.eof", "it is on: the ends of partitions count for lag and --until-end"),
 ];
 
-/// Everything that contradicts.
+/// After so long the broker aborts a transaction by itself: `transaction.timeout.ms`.
+pub const TRANSACTION_TIMEOUT: Time = Time::millis(15_000);
+
+/// What is kept of [`TRANSACTION_TIMEOUT`] to learn a transaction's outcome.
+const MARGIN: Time = Time::millis(5_000);
+
+/// Most lanes: each is a producer with its threads and buffers.
+const MAX_LANES: u16 = 16;
+
+/// What is wrong with `config` beyond each key's own form.
 pub fn problems(config: &Config) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    required(config, &mut problems);
-    topics(config, &mut problems);
-    limits(config, &mut problems);
-    owned(&config.kafka, &mut problems);
-    problems
+    let mut found = Found(Vec::new());
+    required(config, &mut found);
+    zeros(config, &mut found);
+    contradictions(config, &mut found);
+    topics(config, &mut found);
+    kafka(config, &mut found);
+    model(config, &mut found);
+    found.0
 }
 
-fn required(config: &Config, problems: &mut Vec<Problem>) {
-    let Config { log, kafka, input, output, model, registry, .. } = config;
-    match log.as_deref() {
-        None => {
-            if !kafka.common.contains_key("bootstrap.servers") {
-                let message =
-                    "bootstrap.servers is missing: where is the cluster? (or set log: sqlite:FILE)";
-                problems.push(problem("kafka.common", message));
-            }
-            if kafka.group.is_empty() {
-                problems
-                    .push(problem("kafka.group", "is missing: offsets are kept under its name"));
-            }
+struct Found(Vec<Problem>);
+
+impl Found {
+    fn add(&mut self, key: &str, message: impl Into<String>, remedy: impl Into<String>) {
+        self.0.push(Problem::new(key, message, remedy));
+    }
+
+    fn when(&mut self, wrong: bool, key: &str, message: &str, remedy: &str) {
+        if wrong {
+            self.add(key, message, remedy);
         }
-        Some(log) if log.strip_prefix("sqlite:").is_none_or(str::is_empty) => {
-            problems.push(problem("log", format!("{log:?} is not sqlite:FILE")));
-        }
-        Some(_) => (),
-    }
-    if input.topics.is_empty() {
-        problems.push(problem("input.topics", "is missing: nothing would be read"));
-    }
-    if output.topic.is_empty() {
-        problems.push(problem("output.topic", "is missing: predictions would go nowhere"));
-    }
-    if model.uri.is_empty() {
-        problems.push(problem("model.uri", "is missing: models:/name@champion, or a directory"));
-    }
-    if model.uri.starts_with("models:/") && registry.root.is_none() {
-        let message = format!("is missing: {} is looked up there", model.uri);
-        problems.push(problem("registry.root", message));
     }
 }
 
-fn topics(config: &Config, problems: &mut Vec<Problem>) {
-    let naming = Naming::new(config);
-    let mut seen = BTreeSet::new();
-    let inputs = naming.inputs.iter().map(|topic| ("input.topics", topic));
-    let written = [("output.topic", &naming.output), ("manifest.topic", &naming.manifest)];
-    let dead: BTreeSet<&String> = naming.dead_letters.iter().collect();
-    let dead = dead.into_iter().map(|topic| ("dead_letters.topic", topic));
-    for (key, topic) in inputs.chain(written).chain(dead).filter(|(_, topic)| !topic.is_empty()) {
-        if !seen.insert(topic) {
-            let message = format!(
-                "{topic:?} is used twice: the service would read what it writes, or mix \
-                 what it writes"
-            );
-            problems.push(problem(key, message));
-        }
-        let legal = |c: char| c.is_ascii_alphanumeric() || ['.', '_', '-'].contains(&c);
-        if 249 < topic.len() || !topic.chars().all(legal) {
-            let message =
-                format!("{topic:?} is no topic name: 1 to 249 of letters, digits, '.', '_', '-'");
-            problems.push(problem(key, message));
-        }
+fn required(config: &Config, found: &mut Found) {
+    let missing = "is required and not set";
+    if config.log.is_none() {
+        let servers = config.kafka.common.get("bootstrap.servers").is_none_or(String::is_empty);
+        let remedy = "write host:port of a broker, or `log: sqlite:FILE` for the embedded log";
+        found.when(servers, "kafka.common.bootstrap.servers", missing, remedy);
+        let remedy = "name the consumer group; replicas of one service share it";
+        found.when(config.kafka.group.is_empty(), "kafka.group", missing, remedy);
     }
-    if usize::from(u16::MAX) < config.input.topics.len() {
-        problems.push(problem("input.topics", "more than 65,535"));
-    }
-    if config.output.headers == Headers::None {
-        tracing::warn!("output.headers is none: tidemill verify cannot prove anything");
+    let remedy = "list the topics to read: `[reviews]`";
+    found.when(config.input.topics.is_empty(), "input.topics", missing, remedy);
+    let remedy = "name the topic that predictions go to";
+    found.when(config.output.topic.is_empty(), "output.topic", missing, remedy);
+    let remedy = "write `models:/NAME@ALIAS`, `models:/NAME/VERSION` or a directory";
+    found.when(config.model.uri.is_empty(), "model.uri", missing, remedy);
+    if let Some(log) = &config.log {
+        let file = log.strip_prefix("sqlite:").is_some_and(|file| !file.is_empty());
+        found.when(!file, "log", "names no embedded log", "write `sqlite:FILE`, or leave it out");
     }
 }
 
-fn limits(config: &Config, problems: &mut Vec<Problem>) {
-    let Config { kafka, batch, commit, limits, dead_letters, model, .. } = config;
-    for (key, zero) in [
-        ("batch.max_records", batch.max_records == 0),
-        ("batch.max_bytes", batch.max_bytes.0 == 0),
-        ("batch.max_tokens", batch.max_tokens == 0),
-        ("commit.max_batches", commit.max_batches == 0),
-        ("dead_letters.window", dead_letters.window == 0),
-        ("model.poll", model.poll.0.is_zero()),
-        ("model.workers", matches!(model.workers, super::Workers::Count(0))),
-        ("kafka.lanes", kafka.lanes == 0),
+fn zeros(config: &Config, found: &mut Found) {
+    let Config { batch, commit, limits, model, .. } = config;
+    let none = "is 0: no batch could ever hold a record";
+    found.when(batch.max_records == 0, "batch.max_records", none, "write 1 or more");
+    found.when(batch.max_bytes.0 == 0, "batch.max_bytes", none, "write 1KiB or more");
+    found.when(batch.max_tokens == 0, "batch.max_tokens", none, "write 1 or more");
+    let none = "is 0: nothing could ever be committed";
+    found.when(commit.max_batches == 0, "commit.max_batches", none, "write 1 or more");
+    let window = config.dead_letters.window == 0;
+    found.when(window, "dead_letters.window", "is 0: no share can be taken", "write 1 or more");
+    let none = "is 0: everything would be over it at once";
+    for (key, time) in [
+        ("limits.inference", limits.inference),
+        ("limits.transaction", limits.transaction),
+        ("limits.drain", limits.drain),
     ] {
-        if zero {
-            problems.push(problem(key, "is 0: nothing would ever happen"));
-        }
+        found.when(time.0.is_zero(), key, none, "write a duration such as `8s`");
     }
-    if 64 < kafka.lanes {
-        problems.push(problem("kafka.lanes", format!("is {}, more than 64", kafka.lanes)));
-    }
-    if !(0.0..=1.0).contains(&dead_letters.max_ratio) {
-        let message = format!("is {}, not between 0 and 1", dead_letters.max_ratio);
-        problems.push(problem("dead_letters.max_ratio", message));
-    }
-    let transaction = limits.transaction.0.as_secs_f64();
-    if !(0.5..=10.0).contains(&transaction) {
-        let message = format!(
-            "is {}, not between 500ms and 10s: the broker aborts a transaction after 15 s, and an abort \
-             takes up to 5 s",
-            limits.transaction
+    let none = "is 0: no record could be in flight";
+    found.when(limits.memory.0 == 0, "limits.memory", none, "write a size such as `64MiB`");
+    let none = "is 0: the registry would be read without a pause";
+    found.when(model.poll.0.is_zero(), "model.poll", none, "write a duration such as `10s`");
+    let none = model.workers == Workers::Count(0);
+    found.when(
+        none,
+        "model.workers",
+        "is 0: nothing would be inferred",
+        "write 1 or more, or `auto`",
+    );
+    let none = model.max_length == Some(0);
+    found.when(none, "model.max_length", "is 0: every text would be too long", "write 1 or more");
+}
+
+fn contradictions(config: &Config, found: &mut Found) {
+    let Config { batch, limits, dead_letters, .. } = config;
+    let most = Time(TRANSACTION_TIMEOUT.0.saturating_sub(MARGIN.0));
+    if limits.transaction >= most {
+        found.add(
+            "limits.transaction",
+            format!(
+                "is {}: the broker aborts a transaction after {TRANSACTION_TIMEOUT} by itself, and {MARGIN} of \
+                 that are kept to learn its outcome",
+                limits.transaction
+            ),
+            format!("write less than {most}"),
         );
-        problems.push(problem("limits.transaction", message));
     }
     if limits.drain < limits.transaction {
-        let message = format!(
-            "is {}, less than limits.transaction = {}: a stop could cut off the last commit",
-            limits.drain, limits.transaction
+        found.add(
+            "limits.drain",
+            format!(
+                "is {}, less than limits.transaction, {}: a stop would give up a transaction that may still be \
+                 answered",
+                limits.drain, limits.transaction
+            ),
+            "write more than limits.transaction, and less than terminationGracePeriodSeconds",
         );
-        problems.push(problem("limits.drain", message));
     }
-    if limits.memory.0 / 8 < batch.max_bytes.0 {
-        let message = format!(
-            "is {}, less than 8 × batch.max_bytes = {}: two batches and what the client reads ahead would \
-             not fit",
-            limits.memory, batch.max_bytes
+    if batch.max_bytes.0 > limits.memory.0 / 2 {
+        found.add(
+            "batch.max_bytes",
+            format!(
+                "is {}, more than half of limits.memory, {}: no batch could be prepared while another is \
+                 computed",
+                batch.max_bytes, limits.memory
+            ),
+            "lower it, or raise limits.memory to at least twice as much",
         );
-        problems.push(problem("limits.memory", message));
     }
-    if limits.inference.0 <= batch.max_wait.0 {
-        let message = format!(
-            "is {}, not more than batch.max_wait = {}; is it a mistake in the unit?",
-            limits.inference, batch.max_wait
+    for (key, wait) in
+        [("batch.max_wait", batch.max_wait), ("commit.max_wait", config.commit.max_wait)]
+    {
+        if wait > limits.inference {
+            found.add(
+                key,
+                format!(
+                    "is {wait}, longer than limits.inference, {}: a record would wait longer than a batch may \
+                     be in the model before the process counts as stuck",
+                    limits.inference
+                ),
+                "lower it, or raise limits.inference",
+            );
+        }
+    }
+    if !(0.0..=1.0).contains(&dead_letters.max_ratio) {
+        found.add(
+            "dead_letters.max_ratio",
+            format!("is {}, which is no share", dead_letters.max_ratio),
+            "write a number from 0 (stop at the first dead letter) to 1 (never stop)",
         );
-        problems.push(problem("limits.inference", message));
+    }
+    let parsed = tracing_subscriber::EnvFilter::try_new(&config.logging.filter);
+    if let Err(error) = parsed {
+        let message = format!("{:?} is no filter: {error}", config.logging.filter);
+        found.add("logging.filter", message, "write `info` or `tidemill=debug,rdkafka=info`");
     }
 }
 
-fn owned(kafka: &Kafka, problems: &mut Vec<Problem>) {
-    let sections =
-        [("common", &kafka.common), ("consumer", &kafka.consumer), ("producer", &kafka.producer)];
-    for (section, properties) in sections {
-        for (property, why) in OWNED {
-            if properties.contains_key(*property) {
-                let message = format!("belongs to the service: {why}");
-                problems.push(problem(format!("kafka.{section}.{property}"), message));
+fn topics(config: &Config, found: &mut Found) {
+    let inputs = &config.input.topics;
+    let mut seen = BTreeSet::new();
+    for input in inputs {
+        name("input.topics", input, found);
+        if !seen.insert(input) {
+            let message = format!("has {input:?} twice: it would be read once all the same");
+            found.add("input.topics", message, "leave one of them out");
+        }
+    }
+    if inputs.len() > usize::from(u16::MAX) {
+        found.add("input.topics", "has more than 65535 topics", "split the service");
+    }
+    let output = &config.output.topic;
+    let dead: BTreeSet<String> =
+        inputs.iter().map(|input| config.dead_letter_topic(input)).collect();
+    let manifest = config.manifest_topic();
+    if !output.is_empty() {
+        name("output.topic", output, found);
+        name("manifest.topic", &manifest, found);
+        let message =
+            format!("{output:?} is also read: its predictions would be predicted again, for ever");
+        if inputs.contains(output) {
+            found.add("output.topic", message, "write to a topic that input.topics does not have");
+        }
+    }
+    for dead in &dead {
+        name("dead_letters.topic", dead, found);
+        let taken = if inputs.contains(dead) {
+            "input.topics"
+        } else if dead == output {
+            "output.topic"
+        } else {
+            continue;
+        };
+        let message =
+            format!("{dead:?} is also in {taken}: dead letters would be taken for records");
+        found.add("dead_letters.topic", message, "give dead letters a topic of their own");
+    }
+    if inputs.contains(&manifest) || manifest == *output || dead.contains(&manifest) {
+        let message = format!("{manifest:?} has another use: manifests would be taken for records");
+        found.add("manifest.topic", message, "give manifests a topic of their own");
+    }
+    if config.output.include == super::Include::Fields(Vec::new()) {
+        found.add("output.include.fields", "is empty", "list fields, or write `include: none`");
+    }
+}
+
+/// Kafka's rule for the names of topics and of static members.
+fn name(key: &str, name: &str, found: &mut Found) {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let wrong = if name.is_empty() {
+        "an empty name".to_owned()
+    } else if name.len() > 249 {
+        format!("a name of {} characters", name.len())
+    } else if name == "." || name == ".." {
+        format!("the name {name:?}")
+    } else if let Some(bad) = name.chars().find(|c| !good(*c)) {
+        format!("{bad:?} in the name {name:?}")
+    } else {
+        return;
+    };
+    let remedy = "use 1 to 249 of the characters a-z, A-Z, 0-9, `.`, `_`, `-`";
+    found.add(key, format!("Kafka does not take {wrong}"), remedy);
+}
+
+fn kafka(config: &Config, found: &mut Found) {
+    let kafka = &config.kafka;
+    if kafka.lanes == 0 || kafka.lanes > MAX_LANES {
+        let message =
+            format!("is {}: each lane is a producer with threads of its own", kafka.lanes);
+        found.add("kafka.lanes", message, format!("write 1 to {MAX_LANES}"));
+    }
+    if !kafka.group.is_empty() {
+        name("kafka.group", &kafka.group, found);
+    }
+    if let Some(instance) = &kafka.instance {
+        name("kafka.instance", instance, found);
+    }
+    for (section, properties) in [
+        ("kafka.common", &kafka.common),
+        ("kafka.consumer", &kafka.consumer),
+        ("kafka.producer", &kafka.producer),
+    ] {
+        for (property, value) in properties {
+            let key = format!("{section}.{property}");
+            let owned = OWNED.iter().find(|(name, _)| name == property);
+            if let Some((_, reason)) = owned {
+                found.add(&key, format!("cannot be set: {reason}"), "leave it out");
+            }
+            let strategy = property == "partition.assignment.strategy";
+            if strategy && value != "cooperative-sticky" {
+                let message = format!(
+                    "{value:?} takes every partition away at each rebalance, and all members must agree"
+                );
+                found.add(&key, message, "leave it out: it is cooperative-sticky");
             }
         }
+    }
+}
+
+fn model(config: &Config, found: &mut Found) {
+    let model = &config.model;
+    if let Some(path) = model.uri.strip_prefix("models:/") {
+        let by_alias = path.split_once('@').map(|(name, alias)| (name, !alias.is_empty()));
+        let by_number = path.rsplit_once('/').map(|(name, v)| (name, v.parse::<u64>().is_ok()));
+        let parsed = by_alias.or(by_number);
+        let good =
+            parsed.is_some_and(|(name, good)| good && !name.is_empty() && !name.contains('/'));
+        let message = format!("{:?} names no version", model.uri);
+        let remedy = "write `models:/NAME@ALIAS` or `models:/NAME/VERSION`";
+        found.when(!good, "model.uri", &message, remedy);
+        let message = "is required for a model.uri that begins with `models:/`, and not set";
+        let remedy = "write the directory that holds <name>/<version>/…";
+        found.when(config.registry.root.is_none(), "registry.root", message, remedy);
+    }
+    let cuda = model.device.strip_prefix("cuda:").is_some_and(|n| n.parse::<u8>().is_ok());
+    if model.device != "cpu" && !cuda {
+        let message = format!("{:?} is no device", model.device);
+        found.add("model.device", message, "write `cpu` or `cuda:0`");
     }
 }

@@ -10,6 +10,7 @@
 mod broker;
 mod chaos;
 mod exactly_once;
+mod files;
 mod golden;
 mod kafka_log;
 mod mock_kafka;
