@@ -42,3 +42,4 @@ pub mod registry;
 pub mod service;
 pub mod sqlite;
 pub mod telemetry;
+pub mod verify;

@@ -114,8 +114,7 @@ fn exactly_once_whatever_is_killed() {
     let total = size("RECORDS", 20_000);
     world.add_version(1);
     world.promote(1);
-    let extra =
-        "batch: { max_records: 20, max_wait: 10ms }\ncommit: { max_batches: 2 }\nlogging: { filter: 'tidemill=debug,info' }";
+    let extra = "batch: { max_records: 20, max_wait: 10ms }\ncommit: { max_batches: 2 }\nlogging: { filter: 'tidemill=debug,info' }";
     let mut replicas: Vec<Replica> =
         ["a", "b"].map(|instance| Replica::start(&world.config(instance, extra), &[])).into();
     let mut faults =
