@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
+use std::process::Command;
 use std::time::Duration;
 
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
@@ -142,6 +143,13 @@ fn exactly_once_whatever_is_killed() {
         assert!(status.success(), "a replica stopped with {status}");
     }
     check(&world, total, revived);
+    let verified = Command::new(env!("CARGO_BIN_EXE_tidemill"))
+        .args(["verify", "--config"])
+        .arg(world.config("a", extra))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&verified.stdout);
+    assert!(verified.status.success(), "tidemill verify: {said}");
 }
 
 fn check(world: &World, total: usize, revived: usize) {

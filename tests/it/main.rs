@@ -14,5 +14,6 @@ mod files;
 mod golden;
 mod kafka_log;
 mod mock_kafka;
+mod service;
 mod tidy;
 mod world;
