@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 /// A running broker.
 #[derive(Debug)]
@@ -74,12 +75,14 @@ fn possible() -> Result<(), &'static str> {
     Err("no mvn, and Kafka's jars are not in the cache")
 }
 
-/// A port whose ten successors the script may use too.
+/// A port that is free, as is the one after it. No two tests of a process are given the same.
 fn free_port() -> u16 {
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
     let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
     let seed = u16::try_from(std::process::id() % 20_000).unwrap();
-    let candidates = (0..100).map(|n| 20_000 + (seed + n * 17) % 20_000);
-    candidates.into_iter().find(|p| free(*p) && free(*p + 1)).unwrap()
+    let next = || GIVEN.fetch_add(17, Ordering::Relaxed);
+    let mut candidates = (0..100).map(|_| 20_000 + (seed + next()) % 10_000);
+    candidates.find(|p| free(*p) && free(*p + 1)).unwrap()
 }
 
 fn script(arguments: &[&str]) -> String {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -391,4 +392,61 @@ fn headers_name_the_source() {
     let headers = message.headers().unwrap();
     let names: Vec<&str> = headers.iter().map(|h| h.key).collect();
     assert!(names.contains(&"tidemill.source.offset"), "{names:?}");
+}
+
+/// A stalled engine stops the fetching, not the membership.
+#[test]
+fn a_stalled_engine_keeps_its_partitions() {
+    let Some(broker) = Broker::start() else { return };
+    let mut config = config(&broker.servers, "stall", 1);
+    for (key, ms) in [("session.timeout.ms", "6000"), ("max.poll.interval.ms", "6000")] {
+        config.kafka.consumer.insert(key.to_owned(), ms.to_owned());
+    }
+    create_topics(&broker.servers, &config, 1, &[]);
+    produce(&broker.servers, "stall-in", 1, 0..20_000, 8);
+    let mut work = open(&config);
+    work.turn(|l| !l.assigned.is_empty());
+    let epochs = work.assigned.clone();
+    std::thread::sleep(Duration::from_secs(9));
+    work.turn(Loop::caught_up);
+    assert_eq!(work.assigned, epochs);
+    work.stop();
+    assert_eq!(read_all(&broker.servers, "stall-out", 1).len(), 20_000);
+}
+
+/// A second replica takes half of the partitions, and no record is answered twice.
+#[test]
+fn partitions_move_to_a_second_replica() {
+    let Some(broker) = Broker::start() else { return };
+    let config = config(&broker.servers, "move", 2);
+    create_topics(&broker.servers, &config, 4, &[]);
+    produce(&broker.servers, "move-in", 4, 0..2_000, 8);
+    let mut other = config.clone();
+    other.kafka.instance = Some("move-1".to_owned());
+    let mut first = open(&config);
+    first.turn(|l| l.done.len() > 1);
+    let halves = [AtomicBool::new(false), AtomicBool::new(false)];
+    std::thread::scope(|scope| {
+        let halves = &halves;
+        let half = |me: usize, mut replica: Loop| {
+            // Both stay until both have their half: one that leaves early gives it back.
+            replica.turn(|l| {
+                halves[me].fetch_or(l.assigned.len() == 2, Ordering::AcqRel);
+                halves.iter().all(|h| h.load(Ordering::Acquire))
+            });
+            replica.turn(Loop::caught_up);
+            assert!(replica.failure.is_none(), "{:?}", replica.failure);
+            replica.stop();
+        };
+        let spawn = |me: usize, name: &str, replica| {
+            let builder = std::thread::Builder::new().name(name.to_owned());
+            builder.spawn_scoped(scope, move || half(me, replica)).unwrap()
+        };
+        spawn(0, "first", first);
+        spawn(1, "second", open(&other));
+    });
+    assert_eq!(lag(&broker.servers, &config, 4), 0);
+    let answers = read_all(&broker.servers, "move-out", 4);
+    assert_eq!(answers.len(), 2_000);
+    assert!(answers.values().all(|values| values.len() == 1));
 }
