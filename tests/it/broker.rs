@@ -5,11 +5,16 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// One broker at a time: several on a small machine slow each other down until nothing is ready.
+static ONE: Mutex<()> = Mutex::new(());
 
 /// A running broker.
 #[derive(Debug)]
 pub(crate) struct Broker {
     home: PathBuf,
+    _one: MutexGuard<'static, ()>,
     /// `bootstrap.servers`.
     pub(crate) servers: String,
 }
@@ -22,6 +27,8 @@ impl Broker {
             std::io::stderr().write_all(line.as_bytes()).unwrap();
             return None;
         }
+        // A test that failed has poisoned it, and its broker is gone.
+        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let port = free_port();
         let shm = Path::new("/dev/shm");
         let base = if shm.is_dir() { shm.to_path_buf() } else { std::env::temp_dir() };
@@ -29,7 +36,7 @@ impl Broker {
         let started = script(&["up", home.to_str().unwrap(), &port.to_string()]);
         let servers = started.trim().to_owned();
         assert!(servers.contains(':'), "broker.sh up printed {started:?}");
-        Some(Self { home, servers })
+        Some(Self { _one: one, home, servers })
     }
 
     /// Kills it as a crash would.
