@@ -73,7 +73,7 @@ impl Health {
 
     /// Why the service is not ready; nothing if it is.
     pub fn unready(&self) -> Vec<String> {
-        let Facts { assigned, model, stopped, refused: _, listening: _ } = self.facts();
+        let Facts { assigned, model, stopped, .. } = self.facts();
         let mut reasons = Vec::new();
         if assigned.is_none() {
             reasons.push("the group has not assigned partitions yet".to_owned());

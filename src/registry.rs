@@ -6,7 +6,7 @@
 //!  <root>/<name>/aliases/champion   a text file holding the version, replaced atomically
 //! ```
 //!
-//! Names and words are MLflow's: `models:/name/3`, `models:/name@champion`. A version never changes once it
+//! Names and words are `MLflow`'s: `models:/name/3`, `models:/name@champion`. A version never changes once it
 //! is there; an alias moves, and moving it is how a model ships and how it is rolled back.
 
 use std::fs::{self, File};

@@ -1,7 +1,7 @@
-//! The embedded log: topics in one SQLite file, for trying out, tests, and jobs on files.
+//! The embedded log: topics in one `SQLite` file, for trying out, tests, and jobs on files.
 //!
 //! It is not Kafka and does not pretend to be: one process, one file. What it shares with Kafka is the seam of
-//! [`crate::log`] and its promise: a transaction's predictions, dead letters, manifest and offsets are one SQLite
+//! [`crate::log`] and its promise: a transaction's predictions, dead letters, manifest and offsets are one `SQLite`
 //! transaction, synced to disk before it is answered.
 //!
 //! ```text
@@ -42,13 +42,13 @@ const EPOCH: Epoch = Epoch(1);
 /// # Errors
 ///
 /// When the file cannot be opened, or another process has it.
-pub fn open(file: &Path, config: &Config, naming: Naming) -> Result<Log, Failure> {
+pub fn open(file: &Path, config: &Config, naming: &Naming) -> Result<Log, Failure> {
     let lock = lock(file)?;
     let store = Store::open(file).map_err(|error| failure(&error))?;
     let group =
         if config.kafka.group.is_empty() { "tidemill" } else { &config.kafka.group }.to_owned();
-    create_topics(&store, &naming).map_err(|error| failure(&error))?;
-    let reader = Reader::new(store, &naming, &group, config.kafka.start_from)
+    create_topics(&store, naming).map_err(|error| failure(&error))?;
+    let reader = Reader::new(store, naming, &group, config.kafka.start_from)
         .map_err(|error| failure(&error))?;
 
     let (control_in, control) = mpsc::channel(8);

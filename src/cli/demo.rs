@@ -100,20 +100,20 @@ impl Drop for Place {
 fn config(args: &Args, place: &Place) -> Config {
     let mut config =
         Config { log: Some(format!("sqlite:{}", place.log().display())), ..Config::default() };
-    config.kafka.group = "demo".to_owned();
+    "demo".clone_into(&mut config.kafka.group);
     config.http.listen = args.listen;
     config.batch.max_wait = Time::millis(20);
     match &args.model {
         Some(model) => {
             config.input.topics = vec!["lines".to_owned()];
             config.input.format = InputFormat::Text;
-            config.output.topic = "embeddings".to_owned();
+            "embeddings".clone_into(&mut config.output.topic);
             config.model.uri = model.display().to_string();
             config.model.precision = args.precision;
         }
         None => {
             config.input.topics = vec!["measurements".to_owned()];
-            config.output.topic = "diagnoses".to_owned();
+            "diagnoses".clone_into(&mut config.output.topic);
             let fields = ["id", "split", "diagnosis"].map(str::to_owned);
             config.output.include = Include::Fields(fields.to_vec());
             config.registry.root = Some(place.dir.join("models"));
@@ -128,7 +128,7 @@ fn demo(args: &Args) -> Result<Summary, Failure> {
     let place = Place::new(args.dir.as_deref())?;
     let config = config(args, &place);
     let naming = Naming::new(&config);
-    let mut store = Store::open(&place.log()).map_err(|e| fail("open the log", &e))?;
+    let store = Store::open(&place.log()).map_err(|e| fail("open the log", &e))?;
     for topic in naming.inputs.iter().map(String::as_str).chain(naming.written()) {
         store.create_topic(topic, PARTITIONS).map_err(|e| fail("create a topic", &e))?;
     }
@@ -147,7 +147,7 @@ fn demo(args: &Args) -> Result<Summary, Failure> {
     let runtime = service::runtime()?;
     let open_naming = naming.clone();
     let log = place.log();
-    let open = move |config: &Config| sqlite::open(&log, config, open_naming);
+    let open = move |config: &Config| sqlite::open(&log, config, &open_naming);
     let running = runtime.spawn(service::run(config.clone(), telemetry, options.clone(), open));
     let mut run = Run { store, naming, config, options, running, total: 0 };
     match &args.model {

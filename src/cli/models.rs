@@ -17,6 +17,7 @@ pub enum Models {
     List(Root),
     /// Copy a model's directory in as the next version, checked and with its manifest
     Import {
+        /// Where the registry is
         #[command(flatten)]
         root: Root,
         /// The directory: a Hugging Face one, or an artifact
@@ -29,6 +30,7 @@ pub enum Models {
     },
     /// Check a version's files, load it, and compare its golden vectors
     Verify {
+        /// Where the registry is
         #[command(flatten)]
         root: Root,
         /// `models:/name/3`, `models:/name@alias`, or a directory
@@ -36,6 +38,7 @@ pub enum Models {
     },
     /// Point an alias at a version: this is how a model ships
     Promote {
+        /// Where the registry is
         #[command(flatten)]
         root: Root,
         /// The registered name
@@ -48,6 +51,7 @@ pub enum Models {
     },
     /// Point champion back at the version before
     Rollback {
+        /// Where the registry is
         #[command(flatten)]
         root: Root,
         /// The registered name
@@ -145,9 +149,9 @@ fn has_manifest(dir: &Path) -> bool {
 
 fn table(listed: &[Listed]) -> String {
     let width = listed.iter().map(|row| row.name.len()).max().unwrap_or(0).max(5);
-    let mut said = format!("{:<width$}  {:>7}  ALIASES\n", "MODEL", "VERSION");
-    for Listed { name, version, aliases } in listed {
-        said.push_str(&format!("{name:<width$}  {:>7}  {}\n", version.0, aliases.join(", ")));
-    }
-    said
+    let mut lines = vec![format!("{:<width$}  {:>7}  ALIASES", "MODEL", "VERSION")];
+    lines.extend(listed.iter().map(|Listed { name, version, aliases }| {
+        format!("{name:<width$}  {:>7}  {}", version.0, aliases.join(", "))
+    }));
+    lines.join("\n") + "\n"
 }

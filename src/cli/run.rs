@@ -52,7 +52,7 @@ fn start(config: Config, until_end: bool) -> Result<(), Failure> {
 fn open(config: &Config) -> Result<Log, Failure> {
     let naming = Naming::new(config);
     match config.log.as_deref().and_then(|log| log.strip_prefix("sqlite:")) {
-        Some(file) => sqlite::open(file.as_ref(), config, naming),
+        Some(file) => sqlite::open(file.as_ref(), config, &naming),
         None => kafka::open(config, naming),
     }
 }

@@ -77,7 +77,7 @@ fn verify(config: &Config, from: i64) -> Result<Report, String> {
     dead.dedup();
     for topic in dead {
         reader.each(topic, |message| {
-            outcome(&mut checker, message, "__connect.errors", None, &naming)
+            outcome(&mut checker, message, "__connect.errors", None, &naming);
         })?;
     }
     reader.each(&naming.manifest, |message| {

@@ -235,9 +235,9 @@ fn hash(bytes: &[u8]) -> String {
 
 /// The digest of an artifact: SHA-256 over a line `<sha256>  <name>` for each file, sorted by name.
 pub fn digest(files: &BTreeMap<String, FileDigest>) -> String {
-    let lines: String =
+    let lines: Vec<String> =
         files.iter().map(|(name, file)| format!("{}  {name}\n", file.sha256)).collect();
-    format!("sha256:{}", hash(lines.as_bytes()))
+    format!("sha256:{}", hash(lines.concat().as_bytes()))
 }
 
 /// Sizes and hashes of the files as they are.

@@ -9,7 +9,7 @@
 //! Queries, keys and values are one product; bias, GELU, residual and norm are fused into the passes that read
 //! the data anyway. All buffers live in a thread's [`Workspace`] and are reused.
 //!
-//! Devlin et al. 2019 (BERT); Sanh et al. 2019 (DistilBERT); Liu et al. 2019 (RoBERTa). Tensor names as in Hugging
+//! Devlin et al. 2019 (BERT); Sanh et al. 2019 (`DistilBERT`); Liu et al. 2019 (`RoBERTa`). Tensor names as in Hugging
 //! Face's transformers.
 
 use std::collections::HashMap;
@@ -22,11 +22,11 @@ use super::kernels::{self, Attention, Norm, Scratch};
 /// The layouts of checkpoints that this reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
-    /// BERT, MiniLM, BGE, E5, GTE as far as they are BERT.
+    /// BERT, `MiniLM`, BGE, E5, GTE as far as they are BERT.
     Bert,
-    /// DistilBERT.
+    /// `DistilBERT`.
     DistilBert,
-    /// RoBERTa, XLM-RoBERTa: positions begin behind the padding id.
+    /// `RoBERTa`, XLM-RoBERTa: positions begin behind the padding id.
     Roberta,
 }
 
@@ -57,7 +57,7 @@ pub struct Config {
     position_embedding_type: Option<String>,
 }
 
-/// DistilBERT does not say: transformers builds it with this.
+/// `DistilBERT` does not say: transformers builds it with this.
 fn default_eps() -> f64 {
     1e-12
 }
@@ -270,7 +270,7 @@ pub struct Encoder {
     words: Vec<f32>,
     /// `[positions, hidden]`, the vector of token type 0 already added.
     positions: Vec<f32>,
-    /// RoBERTa counts positions from behind this id, and gives the id itself its own position.
+    /// `RoBERTa` counts positions from behind this id, and gives the id itself its own position.
     padding: Option<u32>,
     norm: LayerNorm,
     layers: Vec<Layer>,

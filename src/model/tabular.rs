@@ -8,7 +8,7 @@
 //! Preprocessing is done in f64 as scikit-learn does, the layers in f32. A row's sums always run in the same
 //! order, so a batch gives the bits that single rows give.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -308,9 +308,9 @@ fn check(
     if labels != 0 && config.labels.len() != labels {
         return fail(format!("{labels} labels wanted, {} given", config.labels.len()));
     }
-    let mut names = BTreeMap::new();
+    let mut names = BTreeSet::new();
     for column in &preprocess.columns {
-        if names.insert(column.name(), ()).is_some() {
+        if !names.insert(column.name()) {
             let message = format!("column {:?} stands twice", column.name());
             return Err(Error::Config { file: "preprocess.json".to_owned(), message });
         }

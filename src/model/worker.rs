@@ -277,16 +277,16 @@ impl Shared {
         let items = &job.batch.items[job.rows.clone()];
         let mut outcomes = Vec::with_capacity(rows.len());
         // Prepared for another version: the swap came between. Rare, so done here and again.
-        let mut again: Vec<(usize, Input)> = Vec::new();
+        let (none, mut again) = (Fields::new(), Vec::<(usize, Input)>::new());
         let mut inputs: Vec<(usize, &Input)> = Vec::with_capacity(rows.len());
         for row in rows {
             let decoded = &items[*row].payload;
             match &decoded.prepared {
                 Prepared::Input(prepared, input) if *prepared == version => {
-                    inputs.push((*row, input))
+                    inputs.push((*row, input));
                 }
                 Prepared::Input(..) => {
-                    match model.prepare(decoded.fields.as_ref().unwrap_or(&Fields::new())) {
+                    match model.prepare(decoded.fields.as_ref().unwrap_or(&none)) {
                         Ok(input) => again.push((*row, input)),
                         Err(fault) => outcomes.push((*row, Outcome::DeadLetter(fault))),
                     }

@@ -75,8 +75,10 @@ impl<T> Batcher<T> {
             None
         };
         let flush_idle = idle && self.limits.flush_when_idle;
-        let early =
-            self.flush.or(due.then_some(Reason::Time)).or(flush_idle.then_some(Reason::Idle));
+        let early = self
+            .flush
+            .or_else(|| due.then_some(Reason::Time))
+            .or_else(|| flush_idle.then_some(Reason::Idle));
         let reason = full.or(early)?;
         let (batch, limit) = self.cut();
         if self.waiting.is_empty() {

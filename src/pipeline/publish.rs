@@ -35,10 +35,13 @@ pub(super) struct Covered {
     pub(super) partitions: BTreeMap<Partition, (Epoch, usize)>,
 }
 
+/// A batch whose rows all have their outcome.
+pub(super) type Ready<T, O> = (Arc<Batch<T>>, Vec<Outcome<O>>);
+
 /// Makes a transaction of `ready` batches; `None` when nothing of them is ours any more.
 pub(super) fn transaction<T, O>(
     id: u64,
-    ready: Vec<(Arc<Batch<T>>, Vec<Outcome<O>>)>,
+    ready: Vec<Ready<T, O>>,
     owned: &Owned,
 ) -> Option<(Transaction<T, O>, Covered)> {
     let mut last: BTreeMap<Partition, (Epoch, Offset, usize)> = BTreeMap::new();

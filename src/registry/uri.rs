@@ -43,11 +43,12 @@ impl FromStr for Uri {
         };
         if let Some((model, alias)) = rest.split_once('@') {
             let (model, alias) = (super::name(model), super::name(alias));
-            let (model, alias) = (model.map_err(|_| refuse())?, alias.map_err(|_| refuse())?);
+            let (model, alias) =
+                (model.map_err(|_error| refuse())?, alias.map_err(|_error| refuse())?);
             return Ok(Self::Alias { model: model.to_owned(), alias: alias.to_owned() });
         }
         let (model, version) = rest.split_once('/').ok_or_else(refuse)?;
-        let model = super::name(model).map_err(|_| refuse())?.to_owned();
+        let model = super::name(model).map_err(|_error| refuse())?.to_owned();
         let version = version.parse().ok().filter(|version| *version != 0).ok_or_else(refuse)?;
         Ok(Self::Version { model, version: Version(version) })
     }

@@ -56,7 +56,8 @@ struct Refused {
 pub async fn run(watch: Watch) {
     let mut serving = watch.serving.version;
     let mut refused: Option<Refused> = None;
-    while matches!(watch.uri, Uri::Alias { .. }) {
+    let follows = matches!(watch.uri, Uri::Alias { .. });
+    while follows && !watch.stop.is_cancelled() {
         tokio::select! {
             () = watch.stop.cancelled() => break,
             () = watch.wake.notified() => (),

@@ -1,4 +1,4 @@
-//! Topics, records and offsets in SQLite.
+//! Topics, records and offsets in `SQLite`.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -23,7 +23,7 @@ create table if not exists offsets (
 /// What cannot be done with the file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// SQLite refused.
+    /// `SQLite` refused.
     #[error("{what}")]
     Sqlite {
         /// Verb and object.
@@ -76,7 +76,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// What SQLite says.
+    /// What `SQLite` says.
     pub fn open(file: &Path) -> Result<Self, Error> {
         let open = sqlite("open the embedded log");
         let connection = Connection::open(file).map_err(&open)?;
@@ -91,7 +91,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// What SQLite says.
+    /// What `SQLite` says.
     pub fn create_topic(&self, name: &str, partitions: u16) -> Result<(), Error> {
         let create = "insert or ignore into topics values (?1, ?2)";
         let made = self.connection.execute(create, params![name, partitions.max(1)]);
@@ -113,7 +113,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// What SQLite says.
+    /// What `SQLite` says.
     pub fn end(&self, topic: &str, partition: i32) -> Result<Offset, Error> {
         let query =
             "select coalesce(max(offset) + 1, 0) from records where topic = ?1 and partition = ?2";
@@ -126,7 +126,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// When there is no such topic, or what SQLite says.
+    /// When there is no such topic, or what `SQLite` says.
     pub fn append<'a>(
         &mut self,
         topic: &str,
@@ -162,7 +162,7 @@ impl Store {
 
     /// Appends what a transaction writes. The timestamp is now.
     pub(super) fn append_message(&self, message: &message::Message<'_>) -> Result<(), Error> {
-        let message::Message { topic, partition, key, value, headers, timestamp: _ } = message;
+        let message::Message { topic, partition, key, value, headers, .. } = message;
         let partition = match partition {
             Some(partition) => *partition,
             None => message::partition_of(key.as_deref(), self.partitions(topic)?),
@@ -176,7 +176,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// What SQLite says.
+    /// What `SQLite` says.
     pub fn read(
         &self,
         topic: &str,
@@ -206,7 +206,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// What SQLite says.
+    /// What `SQLite` says.
     pub fn committed(
         &self,
         group: &str,
@@ -265,19 +265,20 @@ fn pack<'a>(headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) -> Vec<u
 
 /// The headers of [`pack`]. What is cut off is left out: only we write them.
 fn unpack(bytes: &[u8]) -> Vec<Header> {
-    fn take(bytes: &mut &[u8]) -> Option<Option<Vec<u8>>> {
-        let (length, rest) = bytes.split_first_chunk::<4>()?;
+    /// One piece: `Ok(None)` is null, `Err` that nothing is left.
+    fn take(bytes: &mut &[u8]) -> Result<Option<Vec<u8>>, ()> {
+        let (length, rest) = bytes.split_first_chunk::<4>().ok_or(())?;
         *bytes = rest;
         let Ok(length) = usize::try_from(i32::from_le_bytes(*length)) else {
-            return Some(None);
+            return Ok(None);
         };
-        let (taken, rest) = bytes.split_at_checked(length)?;
+        let (taken, rest) = bytes.split_at_checked(length).ok_or(())?;
         *bytes = rest;
-        Some(Some(taken.to_vec()))
+        Ok(Some(taken.to_vec()))
     }
     let mut rest = bytes;
     let mut headers = Vec::new();
-    while let (Some(Some(name)), Some(value)) = (take(&mut rest), take(&mut rest)) {
+    while let (Ok(Some(name)), Ok(value)) = (take(&mut rest), take(&mut rest)) {
         headers.push(Header { name: String::from_utf8_lossy(&name).into_owned(), value });
     }
     headers

@@ -126,7 +126,7 @@ fn exactly_once_whatever_is_killed() {
         // Half of what is produced before a fault is committed when it comes: the other half is in flight.
         let stage = faults.stage();
         produce(&world, produced..stage);
-        let wanted = (produced + stage) / 2;
+        let wanted = produced.midpoint(stage);
         produced = stage;
         wait_for("half of a stage to be committed", || {
             revived +=

@@ -159,7 +159,7 @@ impl World {
                     });
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
-                Some(Err(error)) => eprintln!("read {topic}: {error}"),
+                Some(Err(error)) => println!("read {topic}: {error}"),
                 None => (),
             }
         }
@@ -169,7 +169,9 @@ impl World {
     /// What the group has committed, by partition; `None` while the broker does not answer.
     pub(crate) fn committed(&self, consumer: &BaseConsumer) -> Option<Vec<i64>> {
         let mut list = TopicPartitionList::new();
-        (0..self.partitions).for_each(|partition| drop(list.add_partition("in", partition)));
+        for partition in 0..self.partitions {
+            list.add_partition("in", partition);
+        }
         let committed = consumer.committed_offsets(list, Duration::from_secs(5)).ok()?;
         Some(
             committed
@@ -239,10 +241,6 @@ impl Replica {
             self.child = spawn(&self.config, &self.arguments);
         }
         ended
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// SIGTERM, and how it ended.

@@ -1,6 +1,10 @@
 //! The kernels themselves, in plain Rust over fixed-size blocks that compilers turn into vector registers.
 //! `FMA` says whether the CPU has a fused multiply-add; without one it would be a slow library call.
 
+#![expect(clippy::inline_always, reason = "must be compiled into the variant of each CPU")]
+#![expect(clippy::needless_range_loop, reason = "lanes are indexed in several arrays at once")]
+#![expect(clippy::many_single_char_names, reason = "a, b, c of a × b + c")]
+
 use super::{Attention, Norm};
 
 /// f32 in a block: one AVX-512 register, two of AVX2.
@@ -46,9 +50,9 @@ fn exp<const FMA: bool>(x: f32) -> f32 {
 /// erf to a few ulp: the rational polynomial of Eigen and XLA.
 #[inline(always)]
 fn erf<const FMA: bool>(x: f32) -> f32 {
-    let x = x.clamp(-3.832_506_9, 3.832_506_9);
+    let x = x.clamp(-3.832_507, 3.832_507);
     let z = x * x;
-    let mut a = -2.726_142_2e-10;
+    let mut a = -2.726_142e-10;
     for c in [
         2.770_681_4e-8,
         -2.101_024e-6,
