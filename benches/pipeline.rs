@@ -1,0 +1,354 @@
+//! The whole service against a real broker, both sides in one run, interleaved, medians.
+//!
+//! `cargo bench --bench pipeline -- [overhead] [embedding MINILM_DIR LINES_FILE] [latency] [memory] [swaps]`
+//!
+//! * overhead: a model that costs nothing and 200-byte values, against a bare librdkafka loop that consumes, produces,
+//!   waits for the reports, sends the offsets and commits, with the same batch size.
+//! * embedding: MiniLM through Kafka, against the same lines through the model alone (`tidemill predict`).
+//! * latency: one record every few milliseconds; from append to visible for a `read_committed` reader.
+//! * memory: resident memory over a million records. swaps: over a thousand swaps.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::cast_precision_loss,
+    dead_code,
+    reason = "a bench measures, prints and fails loudly"
+)]
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::Message as _;
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+#[path = "../tests/it/broker.rs"]
+mod broker;
+#[path = "../tests/it/world.rs"]
+mod world;
+
+use world::{Replica, World, wait_for};
+
+const PARTITIONS: i32 = 4;
+
+fn main() {
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    let all = arguments.is_empty();
+    let asked = |name: &str| all || arguments.iter().any(|argument| argument == name);
+    if asked("overhead") {
+        overhead();
+    }
+    if asked("latency") {
+        latency();
+    }
+    if asked("memory") {
+        memory();
+    }
+    if asked("swaps") {
+        swaps();
+    }
+    if let Some(at) = arguments.iter().position(|argument| argument == "embedding") {
+        embedding(&arguments[at + 1], &arguments[at + 2]);
+    }
+}
+
+fn start() -> World {
+    let world = World::start(PARTITIONS).unwrap_or_else(|| panic!("no Kafka here"));
+    world.add_version(1);
+    world.promote(1);
+    world
+}
+
+fn fill(world: &World, records: usize, value: impl Fn(usize) -> String) {
+    let mut client = world.client();
+    client.set("enable.idempotence", "true").set("linger.ms", "5");
+    client.set("queue.buffering.max.messages", "500000");
+    let producer: ThreadedProducer<DefaultProducerContext> = client.create().unwrap();
+    for n in 0..records {
+        let (key, value) = (n.to_string(), value(n));
+        let partition = i32::try_from(n).unwrap() % PARTITIONS;
+        wait_for("room in the producer", || {
+            producer.send(BaseRecord::to("in").partition(partition).key(&key).payload(&value)).ok()
+        });
+    }
+    producer.flush(Duration::from_secs(60)).unwrap();
+}
+
+/// 200 bytes with one number that the model reads.
+fn value_200(n: usize) -> String {
+    let mut value = format!("{{\"x\":{n},\"pad\":\"");
+    value.push_str(&"p".repeat(198 - value.len()));
+    value + "\"}"
+}
+
+/// Committed records by time: records a second between the first and the last commit that was seen.
+fn rate_of_group(world: &World, group: &str, records: usize) -> f64 {
+    let observer: BaseConsumer = world.client().set("group.id", group).create().unwrap();
+    let mut first: Option<(Instant, i64)> = None;
+    wait_for("the last commit", || {
+        let committed: i64 = world.committed(&observer)?.iter().sum();
+        let now = Instant::now();
+        if first.is_none() && 0 < committed {
+            first = Some((now, committed));
+        }
+        (usize::try_from(committed).unwrap() >= records).then_some(())
+    });
+    let (since, already) = first.unwrap();
+    (records as f64 - already as f64) / since.elapsed().as_secs_f64()
+}
+
+fn service_rate(world: &World, name: &str, records: usize, extra: &str) -> f64 {
+    let config = world.config(name, extra);
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("group: g\n", &format!("group: {name}\n"))).unwrap();
+    let replica = Replica::start(&config, &[]);
+    let rate = rate_of_group(world, name, records);
+    assert!(replica.stop().success());
+    rate
+}
+
+/// The bare loop. Reports drained before the offsets are sent: three times faster than the naive order.
+fn copy_rate(world: &World, name: &str, records: usize, batch: usize) -> f64 {
+    let mut client = world.client();
+    client
+        .set("group.id", name)
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "earliest");
+    let consumer: BaseConsumer = client.create().unwrap();
+    consumer.subscribe(&["in"]).unwrap();
+    let mut client = world.client();
+    client.set("transactional.id", name).set("linger.ms", "0").set("compression.type", "zstd");
+    let producer: ThreadedProducer<DefaultProducerContext> = client.create().unwrap();
+    producer.init_transactions(Duration::from_secs(30)).unwrap();
+    let (mut done, mut started) = (0, None);
+    while done < records {
+        let mut messages = Vec::with_capacity(batch);
+        while messages.len() < batch && done + messages.len() < records {
+            if let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) {
+                messages.push(message);
+            }
+        }
+        started.get_or_insert_with(Instant::now);
+        producer.begin_transaction().unwrap();
+        let mut next = TopicPartitionList::new();
+        for message in &messages {
+            let record = BaseRecord::to("out").partition(message.partition());
+            let record = record.key(message.key().unwrap()).payload(message.payload().unwrap());
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        let mut ends = std::collections::BTreeMap::new();
+        for message in &messages {
+            ends.insert(message.partition(), message.offset() + 1);
+        }
+        for (partition, end) in ends {
+            next.add_partition_offset("in", partition, Offset::Offset(end)).unwrap();
+        }
+        while producer.in_flight_count() != 0 {
+            producer.poll(Duration::from_millis(1));
+        }
+        let metadata = consumer.group_metadata().unwrap();
+        producer.send_offsets_to_transaction(&next, &metadata, Duration::from_secs(30)).unwrap();
+        producer.commit_transaction(Duration::from_secs(30)).unwrap();
+        done += messages.len();
+    }
+    records as f64 / started.unwrap().elapsed().as_secs_f64()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn overhead() {
+    let world = start();
+    for (batch, records) in [(256, 60_000), (1_000, 120_000)] {
+        let already = world.observer().fetch_watermarks("in", 0, Duration::from_secs(5)).unwrap().1;
+        let have = usize::try_from(already * i64::from(PARTITIONS)).unwrap();
+        fill(&world, records - have, value_200);
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for round in 0..3 {
+            let extra = format!("batch: {{ max_records: {batch}, max_wait: 10ms }}");
+            ours.push(service_rate(&world, &format!("s{batch}-{round}"), records, &extra));
+            theirs.push(copy_rate(&world, &format!("c{batch}-{round}"), records, batch));
+        }
+        let (ours, theirs) = (median(ours), median(theirs));
+        println!(
+            "overhead: batch {batch}, 200-byte values: service {ours:.0}/s, bare copy loop {theirs:.0}/s, ratio {:.2}",
+            ours / theirs
+        );
+    }
+}
+
+fn latency() {
+    const WAIT_MS: u64 = 50;
+    let world = start();
+    let config = world.config("lat", "batch: { max_wait: 50ms }");
+    let replica = Replica::start(&config, &[]);
+    let mut client = world.client();
+    client.set("group.id", "latency-reader").set("isolation.level", "read_committed");
+    let reader: BaseConsumer = client.create().unwrap();
+    let mut list = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        list.add_partition_offset("out", partition, Offset::Beginning).unwrap();
+    }
+    reader.assign(&list).unwrap();
+    let mut client = world.client();
+    client.set("linger.ms", "0");
+    let producer: ThreadedProducer<DefaultProducerContext> = client.create().unwrap();
+    let (begin, mut sent, mut seen) = (Instant::now(), 0_usize, Vec::new());
+    const RECORDS: usize = 3_000;
+    while seen.len() < RECORDS && begin.elapsed() < Duration::from_secs(60) {
+        let due = usize::try_from(begin.elapsed().as_micros() / 5_000).unwrap();
+        while sent <= due && sent < RECORDS {
+            let value = format!("{{\"x\":{sent}}}");
+            let key = begin.elapsed().as_micros().to_string();
+            let partition = i32::try_from(sent).unwrap() % PARTITIONS;
+            let record = BaseRecord::to("in").partition(partition).key(&key).payload(&value);
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+            sent += 1;
+        }
+        if let Some(Ok(message)) = reader.poll(Duration::from_millis(1)) {
+            let key = String::from_utf8(message.key().unwrap().to_vec()).unwrap();
+            let age = begin.elapsed().as_micros() - key.parse::<u128>().unwrap();
+            seen.push(age as f64 / 1e3);
+        }
+    }
+    assert!(replica.stop().success());
+    // The first seconds are the group's joining.
+    let mut steady = seen.split_off(seen.len() / 3);
+    steady.sort_by(f64::total_cmp);
+    let at = |share: f64| steady[((steady.len() - 1) as f64 * share) as usize];
+    println!(
+        "latency: 200 records/s, append to visible: p50 {:.1} ms, p99 {:.1} ms; goal: max_wait {WAIT_MS} + model 0 + 50 = 100 ms",
+        at(0.5),
+        at(0.99)
+    );
+}
+
+fn resident_mib(pid: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0
+}
+
+fn memory() {
+    const RECORDS: usize = 1_000_000;
+    let world = start();
+    fill(&world, RECORDS, value_200);
+    let config = world.config("mem", "batch: { max_records: 1000, max_wait: 10ms }");
+    let replica = Replica::start(&config, &[]);
+    let observer = world.observer();
+    let mut samples = Vec::new();
+    let begin = Instant::now();
+    for tenth in 1..=10 {
+        wait_for("a tenth of the records", || {
+            let committed: i64 = world.committed(&observer)?.iter().sum();
+            (usize::try_from(committed).unwrap() >= RECORDS / 10 * tenth).then_some(())
+        });
+        samples.push(resident_mib(replica.child.id()).round());
+    }
+    let rate = RECORDS as f64 / begin.elapsed().as_secs_f64();
+    assert!(replica.stop().success());
+    println!(
+        "memory: resident MiB after each 100,000 of 1,000,000 records: {samples:?}; {rate:.0} records/s with the start"
+    );
+}
+
+fn swaps() {
+    const SWAPS: u32 = 1_000;
+    let world = start();
+    let config = world.config("swap", "");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(
+        &config,
+        text.replace("poll: 100ms", "poll: 5ms").replace("127.0.0.1:0", "127.0.0.1:18099"),
+    )
+    .unwrap();
+    let replica = Replica::start(&config, &[]);
+    world.add_version(2);
+    let mut samples = Vec::new();
+    let begin = Instant::now();
+    for swap in 0..SWAPS {
+        let version = 2 - swap % 2;
+        world.promote(version);
+        fill(&world, 4, value_200);
+        wait_for("a swap", || {
+            scrape("127.0.0.1:18099")?
+                .contains(&format!("version=\"{version}\",digest=\"sha256:"))
+                .then(|| scrape("127.0.0.1:18099"))??
+                .lines()
+                .any(|line| {
+                    line.contains("model_info")
+                        && line.contains(&format!("version=\"{version}\""))
+                        && line.ends_with(" 1")
+                })
+                .then_some(())
+        });
+        if swap % 100 == 99 {
+            samples.push(resident_mib(replica.child.id()).round());
+        }
+    }
+    let each = begin.elapsed().as_secs_f64() / f64::from(SWAPS) * 1e3;
+    assert!(replica.stop().success());
+    println!(
+        "swaps: resident MiB after each 100 of 1,000 swaps: {samples:?}; {each:.0} ms a swap, seen from outside"
+    );
+}
+
+fn scrape(address: &str) -> Option<String> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: x\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+fn embedding(model: &str, lines: &str) {
+    const RECORDS: usize = 2_048;
+    let lines: Vec<String> =
+        fs::read_to_string(lines).unwrap().lines().take(RECORDS).map(str::to_owned).collect();
+    let json = |n: usize| serde_json::json!({ "text": lines[n] }).to_string();
+    let world = start();
+    fill(&world, lines.len(), json);
+    let input = world.dir.path().join("lines.jsonl");
+    fs::write(&input, (0..lines.len()).map(|n| json(n) + "\n").collect::<String>()).unwrap();
+    let (mut ours, mut alone) = (Vec::new(), Vec::new());
+    for round in 0..3 {
+        let name = format!("e{round}");
+        let config = world.config(&name, "batch: { max_wait: 50ms }");
+        let text = fs::read_to_string(&config).unwrap();
+        let text = text.replace("models:/lin@champion", model).replace(", workers: 1", "");
+        fs::write(&config, text.replace("group: g\n", &format!("group: {name}\n"))).unwrap();
+        let replica = Replica::start(&config, &[]);
+        ours.push(rate_of_group(&world, &name, lines.len()));
+        assert!(replica.stop().success());
+        alone.push(predict_rate(model, &input, lines.len()));
+    }
+    let (ours, alone) = (median(ours), median(alone));
+    println!(
+        "embedding: through Kafka, exactly once {ours:.0}/s, the model alone {alone:.0}/s, ratio {:.2}",
+        ours / alone
+    );
+}
+
+/// `tidemill predict` over all lines less over none, so that loading does not count.
+fn predict_rate(model: &str, input: &Path, records: usize) -> f64 {
+    let run = |input: &Path| {
+        let begin = Instant::now();
+        let status = Command::new(env!("CARGO_BIN_EXE_tidemill"))
+            .args(["predict", "--output", "/dev/null", "--model", model, "--input"])
+            .arg(input)
+            .status()
+            .unwrap();
+        assert!(status.success());
+        begin.elapsed().as_secs_f64()
+    };
+    records as f64 / (run(input) - run(Path::new("/dev/null")))
+}
