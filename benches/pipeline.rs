@@ -263,7 +263,7 @@ fn memory() {
 fn swaps() {
     const SWAPS: u32 = 1_000;
     let world = start();
-    let config = world.config("swap", "");
+    let config = world.config("swap", "batch: { max_wait: 1ms }");
     let text = fs::read_to_string(&config).unwrap();
     fs::write(
         &config,
@@ -272,23 +272,21 @@ fn swaps() {
     .unwrap();
     let replica = Replica::start(&config, &[]);
     world.add_version(2);
+    let mut client = world.client();
+    client.set("linger.ms", "0");
+    let producer: ThreadedProducer<DefaultProducerContext> = client.create().unwrap();
     let mut samples = Vec::new();
     let begin = Instant::now();
     for swap in 0..SWAPS {
         let version = 2 - swap % 2;
         world.promote(version);
-        fill(&world, 4, value_200);
+        let record = BaseRecord::<[u8], [u8]>::to("in").partition(0).payload(b"{\"x\":1}");
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+        let serving = format!("version=\"{version}\"");
         wait_for("a swap", || {
-            scrape("127.0.0.1:18099")?
-                .contains(&format!("version=\"{version}\",digest=\"sha256:"))
-                .then(|| scrape("127.0.0.1:18099"))??
-                .lines()
-                .any(|line| {
-                    line.contains("model_info")
-                        && line.contains(&format!("version=\"{version}\""))
-                        && line.ends_with(" 1")
-                })
-                .then_some(())
+            let text = scrape("127.0.0.1:18099")?;
+            let mut lines = text.lines().filter(|line| line.starts_with("tidemill_model_info"));
+            lines.any(|line| line.contains(&serving) && line.ends_with(" 1")).then_some(())
         });
         if swap % 100 == 99 {
             samples.push(resident_mib(replica.child.id()).round());
