@@ -4,7 +4,7 @@
 //!
 //! * overhead: a model that costs nothing and 200-byte values, against a bare librdkafka loop that consumes, produces,
 //!   waits for the reports, sends the offsets and commits, with the same batch size.
-//! * embedding: MiniLM through Kafka, against the same lines through the model alone (`tidemill predict`).
+//! * embedding: `MiniLM` through Kafka, against the same lines through the model alone (`tidemill predict`).
 //! * latency: one record every few milliseconds; from append to visible for a `read_committed` reader.
 //! * memory: resident memory over a million records. swaps: over a thousand swaps.
 #![expect(
@@ -187,6 +187,7 @@ fn overhead() {
 
 fn latency() {
     const WAIT_MS: u64 = 50;
+    const RECORDS: usize = 3_000;
     let world = start();
     let config = world.config("lat", "batch: { max_wait: 50ms }");
     let replica = Replica::start(&config, &[]);
@@ -202,7 +203,6 @@ fn latency() {
     client.set("linger.ms", "0");
     let producer: ThreadedProducer<DefaultProducerContext> = client.create().unwrap();
     let (begin, mut sent, mut seen) = (Instant::now(), 0_usize, Vec::new());
-    const RECORDS: usize = 3_000;
     while seen.len() < RECORDS && begin.elapsed() < Duration::from_secs(60) {
         let due = usize::try_from(begin.elapsed().as_micros() / 5_000).unwrap();
         while sent <= due && sent < RECORDS {
@@ -223,11 +223,11 @@ fn latency() {
     // The first seconds are the group's joining.
     let mut steady = seen.split_off(seen.len() / 3);
     steady.sort_by(f64::total_cmp);
-    let at = |share: f64| steady[((steady.len() - 1) as f64 * share) as usize];
+    let at = |percent: usize| steady[(steady.len() - 1) * percent / 100];
     println!(
         "latency: 200 records/s, append to visible: p50 {:.1} ms, p99 {:.1} ms; goal: max_wait {WAIT_MS} + model 0 + 50 = 100 ms",
-        at(0.5),
-        at(0.99)
+        at(50),
+        at(99)
     );
 }
 

@@ -33,7 +33,7 @@ impl Broker {
         let shm = Path::new("/dev/shm");
         let base = if shm.is_dir() { shm.to_path_buf() } else { std::env::temp_dir() };
         let home = base.join(format!("tidemill-kafka-{}-{port}", std::process::id()));
-        let started = script(&["up", home.to_str().unwrap(), &port.to_string()]);
+        let started = script(&["up", &home.to_string_lossy(), &port.to_string()]);
         let servers = started.trim().to_owned();
         assert!(servers.contains(':'), "broker.sh up printed {started:?}");
         Some(Self { _one: one, home, servers })
