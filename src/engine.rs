@@ -314,7 +314,9 @@ impl Engine {
     }
 
     fn close(&mut self) -> Result<(), Failure> {
-        tracing::info!("stopping: what was read is finished, nothing more is taken in");
+        tracing::info!(
+            "stopping: begun batches are finished, what was read ahead is left to the next start"
+        );
         self.closing = Some(now());
         self.parts.health.set_stopped(Some("stopping".to_owned()));
         self.handle(Event::Close)

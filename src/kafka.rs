@@ -33,7 +33,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -160,14 +160,29 @@ impl Journal {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn write(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+    /// Whether the broker was reached and did not want us: no repetition cures that.
+    fn refused(&self) -> bool {
+        let cause = self.cause().unwrap_or_default().to_ascii_lowercase();
+        ["authentication", "certificate"].iter().any(|word| cause.contains(word))
+    }
+
+    /// Keeps a line that names why there is no connection.
+    fn note(&self, line: &str) {
         let lower = line.to_ascii_lowercase();
-        if ["authentication", "ssl", "sasl", "resolve", "connect to"]
-            .iter()
-            .any(|w| lower.contains(w))
-            && (level as i32) <= RDKafkaLogLevel::Warning as i32
-        {
+        let causes = ["authentication", "ssl", "sasl", "resolve", "connect to"];
+        if causes.iter().any(|word| lower.contains(word)) {
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(line.to_owned());
+        }
+    }
+
+    fn error(&self, error: &KafkaError, reason: &str) {
+        self.note(reason);
+        tracing::debug!(target: "rdkafka", %error, "{reason}");
+    }
+
+    fn write(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        if (level as i32) <= RDKafkaLogLevel::Warning as i32 {
+            self.note(line);
         }
         match level {
             RDKafkaLogLevel::Emerg
@@ -202,9 +217,11 @@ impl ClientContext for Journal {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(target: "rdkafka", %error, "{reason}");
+        Self::error(self, &error, reason);
     }
 }
+
+impl ConsumerContext for Journal {}
 
 /// Looks at the topics before anything is read. Gives the largest message that all written topics take,
 /// bytes.
@@ -215,13 +232,17 @@ fn look(
     journal: &Journal,
 ) -> Result<usize, Failure> {
     let settings = settings::admin(config, instance);
-    let admin: AdminClient<Journal> = settings
-        .create_with_context(journal.clone())
-        .map_err(|e| journal.failure("configure the Kafka client", &e, 78))?;
+    let configure = |e| journal.failure("configure the Kafka client", &e, 78);
+    let admin: AdminClient<Journal> =
+        settings.create_with_context(journal.clone()).map_err(configure)?;
+    // Not the admin client: nobody polls its queue, in which librdkafka says why it has no connection.
+    let client: BaseConsumer<Journal> =
+        settings.create_with_context(journal.clone()).map_err(configure)?;
     let partitions = |topic: &str| {
-        let metadata = admin.inner().fetch_metadata(Some(topic), FIRST_ANSWER).map_err(|e| {
+        let metadata = client.fetch_metadata(Some(topic), FIRST_ANSWER).map_err(|e| {
+            drop(client.poll(Duration::from_millis(200)));
             let what = format!("read metadata of topic {topic} from {}", servers(&settings));
-            journal.failure(&what, &e, 75)
+            journal.failure(&what, &e, if journal.refused() { 78 } else { 75 })
         })?;
         let count = metadata.topics().first().map_or(0, |t| t.partitions().len());
         if count == 0 {

@@ -20,7 +20,8 @@
 //! 3. A batch and a transaction have one version; a lane changes its version only between two batches.
 //! 4. At most one transaction a lane is outstanding; a lane's batches are committed in the order they were cut.
 //! 5. `Release` follows the answer to every transaction that holds a partition of the revocation.
-//! 6. At most `slots` batches are in the model.
+//! 6. At most `slots` batches are in the model, and a lane is at most as many batches ahead of its commits as a
+//!    transaction takes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -251,7 +252,7 @@ impl<T, O> Pipeline<T, O> {
             Event::Tick => (),
             Event::Close => {
                 self.closing = true;
-                self.lanes.iter_mut().for_each(|lane| lane.batcher.flush(Reason::Shutdown));
+                self.lanes.iter_mut().for_each(|lane| lane.batcher.finish());
             }
         }
         self.release(effects);
@@ -263,7 +264,8 @@ impl<T, O> Pipeline<T, O> {
     /// When [`Event::Tick`] is due; `None` while there is nothing to wait for.
     pub fn deadline(&self) -> Option<Instant> {
         let free = self.free_slots() != 0;
-        let batch = self.lanes.iter().filter_map(|lane| lane.batcher.deadline()).filter(|_| free);
+        let open = self.lanes.iter().filter(|lane| free && !self.is_ahead(lane));
+        let batch = open.filter_map(|lane| lane.batcher.deadline());
         let commit = self.lanes.iter().filter_map(|lane| self.commit_due(lane));
         let tails = self.lanes.iter().filter_map(|lane| lane.tail_after);
         batch.chain(commit).chain(tails).min()
@@ -317,12 +319,10 @@ impl<T, O> Pipeline<T, O> {
     fn arrive(&mut self, items: Vec<Item<T>>, now: Instant) {
         for item in items {
             let lane = self.lane_of(item.partition);
-            if self.owned.arrive(item.partition, item.epoch, item.offset) {
+            // Let in even when it is not taken any more: no offset is committed beyond it.
+            if self.owned.arrive(item.partition, item.epoch, item.offset) && !self.closing {
                 self.lanes[lane].batcher.push(item, now);
             }
-        }
-        if self.closing {
-            self.lanes.iter_mut().for_each(|lane| lane.batcher.flush(Reason::Shutdown));
         }
     }
 
@@ -367,6 +367,12 @@ impl<T, O> Pipeline<T, O> {
         }
     }
 
+    /// Whether a lane's inference is so far ahead of its commits that it has to wait for them: otherwise a cheap
+    /// model would answer all that was read ahead, and a stop would have to commit it.
+    fn is_ahead(&self, lane: &Lane<T, O>) -> bool {
+        self.limits.commit_batches + self.limits.slots <= lane.running.len()
+    }
+
     fn free_slots(&self) -> usize {
         let in_model = |lane: &Lane<T, O>| {
             lane.running.iter().filter(|(running, _)| !running.is_ready()).count()
@@ -380,7 +386,7 @@ impl<T, O> Pipeline<T, O> {
         // The lane after the one that was served last comes first, so that none starves.
         let first = usize::try_from(self.next_number).unwrap_or(0) % lanes;
         for index in (first..lanes).chain(0..first) {
-            while free != 0 {
+            while free != 0 && !self.is_ahead(&self.lanes[index]) {
                 let lane = &mut self.lanes[index];
                 let idle = free == self.limits.slots;
                 let waited = lane.batcher.waited(now);

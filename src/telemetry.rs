@@ -1,5 +1,7 @@
 //! Starts the structured log and the metrics.
 
+use std::io::IsTerminal as _;
+
 use metrics_exporter_prometheus::PrometheusHandle;
 use tracing_subscriber::EnvFilter;
 
@@ -35,6 +37,7 @@ impl Telemetry {
         })?;
         let builder =
             tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        let builder = builder.with_ansi(std::io::stderr().is_terminal());
         let installed = match logging.format {
             LogFormat::Json => builder.json().flatten_event(true).try_init(),
             LogFormat::Text => builder.try_init(),

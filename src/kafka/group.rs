@@ -44,9 +44,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if !reason.is_empty() {
-            tracing::debug!(target: "rdkafka", %error, "{reason}");
-        }
+        self.journal.error(&error, reason);
     }
 
     /// The newest ends, as the client's statistics have them: what a reader of committed

@@ -90,7 +90,7 @@ impl ClientContext for Counter {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(target: "rdkafka", %error, "{reason}");
+        self.journal.error(&error, reason);
     }
 
     fn stats_raw(&self, _: &[u8]) {}

@@ -45,12 +45,14 @@ pub struct Batcher<T> {
     bytes: u64,
     tokens: u64,
     flush: Option<Reason>,
+    /// Nothing follows the next batch.
+    last: bool,
 }
 
 impl<T> Batcher<T> {
     /// An empty batcher.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, waiting: VecDeque::new(), bytes: 0, tokens: 0, flush: None }
+        Self { limits, waiting: VecDeque::new(), bytes: 0, tokens: 0, flush: None, last: false }
     }
 
     /// Takes in one item that arrived at `now`.
@@ -81,6 +83,9 @@ impl<T> Batcher<T> {
             .or_else(|| flush_idle.then_some(Reason::Idle));
         let reason = full.or(early)?;
         let (batch, limit) = self.cut();
+        if self.last {
+            self.retain(|_| false);
+        }
         if self.waiting.is_empty() {
             self.flush = None;
         }
@@ -102,6 +107,13 @@ impl<T> Batcher<T> {
         if !self.waiting.is_empty() {
             self.flush = Some(reason);
         }
+    }
+
+    /// One more batch leaves, at the next `poll`, and what waits behind it is dropped: a stop does not take as
+    /// long as all that was read ahead.
+    pub fn finish(&mut self) {
+        self.last = true;
+        self.flush(Reason::Shutdown);
     }
 
     /// What waits may wait for company again: the reason to flush is gone.
@@ -197,7 +209,7 @@ mod tests {
         }
     }
 
-    /// Runs a script of `push:BYTES:TOKENS`, `wait:MS`, `swap`, `idle`, and writes what left and why.
+    /// Runs a script of `push:BYTES:TOKENS`, `wait:MS`, `swap`, `idle`, `finish`, and writes what left and why.
     #[track_caller]
     fn check(script: &str, expect: &str) {
         let limits = Limits { flush_when_idle: script.contains("idle"), ..LIMITS };
@@ -215,6 +227,7 @@ mod tests {
                 }
                 ["wait", ms] => now += Duration::from_millis(ms.parse().unwrap()),
                 ["swap"] => batcher.flush(Reason::Swap),
+                ["finish"] => batcher.finish(),
                 ["idle"] => (),
                 _ => panic!("unknown step {step}"),
             }
@@ -241,6 +254,16 @@ mod tests {
         check("push:1:1 wait:4", "");
         check("push:1:1 swap push:1:1", "[0] swap");
         check("push:1:1 idle", "[0] idle");
+        check("push:1:1 finish", "[0] shutdown");
+    }
+
+    #[test]
+    fn a_finish_leaves_one_batch() {
+        let mut batcher = Batcher::new(LIMITS);
+        (0..3).for_each(|number| batcher.push(item(number, 6, 1), epoch()));
+        batcher.finish();
+        let (batch, _) = batcher.poll(epoch(), false).unwrap();
+        assert_eq!((batch.len(), batcher.is_empty(), batcher.bytes()), (1, true, 0));
     }
 
     #[derive(Debug, Clone, Copy)]

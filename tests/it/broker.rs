@@ -13,7 +13,8 @@ static ONE: Mutex<()> = Mutex::new(());
 /// A running broker.
 #[derive(Debug)]
 pub(crate) struct Broker {
-    home: PathBuf,
+    /// Its storage, and with `KAFKA_SASL=1` its certificates in `tls`.
+    pub(crate) home: PathBuf,
     _one: MutexGuard<'static, ()>,
     /// `bootstrap.servers`.
     pub(crate) servers: String,
@@ -22,6 +23,11 @@ pub(crate) struct Broker {
 impl Broker {
     /// Starts a broker on a free port. `None`, and a line on stderr, where Java or its jars are missing.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// Starts a broker with these variables of `broker.sh`.
+    pub(crate) fn start_with(variables: &[(&str, &str)]) -> Option<Self> {
         if let Err(why) = possible() {
             let line = format!("skipped: {why}; tests against a real broker did not run\n");
             std::io::stderr().write_all(line.as_bytes()).unwrap();
@@ -33,7 +39,7 @@ impl Broker {
         let shm = Path::new("/dev/shm");
         let base = if shm.is_dir() { shm.to_path_buf() } else { std::env::temp_dir() };
         let home = base.join(format!("tidemill-kafka-{}-{port}", std::process::id()));
-        let started = script(&["up", &home.to_string_lossy(), &port.to_string()]);
+        let started = script(&["up", &home.to_string_lossy(), &port.to_string()], variables);
         let servers = started.trim().to_owned();
         assert!(servers.contains(':'), "broker.sh up printed {started:?}");
         Some(Self { _one: one, home, servers })
@@ -41,18 +47,18 @@ impl Broker {
 
     /// Kills it as a crash would.
     pub(crate) fn kill9(&self) {
-        script(&["kill9", self.home.to_str().unwrap()]);
+        script(&["kill9", self.home.to_str().unwrap()], &[]);
     }
 
     /// Starts it again on the same storage and port.
     pub(crate) fn restart(&self) {
-        script(&["restart", self.home.to_str().unwrap()]);
+        script(&["restart", self.home.to_str().unwrap()], &[]);
     }
 }
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        script(&["kill9", self.home.to_str().unwrap()]);
+        script(&["kill9", self.home.to_str().unwrap()], &[]);
         if let Err(error) = std::fs::remove_dir_all(&self.home) {
             let line = format!("remove {}: {error}\n", self.home.display());
             std::io::stderr().write_all(line.as_bytes()).unwrap();
@@ -92,9 +98,10 @@ fn free_port() -> u16 {
     candidates.find(|p| free(*p) && free(*p + 1)).unwrap()
 }
 
-fn script(arguments: &[&str]) -> String {
+fn script(arguments: &[&str], variables: &[(&str, &str)]) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/broker.sh");
-    let output = Command::new(path).args(arguments).output().unwrap();
+    let output =
+        Command::new(path).args(arguments).envs(variables.iter().copied()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "broker.sh {arguments:?}: {said}");
     String::from_utf8_lossy(&output.stdout).into_owned()

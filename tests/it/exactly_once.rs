@@ -68,6 +68,8 @@ enum Step {
     Commit(usize),
     /// The process dies; `true`: after the outstanding transactions took effect.
     Crash(bool),
+    /// The process is asked to stop, ends what it has begun, and is started again.
+    Stop,
     Revoke(i32),
     Lose(i32),
     Assign(i32),
@@ -184,9 +186,13 @@ impl World {
         self.tell(Event::Revoked { partitions, lost, ticket });
     }
 
-    /// Reads one record or the end; false when there is nothing new or no room.
     fn poll(&mut self, number: i32) -> bool {
-        if !self.core.has_room() || self.releasing.contains(&number) {
+        self.core.has_room() && self.read(number)
+    }
+
+    /// Reads one record or the end; false when there is nothing new.
+    fn read(&mut self, number: i32) -> bool {
+        if self.releasing.contains(&number) {
             return false;
         }
         let (Some(epoch), Some(records)) = (self.owned.get(&number), self.input.get(&number))
@@ -274,6 +280,26 @@ impl World {
         }
     }
 
+    fn stop(&mut self) {
+        self.tell(Event::Close);
+        // What was on its way from the reading thread still comes in.
+        (0..PARTITIONS).for_each(|number| {
+            self.read(number);
+        });
+        let begun = self.calls.len();
+        let mut batches = BTreeSet::new();
+        for _ in 0..1_000 {
+            batches.extend(self.calls.iter().map(|(batch, _)| batch.number));
+            self.answer(0, false);
+            (0..limits().lanes).for_each(|lane| self.commit(lane));
+            if self.core.is_drained() {
+                assert!(batches.len() <= begun + limits().lanes, "one more batch a lane at most");
+                return self.crash(false);
+            }
+        }
+        panic!("it did not stop: {:?}", self.core);
+    }
+
     fn crash(&mut self, took_effect: bool) {
         let commits = std::mem::take(&mut self.commits);
         if took_effect {
@@ -292,7 +318,9 @@ impl World {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Poll(number) => drop(self.poll(number)),
+            Step::Poll(number) => {
+                self.poll(number);
+            }
             Step::Wait(ms) => {
                 self.now += Duration::from_millis(ms);
                 self.tell(Event::Tick);
@@ -301,6 +329,7 @@ impl World {
             Step::OutOfMemory(call) => self.answer(call, true),
             Step::Commit(lane) => self.commit(lane),
             Step::Crash(took_effect) => self.crash(took_effect),
+            Step::Stop => self.stop(),
             Step::Revoke(number) => self.revoke(number, false),
             Step::Lose(number) => self.revoke(number, true),
             Step::Assign(number) => self.assign(number),
@@ -358,6 +387,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..4_usize).prop_map(Step::OutOfMemory),
         5 => (0..2_usize).prop_map(Step::Commit),
         1 => any::<bool>().prop_map(Step::Crash),
+        1 => Just(Step::Stop),
         1 => (0..PARTITIONS).prop_map(Step::Revoke),
         1 => (0..PARTITIONS).prop_map(Step::Lose),
         2 => (0..PARTITIONS).prop_map(Step::Assign),

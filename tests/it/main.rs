@@ -9,11 +9,13 @@
 
 mod broker;
 mod chaos;
+mod embedded;
 mod exactly_once;
 mod files;
 mod golden;
 mod kafka_log;
 mod mock_kafka;
+mod models;
 mod service;
 mod tidy;
 mod world;

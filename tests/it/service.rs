@@ -6,7 +6,8 @@ use std::time::Duration;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 
-use crate::world::{Replica, World};
+use crate::broker::Broker;
+use crate::world::{Replica, World, wait_for};
 
 const EXTRA: &str = "batch: { max_wait: 10ms }\ndead_letters: { max_ratio: 1.0 }";
 
@@ -171,4 +172,75 @@ fn too_many_dead_letters_stop_before_they_are_committed() {
     assert_eq!(code, Some(65), "{log}");
     assert!(log.contains("above dead_letters.max_ratio"), "{log}");
     assert_eq!(world.read("in-dlq", "read_committed").len(), 0);
+}
+
+#[test]
+fn a_stop_in_the_middle_loses_and_repeats_nothing() {
+    const RECORDS: usize = 4_000;
+    let Some(world) = world(2) else { return };
+    let producer = producer(&world, false);
+    for n in 0..RECORDS {
+        send(&producer, i32::from(n % 2 == 1), format!("{{\"x\":{n}}}").as_bytes());
+    }
+    producer.flush(Duration::from_secs(30)).unwrap();
+    let config = world.config("a", "batch: { max_records: 4 }\ncommit: { max_batches: 1 }");
+    let replica = Replica::start(&config, &[]);
+    let observer = world.observer();
+    let committed = || world.committed(&observer).map(|offsets| offsets.iter().sum::<i64>());
+    wait_for("the first commit", || committed().filter(|sum| 0 < *sum));
+    assert!(replica.stop().success(), "SIGTERM ends with 0");
+    let answered = usize::try_from(wait_for("the offsets", committed)).unwrap();
+    let out = world.read("out", "read_uncommitted");
+    assert!(answered < RECORDS, "it was stopped in the middle: {answered}");
+    assert_eq!(out.len(), answered, "a clean stop leaves nothing half done");
+
+    let (code, log) = Replica::start(&config, &["--until-end"]).ended();
+    assert_eq!(code, Some(0), "{log}");
+    let seen = world.read("out", "read_committed");
+    for partition in 0..2 {
+        let here = seen.iter().filter(|seen| seen.partition == partition);
+        let offsets: Vec<usize> =
+            here.map(|seen| seen.number("tidemill.source.offset").unwrap()).collect();
+        assert_eq!(offsets, (0..RECORDS / 2).collect::<Vec<_>>(), "each once, in order");
+    }
+}
+
+#[test]
+fn tls_and_sasl_by_kafkas_own_names() {
+    let Some(broker) = Broker::start_with(&[("KAFKA_SASL", "1")]) else { return };
+    let (host, port) = broker.servers.split_once(':').unwrap();
+    let secure = format!("{host}:{}", port.parse::<u16>().unwrap() + 2);
+    let authority = broker.home.join("tls/ca.crt");
+    let world = World::on(broker, 1);
+    world.add_version(1);
+    world.promote(1);
+    send(&producer(&world, false), 0, b"{\"x\":1}");
+    let plain = format!("    bootstrap.servers: {}\n", world.broker.servers);
+    let config = world.config("a", "");
+    let secret = world.dir.path().join("password");
+    std::fs::write(&secret, "alice-secret\n").unwrap();
+    let text = std::fs::read_to_string(&config).unwrap();
+    assert!(text.contains(&plain), "{text}");
+    let properties = format!(
+        "    bootstrap.servers: {secure}\n    security.protocol: SASL_SSL\n    \
+         sasl.mechanisms: SCRAM-SHA-512\n    sasl.username: alice\n    \
+         sasl.password: ${{file:password}}\n    ssl.ca.location: {}\n",
+        authority.display()
+    );
+    std::fs::write(&config, text.replace(&plain, &properties)).unwrap();
+    let (code, log) = Replica::start(&config, &["--until-end"]).ended();
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(world.read("out", "read_committed").len(), 1);
+    assert!(!log.contains("alice-secret"), "a secret is never printed");
+
+    std::fs::write(&secret, "wrong\n").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_tidemill"))
+        .args(["check", "--config"])
+        .arg(&config)
+        .output();
+    let said = String::from_utf8_lossy(&output.unwrap().stdout).into_owned();
+    assert!(said.contains("check sasl.mechanisms, sasl.username and sasl.password"), "{said}");
+    let (code, log) = Replica::start(&config, &["--until-end"]).ended();
+    assert_eq!(code, Some(78), "{log}");
+    assert!(log.contains("uthentication failed") && !log.contains("wrong"), "{log}");
 }

@@ -59,11 +59,15 @@ impl Seen {
 impl World {
     /// `None`, said loudly, where no broker can be started.
     pub(crate) fn start(partitions: i32) -> Option<Self> {
-        let broker = Broker::start()?;
+        Some(Self::on(Broker::start()?, partitions))
+    }
+
+    /// A world on a broker that was started already.
+    pub(crate) fn on(broker: Broker, partitions: i32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let world = Self { broker, dir, partitions };
         world.create_topics(&["in", "in-dlq", "out", "out-manifest"], partitions);
-        Some(world)
+        world
     }
 
     pub(crate) fn client(&self) -> ClientConfig {

@@ -1,0 +1,183 @@
+//! Artifacts that are not good, and a registry's life by its commands.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tidemill::model::artifact::{self, LoadOptions};
+use tidemill::service::chain;
+
+fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+}
+
+fn change(file: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(file).unwrap();
+    assert!(text.contains(from), "{from} in {text}");
+    fs::write(file, text.replacen(from, to, 1)).unwrap();
+}
+
+/// Loads `model` after `spoil`; the error's text.
+#[track_caller]
+fn refused(model: &str, spoil: impl Fn(&Path), parts: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("m");
+    copy(&shipped(model), &dir);
+    spoil(&dir);
+    let options =
+        LoadOptions { field: "text".into(), device: "cpu".into(), ..LoadOptions::default() };
+    let said = chain(&artifact::load(&dir, &options).unwrap_err());
+    assert!(parts.iter().all(|part| said.contains(part)), "{parts:?} in\n{said}");
+}
+
+const TABLE: &str = "config/demo/models/breast-cancer/2";
+const TEXT: &str = "tests/it/data/tiny-bert-labels";
+
+/// Without its manifest, so that the loader itself meets what is wrong.
+fn bare(dir: &Path) {
+    fs::remove_file(dir.join("manifest.json")).unwrap();
+}
+
+fn shorten(file: &Path, bytes: u64) {
+    fs::OpenOptions::new().write(true).open(file).unwrap().set_len(bytes).unwrap();
+}
+
+#[test]
+fn a_directory_that_is_no_good_model_is_refused() {
+    refused(TABLE, |dir| fs::remove_dir_all(dir).unwrap(), &["read", "not found"]);
+    let empty = |dir: &Path| {
+        fs::remove_dir_all(dir).unwrap();
+        fs::create_dir(dir).unwrap();
+    };
+    refused(TABLE, empty, &["holds no model", "config.json"]);
+    let pickle = |dir: &Path| {
+        empty(dir);
+        fs::write(dir.join("pytorch_model.bin"), "x").unwrap();
+    };
+    refused(TEXT, pickle, &["a pickle can run code", "model.safetensors"]);
+
+    for (file, kind) in [("model.safetensors", "altered"), ("preprocess.json", "altered")] {
+        let cut = |dir: &Path| shorten(&dir.join(file), 100);
+        refused(TABLE, cut, &[file, kind, "100 bytes", "the manifest says"]);
+    }
+    let other = |dir: &Path| change(&dir.join("preprocess.json"), "0", "1");
+    refused(TABLE, other, &["preprocess.json", "altered", "sha256"]);
+    let gone = |dir: &Path| fs::remove_file(dir.join("model.safetensors")).unwrap();
+    refused(TABLE, gone, &["model.safetensors"]);
+    let more = |dir: &Path| fs::write(dir.join("new.json"), "{}").unwrap();
+    refused(TABLE, more, &["new.json", "not in the manifest"]);
+    let digest = |dir: &Path| change(&dir.join("manifest.json"), "sha256:", "sha256:0");
+    refused(TABLE, digest, &["manifest.json", "computed"]);
+    let climbs = |dir: &Path| {
+        change(&dir.join("manifest.json"), "\"model.safetensors\"", "\"../model.safetensors\"");
+    };
+    refused(TABLE, climbs, &["points outside", ".."]);
+    let later = |dir: &Path| change(&dir.join("manifest.json"), "\"format\": 1", "\"format\": 9");
+    refused(TABLE, later, &["format 9", "reads 1"]);
+}
+
+#[test]
+fn links_are_not_followed() {
+    for name in ["model.safetensors", "preprocess.json", "manifest.json"] {
+        let link = |dir: &Path| {
+            let outside = dir.with_file_name("outside");
+            fs::rename(dir.join(name), &outside).unwrap();
+            symlink(&outside, dir.join(name)).unwrap();
+        };
+        refused(TABLE, link, &[name, "symbolic link", "cp -L"]);
+    }
+}
+
+#[test]
+fn what_a_loader_meets_is_named() {
+    let cut = |dir: &Path| {
+        bare(dir);
+        shorten(&dir.join("model.safetensors"), 100);
+    };
+    refused(TABLE, cut, &["model.safetensors"]);
+    let architecture = |dir: &Path| {
+        bare(dir);
+        change(&dir.join("config.json"), "\"mlp\"", "\"forest\"");
+    };
+    refused(TABLE, architecture, &["\"forest\"", "linear, logistic, mlp"]);
+    refused(TEXT, |dir| shorten(&dir.join("model.safetensors"), 5_000), &["model.safetensors"]);
+    refused(TEXT, |dir| fs::write(dir.join("model.safetensors"), "").unwrap(), &["safetensors"]);
+    refused(TEXT, |dir| fs::write(dir.join("tokenizer.json"), "{}").unwrap(), &["tokenizer.json"]);
+    refused(TEXT, |dir| fs::write(dir.join("config.json"), "[]").unwrap(), &["config.json"]);
+    let config = |from: &'static str, to: &'static str| {
+        move |dir: &Path| change(&dir.join("config.json"), from, to)
+    };
+    refused(TEXT, config("\"bert\"", "\"llama\""), &["\"llama\"", "bert", "distilbert"]);
+    refused(TEXT, config("\"gelu\"", "\"swish\""), &["\"swish\"", "gelu"]);
+    refused(TEXT, config("ForSequenceC", "ForTokenMystery"), &["ForTokenMystery", "supported"]);
+    refused(
+        TEXT,
+        config("\"num_hidden_layers\": ", "\"num_hidden_layers\": 9"),
+        &["tensor", "is missing"],
+    );
+    refused(
+        TEXT,
+        config("\"intermediate_size\": ", "\"intermediate_size\": 1"),
+        &["intermediate", "has shape", "expected"],
+    );
+    refused(
+        TEXT,
+        config("\"hidden_size\": ", "\"hidden_size\": 99999"),
+        &["hidden_size", "between"],
+    );
+}
+
+fn models(root: &Path, arguments: &[&str]) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+    command.arg("models").args(arguments).arg("--root").arg(root);
+    let output = command.output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn a_version_is_imported_promoted_and_rolled_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let done = |arguments: &[&str], part: &str| {
+        let (good, said) = models(root, arguments);
+        assert!(good && said.contains(part), "{arguments:?}: {said}");
+    };
+    let refused = |arguments: &[&str], part: &str| {
+        let (good, said) = models(root, arguments);
+        assert!(!good && said.contains(part), "{arguments:?}: {said}");
+    };
+    let (first, second) = (shipped("tests/it/data/tiny-bert-labels"), shipped(TABLE));
+    let (first, second) = (first.to_str().unwrap(), second.to_str().unwrap());
+    refused(&["rollback", "m"], "previous");
+    done(&["import", first, "m"], "version 1");
+    done(&["promote", "m", "1"], "models:/m@champion is version 1");
+    done(&["import", second, "m", "--alias", "champion"], "version 2");
+    done(&["list"], "champion");
+    done(&["verify", "models:/m@champion"], "m/2 is good");
+    done(&["verify", "models:/m@previous"], "files as in its manifest");
+    done(&["rollback", "m"], "is version 1");
+    let (_, table) = models(root, &["list"]);
+    let row = |version: &str| table.lines().find(|line| line.contains(version)).unwrap().to_owned();
+    assert!(row(" 1 ").contains("champion") && row(" 2 ").contains("previous"), "{table}");
+
+    refused(&["promote", "m", "7"], "versions: 1, 2");
+    refused(&["verify", "models:/m@nobody"], "nobody");
+    refused(&["import", "/nowhere", "m"], "/nowhere");
+    refused(&["import", first, "../m"], "is no name");
+    shorten(&root.join("m/2/model.safetensors"), 50);
+    refused(&["promote", "m", "2"], "altered");
+    let left: Vec<_> = fs::read_dir(root.join("m")).unwrap().flatten().collect();
+    assert_eq!(left.len(), 3, "1, 2 and aliases: nothing half imported stays: {left:?}");
+}
