@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Tensor};
 use serde::Deserialize;
 
-use super::kernels::{self, Attention, Norm, Scratch};
+use super::kernels::{self, Attention, Dense, Int8, Norm, Rows, Scratch};
 
 /// The layouts of checkpoints that this reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,43 +195,75 @@ impl Weights {
         self.0.contains_key(name)
     }
 
-    /// A dense layer as transformers stores it: `weight` `[outputs, inputs]`, `bias` `[outputs]`.
+    /// A dense layer as transformers stores it, or several of the same inputs side by side:
+    /// `weight` `[outputs, inputs]`, `bias` `[outputs]` each.
     ///
     /// # Errors
     ///
     /// As [`take`](Self::take).
-    pub fn linear(&self, name: &str, inputs: usize, outputs: usize) -> Result<Linear, Error> {
-        let weight = self.take(&format!("{name}.weight"), &[outputs, inputs])?;
-        let bias = self.take(&format!("{name}.bias"), &[outputs])?;
-        Ok(Linear { weight: transpose(&weight, outputs, inputs), bias, inputs, outputs })
+    pub fn linear(
+        &self,
+        names: &[&str],
+        (inputs, outputs): (usize, usize),
+        precision: Precision,
+    ) -> Result<Linear, Error> {
+        let (mut weight, mut bias) = (Vec::new(), Vec::new());
+        for name in names {
+            weight.append(&mut self.take(&format!("{name}.weight"), &[outputs, inputs])?);
+            bias.append(&mut self.take(&format!("{name}.bias"), &[outputs])?);
+        }
+        let weight = match precision {
+            Precision::F32 => Matrix::F32(Dense::new(&weight, inputs, bias.len())),
+            Precision::Int8 => Matrix::Int8(Int8::new(&weight, inputs, bias.len())),
+        };
+        Ok(Linear { weight, bias })
     }
 }
 
-/// `[rows, columns]` to `[columns, rows]`.
-fn transpose(matrix: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    (0..columns).flat_map(|c| (0..rows).map(move |r| matrix[r * columns + c])).collect()
+/// What an encoder's matrix products are computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// As it was trained.
+    F32,
+    /// Weights by output, activations by row; everything between the products stays f32.
+    Int8,
 }
 
-/// A dense layer: `weight` is `[inputs, outputs]` row-major, `bias` is `[outputs]`.
+#[derive(Debug)]
+enum Matrix {
+    F32(Dense),
+    Int8(Int8),
+}
+
+/// A dense layer.
 #[derive(Debug)]
 pub struct Linear {
-    weight: Vec<f32>,
+    weight: Matrix,
     bias: Vec<f32>,
-    inputs: usize,
-    outputs: usize,
 }
 
 impl Linear {
-    /// `out = x · weight`, without the bias.
-    fn product(&self, x: &mut Vec<f32>, out: &mut Vec<f32>) {
-        kernels::matmul(x, &self.weight, self.inputs, self.outputs, out);
+    /// `out = x · weightᵀ`, without the bias: `x` is `[rows, inputs]`, `out` becomes `[rows, outputs]`, f32.
+    fn product(&self, x: &[f32], rows: usize, out: &mut Vec<f32>, quantised: &mut Rows) {
+        out.resize(rows * self.bias.len(), 0.0);
+        match &self.weight {
+            Matrix::F32(weight) => weight.product(x, out),
+            Matrix::Int8(weight) => weight.product(x, out, quantised),
+        }
     }
 
-    /// `out = x · weight + bias`: `[rows, outputs]`.
-    pub fn forward(&self, x: &mut Vec<f32>, out: &mut Vec<f32>) {
-        self.product(x, out);
-        for row in out.chunks_exact_mut(self.outputs) {
-            row.iter_mut().zip(&self.bias).for_each(|(value, bias)| *value += bias);
+    /// `x · weightᵀ + bias` of one row: `[outputs]` f32.
+    pub fn forward(&self, x: &[f32]) -> Vec<f32> {
+        let mut out = Vec::new();
+        self.product(x, 1, &mut out, &mut Rows::default());
+        out.iter_mut().zip(&self.bias).for_each(|(value, bias)| *value += bias);
+        out
+    }
+
+    fn bytes(&self) -> usize {
+        match &self.weight {
+            Matrix::F32(weight) => weight.bytes(),
+            Matrix::Int8(weight) => weight.bytes(),
         }
     }
 }
@@ -284,6 +316,7 @@ pub struct Workspace {
     wide: Vec<f32>,
     offsets: Vec<usize>,
     scratch: Scratch,
+    rows: Rows,
 }
 
 /// Names of a family's tensors.
@@ -309,7 +342,7 @@ impl Encoder {
     /// # Errors
     ///
     /// What is missing or has another shape.
-    pub fn new(config: &Config, weights: &Weights) -> Result<Self, Error> {
+    pub fn new(config: &Config, weights: &Weights, precision: Precision) -> Result<Self, Error> {
         let family = config.family()?;
         let hidden = config.hidden_size;
         let head = config.model_type.replace("xlm-", "");
@@ -339,16 +372,17 @@ impl Encoder {
         let layer = |number| {
             let name = |bert: &str, distil: &str| names.layer(number, bert, distil);
             let linear = |bert: &str, distil: &str, inputs, outputs| {
-                weights.linear(&name(bert, distil), inputs, outputs)
+                weights.linear(&[&name(bert, distil)], (inputs, outputs), precision)
             };
             let parts = [
-                linear("attention.self.query", "attention.q_lin", hidden, hidden)?,
-                linear("attention.self.key", "attention.k_lin", hidden, hidden)?,
-                linear("attention.self.value", "attention.v_lin", hidden, hidden)?,
+                name("attention.self.query", "attention.q_lin"),
+                name("attention.self.key", "attention.k_lin"),
+                name("attention.self.value", "attention.v_lin"),
             ];
+            let parts = parts.each_ref().map(String::as_str);
             let wide = config.intermediate_size;
             Ok(Layer {
-                qkv: beside(&parts, hidden),
+                qkv: weights.linear(&parts, (hidden, hidden), precision)?,
                 attended: linear("attention.output.dense", "attention.out_lin", hidden, hidden)?,
                 attended_norm: norm(name("attention.output.LayerNorm", "sa_layer_norm"))?,
                 up: linear("intermediate.dense", "ffn.lin1", hidden, wide)?,
@@ -377,15 +411,12 @@ impl Encoder {
 
     /// Bytes of the weights.
     pub fn bytes(&self) -> u64 {
-        let layer = |layer: &Layer| {
-            [&layer.qkv, &layer.attended, &layer.up, &layer.down]
-                .iter()
-                .map(|l| l.weight.len())
-                .sum::<usize>()
+        let layer = |layer: &Layer| -> usize {
+            [&layer.qkv, &layer.attended, &layer.up, &layer.down].map(Linear::bytes).iter().sum()
         };
-        let floats =
-            self.words.len() + self.positions.len() + self.layers.iter().map(layer).sum::<usize>();
-        u64::try_from(floats * 4).unwrap_or(u64::MAX)
+        let tables = size_of_val(&self.words[..]) + size_of_val(&self.positions[..]);
+        let bytes = tables + self.layers.iter().map(layer).sum::<usize>();
+        u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
     /// The last hidden states of sequences laid end to end, `[tokens, hidden]` f32, and where each begins
@@ -395,23 +426,23 @@ impl Encoder {
         sequences: &[&[u32]],
         workspace: &'a mut Workspace,
     ) -> (&'a mut Vec<f32>, &'a [usize]) {
-        let Workspace { x, y, wide, offsets, scratch } = workspace;
+        let Workspace { x, y, wide, offsets, scratch, rows } = workspace;
         self.embed(sequences, x, y, offsets);
         let tokens = x.len() / self.hidden;
         for layer in &self.layers {
-            layer.qkv.product(x, wide);
-            y.resize(tokens * self.hidden, 0.0);
+            layer.qkv.product(x, tokens, wide, rows);
             let shape = Attention { bias: &layer.qkv.bias, offsets, heads: self.heads };
             kernels::attention(wide, y, shape, scratch);
-            layer.attended.product(y, wide);
+            layer.attended.product(y, tokens, wide, rows);
             kernels::add_norm(wide, x, &layer.attended.bias, layer.attended_norm.get());
             // `wide` holds the attended states now; x is free.
             std::mem::swap(x, wide);
-            layer.up.product(x, wide);
+            layer.up.product(x, tokens, wide, rows);
             kernels::bias_gelu(wide, &layer.up.bias);
-            layer.down.product(wide, y);
+            layer.down.product(wide, tokens, y, rows);
             kernels::add_norm(y, x, &layer.down.bias, layer.norm.get());
             std::mem::swap(x, y);
+            y.resize(tokens * self.hidden, 0.0);
         }
         (x, offsets)
     }
@@ -452,14 +483,4 @@ impl Encoder {
         let none = vec![0.0; hidden];
         kernels::add_norm(x, y, &none, self.norm.get());
     }
-}
-
-/// Three layers of the same inputs as one, their outputs side by side.
-fn beside(parts: &[Linear; 3], hidden: usize) -> Linear {
-    let rows = 0..hidden;
-    let row =
-        |row: usize| parts.iter().flat_map(move |part| &part.weight[row * hidden..][..hidden]);
-    let weight = rows.flat_map(row).copied().collect();
-    let bias = parts.iter().flat_map(|part| &part.bias).copied().collect();
-    Linear { weight, bias, inputs: hidden, outputs: 3 * hidden }
 }

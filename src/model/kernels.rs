@@ -4,17 +4,17 @@
 //! All matrices are row-major and dense; lengths are checked at the entrance, and the functions need no
 //! alignment. A row's result never depends on the rows beside it.
 //!
-//! The only module of `model` with `unsafe`: calls into a compiled variant after the CPU was asked, and the
-//! matrix product, whose crate takes pointers.
+//! The only module of `model` with `unsafe`: calls into a compiled variant after the CPU was asked, and the loads
+//! and stores of the matrix products.
 #![expect(unsafe_code, reason = "compiled variants are called after the CPU was asked what it has")]
 
 use std::sync::OnceLock;
 
-use gemm::Parallelism;
-
 mod math;
+mod product;
 
 pub use math::Scratch;
+pub use product::{Dense, Int8, Rows};
 
 /// The widest attention head, in f32.
 pub const WIDEST_HEAD: usize = math::WIDEST_HEAD;
@@ -28,16 +28,20 @@ pub enum Level {
     Avx2,
     /// AVX-512 F, BW, DQ, VL.
     Avx512,
+    /// AVX-512 VNNI beside them: int8 products in one instruction.
+    Vnni,
 }
 
-/// The level in use: the CPU's, or a lower one that the environment variable `TIDEMILL_CPU` names (`portable`, `avx2`).
+/// The level in use: the CPU's, or a lower one that the environment variable `TIDEMILL_CPU` names (`portable`, `avx2`,
+/// `avx512`).
 pub fn level() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();
     *LEVEL.get_or_init(|| {
         let most = match std::env::var("TIDEMILL_CPU").as_deref() {
             Ok("portable") => Level::Portable,
             Ok("avx2") => Level::Avx2,
-            _ => Level::Avx512,
+            Ok("avx512") => Level::Avx512,
+            _ => Level::Vnni,
         };
         detected().min(most)
     })
@@ -50,7 +54,9 @@ fn detected() -> Level {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl");
-    if avx512 && avx2 {
+    if avx512 && avx2 && is_x86_feature_detected!("avx512vnni") {
+        Level::Vnni
+    } else if avx512 && avx2 {
         Level::Avx512
     } else if avx2 {
         Level::Avx2
@@ -92,7 +98,7 @@ macro_rules! dispatch {
             #[cfg(target_arch = "x86_64")]
             match level.min(detected()) {
                 // SAFETY: `detected` has asked the CPU for exactly these features.
-                Level::Avx512 => return unsafe { $module::avx512($($arg),*) },
+                Level::Vnni | Level::Avx512 => return unsafe { $module::avx512($($arg),*) },
                 // SAFETY: as above.
                 Level::Avx2 => return unsafe { $module::avx2($($arg),*) },
                 Level::Portable => (),
@@ -140,52 +146,6 @@ dispatch!(
     attention, attention_at, attention_levels,
     (qkv: &[f32], out: &mut [f32], attention: Attention<'_>, scratch: &mut Scratch)
 );
-
-/// Rows that a matrix product has at least. Below, the product takes another path with another order of
-/// summation, and a row's last bit would depend on the size of its batch.
-const FEWEST_ROWS: usize = 16;
-
-/// `out = x · weight`, f32: `x` is `[rows, inputs]`, `weight` is `[inputs, outputs]`, `out` becomes `[rows, outputs]`.
-/// One thread.
-///
-/// # Panics
-///
-/// When the lengths do not fit: a bug of the caller.
-pub fn matmul(x: &mut Vec<f32>, weight: &[f32], inputs: usize, outputs: usize, out: &mut Vec<f32>) {
-    let rows = x.len() / inputs;
-    assert!(x.len() == rows * inputs && weight.len() == inputs * outputs, "shapes of a product");
-    let padded = rows.max(FEWEST_ROWS);
-    x.resize(padded * inputs, 0.0);
-    out.resize(padded * outputs, 0.0);
-    let stride = |columns: usize| isize::try_from(columns).unwrap_or(isize::MAX);
-    // SAFETY: all three matrices are dense, row-major and as long as the assertion and the two resizes say;
-    // `out` is another allocation than `x` and `weight`.
-    unsafe {
-        gemm::gemm(
-            padded,
-            outputs,
-            inputs,
-            out.as_mut_ptr(),
-            1,
-            stride(outputs),
-            false,
-            x.as_ptr(),
-            1,
-            stride(inputs),
-            weight.as_ptr(),
-            1,
-            stride(outputs),
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
-    }
-    x.truncate(rows * inputs);
-    out.truncate(rows * outputs);
-}
 
 #[cfg(test)]
 mod tests {
@@ -316,22 +276,6 @@ mod tests {
                 let shape = Attention { bias: &bias, offsets: &offsets, heads };
                 attention_at(level, &qkv, &mut got, shape, &mut Scratch::default());
                 close(&got, &expect, 2e-5)?;
-            }
-        }
-
-        /// A row's bits do not depend on the rows beside it.
-        #[test]
-        fn products_are_row_independent(rows in 1..90_usize, seed in values(89)) {
-            let (inputs, outputs) = (48, 40);
-            let value = |i: usize| seed[(i * 5 + i / 89) % 89];
-            let mut x: Vec<f32> = (0..rows * inputs).map(value).collect();
-            let weight: Vec<f32> = (0..inputs * outputs).map(value).collect();
-            let (mut all, mut one) = (Vec::new(), Vec::new());
-            matmul(&mut x, &weight, inputs, outputs, &mut all);
-            for row in [0, rows / 2, rows - 1] {
-                let mut alone = x[row * inputs..][..inputs].to_vec();
-                matmul(&mut alone, &weight, inputs, outputs, &mut one);
-                prop_assert_eq!(&one[..], &all[row * outputs..][..outputs], "row {} of {}", row, rows);
             }
         }
     }

@@ -152,10 +152,10 @@ pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
         let message = "precision bf16 is for GPUs; on the CPU set model.precision: f32";
         return Err(Error::Unsupported(message.to_owned()));
     }
-    if options.precision == Precision::Int8 {
-        let message = "precision int8 is not in this build; set model.precision: f32 or auto";
-        return Err(Error::Unsupported(message.to_owned()));
-    }
+    let (precision, named) = match options.precision {
+        Precision::Int8 => (encoder::Precision::Int8, "int8"),
+        Precision::F32 | Precision::Auto | Precision::Bf16 => (encoder::Precision::F32, "f32"),
+    };
     let config: encoder::Config = artifact::json(dir, "config.json")?;
     let family = config.family()?;
     let heads: HeadConfig = artifact::json(dir, "config.json")?;
@@ -165,7 +165,7 @@ pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
         .map_err(|error| artifact::Error::weights(&error))?;
     drop(bytes);
     let weights = Weights(tensors);
-    let encoder = Encoder::new(&config, &weights)?;
+    let encoder = Encoder::new(&config, &weights, precision)?;
     let head = head(dir, &config, family, &heads, &weights)?;
     drop(weights);
     let longest = longest(dir, &config, family, options)?;
@@ -176,7 +176,7 @@ pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
     let about = About {
         task,
         architecture: config.model_type.clone(),
-        precision: "f32",
+        precision: named,
         device: "cpu".to_owned(),
         fields: vec![options.field.clone()],
         labels,
@@ -248,8 +248,10 @@ fn head(
         Family::DistilBert => (Some(("pre_classifier", Squash::Relu)), "classifier"),
         Family::Roberta => (Some(("classifier.dense", Squash::Tanh)), "classifier.out_proj"),
     };
+    // A head is a thousandth of the work: it stays f32.
+    let exact = |name, outputs| weights.linear(&[name], (hidden, outputs), encoder::Precision::F32);
     let first = match first {
-        Some((name, squash)) => Some((weights.linear(name, hidden, hidden)?, squash)),
+        Some((name, squash)) => Some((exact(name, hidden)?, squash)),
         None => None,
     };
     let scores = match heads.problem_type.as_deref() {
@@ -261,7 +263,7 @@ fn head(
         _ if labels.len() == 1 => Scores::Sigmoid,
         _ => Scores::Softmax,
     };
-    let output = weights.linear(output, hidden, labels.len())?;
+    let output = exact(output, labels.len())?;
     Ok(Head::Classifier { hidden: first, output, labels: labels.into(), scores })
 }
 
@@ -366,10 +368,8 @@ impl Text {
             }
             Head::Classifier { hidden, output, labels, scores } => {
                 let mut x = states.get(..self.hidden).unwrap_or_default().to_vec();
-                let mut y = Vec::new();
                 if let Some((layer, squash)) = hidden {
-                    layer.forward(&mut x, &mut y);
-                    std::mem::swap(&mut x, &mut y);
+                    x = layer.forward(&x);
                     x.iter_mut().for_each(|value| {
                         *value = match squash {
                             Squash::Tanh => value.tanh(),
@@ -377,7 +377,7 @@ impl Text {
                         };
                     });
                 }
-                output.forward(&mut x, &mut y);
+                let y = output.forward(&x);
                 let scores = match scores {
                     Scores::Softmax => softmax(&y),
                     Scores::Sigmoid => y.iter().map(|value| sigmoid(*value)).collect(),

@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""The Python side of `cargo bench --bench inference`: ONNX Runtime, PyTorch and scikit-learn on the same token ids.
+
+Started by the bench with MODEL_DIR CACHE_DIR; reads one JSON command a line, answers one JSON line each:
+
+  {"do": "load", "ids": [[…], …], "batch": 32}                       -> {"ok": true}
+  {"do": "run", "side": "ort-f32", "threads": 1, "sorted": true, "out": FILE|null}
+                                                                     -> {"seconds": …, "cpu": …}
+  {"do": "tabular", "rows": 256}                                     -> {"seconds": …} for one predict_proba
+  {"do": "memory"}                                                   -> {"mib": …}
+
+Sides: ort-f32 (graph optimised by onnxruntime.transformers), ort-int8 (dynamic, per channel), torch-f32, torch-bf16.
+Needs: numpy, onnxruntime, onnx, torch, transformers, scikit-learn. The ONNX files are made once, in CACHE_DIR.
+"""
+import json
+import os
+import pathlib
+import resource
+import sys
+import time
+
+MODEL, CACHE = sys.argv[1], pathlib.Path(sys.argv[2])
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+import numpy as np  # noqa: E402
+
+
+def export():
+    """model.onnx from the checkpoint, its BERT-fused twin, and the int8 one with a scale per channel."""
+    fused, int8 = CACHE / "fused.onnx", CACHE / "int8.onnx"
+    if fused.exists() and int8.exists():
+        return
+    import torch
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.transformers import optimizer
+    from onnxruntime.transformers.fusion_options import FusionOptions
+    from transformers import AutoModel
+
+    CACHE.mkdir(parents=True, exist_ok=True)
+    model = AutoModel.from_pretrained(MODEL, attn_implementation="eager").eval()
+
+    class Hidden(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids, attention_mask, token_type_ids):
+            out = self.model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
+            return out.last_hidden_state
+
+    ids = torch.ones(2, 9, dtype=torch.int64)
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    axes = {name: {0: "batch", 1: "tokens"} for name in [*names, "hidden"]}
+    plain = str(CACHE / "plain.onnx")
+    torch.onnx.export(Hidden(), (ids, ids, torch.zeros_like(ids)), plain, input_names=names, output_names=["hidden"],
+                      dynamic_axes=axes, opset_version=17, dynamo=False)
+    config = model.config
+    better = optimizer.optimize_model(plain, model_type="bert", num_heads=config.num_attention_heads,
+                                      hidden_size=config.hidden_size, optimization_options=FusionOptions("bert"))
+    better.save_model_to_file(str(fused))
+    quantize_dynamic(plain, str(int8), weight_type=QuantType.QInt8, per_channel=True)
+
+
+class Ort:
+    def __init__(self, file, threads):
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        self.session = ort.InferenceSession(str(CACHE / file), options, providers=["CPUExecutionProvider"])
+        self.names = {value.name for value in self.session.get_inputs()}
+
+    def __call__(self, ids, mask):
+        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        return self.session.run(None, {name: feed[name] for name in self.names})[0]
+
+
+class Torch:
+    def __init__(self, dtype, threads):
+        import torch
+        from transformers import AutoModel
+
+        torch.set_num_threads(threads)
+        self.torch, self.model = torch, AutoModel.from_pretrained(MODEL, dtype=getattr(torch, dtype)).eval()
+
+    def __call__(self, ids, mask):
+        torch = self.torch
+        with torch.inference_mode():
+            ids, mask = torch.from_numpy(ids), torch.from_numpy(mask)
+            out = self.model(input_ids=ids, attention_mask=mask, token_type_ids=torch.zeros_like(ids))
+            return out.last_hidden_state.float().numpy()
+
+
+SIDES = {
+    "ort-f32": lambda threads: Ort("fused.onnx", threads),
+    "ort-int8": lambda threads: Ort("int8.onnx", threads),
+    "torch-f32": lambda threads: Torch("float32", threads),
+    "torch-bf16": lambda threads: Torch("bfloat16", threads),
+}
+loaded, rows, batch, table = {}, [], 32, None
+
+
+def side(name, threads):
+    if (name, threads) not in loaded:
+        export()
+        loaded[name, threads] = SIDES[name](threads)
+    return loaded[name, threads]
+
+
+def cpu_seconds():
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def run(command):
+    model = side(command["side"], command["threads"])
+    order = list(range(len(rows)))
+    if command["sorted"]:
+        order.sort(key=lambda row: -len(rows[row]))
+    out = None
+    began, cpu = time.perf_counter(), cpu_seconds()
+    for at in range(0, len(order), batch):
+        part = order[at:at + batch]
+        width = max(len(rows[row]) for row in part)
+        ids, mask = np.zeros((len(part), width), np.int64), np.zeros((len(part), width), np.int64)
+        for place, row in enumerate(part):
+            ids[place, :len(rows[row])], mask[place, :len(rows[row])] = rows[row], 1
+        weight = mask[:, :, None].astype(np.float32)
+        mean = (model(ids, mask) * weight).sum(1) / weight.sum(1)
+        mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+        if out is None:
+            out = np.empty((len(rows), mean.shape[1]), np.float32)
+        out[part] = mean
+    answer = {"seconds": time.perf_counter() - began, "cpu": cpu_seconds() - cpu}
+    if command.get("out"):
+        out.tofile(command["out"])
+    return answer
+
+
+def tabular(count):
+    global table
+    if table is None:
+        from sklearn.datasets import load_breast_cancer
+        from sklearn.neural_network import MLPClassifier
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        data, labels = load_breast_cancer(return_X_y=True)
+        table = data, make_pipeline(StandardScaler(), MLPClassifier((64, 32), max_iter=600, random_state=0)).fit(data, labels)
+    data, model = table
+    part = data[np.arange(count) % len(data)]
+    began = time.perf_counter()
+    for _ in range(100):
+        model.predict_proba(part)
+    return {"seconds": (time.perf_counter() - began) / 100}
+
+
+def memory():
+    line = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    return {"mib": float(line.split()[1]) / 1024}
+
+
+for line in sys.stdin:
+    command = json.loads(line)
+    if command["do"] == "load":
+        rows, batch = command["ids"], command["batch"]
+        answer = {"ok": True}
+    elif command["do"] == "run":
+        answer = run(command)
+    elif command["do"] == "tabular":
+        answer = tabular(command["rows"])
+    else:
+        answer = memory()
+    print(json.dumps(answer), flush=True)
