@@ -9,6 +9,7 @@
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::disallowed_methods,
+    clippy::too_many_lines,
     clippy::cast_precision_loss,
     reason = "a bench measures, prints and fails loudly"
 )]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{
     BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext,
@@ -241,6 +241,10 @@ impl Producer {
                 return Ok(());
             };
             let trouble = Trouble::of(Call::Send, &error);
+            if error.rdkafka_error_code() == Some(RDKafkaErrorCode::State) {
+                // An earlier message has failed: its report says why, and may not be here yet.
+                self.drain(deadline)?;
+            }
             if trouble.action != Action::Drain {
                 let why = format!("{} for topic {}", trouble.why, message.topic);
                 return Err(Trouble { why, ..trouble });

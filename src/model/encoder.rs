@@ -117,12 +117,10 @@ impl Config {
             }
         }
         let dim = self.hidden_size / self.num_attention_heads;
-        if dim * self.num_attention_heads != self.hidden_size || kernels::WIDEST_HEAD < dim {
+        if dim * self.num_attention_heads != self.hidden_size {
             return fail(format!(
-                "hidden_size {} in {} heads: a head must be whole and at most {} wide",
-                self.hidden_size,
-                self.num_attention_heads,
-                kernels::WIDEST_HEAD
+                "hidden_size {} does not divide into {} heads",
+                self.hidden_size, self.num_attention_heads
             ));
         }
         Ok(family)

@@ -13,11 +13,9 @@ use std::sync::OnceLock;
 mod math;
 mod product;
 
-pub use math::Scratch;
 pub use product::{Dense, Int8, Rows};
 
-/// The widest attention head, in f32.
-pub const WIDEST_HEAD: usize = math::WIDEST_HEAD;
+use product::{Line, Panels, multiply};
 
 /// What the CPU has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,7 +79,7 @@ macro_rules! dispatch {
         #[cfg(target_arch = "x86_64")]
         mod $module {
             #[allow(unused_imports, clippy::allow_attributes, reason = "not every kernel takes them")]
-            use super::{Attention, Norm, Scratch};
+            use super::{Head, Norm, Scratch};
 
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
             pub(super) fn avx512($($arg: $type),*) {
@@ -141,11 +139,102 @@ dispatch!(
     add_norm, add_norm_at, norm_levels, (x: &mut [f32], residual: &[f32], bias: &[f32], norm: Norm<'_>)
 );
 dispatch!(
-    /// Softmax attention within each sequence. `qkv` is `[tokens, 3 × hidden]` without its bias, `out` is
-    /// `[tokens, hidden]`, f32. No mask and no padding: a sequence sees itself whole.
-    attention, attention_at, attention_levels,
-    (qkv: &[f32], out: &mut [f32], attention: Attention<'_>, scratch: &mut Scratch)
+    /// Softmax of padded rows of scores, not yet divided by the sums, whose inverses it gives.
+    softmax, softmax_at, softmax_levels, (rows: &mut [f32], length: usize, inverse: &mut [f32])
 );
+dispatch!(
+    /// Queries, keys and values of a head into the scratch.
+    load_head, load_head_at, head_levels, (head: Head<'_>, scratch: &mut Scratch)
+);
+
+/// One head of one sequence.
+#[derive(Debug, Clone, Copy)]
+pub struct Head<'a> {
+    /// `[length, 3 × hidden]`.
+    tokens: &'a [f32],
+    bias: &'a [f32],
+    hidden: usize,
+    dim: usize,
+    /// Where the head's columns begin.
+    column: usize,
+}
+
+/// Buffers of [`attention`], reused between calls.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// `[length, dim]`, scaled.
+    queries: Vec<f32>,
+    /// Panels `[dim][32 keys]`.
+    keys: Vec<Line<f32, 16>>,
+    /// Panels `[length][32 dimensions]`.
+    values: Vec<Line<f32, 16>>,
+    /// `[QUERIES, padded length]`.
+    scores: Vec<f32>,
+}
+
+/// Queries whose scores are held at once: those of 512 keys stay in the first cache's neighbourhood.
+const QUERIES: usize = 48;
+
+/// Softmax attention within each sequence. `qkv` is `[tokens, 3 × hidden]` without its bias, `out` is
+/// `[tokens, hidden]`, f32. No mask and no padding: a sequence sees itself whole.
+pub fn attention(qkv: &[f32], out: &mut [f32], attention: Attention<'_>, scratch: &mut Scratch) {
+    attention_at(level(), qkv, out, attention, scratch);
+}
+
+fn attention_at(
+    level: Level,
+    qkv: &[f32],
+    out: &mut [f32],
+    attention: Attention<'_>,
+    scratch: &mut Scratch,
+) {
+    let Attention { bias, offsets, heads } = attention;
+    let hidden = bias.len() / 3;
+    let dim = hidden / heads;
+    for pair in offsets.windows(2) {
+        let length = pair[1] - pair[0];
+        let tokens = &qkv[pair[0] * 3 * hidden..pair[1] * 3 * hidden];
+        let out = &mut out[pair[0] * hidden..pair[1] * hidden];
+        scratch.queries.resize(length * dim, 0.0);
+        // Zeros behind the last key and dimension are written once and never over.
+        let zero = Line([0.0; 16]);
+        scratch.keys.clear();
+        scratch.keys.resize(length.div_ceil(32) * dim * 2, zero);
+        scratch.values.clear();
+        scratch.values.resize(dim.div_ceil(32) * length * 2, zero);
+        for head in 0..heads {
+            let column = head * dim;
+            load_head_at(level, Head { tokens, bias, hidden, dim, column }, scratch);
+            weigh(level, (length, dim), (&mut out[column..], hidden), scratch);
+        }
+    }
+}
+
+/// `out = softmax(queries · keys) · values` of the head in the scratch.
+fn weigh(
+    level: Level,
+    (length, dim): (usize, usize),
+    (out, hidden): (&mut [f32], usize),
+    scratch: &mut Scratch,
+) {
+    let Scratch { queries, keys, values, scores } = scratch;
+    let padded = length.next_multiple_of(16);
+    let keys = Panels { lines: keys, inputs: dim, outputs: length };
+    let values = Panels { lines: values, inputs: length, outputs: dim };
+    scores.resize(QUERIES.min(length) * padded, 0.0);
+    for first in (0..length).step_by(QUERIES) {
+        let rows = QUERIES.min(length - first);
+        let scores = &mut scores[..rows * padded];
+        let mut inverse = [0.0_f32; QUERIES];
+        multiply(level, rows, (&queries[first * dim..], dim), keys, (scores, padded));
+        softmax_at(level, scores, length, &mut inverse[..rows]);
+        let out = &mut out[first * hidden..];
+        multiply(level, rows, (scores, padded), values, (out, hidden));
+        for (row, inverse) in inverse[..rows].iter().enumerate() {
+            out[row * hidden..][..dim].iter_mut().for_each(|value| *value *= inverse);
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

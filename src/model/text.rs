@@ -99,8 +99,8 @@ enum Head {
         normalise: bool,
     },
     Classifier {
-        hidden: Option<(Linear, Squash)>,
-        output: Linear,
+        hidden: Option<Box<(Linear, Squash)>>,
+        output: Box<Linear>,
         labels: Arc<[String]>,
         scores: Scores,
     },
@@ -251,7 +251,7 @@ fn head(
     // A head is a thousandth of the work: it stays f32.
     let exact = |name, outputs| weights.linear(&[name], (hidden, outputs), encoder::Precision::F32);
     let first = match first {
-        Some((name, squash)) => Some((exact(name, hidden)?, squash)),
+        Some((name, squash)) => Some(Box::new((exact(name, hidden)?, squash))),
         None => None,
     };
     let scores = match heads.problem_type.as_deref() {
@@ -263,7 +263,7 @@ fn head(
         _ if labels.len() == 1 => Scores::Sigmoid,
         _ => Scores::Softmax,
     };
-    let output = exact(output, labels.len())?;
+    let output = Box::new(exact(output, labels.len())?);
     Ok(Head::Classifier { hidden: first, output, labels: labels.into(), scores })
 }
 
@@ -368,7 +368,7 @@ impl Text {
             }
             Head::Classifier { hidden, output, labels, scores } => {
                 let mut x = states.get(..self.hidden).unwrap_or_default().to_vec();
-                if let Some((layer, squash)) = hidden {
+                if let Some((layer, squash)) = hidden.as_deref() {
                     x = layer.forward(&x);
                     x.iter_mut().for_each(|value| {
                         *value = match squash {

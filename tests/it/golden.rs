@@ -1,6 +1,7 @@
 //! Golden numbers: our answers against those of the reference libraries, and a batch against single records.
 //! `data/make_goldens.py` made them.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -13,9 +14,13 @@ fn data(name: &str) -> PathBuf {
 }
 
 fn load(dir: &Path) -> Box<dyn Model> {
+    load_in(dir, Precision::F32)
+}
+
+fn load_in(dir: &Path, precision: Precision) -> Box<dyn Model> {
     let options = LoadOptions {
         field: "text".to_owned(),
-        precision: Precision::F32,
+        precision,
         on_long: OnLong::Truncate,
         device: "cpu".to_owned(),
         ..LoadOptions::default()
@@ -80,18 +85,42 @@ fn check(model: &dyn Model, goldens: &[(Fields, Value)], tolerance: f64) {
     assert!(backwards.iter().rev().eq(&together), "the order within a batch changes nothing");
 }
 
-#[test]
-fn minilm_is_sentence_transformers() {
+/// The directory of `MiniLM`; `None`, said loudly, where it was not fetched.
+fn minilm() -> Option<PathBuf> {
     let cache = std::env::var("TIDEMILL_CACHE").map_or_else(
         |_| PathBuf::from(std::env::var("HOME").unwrap_or_default()).join(".cache/tidemill-test"),
         PathBuf::from,
     );
     let dir = std::env::var("TIDEMILL_MINILM").map_or_else(|_| cache.join("minilm"), PathBuf::from);
     if !dir.join("model.safetensors").exists() {
-        println!("skipped: MiniLM is not in {}; tests/minilm.sh fetches it", dir.display());
-        return;
+        let line =
+            format!("skipped: MiniLM is not in {}; tests/minilm.sh fetches it\n", dir.display());
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
+        return None;
     }
+    Some(dir)
+}
+
+#[test]
+fn minilm_is_sentence_transformers() {
+    let Some(dir) = minilm() else { return };
     check(load(&dir).as_ref(), &goldens(&data("minilm.json")), 1e-5);
+}
+
+#[test]
+fn minilm_in_int8_stays_close() {
+    let Some(dir) = minilm() else { return };
+    let (model, goldens) = (load_in(&dir, Precision::Int8), goldens(&data("minilm.json")));
+    assert_eq!(model.about().precision, "int8");
+    check(model.as_ref(), &goldens, 0.02);
+    let inputs = goldens.iter().map(|(fields, _)| model.prepare(fields).unwrap());
+    let distance = |(input, (_, expected)): (Input, &(Fields, Value))| {
+        difference(&model.predict(&[&input]).unwrap()[0], expected)
+    };
+    let distances: Vec<f64> = inputs.zip(&goldens).map(distance).collect();
+    let count = f64::from(u32::try_from(distances.len()).unwrap());
+    let mean = distances.iter().sum::<f64>() / count;
+    assert!(mean <= 0.005, "mean cosine {}", 1.0 - mean);
 }
 
 #[test]

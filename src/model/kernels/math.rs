@@ -2,27 +2,12 @@
 //! `FMA` says whether the CPU has a fused multiply-add; without one it would be a slow library call.
 
 #![expect(clippy::inline_always, reason = "must be compiled into the variant of each CPU")]
-#![expect(clippy::needless_range_loop, reason = "lanes are indexed in several arrays at once")]
 #![expect(clippy::many_single_char_names, reason = "a, b, c of a × b + c")]
 
-use super::{Attention, Norm};
+use super::{Head, Norm, Scratch};
 
 /// f32 in a block: one AVX-512 register, two of AVX2.
 const LANES: usize = 16;
-
-/// Query rows that share one pass over the keys.
-const ROWS: usize = 4;
-
-/// Buffers of [`attention`], reused between calls.
-#[derive(Debug, Default)]
-pub struct Scratch {
-    /// Keys of one head, transposed: `[dim, padded length]`.
-    keys: Vec<f32>,
-    /// Values of one head: `[length, padded dim]`.
-    values: Vec<f32>,
-    /// Scores of `ROWS` queries: `[ROWS, padded length]`.
-    scores: Vec<f32>,
-}
 
 #[inline(always)]
 fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
@@ -94,7 +79,18 @@ fn sum(row: &[f32], each: impl Fn(f32, f32) -> f32) -> f32 {
     for (lane, value) in rest.iter().enumerate() {
         partial[lane] = each(partial[lane], *value);
     }
-    partial.iter().sum()
+    fold(partial, |a, b| a + b)
+}
+
+/// Halves against each other until one is left: fewer steps in a row than lane by lane.
+#[inline(always)]
+fn fold(mut partial: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+    for width in [8, 4, 2, 1] {
+        for lane in 0..width {
+            partial[lane] = join(partial[lane], partial[lane + width]);
+        }
+    }
+    partial[0]
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a width is far below 2^24")]
@@ -121,172 +117,18 @@ pub(super) fn add_norm<const FMA: bool>(
     }
 }
 
+/// `row[i] = e^(row[i] − largest)` by row, and 1 / sum of each. A row is padded to a multiple of `LANES`; what lies
+/// behind `length` becomes 0.
 #[inline(always)]
-pub(super) fn attention<const FMA: bool>(
-    qkv: &[f32],
-    out: &mut [f32],
-    attention: Attention<'_>,
-    scratch: &mut Scratch,
-) {
-    let Attention { bias, offsets, heads } = attention;
-    let hidden = bias.len() / 3;
-    let dim = hidden / heads;
-    for pair in offsets.windows(2) {
-        let tokens = &qkv[pair[0] * 3 * hidden..pair[1] * 3 * hidden];
-        let out = &mut out[pair[0] * hidden..pair[1] * hidden];
-        for head in 0..heads {
-            let head = Head { tokens, bias, hidden, dim, column: head * dim };
-            head.load(scratch);
-            match dim.div_ceil(LANES) {
-                2 => head.run::<FMA, 2>(out, scratch),
-                4 => head.run::<FMA, 4>(out, scratch),
-                1 => head.run::<FMA, 1>(out, scratch),
-                3 => head.run::<FMA, 3>(out, scratch),
-                5 | 6 => head.run::<FMA, 6>(out, scratch),
-                _ => head.run::<FMA, 8>(out, scratch),
-            }
-        }
+pub(super) fn softmax<const FMA: bool>(rows: &mut [f32], length: usize, inverse: &mut [f32]) {
+    let padded = length.next_multiple_of(LANES);
+    for (row, inverse) in rows.chunks_exact_mut(padded).zip(inverse) {
+        *inverse = softmax_row::<FMA>(row, length);
     }
 }
 
-/// The widest head that [`attention`] takes.
-pub(super) const WIDEST_HEAD: usize = 8 * LANES;
-
-/// One head of one sequence.
-struct Head<'a> {
-    /// `[length, 3 × hidden]`.
-    tokens: &'a [f32],
-    bias: &'a [f32],
-    hidden: usize,
-    dim: usize,
-    /// Where the head's columns begin.
-    column: usize,
-}
-
-impl Head<'_> {
-    #[inline(always)]
-    fn length(&self) -> usize {
-        self.tokens.len() / (3 * self.hidden)
-    }
-
-    /// Blocks of `LANES` that a row of values takes.
-    #[inline(always)]
-    fn blocks(&self) -> usize {
-        match self.dim.div_ceil(LANES) {
-            small @ 1..=4 => small,
-            5 | 6 => 6,
-            _ => 8,
-        }
-    }
-
-    /// Copies keys, transposed, and values, both with their bias, into the scratch.
-    #[inline(always)]
-    fn load(&self, scratch: &mut Scratch) {
-        let Self { tokens, bias, hidden, dim, column } = *self;
-        let length = self.length();
-        let padded = length.next_multiple_of(LANES);
-        let width = self.blocks() * LANES;
-        scratch.keys.clear();
-        scratch.keys.resize(dim * padded, 0.0);
-        scratch.values.clear();
-        scratch.values.resize(length * width, 0.0);
-        scratch.scores.resize(ROWS * padded, 0.0);
-        let key_bias = &bias[hidden + column..][..dim];
-        let value_bias = &bias[2 * hidden + column..][..dim];
-        for (place, token) in tokens.chunks_exact(3 * hidden).enumerate() {
-            let keys = &token[hidden + column..][..dim];
-            for d in 0..dim {
-                scratch.keys[d * padded + place] = keys[d] + key_bias[d];
-            }
-            let values = &token[2 * hidden + column..][..dim];
-            let row = &mut scratch.values[place * width..][..dim];
-            for d in 0..dim {
-                row[d] = values[d] + value_bias[d];
-            }
-        }
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "a head is far narrower than 2^24")]
-    #[inline(always)]
-    fn run<const FMA: bool, const BLOCKS: usize>(&self, out: &mut [f32], scratch: &mut Scratch) {
-        let Self { tokens, bias, hidden, dim, column } = *self;
-        let length = self.length();
-        let padded = length.next_multiple_of(LANES);
-        let scale = 1.0 / (dim as f32).sqrt();
-        let Scratch { keys, values, scores } = scratch;
-        let mut queries = [[0.0_f32; ROWS]; 8 * LANES];
-        for first in (0..length).step_by(ROWS) {
-            let rows = (length - first).min(ROWS);
-            for row in 0..ROWS {
-                // Missing rows repeat the last: their results are not used.
-                let token = first + row.min(rows - 1);
-                let query = &tokens[token * 3 * hidden + column..][..dim];
-                for d in 0..dim {
-                    queries[d][row] = scale * (query[d] + bias[column + d]);
-                }
-            }
-            for block in 0..padded / LANES {
-                let mut sums = [[0.0_f32; LANES]; ROWS];
-                for (query, keys) in queries[..dim].iter().zip(keys.chunks_exact(padded)) {
-                    let Some(keys) = keys[block * LANES..].first_chunk::<LANES>() else { continue };
-                    for row in 0..ROWS {
-                        for lane in 0..LANES {
-                            sums[row][lane] = fma::<FMA>(query[row], keys[lane], sums[row][lane]);
-                        }
-                    }
-                }
-                for row in 0..ROWS {
-                    scores[row * padded + block * LANES..][..LANES].copy_from_slice(&sums[row]);
-                }
-            }
-            let mut inverse = [0.0_f32; ROWS];
-            for row in 0..ROWS {
-                inverse[row] = softmax::<FMA>(&mut scores[row * padded..][..padded], length);
-            }
-            self.weigh::<FMA, BLOCKS>(first, rows, (scores, values), inverse, out);
-        }
-    }
-
-    /// `out = scores · values`, scaled by row.
-    #[inline(always)]
-    fn weigh<const FMA: bool, const BLOCKS: usize>(
-        &self,
-        first: usize,
-        rows: usize,
-        (scores, values): (&[f32], &[f32]),
-        inverse: [f32; ROWS],
-        out: &mut [f32],
-    ) {
-        let Self { hidden, dim, column, .. } = *self;
-        let padded = scores.len() / ROWS;
-        let (values, _) = values.as_chunks::<LANES>();
-        for block in 0..BLOCKS {
-            let mut sums = [[0.0_f32; LANES]; ROWS];
-            for (place, values) in values.chunks_exact(BLOCKS).enumerate() {
-                let values = &values[block];
-                for row in 0..ROWS {
-                    let score = scores[row * padded + place];
-                    for lane in 0..LANES {
-                        sums[row][lane] = fma::<FMA>(score, values[lane], sums[row][lane]);
-                    }
-                }
-            }
-            let width = LANES.min(dim.saturating_sub(block * LANES));
-            for row in 0..rows {
-                let start = (first + row) * hidden + column + block * LANES;
-                let out = &mut out[start..start + width];
-                for (out, sum) in out.iter_mut().zip(&sums[row]) {
-                    *out = sum * inverse[row];
-                }
-            }
-        }
-    }
-}
-
-/// Turns scores into weights that are not yet divided by their sum, and gives 1 / sum. `row` is padded to a
-/// multiple of `LANES`; what lies behind `length` becomes 0.
 #[inline(always)]
-fn softmax<const FMA: bool>(row: &mut [f32], length: usize) -> f32 {
+fn softmax_row<const FMA: bool>(row: &mut [f32], length: usize) -> f32 {
     row[length..].fill(f32::MIN);
     let mut largest = [f32::MIN; LANES];
     let (blocks, _) = row.as_chunks_mut::<LANES>();
@@ -295,7 +137,7 @@ fn softmax<const FMA: bool>(row: &mut [f32], length: usize) -> f32 {
             largest[lane] = largest[lane].max(block[lane]);
         }
     }
-    let largest = largest.iter().copied().fold(f32::MIN, f32::max);
+    let largest = fold(largest, f32::max);
     for block in blocks {
         for value in block {
             *value = exp::<FMA>(*value - largest);
@@ -303,4 +145,43 @@ fn softmax<const FMA: bool>(row: &mut [f32], length: usize) -> f32 {
     }
     row[length..].fill(0.0);
     1.0 / sum(row, |sum, value| sum + value)
+}
+
+/// Copies a head's queries, scaled, its keys, transposed into panels, and its values, all with their bias.
+#[expect(clippy::cast_precision_loss, reason = "a head is far narrower than 2^24")]
+#[inline(always)]
+pub(super) fn load_head<const FMA: bool>(head: Head<'_>, scratch: &mut Scratch) {
+    let Head { tokens, bias, hidden, dim, column } = head;
+    let scale = 1.0 / (dim as f32).sqrt();
+    let query_bias = &bias[column..][..dim];
+    let key_bias = &bias[hidden + column..][..dim];
+    let value_bias = &bias[2 * hidden + column..][..dim];
+    let length = tokens.len() / (3 * hidden);
+    // A panel of values is 32 of the head's dimensions; a block behind the last stays 0.
+    let width = dim.div_ceil(LANES);
+    for (place, token) in tokens.chunks_exact(3 * hidden).enumerate() {
+        let query = &token[column..][..dim];
+        let key = &token[hidden + column..][..dim];
+        let value = &token[2 * hidden + column..][..dim];
+        let queries = &mut scratch.queries[place * dim..][..dim];
+        for ((out, value), bias) in queries.iter_mut().zip(query).zip(query_bias) {
+            *out = scale * (value + bias);
+        }
+        let lines = &mut scratch.keys[place / (2 * LANES) * dim * 2..][..dim * 2];
+        let (half, lane) = (place / LANES % 2, place % LANES);
+        let lines = lines.as_chunks_mut::<2>().0;
+        for ((lines, value), bias) in lines.iter_mut().zip(key).zip(key_bias) {
+            lines[half].0[lane] = value + bias;
+        }
+        for block in 0..width {
+            let panel = block / 2 * length;
+            let line = &mut scratch.values[(panel + place) * 2 + block % 2].0;
+            let wide = LANES.min(dim.saturating_sub(block * LANES));
+            let (value, bias) =
+                (&value[block * LANES..][..wide], &value_bias[block * LANES..][..wide]);
+            for ((out, value), bias) in line.iter_mut().zip(value).zip(bias) {
+                *out = value + bias;
+            }
+        }
+    }
 }

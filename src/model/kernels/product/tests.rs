@@ -1,0 +1,114 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const LEVELS: [Level; 4] = [Level::Portable, Level::Avx2, Level::Avx512, Level::Vnni];
+
+/// Shapes with a rest in every dimension, and values for both matrices.
+fn case() -> impl Strategy<Value = (usize, usize, usize, Vec<f32>, Vec<f32>)> {
+    (1..30_usize, 1..70_usize, 1..80_usize).prop_flat_map(|(rows, inputs, outputs)| {
+        let values = |length| prop::collection::vec(-3.0_f32..3.0, length);
+        let (x, weight) = (values(rows * inputs), values(inputs * outputs));
+        (Just(rows), Just(inputs), Just(outputs), x, weight)
+    })
+}
+
+/// The product as it is defined, in f64.
+fn reference(x: &[f32], weight: &[f32], inputs: usize) -> Vec<f64> {
+    let dot = |x: &[f32], w: &[f32]| -> f64 {
+        x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum()
+    };
+    x.chunks(inputs).flat_map(|x| weight.chunks(inputs).map(move |w| dot(x, w))).collect()
+}
+
+proptest! {
+    #[test]
+    fn dense_is_the_definition((rows, inputs, outputs, x, weight) in case()) {
+        let packed = Dense::new(&weight, inputs, outputs);
+        let expect = reference(&x, &weight, inputs);
+        for level in LEVELS {
+            let mut got = vec![f32::NAN; rows * outputs];
+            packed.product_at(level, &x, &mut got);
+            for (got, expect) in got.iter().zip(&expect) {
+                prop_assert!((f64::from(*got) - expect).abs() < 1e-4, "{level:?}: {got} {expect}");
+            }
+            for row in 0..rows {
+                let mut alone = vec![f32::NAN; outputs];
+                packed.product_at(level, &x[row * inputs..][..inputs], &mut alone);
+                prop_assert_eq!(&alone[..], &got[row * outputs..][..outputs], "row-independent");
+            }
+        }
+    }
+
+    /// Within what rounding to 8 (without VNNI 7) bits may cost, and the same as in Rust on integers.
+    #[test]
+    fn int8_is_close_and_exact_on_integers((rows, inputs, outputs, x, weight) in case()) {
+        let packed = Int8::new(&weight, inputs, outputs);
+        let expect = reference(&x, &weight, inputs);
+        let mut first: Option<Vec<f32>> = None;
+        for level in LEVELS {
+            let mut got = vec![f32::NAN; rows * outputs];
+            packed.product_at(level, &x, &mut got, &mut Rows::default());
+            // Half a step of each factor, times the other's largest, a term.
+            let step = 6.0 / 127.0 / 2.0 * 3.0 + 3.0 / 127.0 / 2.0 * 3.0 + 0.01;
+            let tolerance = step * f64::from(u32::try_from(inputs).unwrap());
+            for (got, expect) in got.iter().zip(&expect) {
+                prop_assert!((f64::from(*got) - expect).abs() < tolerance, "{level:?}");
+            }
+            if level == Level::Portable {
+                first = Some(got);
+            } else if level == Level::Vnni && detected() == Level::Vnni {
+                prop_assert_eq!(first.as_ref(), Some(&got), "VNNI and its scalar twin");
+            }
+        }
+    }
+
+    /// The AVX2 tile against its scalar twin, on the 7 bits that it takes.
+    #[test]
+    fn avx2_is_its_scalar_twin((rows, inputs, outputs, x, weight) in case()) {
+        let packed = Int8::new(&weight, inputs, outputs);
+        let mut quantised = Rows::default();
+        let (mut got, mut expect) = (vec![0.0; rows * outputs], vec![0.0; rows * outputs]);
+        quantise(Level::Portable, &x, inputs, 127, &mut quantised);
+        packed.portable(&quantised, &mut expect);
+        packed.product_at(Level::Avx2, &x, &mut got, &mut Rows::default());
+        if Level::Avx2 <= detected() {
+            prop_assert_eq!(got, expect);
+        }
+    }
+
+    #[test]
+    fn int8_is_row_independent((rows, inputs, outputs, x, weight) in case()) {
+        let packed = Int8::new(&weight, inputs, outputs);
+        for level in LEVELS {
+            let mut got = vec![f32::NAN; rows * outputs];
+            let mut scratch = Rows::default();
+            packed.product_at(level, &x, &mut got, &mut scratch);
+            for row in 0..rows {
+                let mut alone = vec![f32::NAN; outputs];
+                packed.product_at(level, &x[row * inputs..][..inputs], &mut alone, &mut scratch);
+                prop_assert_eq!(&alone[..], &got[row * outputs..][..outputs]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_comes_back_within_half_a_step(x in prop::collection::vec(-9.0_f32..2.0, 1..50)) {
+        let mut rows = Rows::default();
+        quantise(Level::Portable, &x, x.len(), 255, &mut rows);
+        for (value, byte) in x.iter().zip(&rows.bytes) {
+            let back = rows.scales[0] * f32::from(i16::try_from(i32::from(*byte) - rows.zeros[0]).unwrap());
+            prop_assert!((value - back).abs() <= rows.scales[0] * 0.501, "{value} {back}");
+        }
+    }
+}
+
+#[test]
+fn rows_of_zeros_and_constants_are_products_too() {
+    for value in [0.0, 1.0, -2.5] {
+        let (x, weight) = (vec![value; 8], vec![0.5; 8 * 3]);
+        let mut got = vec![f32::NAN; 3];
+        Int8::new(&weight, 8, 3).product(&x, &mut got, &mut Rows::default());
+        assert!(got.iter().all(|got| (got - value * 4.0).abs() < 0.05), "{value}: {got:?}");
+    }
+}

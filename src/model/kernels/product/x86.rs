@@ -1,0 +1,395 @@
+//! The tiles in instructions of x86-64. Each has its scalar twin in the module above.
+#![expect(clippy::needless_range_loop, reason = "rows are indexed in several arrays at once")]
+#![expect(
+    clippy::cast_ptr_alignment,
+    reason = "lines are aligned to 64 bytes; the others are unaligned accesses"
+)]
+
+use std::arch::x86_64::{
+    __m256i, __m512i, __mmask16, _mm256_add_epi32, _mm256_fmadd_ps, _mm256_load_ps,
+    _mm256_load_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_set1_epi16,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_storeu_ps,
+    _mm256_storeu_si256, _mm512_add_epi32, _mm512_cvtepi32_ps, _mm512_cvtps_epi32,
+    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_mask_cvtepi32_storeu_epi8, _mm512_mask_storeu_ps,
+    _mm512_maskz_loadu_ps, _mm512_max_epi32, _mm512_max_ps, _mm512_min_epi32, _mm512_min_ps,
+    _mm512_mul_ps, _mm512_mullo_epi32, _mm512_reduce_max_ps, _mm512_reduce_min_ps,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_sub_epi32,
+};
+use std::array;
+
+use super::{Int8, PANEL, Panels, ROWS, Rows, fit, quantise_rows};
+
+/// # Safety
+///
+/// AVX-512 F; `rows` has room for the rows of `x`.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn quantise_512(x: &[f32], inputs: usize, most: u8, rows: &mut Rows) {
+    let Rows { bytes, stride, scales, zeros } = rows;
+    let rows = x.chunks_exact(inputs).zip(bytes.chunks_exact_mut(*stride));
+    for ((values, bytes), (scale, zero)) in rows.zip(scales.iter_mut().zip(zeros)) {
+        // Lanes behind the last value read as 0, which the range includes anyway.
+        let block = |start: usize| {
+            let mask = u16::MAX >> (16 - (inputs - start).min(16));
+            // SAFETY: lanes outside `values` are masked.
+            (mask, unsafe { _mm512_maskz_loadu_ps(mask, values.as_ptr().add(start)) })
+        };
+        let (mut low, mut high) = (_mm512_setzero_ps(), _mm512_setzero_ps());
+        for start in (0..inputs).step_by(16) {
+            let value = block(start).1;
+            low = _mm512_min_ps(low, value);
+            high = _mm512_max_ps(high, value);
+        }
+        let range = (_mm512_reduce_min_ps(low), _mm512_reduce_max_ps(high));
+        let inverse = _mm512_set1_ps(fit(range, most, scale, zero));
+        let (zero, most) = (_mm512_set1_epi32(*zero), _mm512_set1_epi32(i32::from(most)));
+        for start in (0..inputs).step_by(16) {
+            let (mask, value) = block(start);
+            let nearest = _mm512_cvtps_epi32(_mm512_mul_ps(value, inverse));
+            let byte = _mm512_max_epi32(_mm512_add_epi32(nearest, zero), _mm512_setzero_si512());
+            let byte = _mm512_min_epi32(byte, most);
+            // SAFETY: as above; a row of bytes is at least as long as one of values.
+            unsafe {
+                let out = bytes.as_mut_ptr().add(start).cast();
+                _mm512_mask_cvtepi32_storeu_epi8(out, mask, byte);
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// AVX2.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn quantise_256(x: &[f32], inputs: usize, most: u8, rows: &mut Rows) {
+    quantise_rows(x, inputs, most, rows);
+}
+
+/// Calls `$tile::<N>` for the rows that are left, at most 12.
+macro_rules! by_height {
+    ($height:expr, $tile:ident, $arguments:tt) => {
+        match $height {
+            12 => $tile::<12> $arguments,
+            11 => $tile::<11> $arguments,
+            10 => $tile::<10> $arguments,
+            9 => $tile::<9> $arguments,
+            8 => $tile::<8> $arguments,
+            7 => $tile::<7> $arguments,
+            6 => $tile::<6> $arguments,
+            5 => $tile::<5> $arguments,
+            4 => $tile::<4> $arguments,
+            3 => $tile::<3> $arguments,
+            2 => $tile::<2> $arguments,
+            _ => $tile::<1> $arguments,
+        }
+    };
+}
+
+/// # Safety
+///
+/// AVX-512 F; everything is inside its slice, as [`super::multiply`] checks.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn dense_512(
+    rows: usize,
+    (x, x_stride): (&[f32], usize),
+    panels: Panels<'_>,
+    (out, out_stride): (&mut [f32], usize),
+) {
+    let Panels { lines, inputs, outputs } = panels;
+    for panel in 0..outputs.div_ceil(PANEL) {
+        // SAFETY: there are `2 × inputs` lines for each panel.
+        let weights = unsafe { lines.as_ptr().add(panel * inputs * 2) }.cast::<f32>();
+        let width = PANEL.min(outputs - panel * PANEL);
+        let mut row = 0;
+        while row < rows {
+            let height = ROWS.min(rows - row);
+            // SAFETY: rows `row..row + height` are inside both, and `width` columns inside `out`.
+            unsafe {
+                let x = (x.as_ptr().add(row * x_stride), x_stride);
+                let out = (out.as_mut_ptr().add(row * out_stride + panel * PANEL), out_stride);
+                by_height!(height, dense_tile_512, (x, weights, inputs, out, width));
+            }
+            row += height;
+        }
+    }
+}
+
+/// Which of 32 columns there are.
+#[target_feature(enable = "avx512f")]
+fn masks(width: usize) -> [__mmask16; 2] {
+    let of =
+        |count: usize| u16::MAX.checked_shr(16 - u32::try_from(count).unwrap_or(0)).unwrap_or(0);
+    [of(width.min(16)), of(width.saturating_sub(16))]
+}
+
+/// # Safety
+///
+/// AVX-512 F; `R` rows of `inputs` at `x`, a panel at `weights`, `R` rows of `width` at `out`, each with its stride.
+#[target_feature(enable = "avx512f")]
+unsafe fn dense_tile_512<const R: usize>(
+    (x, x_stride): (*const f32, usize),
+    weights: *const f32,
+    inputs: usize,
+    (out, stride): (*mut f32, usize),
+    width: usize,
+) {
+    let mut sums = [[_mm512_setzero_ps(); 2]; R];
+    // SAFETY: the caller's.
+    let x: [*const f32; R] = array::from_fn(|row| unsafe { x.add(row * x_stride) });
+    let mut weights = weights;
+    for input in 0..inputs {
+        // SAFETY: the caller's.
+        unsafe {
+            let left = _mm512_load_ps(weights);
+            let right = _mm512_load_ps(weights.add(16));
+            weights = weights.add(PANEL);
+            for row in 0..R {
+                let value = _mm512_set1_ps(*x[row].add(input));
+                sums[row][0] = _mm512_fmadd_ps(value, left, sums[row][0]);
+                sums[row][1] = _mm512_fmadd_ps(value, right, sums[row][1]);
+            }
+        }
+    }
+    let masks = masks(width);
+    for row in 0..R {
+        // SAFETY: the caller's; columns behind `width` are masked.
+        unsafe {
+            _mm512_mask_storeu_ps(out.add(row * stride), masks[0], sums[row][0]);
+            if masks[1] != 0 {
+                _mm512_mask_storeu_ps(out.add(row * stride + 16), masks[1], sums[row][1]);
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// AVX2 and FMA; everything is inside its slice, as [`super::multiply`] checks.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn dense_256(
+    rows: usize,
+    (x, x_stride): (&[f32], usize),
+    panels: Panels<'_>,
+    (out, out_stride): (&mut [f32], usize),
+) {
+    let Panels { lines, inputs, outputs } = panels;
+    for half in 0..outputs.div_ceil(16) {
+        // SAFETY: half a panel begins 16 columns into its first line pair.
+        let weights =
+            unsafe { lines.as_ptr().cast::<f32>().add(half / 2 * inputs * PANEL + half % 2 * 16) };
+        let width = 16.min(outputs - half * 16);
+        let mut row = 0;
+        while row < rows {
+            let height = 6.min(rows - row);
+            let mut tile = [[0.0_f32; 16]; 6];
+            // SAFETY: rows `row..row + height` are inside `x`.
+            unsafe {
+                let x = (x.as_ptr().add(row * x_stride), x_stride);
+                match height {
+                    6 => dense_tile_256::<6>(x, weights, inputs, &mut tile),
+                    5 => dense_tile_256::<5>(x, weights, inputs, &mut tile),
+                    4 => dense_tile_256::<4>(x, weights, inputs, &mut tile),
+                    3 => dense_tile_256::<3>(x, weights, inputs, &mut tile),
+                    2 => dense_tile_256::<2>(x, weights, inputs, &mut tile),
+                    _ => dense_tile_256::<1>(x, weights, inputs, &mut tile),
+                }
+            }
+            for (place, values) in tile[..height].iter().enumerate() {
+                out[(row + place) * out_stride + half * 16..][..width]
+                    .copy_from_slice(&values[..width]);
+            }
+            row += height;
+        }
+    }
+}
+
+/// # Safety
+///
+/// AVX2 and FMA; `R` rows of `inputs` at `x`, half a panel at `weights`.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn dense_tile_256<const R: usize>(
+    (x, x_stride): (*const f32, usize),
+    weights: *const f32,
+    inputs: usize,
+    out: &mut [[f32; 16]; 6],
+) {
+    let mut sums = [[_mm256_setzero_ps(); 2]; R];
+    // SAFETY: the caller's.
+    let x: [*const f32; R] = array::from_fn(|row| unsafe { x.add(row * x_stride) });
+    let mut weights = weights;
+    for input in 0..inputs {
+        // SAFETY: the caller's.
+        unsafe {
+            let left = _mm256_load_ps(weights);
+            let right = _mm256_load_ps(weights.add(8));
+            weights = weights.add(PANEL);
+            for row in 0..R {
+                let value = _mm256_set1_ps(*x[row].add(input));
+                sums[row][0] = _mm256_fmadd_ps(value, left, sums[row][0]);
+                sums[row][1] = _mm256_fmadd_ps(value, right, sums[row][1]);
+            }
+        }
+    }
+    for row in 0..R {
+        // SAFETY: a row of `out` is 16 wide.
+        unsafe {
+            _mm256_storeu_ps(out[row].as_mut_ptr(), sums[row][0]);
+            _mm256_storeu_ps(out[row].as_mut_ptr().add(8), sums[row][1]);
+        }
+    }
+}
+
+/// # Safety
+///
+/// AVX-512 F, BW and VNNI; `rows` was quantised for this weight, `out` fits both.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) unsafe fn int8_vnni(weight: &Int8, rows: &Rows, out: &mut [f32]) {
+    let outputs = weight.outputs;
+    let count = out.len() / outputs;
+    for panel in 0..outputs.div_ceil(PANEL) {
+        let mut row = 0;
+        while row < count {
+            let height = ROWS.min(count - row);
+            // SAFETY: the rows are inside `rows` and `out`.
+            unsafe {
+                let bytes = (rows.bytes.as_ptr().add(row * rows.stride), rows.stride);
+                let out = out.as_mut_ptr().add(row * outputs + panel * PANEL);
+                let scales = rows.scales.as_ptr().add(row);
+                let zeros = rows.zeros.as_ptr().add(row);
+                by_height!(height, int8_tile_vnni, (weight, panel, bytes, (scales, zeros), out));
+            }
+            row += height;
+        }
+    }
+}
+
+/// # Safety
+///
+/// As [`int8_vnni`], with `R` rows left.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn int8_tile_vnni<const R: usize>(
+    weight: &Int8,
+    panel: usize,
+    (bytes, stride): (*const u8, usize),
+    (scales, zeros): (*const f32, *const i32),
+    out: *mut f32,
+) {
+    let Int8 { outputs, groups, .. } = *weight;
+    let mut sums = [[_mm512_setzero_si512(); 2]; R];
+    // SAFETY: `panels` holds `2 × groups` lines for each panel.
+    let mut lines = unsafe { weight.panels.as_ptr().add(panel * groups * 2) }.cast::<__m512i>();
+    // SAFETY: the caller's.
+    let rows: [*const i32; R] = array::from_fn(|row| unsafe { bytes.add(row * stride) }.cast());
+    for group in 0..groups {
+        // SAFETY: as above; a row has 4 bytes for each group.
+        unsafe {
+            let left = _mm512_load_si512(lines);
+            let right = _mm512_load_si512(lines.add(1));
+            lines = lines.add(2);
+            for row in 0..R {
+                let four = rows[row].add(group).read_unaligned();
+                let values = _mm512_set1_epi32(four);
+                sums[row][0] = _mm512_dpbusd_epi32(sums[row][0], values, left);
+                sums[row][1] = _mm512_dpbusd_epi32(sums[row][1], values, right);
+            }
+        }
+    }
+    let width = PANEL.min(outputs - panel * PANEL);
+    let masks = masks(width);
+    for half in 0..2 {
+        let first = panel * PANEL + half * 16;
+        // SAFETY: scales and sums are whole panels long; rows and columns of `out` as the caller says.
+        unsafe {
+            let by_output = _mm512_loadu_ps(weight.scales.as_ptr().add(first));
+            let sum = _mm512_loadu_si512(weight.sums.as_ptr().add(first).cast());
+            for row in 0..R {
+                let shift = _mm512_mullo_epi32(_mm512_set1_epi32(*zeros.add(row)), sum);
+                let exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[row][half], shift));
+                let scale = _mm512_mul_ps(_mm512_set1_ps(*scales.add(row)), by_output);
+                let value = _mm512_mul_ps(exact, scale);
+                if masks[half] != 0 {
+                    let out = out.add(row * outputs + half * 16);
+                    _mm512_mask_storeu_ps(out, masks[half], value);
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// AVX2; `rows` was quantised to at most 127 for this weight, `out` fits both.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn int8_256(weight: &Int8, rows: &Rows, out: &mut [f32]) {
+    let outputs = weight.outputs;
+    let count = out.len() / outputs;
+    for panel in 0..outputs.div_ceil(PANEL) {
+        let width = PANEL.min(outputs - panel * PANEL);
+        let mut row = 0;
+        while row < count {
+            let height = 4.min(count - row);
+            let mut sums = [[0_i32; PANEL]; 4];
+            // SAFETY: the rows are inside `rows`.
+            unsafe {
+                let bytes = (rows.bytes.as_ptr().add(row * rows.stride), rows.stride);
+                match height {
+                    4 => int8_tile_256::<4>(weight, panel, bytes, &mut sums),
+                    3 => int8_tile_256::<3>(weight, panel, bytes, &mut sums),
+                    2 => int8_tile_256::<2>(weight, panel, bytes, &mut sums),
+                    _ => int8_tile_256::<1>(weight, panel, bytes, &mut sums),
+                }
+            }
+            for (place, sums) in sums[..height].iter().enumerate() {
+                let out = &mut out[(row + place) * outputs + panel * PANEL..][..width];
+                weight.finish(rows, row + place, panel, sums, out);
+            }
+            row += height;
+        }
+    }
+}
+
+/// # Safety
+///
+/// As [`int8_256`], with `R` rows left.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn int8_tile_256<const R: usize>(
+    weight: &Int8,
+    panel: usize,
+    (bytes, stride): (*const u8, usize),
+    out: &mut [[i32; PANEL]; 4],
+) {
+    let groups = weight.groups;
+    // SAFETY: `panels` holds `2 × groups` lines for each panel.
+    let lines = unsafe { weight.panels.as_ptr().add(panel * groups * 2) }.cast::<i8>();
+    let ones = _mm256_set1_epi16(1);
+    // SAFETY: the caller's.
+    let rows: [*const i32; R] = array::from_fn(|row| unsafe { bytes.add(row * stride) }.cast());
+    for half in 0..2 {
+        let mut sums = [[_mm256_setzero_si256(); 2]; R];
+        // SAFETY: as above.
+        let mut line = unsafe { lines.add(half * 64) }.cast::<__m256i>();
+        for group in 0..groups {
+            // SAFETY: as above; a row has 4 bytes for each group.
+            unsafe {
+                let (left, right) = (_mm256_load_si256(line), _mm256_load_si256(line.add(1)));
+                line = line.wrapping_add(4);
+                for row in 0..R {
+                    let four = rows[row].add(group).read_unaligned();
+                    let values = _mm256_set1_epi32(four);
+                    let wide = _mm256_madd_epi16(_mm256_maddubs_epi16(values, left), ones);
+                    sums[row][0] = _mm256_add_epi32(sums[row][0], wide);
+                    let wide = _mm256_madd_epi16(_mm256_maddubs_epi16(values, right), ones);
+                    sums[row][1] = _mm256_add_epi32(sums[row][1], wide);
+                }
+            }
+        }
+        for row in 0..R {
+            // SAFETY: a row of `out` is 32 wide.
+            unsafe {
+                let out = out[row].as_mut_ptr().add(half * 16).cast::<__m256i>();
+                _mm256_storeu_si256(out, sums[row][0]);
+                _mm256_storeu_si256(out.add(1), sums[row][1]);
+            }
+        }
+    }
+}
