@@ -120,6 +120,8 @@ struct Lines<W> {
     workers: Workers,
     answers: mpsc::Receiver<Answer>,
     in_model: usize,
+    /// Lines of the output.
+    written: i64,
     output: W,
 }
 
@@ -137,6 +139,7 @@ impl<W: Write> Lines<W> {
             workers,
             answers,
             in_model: 0,
+            written: 0,
             output,
         };
         let assigned = Assigned { partition: LINES, epoch: Epoch(0), committed: None, until: None };
@@ -169,9 +172,17 @@ impl<W: Write> Lines<W> {
                 }
             }
         }
-        self.handle(Event::Close)?;
-        while self.in_model != 0 {
-            self.answer()?;
+        while !self.pipeline.is_drained() {
+            match self.pipeline.deadline() {
+                _ if self.in_model != 0 => self.answer()?,
+                // Nothing follows: what waits for company is due now.
+                Some(due) => self.handle_at(Event::Tick, due)?,
+                None => break,
+            }
+        }
+        if self.written != offset.0 {
+            let message = format!("{} lines, {} answers; this is a bug", offset.0, self.written);
+            return Err(Failure { message, exit: 70 });
         }
         self.output.flush().map_err(|error| written(&error))
     }
@@ -206,14 +217,15 @@ impl<W: Write> Lines<W> {
     }
 
     fn handle(&mut self, event: Event<Decoded, Vec<u8>>) -> Result<(), Failure> {
+        #[expect(clippy::disallowed_methods, reason = "the driver of the core reads the clock")]
+        self.handle_at(event, Instant::now())
+    }
+
+    fn handle_at(&mut self, event: Event<Decoded, Vec<u8>>, now: Instant) -> Result<(), Failure> {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             let mut effects = Vec::new();
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "the driver of the core reads the clock"
-            )]
-            self.pipeline.handle(event, Instant::now(), &mut effects);
+            self.pipeline.handle(event, now, &mut effects);
             for effect in effects {
                 match effect {
                     Effect::Infer(batch, rows) => {
@@ -245,6 +257,7 @@ impl<W: Write> Lines<W> {
     }
 
     fn write(&mut self, outcome: &Outcome<Vec<u8>>) -> Result<(), Failure> {
+        self.written += 1;
         let result = match outcome {
             Outcome::Prediction(value) => self.output.write_all(value),
             Outcome::Tombstone => self.output.write_all(b"null"),

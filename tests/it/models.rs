@@ -181,3 +181,37 @@ fn a_version_is_imported_promoted_and_rolled_back() {
     let left: Vec<_> = fs::read_dir(root.join("m")).unwrap().flatten().collect();
     assert_eq!(left.len(), 3, "1, 2 and aliases: nothing half imported stays: {left:?}");
 }
+
+#[test]
+fn predict_answers_each_line_in_its_place() {
+    const LINES: usize = 5_000;
+    let dir = tempfile::tempdir().unwrap();
+    let (input, output) = (dir.path().join("in"), dir.path().join("out"));
+    let line = |n: usize| match n % 10 {
+        7 => "broken".to_owned(),
+        _ => format!("{{\"a\":{n},\"b\":0,\"color\":\"red\"}}"),
+    };
+    fs::write(&input, (0..LINES).map(|n| line(n) + "\n").collect::<String>()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+    command.args(["predict", "--model"]).arg(shipped("tests/it/data/linear"));
+    let status = command.arg("--input").arg(&input).arg("--output").arg(&output).status().unwrap();
+    assert!(status.success());
+    let rows: Vec<serde_json::Value> = fs::read_to_string(&output)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(rows.len(), LINES);
+    let value = |n: usize| rows[n]["value"].as_f64();
+    // The model is linear: equal steps of the input are equal steps of the output.
+    let step = value(1).unwrap() - value(0).unwrap();
+    for (n, row) in rows.iter().enumerate() {
+        if n % 10 == 7 {
+            assert_eq!(row["class"], "undecodable", "line {n}");
+        } else {
+            let expected = value(0).unwrap() + step * f64::from(u32::try_from(n).unwrap());
+            let gap = (value(n).unwrap() - expected).abs();
+            assert!(gap <= 1e-3 * expected.abs().max(1.0), "line {n}: {row}, expected {expected}");
+        }
+    }
+}
