@@ -24,6 +24,7 @@ pub mod encoder;
 pub mod kernels;
 pub mod tabular;
 pub mod text;
+pub mod weights;
 pub mod worker;
 
 /// A record's fields, decoded: a JSON object, or text alone under the name `input.field`.

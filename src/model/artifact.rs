@@ -153,19 +153,39 @@ pub(super) fn json<T: DeserializeOwned>(dir: &Path, file: &str) -> Result<T, Err
         .map_err(|error| Error::config(file, format!("no valid JSON: {error}")))
 }
 
-/// A file's bytes, without leaving the directory.
-pub(super) fn bytes(dir: &Path, file: &str) -> Result<Vec<u8>, Error> {
+/// A file, opened without leaving the directory; not larger than its kind may be.
+pub(super) fn open(dir: &Path, file: &str) -> Result<File, Error> {
     let read = |source| Error::Read { file: file.to_owned(), source };
-    let path = inside(dir, file)?;
-    let mut opened = File::open(path).map_err(read)?;
+    let opened = File::open(inside(dir, file)?).map_err(read)?;
     let size = opened.metadata().map_err(read)?.len();
     let limit = if file.ends_with(".safetensors") { MAX_WEIGHTS } else { MAX_TEXT };
     if limit < size {
         return Err(Error::config(file, format!("{size} bytes, more than {limit}")));
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-    opened.read_to_end(&mut bytes).map_err(read)?;
+    Ok(opened)
+}
+
+/// A file's bytes, without leaving the directory.
+pub(super) fn bytes(dir: &Path, file: &str) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let read = |source| Error::Read { file: file.to_owned(), source };
+    open(dir, file)?.read_to_end(&mut bytes).map_err(read)?;
     Ok(bytes)
+}
+
+/// A file's size and SHA-256, read piece by piece.
+fn file_digest(dir: &Path, file: &str) -> Result<FileDigest, Error> {
+    let mut opened = open(dir, file)?;
+    let (mut hash, mut bytes, mut piece) = (Sha256::new(), 0, vec![0; 1 << 18]);
+    loop {
+        let read = |source| Error::Read { file: file.to_owned(), source };
+        let count = opened.read(&mut piece).map_err(read)?;
+        if count == 0 {
+            return Ok(FileDigest { sha256: hexadecimal(&hash.finalize()), bytes });
+        }
+        hash.update(&piece[..count]);
+        bytes += u64::try_from(count).unwrap_or(0);
+    }
 }
 
 /// The path of a file that is a plain file inside `dir`, through no link.
@@ -225,8 +245,8 @@ fn counts(name: &str) -> bool {
         && extension.is_some_and(|e| ["json", "safetensors", "txt"].contains(&e))
 }
 
-fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut text, byte| {
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
         use std::fmt::Write as _;
         write!(text, "{byte:02x}").unwrap_or_default(); // a String takes every write
         text
@@ -237,7 +257,7 @@ fn hash(bytes: &[u8]) -> String {
 pub fn digest(files: &BTreeMap<String, FileDigest>) -> String {
     let lines: Vec<String> =
         files.iter().map(|(name, file)| format!("{}  {name}\n", file.sha256)).collect();
-    format!("sha256:{}", hash(lines.concat().as_bytes()))
+    format!("sha256:{}", hexadecimal(&Sha256::digest(lines.concat().as_bytes())))
 }
 
 /// Sizes and hashes of the files as they are.
@@ -250,14 +270,7 @@ pub fn digests(dir: &Path) -> Result<BTreeMap<String, FileDigest>, Error> {
     if names.is_empty() {
         return Err(Error::config(&dir.display().to_string(), empty(dir)));
     }
-    let digest = |name: String| {
-        let bytes = bytes(dir, &name)?;
-        let digest = FileDigest {
-            sha256: hash(&bytes),
-            bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
-        };
-        Ok((name, digest))
-    };
+    let digest = |name: String| file_digest(dir, &name).map(|digest| (name, digest));
     names.into_iter().map(digest).collect()
 }
 

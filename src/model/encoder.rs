@@ -12,12 +12,10 @@
 //! Devlin et al. 2019 (BERT); Sanh et al. 2019 (`DistilBERT`); Liu et al. 2019 (`RoBERTa`). Tensor names as in Hugging
 //! Face's transformers.
 
-use std::collections::HashMap;
-
-use candle_core::{DType, Tensor};
 use serde::Deserialize;
 
 use super::kernels::{self, Attention, Dense, Int8, Norm, Rows, Scratch};
+use super::weights::Weights;
 
 /// The layouts of checkpoints that this reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,54 +143,7 @@ impl Config {
     }
 }
 
-/// Tensors by name, checked as they are taken.
-#[derive(Debug)]
-pub struct Weights(pub HashMap<String, Tensor>);
-
 impl Weights {
-    /// A tensor's values, row-major, as f32.
-    ///
-    /// # Errors
-    ///
-    /// When it is missing, has another shape, is no float, or holds NaN or infinity.
-    pub fn take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
-        let fail = |message: String| Error::Tensor { name: name.to_owned(), message };
-        let tensor =
-            self.0.get(name).ok_or_else(|| fail(format!("is missing; {}", self.nearby(name))))?;
-        if tensor.dims() != shape {
-            return Err(fail(format!("has shape {:?}, expected {shape:?}", tensor.dims())));
-        }
-        if ![DType::F32, DType::F16, DType::BF16, DType::F64].contains(&tensor.dtype()) {
-            return Err(fail(format!("is {:?}, expected a float", tensor.dtype())));
-        }
-        let values = tensor
-            .to_dtype(DType::F32)
-            .and_then(|tensor| tensor.flatten_all())
-            .and_then(|tensor| tensor.to_vec1::<f32>())
-            .map_err(|error| fail(error.to_string()))?;
-        match values.iter().position(|value| !value.is_finite()) {
-            Some(place) => Err(fail(format!("holds NaN or infinity at element {place}"))),
-            None => Ok(values),
-        }
-    }
-
-    /// A tensor's name with the same end, to show what another layout calls it.
-    fn nearby(&self, name: &str) -> String {
-        let tail = name.rsplit('.').take(2).collect::<Vec<_>>();
-        let tail = format!("{}.{}", tail.get(1).unwrap_or(&""), tail.first().unwrap_or(&""));
-        let mut near: Vec<&String> = self.0.keys().filter(|key| key.ends_with(&tail)).collect();
-        near.sort();
-        match near.first() {
-            Some(near) => format!("the nearest is {near:?}"),
-            None => format!("there are {} others", self.0.len()),
-        }
-    }
-
-    /// Whether there is a tensor of this name.
-    pub fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
-    }
-
     /// A dense layer as transformers stores it, or several of the same inputs side by side:
     /// `weight` `[outputs, inputs]`, `bias` `[outputs]` each.
     ///

@@ -13,13 +13,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::Device;
 use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-use super::encoder::{self, Encoder, Family, Linear, Weights, Workspace};
+use super::encoder::{self, Encoder, Family, Linear, Workspace};
+use super::kernels;
 use super::tabular::{best, sigmoid, softmax};
+use super::weights::Weights;
 use super::{About, Fields, Input, Model, Prediction, Refused, Task, artifact};
 use crate::config::{OnLong, Precision};
 use crate::format::kind;
@@ -152,20 +153,18 @@ pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
         let message = "precision bf16 is for GPUs; on the CPU set model.precision: f32";
         return Err(Error::Unsupported(message.to_owned()));
     }
-    let (precision, named) = match options.precision {
-        Precision::Int8 => (encoder::Precision::Int8, "int8"),
-        Precision::F32 | Precision::Auto | Precision::Bf16 => (encoder::Precision::F32, "f32"),
-    };
     let config: encoder::Config = artifact::json(dir, "config.json")?;
     let family = config.family()?;
     let heads: HeadConfig = artifact::json(dir, "config.json")?;
     let tokenizer = tokenizer(dir)?;
-    let bytes = artifact::bytes(dir, "model.safetensors")?;
-    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
-        .map_err(|error| artifact::Error::weights(&error))?;
-    drop(bytes);
-    let weights = Weights(tensors);
-    let encoder = Encoder::new(&config, &weights, precision)?;
+    let weights = Weights::open(dir)?;
+    let (encoder, named) = match options.precision {
+        Precision::Int8 => (Encoder::new(&config, &weights, encoder::Precision::Int8)?, "int8"),
+        Precision::Auto => fastest(&config, &weights, &tokenizer)?,
+        Precision::F32 | Precision::Bf16 => {
+            (Encoder::new(&config, &weights, encoder::Precision::F32)?, "f32")
+        }
+    };
     let head = head(dir, &config, family, &heads, &weights)?;
     drop(weights);
     let longest = longest(dir, &config, family, options)?;
@@ -185,6 +184,61 @@ pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
     let hidden = config.hidden();
     let on_long = options.on_long;
     Ok(Box::new(Text { about, encoder, head, tokenizer, longest, on_long, hidden }))
+}
+
+/// What `precision: auto` looks at.
+const PROBES: [&str; 8] = [
+    "The quick brown fox jumps over the lazy dog.",
+    "no",
+    "Delivery took three weeks and the box was damaged, but support refunded me at once.",
+    "SELECT count(*) FROM orders WHERE created_at > now() - interval '1 day';",
+    "Der Zug nach Hamburg fährt heute von Gleis 7.",
+    "Quarterly revenue rose by 12 % to 3.4 billion, well above what analysts had expected.",
+    "Call me at 555-0199 before noon!!! :-)",
+    "In the beginning the universe was hot, dense and nearly uniform; small differences grew under gravity.",
+];
+
+/// The least mean cosine to f32 at which `precision: auto` takes int8.
+const CLOSE: f32 = 0.995;
+
+/// int8 where the CPU multiplies it faster and the probes' mean states stay close to those in f32; else f32.
+fn fastest(
+    config: &encoder::Config,
+    weights: &Weights,
+    tokenizer: &Tokenizer,
+) -> Result<(Encoder, &'static str), Error> {
+    let exact = Encoder::new(config, weights, encoder::Precision::F32)?;
+    if kernels::level() != kernels::Level::Vnni {
+        return Ok((exact, "f32"));
+    }
+    let fast = Encoder::new(config, weights, encoder::Precision::Int8)?;
+    let longest = config.longest(config.family()?);
+    let mean = |encoder: &Encoder, ids: &[u32]| -> Vec<f32> {
+        let mut workspace = Workspace::default();
+        let (states, _) = encoder.forward(&[ids], &mut workspace);
+        let mut sums = vec![0.0; config.hidden()];
+        for row in states.chunks_exact(config.hidden()) {
+            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+        }
+        sums
+    };
+    let dot = |a: &[f32], b: &[f32]| -> f32 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
+    let mut sum = 0.0;
+    for probe in PROBES {
+        let encoded = tokenizer
+            .encode_fast(probe, true)
+            .map_err(|error| Error::Unsupported(format!("tokenise a probe: {error}")))?;
+        let ids: Vec<u32> = encoded.get_ids().iter().copied().take(longest).collect();
+        if ids.is_empty() || ids.iter().any(|id| !exact.knows(*id)) {
+            return Ok((exact, "f32"));
+        }
+        let (a, b) = (mean(&exact, &ids), mean(&fast, &ids));
+        sum += dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt();
+    }
+    let cosine = sum / f32::from(u8::try_from(PROBES.len()).unwrap_or(u8::MAX));
+    let (encoder, named) = if CLOSE <= cosine { (fast, "int8") } else { (exact, "f32") };
+    tracing::info!(cosine, precision = named, "precision auto: int8 was compared with f32");
+    Ok((encoder, named))
 }
 
 fn tokenizer(dir: &Path) -> Result<Tokenizer, Error> {

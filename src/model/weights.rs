@@ -1,0 +1,139 @@
+//! A safetensors file, read tensor by tensor: a model is never twice in memory while it loads.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+
+use super::artifact;
+use super::encoder::Error;
+
+/// Bytes that are read and converted at once.
+const CHUNK: usize = 1 << 18;
+
+/// Longest header: the format's own limit.
+const LONGEST_HEADER: u64 = 100_000_000;
+
+/// Tensors by name, checked as they are taken.
+#[derive(Debug)]
+pub struct Weights {
+    file: File,
+    /// Where the first tensor begins.
+    start: u64,
+    tensors: Metadata,
+}
+
+impl Weights {
+    /// Opens `model.safetensors` of a directory and checks its header against its length.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or is cut off or no safetensors file.
+    pub fn open(dir: &Path) -> Result<Self, artifact::Error> {
+        const FILE: &str = "model.safetensors";
+        let bad = |message: String| artifact::Error::Config { file: FILE.to_owned(), message };
+        let read = |source| artifact::Error::Read { file: FILE.to_owned(), source };
+        let file = artifact::open(dir, FILE)?;
+        let length = file.metadata().map_err(read)?.len();
+        let mut size = [0; 8];
+        if length < 8 {
+            return Err(bad(format!("{length} bytes: no safetensors file")));
+        }
+        file.read_exact_at(&mut size, 0).map_err(read)?;
+        let start = u64::from_le_bytes(size).saturating_add(8);
+        if length.min(LONGEST_HEADER) < start {
+            return Err(bad(format!("a header of {start} bytes in a file of {length}")));
+        }
+        let mut header = vec![0; usize::try_from(start).unwrap_or(0)];
+        file.read_exact_at(&mut header, 0).map_err(read)?;
+        let tensors: Metadata = serde_json::from_slice(header.get(8..).unwrap_or_default())
+            .map_err(|error| bad(format!("read its header: {error}")))?;
+        let end = tensors.tensors().values().map(|info| info.data_offsets.1).max().unwrap_or(0);
+        let wanted = start.saturating_add(u64::try_from(end).unwrap_or(u64::MAX));
+        if wanted != length {
+            return Err(bad(format!(
+                "{length} bytes, the header says {wanted}: cut off or altered"
+            )));
+        }
+        Ok(Self { file, start, tensors })
+    }
+
+    /// A tensor's values, row-major, as f32.
+    ///
+    /// # Errors
+    ///
+    /// When it is missing, has another shape, is no float, or holds NaN or infinity.
+    pub fn take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
+        let fail = |message: String| Error::Tensor { name: name.to_owned(), message };
+        let Some(info) = self.tensors.info(name) else {
+            return Err(fail(format!("is missing; {}", self.nearby(name))));
+        };
+        if info.shape != shape {
+            return Err(fail(format!("has shape {:?}, expected {shape:?}", info.shape)));
+        }
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "the format knows twenty kinds of numbers"
+        )]
+        let values = match info.dtype {
+            Dtype::F32 => self.floats(info),
+            Dtype::F16 => self.others(info, candle_core::DType::F16),
+            Dtype::BF16 => self.others(info, candle_core::DType::BF16),
+            Dtype::F64 => self.others(info, candle_core::DType::F64),
+            other => return Err(fail(format!("is {other:?}, expected a float"))),
+        };
+        let values = values.map_err(|error| fail(format!("cannot be read: {error}")))?;
+        match values.iter().position(|value| !value.is_finite()) {
+            Some(place) => Err(fail(format!("holds NaN or infinity at element {place}"))),
+            None => Ok(values),
+        }
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.info(name).is_some()
+    }
+
+    fn place(&self, info: &TensorInfo) -> (u64, usize) {
+        let (start, end) = info.data_offsets;
+        (self.start + u64::try_from(start).unwrap_or(u64::MAX), end - start)
+    }
+
+    fn floats(&self, info: &TensorInfo) -> std::io::Result<Vec<f32>> {
+        let (mut at, mut left) = self.place(info);
+        let mut values = Vec::with_capacity(left / 4);
+        let mut bytes = vec![0; CHUNK.min(left)];
+        while left != 0 {
+            let chunk = &mut bytes[..CHUNK.min(left)];
+            self.file.read_exact_at(chunk, at)?;
+            values.extend(chunk.as_chunks::<4>().0.iter().map(|four| f32::from_le_bytes(*four)));
+            at += u64::try_from(chunk.len()).unwrap_or(0);
+            left -= chunk.len();
+        }
+        Ok(values)
+    }
+
+    fn others(&self, info: &TensorInfo, dtype: candle_core::DType) -> std::io::Result<Vec<f32>> {
+        let (at, length) = self.place(info);
+        let mut bytes = vec![0; length];
+        self.file.read_exact_at(&mut bytes, at)?;
+        Tensor::from_raw_buffer(&bytes, dtype, &info.shape, &Device::Cpu)
+            .and_then(|tensor| tensor.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1())
+            .map_err(std::io::Error::other)
+    }
+
+    /// A tensor's name with the same end, to show what another layout calls it.
+    fn nearby(&self, name: &str) -> String {
+        let tail = name.rsplit('.').take(2).collect::<Vec<_>>();
+        let tail = format!("{}.{}", tail.get(1).unwrap_or(&""), tail.first().unwrap_or(&""));
+        let mut near: Vec<String> = self.tensors.tensors().into_keys().collect();
+        near.retain(|key| key.ends_with(&tail));
+        near.sort();
+        match near.first() {
+            Some(near) => format!("the nearest is {near:?}"),
+            None => format!("there are {} others", self.tensors.tensors().len()),
+        }
+    }
+}
