@@ -17,6 +17,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::artifact::Error;
+use super::kernels::Dense;
 use super::{About, Fields, Input, Model, Prediction, Refused, Task};
 use crate::format::kind;
 use crate::record::{Fault, FaultClass};
@@ -179,24 +180,21 @@ fn wrong_type(name: &str, expected: &str, found: &Value) -> Fault {
     invalid(name, &format!("is a {}, not a {expected}", kind(found)))
 }
 
-/// A dense layer: `weight` is `[inputs, outputs]`, row-major, so that one input feeds all outputs in a row.
+/// A dense layer.
 #[derive(Debug)]
 struct Layer {
     inputs: usize,
-    outputs: usize,
-    weight: Vec<f32>,
+    weight: Dense,
     bias: Vec<f32>,
 }
 
 impl Layer {
-    /// `y = x · weight + bias` for one row; `x` is `[inputs]`, `y` is `[outputs]`.
-    fn forward(&self, x: &[f32], y: &mut Vec<f32>) {
-        y.clear();
-        y.extend_from_slice(&self.bias);
-        for (value, weights) in x.iter().zip(self.weight.chunks_exact(self.outputs)) {
-            for (sum, weight) in y.iter_mut().zip(weights) {
-                *sum += value * weight;
-            }
+    /// `y = x · weightᵀ + bias`: `x` is `[rows, inputs]`, `y` becomes `[rows, outputs]`.
+    fn forward(&self, x: &[f32], rows: usize, y: &mut Vec<f32>) {
+        y.resize(rows * self.bias.len(), 0.0);
+        self.weight.product(x, y);
+        for row in y.chunks_exact_mut(self.bias.len()) {
+            row.iter_mut().zip(&self.bias).for_each(|(value, bias)| *value += bias);
         }
     }
 }
@@ -250,9 +248,8 @@ pub fn load(dir: &Path) -> Result<Tabular, Error> {
         let outputs = weight.dims().first().copied().unwrap_or(0);
         let rows = vector(&format!("layers.{number}.weight"), &[outputs, width])?;
         let bias = vector(&format!("layers.{number}.bias"), &[outputs])?;
-        let weight = (0..width).flat_map(|i| (0..outputs).map(move |o| (o, i)));
-        let weight = weight.map(|(o, i)| rows[o * width + i]).collect();
-        layers.push(Layer { inputs: width, outputs, weight, bias });
+        let weight = Dense::new(&rows, width, outputs);
+        layers.push(Layer { inputs: width, weight, bias });
         width = outputs;
     }
     check(&config, &preprocess, layers.len(), width)?;
@@ -326,13 +323,11 @@ fn check(
 
 impl Tabular {
     fn activate(&self, values: &mut [f32]) {
-        for value in values {
-            *value = match self.activation {
-                Activation::Relu => value.max(0.0),
-                Activation::Tanh => value.tanh(),
-                Activation::Logistic => sigmoid(*value),
-                Activation::Identity => *value,
-            };
+        match self.activation {
+            Activation::Relu => values.iter_mut().for_each(|value| *value = value.max(0.0)),
+            Activation::Tanh => values.iter_mut().for_each(|value| *value = value.tanh()),
+            Activation::Logistic => values.iter_mut().for_each(|value| *value = sigmoid(*value)),
+            Activation::Identity => (),
         }
     }
 
@@ -366,25 +361,27 @@ impl Model for Tabular {
 
     fn predict(&self, inputs: &[&Input]) -> Result<Vec<Prediction>, Refused> {
         let (mut x, mut y) = (Vec::new(), Vec::new());
-        let mut predictions = Vec::with_capacity(inputs.len());
+        let refused = |row: usize, message: &str| Refused::Row { row, message: message.to_owned() };
         for (row, input) in inputs.iter().enumerate() {
-            let refused = |message: &str| Refused::Row { row, message: message.to_owned() };
             let Input::Row(features) = input else {
-                return Err(refused("a tabular model takes fields, not tokens"));
+                return Err(refused(row, "a tabular model takes fields, not tokens"));
             };
-            x.clear();
             x.extend_from_slice(features);
-            for (number, layer) in self.layers.iter().enumerate() {
-                layer.forward(&x, &mut y);
-                if number + 1 != self.layers.len() {
-                    self.activate(&mut y);
-                }
-                std::mem::swap(&mut x, &mut y);
+        }
+        for (number, layer) in self.layers.iter().enumerate() {
+            layer.forward(&x, inputs.len(), &mut y);
+            if number + 1 != self.layers.len() {
+                self.activate(&mut y);
             }
-            if x.iter().any(|unit| !unit.is_finite()) {
-                return Err(refused("the output is NaN or infinite"));
+            std::mem::swap(&mut x, &mut y);
+        }
+        let units = self.layers.last().map_or(1, |layer| layer.bias.len());
+        let mut predictions = Vec::with_capacity(inputs.len());
+        for (row, units) in x.chunks_exact(units).enumerate() {
+            if units.iter().any(|unit| !unit.is_finite()) {
+                return Err(refused(row, "the output is NaN or infinite"));
             }
-            predictions.push(self.answer(&x));
+            predictions.push(self.answer(units));
         }
         Ok(predictions)
     }
