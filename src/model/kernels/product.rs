@@ -179,11 +179,12 @@ impl Int8 {
         for (output, row) in weight.chunks_exact(inputs.max(1)).enumerate() {
             let largest = row.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
             let scale = (largest / 127.0).max(f32::MIN_POSITIVE);
+            let inverse = 1.0 / scale;
             scales[output] = scale;
             let (panel, column) = (output / PANEL, output % PANEL);
             for (input, value) in row.iter().enumerate() {
-                #[expect(clippy::cast_possible_truncation, reason = "rounded and within ±127")]
-                let byte = (value / scale).round_ties_even().clamp(-127.0, 127.0) as i8;
+                #[expect(clippy::cast_possible_truncation, reason = "clamped")]
+                let byte = nearest(value * inverse).clamp(-127, 127) as i8;
                 sums[output] += i32::from(byte);
                 let line = (panel * groups + input / GROUP) * 2 + column / 16;
                 panels[line].0[column % 16 * GROUP + input % GROUP] = byte;
