@@ -29,7 +29,7 @@ use crate::model::Served;
 use crate::model::worker::{Answer, Decoded, Job, Workers};
 use crate::pipeline::publish::Transaction;
 use crate::pipeline::{Batch, Effect, Event, Limits, Pipeline, Stop, arrive, batch};
-use crate::record::{Offset, Outcome, Partition, Version};
+use crate::record::{Epoch, Offset, Outcome, Partition, Version};
 use crate::telemetry::metrics::Metrics;
 
 /// What the engine is made of.
@@ -80,6 +80,8 @@ pub struct Engine {
     topics: Vec<String>,
     inference_limit: Duration,
     assigned_once: bool,
+    /// The newest epoch of an assignment.
+    newest: Option<Epoch>,
     closing: Option<Instant>,
     drain: Duration,
     serving: Version,
@@ -145,6 +147,7 @@ impl Engine {
             topics: config.input.topics.clone(),
             inference_limit: config.limits.inference.0,
             assigned_once: false,
+            newest: None,
             closing: None,
             drain: config.limits.drain.0,
             serving,
@@ -224,6 +227,7 @@ impl Engine {
                     let until = until_end.then_some(assigned.end);
                     self.ends.insert(assigned.partition, assigned.end);
                     let log::Assigned { partition, epoch, committed, .. } = assigned;
+                    self.newest = self.newest.max(Some(epoch));
                     arrive::Assigned { partition, epoch, committed, until }
                 });
                 let assigned = assigned.collect();
@@ -347,6 +351,14 @@ impl Engine {
         let Some(Arrived { items, ends, took }) = arrived else {
             return Err(failure("the decode thread ended without a word; this is a bug"));
         };
+        // An assignment is sent before its first records, but on another channel: it may have come after `select!`
+        // looked there. Records of a partition that is not ours yet would be dropped, and never read again.
+        while let Ok(control) = self.parts.log.control.try_recv() {
+            self.control(Some(control))?;
+        }
+        if items.iter().any(|item| self.newest < Some(item.epoch)) {
+            return Err(failure("records came before their assignment; this is a bug"));
+        }
         if !items.is_empty() {
             self.parts.metrics.decoded(took);
             self.handle(Event::Arrived(items))?;

@@ -292,6 +292,10 @@ impl World {
             batches.extend(self.calls.iter().map(|(batch, _)| batch.number));
             self.answer(0, false);
             (0..limits().lanes).for_each(|lane| self.commit(lane));
+            if let Some(deadline) = self.core.deadline() {
+                self.now = self.now.max(deadline);
+            }
+            self.tell(Event::Tick);
             if self.core.is_drained() {
                 assert!(batches.len() <= begun + limits().lanes, "one more batch a lane at most");
                 return self.crash(false);

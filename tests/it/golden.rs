@@ -132,6 +132,36 @@ fn tiny_checkpoints_are_transformers() {
     }
 }
 
+/// Texts at the edges: each is an answer or a fault of its own, and never a panic.
+#[test]
+fn texts_at_the_edges_are_defined() {
+    let options = |on_long| LoadOptions {
+        field: "text".to_owned(),
+        on_long,
+        device: "cpu".to_owned(),
+        ..LoadOptions::default()
+    };
+    let dir = data("tiny-bert");
+    let model = artifact::build(&dir, &options(OnLong::Truncate)).unwrap();
+    let strict = artifact::build(&dir, &options(OnLong::Reject)).unwrap();
+    let fields = |text: &str| Fields::from_iter([("text".to_owned(), Value::from(text))]);
+    let long = "word ".repeat(100_000);
+    for text in ["", " ", "\u{0}\u{feff}", "\u{1f980}\u{1f980}", "e\u{301}", &long] {
+        let input = model.prepare(&fields(text)).unwrap();
+        let answer = model.predict(&[&input]).unwrap();
+        assert!(
+            matches!(&answer[..], [Prediction::Embedding(values)] if values.iter().all(|v| v.is_finite()))
+        );
+    }
+    let fault = strict.prepare(&fields(&long)).unwrap_err();
+    assert!(fault.message.contains("more than"), "{}", fault.message);
+    let beyond = Input::Tokens(vec![1, 4_000_000, 2].into());
+    let good = model.prepare(&fields("good")).unwrap();
+    let refused = model.predict(&[&good, &beyond]).unwrap_err();
+    assert!(refused.to_string().contains("input 1: token id 4000000 is beyond the vocabulary"));
+    assert_eq!(model.predict(&[]).unwrap(), Vec::new());
+}
+
 #[test]
 fn tabular_models_are_scikit_learn() {
     for name in ["logistic", "logistic-three", "mlp-relu", "mlp-tanh-three", "linear", "mlp-value"]
