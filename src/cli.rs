@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::{Config, load};
+
 pub mod check;
 pub mod demo;
 pub mod models;
@@ -57,4 +59,15 @@ pub struct ConfigFile {
     /// The configuration file
     #[arg(long, short, env = "TIDEMILL_CONFIG", value_name = "FILE")]
     pub config: PathBuf,
+}
+
+impl ConfigFile {
+    /// The configuration with the environment's overrides; or all problems on stderr, and the exit code.
+    #[expect(clippy::print_stderr, reason = "before the log exists")]
+    fn load(&self) -> Result<Config, ExitCode> {
+        load::load(Some(&self.config), load::environment()).map_err(|problems| {
+            eprintln!("{problems}");
+            ExitCode::from(check::BAD_CONFIGURATION)
+        })
+    }
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::ConfigFile;
-use crate::config::{Config, load};
+use crate::config::Config;
 use crate::log::message::Naming;
 use crate::log::{Failure, Log};
 use crate::telemetry::Telemetry;
@@ -20,14 +20,10 @@ pub struct Args {
 }
 
 /// Runs until a signal or the end.
-#[expect(clippy::print_stderr, reason = "before the log exists")]
 pub fn run(args: &Args) -> ExitCode {
-    let config = match load::load(Some(&args.config.config), load::environment()) {
+    let config = match args.config.load() {
         Ok(config) => config,
-        Err(problems) => {
-            eprintln!("{problems}");
-            return ExitCode::from(78);
-        }
+        Err(code) => return code,
     };
     match start(config, args.until_end) {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,7 +12,7 @@ use rdkafka::topic_partition_list::{Offset as Place, TopicPartitionList};
 use serde_json::Value;
 
 use super::ConfigFile;
-use crate::config::{Config, load};
+use crate::config::Config;
 use crate::log::message::Naming;
 use crate::verify::{Checker, Manifest, Outcome, Report, Source};
 
@@ -32,12 +32,9 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Verifies what the group has committed. 0 it holds, 65 it is violated, 75 it could not be read, 78 configuration.
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to its terminal")]
 pub fn run(args: &Args) -> ExitCode {
-    let config = match load::load(Some(&args.config.config), load::environment()) {
+    let config = match args.config.load() {
         Ok(config) => config,
-        Err(problems) => {
-            eprintln!("{problems}");
-            return ExitCode::from(78);
-        }
+        Err(code) => return code,
     };
     if config.log.is_some() {
         eprintln!("verify reads Kafka; the embedded log's demo verifies itself");

@@ -76,11 +76,7 @@ impl Error {
         Self::Tensor { name: name.to_owned(), message: message.to_owned() }
     }
 
-    pub(super) fn weights(error: &candle_core::Error) -> Self {
-        Self::Config { file: "model.safetensors".to_owned(), message: error.to_string() }
-    }
-
-    fn config(file: &str, message: impl Into<String>) -> Self {
+    pub(super) fn config(file: &str, message: impl Into<String>) -> Self {
         Self::Config { file: file.to_owned(), message: message.into() }
     }
 }

@@ -14,6 +14,7 @@
 
 use serde::Deserialize;
 
+use super::artifact::Error;
 use super::kernels::{self, Attention, Dense, Int8, Norm, Rows, Scratch};
 use super::weights::Weights;
 
@@ -60,22 +61,6 @@ fn default_eps() -> f64 {
     1e-12
 }
 
-/// Why an encoder cannot be built.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The configuration is of something else, or out of bounds.
-    #[error("config.json: {0}")]
-    Config(String),
-    /// A tensor is missing or wrong.
-    #[error("model.safetensors: tensor {name:?} {message}")]
-    Tensor {
-        /// Its name.
-        name: String,
-        /// Expected and found.
-        message: String,
-    },
-}
-
 impl Config {
     /// The family, once everything that the forward relies on was checked.
     ///
@@ -83,7 +68,7 @@ impl Config {
     ///
     /// What is not supported, with what is.
     pub fn family(&self) -> Result<Family, Error> {
-        let fail = |message: String| Err(Error::Config(message));
+        let fail = |message: String| Err(Error::config("config.json", message));
         let family = match self.model_type.as_str() {
             "bert" => Family::Bert,
             "distilbert" => Family::DistilBert,
@@ -201,15 +186,23 @@ impl Linear {
         }
     }
 
-    /// `x · weightᵀ + bias` of one row: `[outputs]` f32.
-    pub fn forward(&self, x: &[f32]) -> Vec<f32> {
+    /// `x · weightᵀ + bias`: `x` is `[rows, inputs]`, the result is `[rows, outputs]`, f32.
+    pub fn forward(&self, x: &[f32], rows: usize) -> Vec<f32> {
         let mut out = Vec::new();
-        self.product(x, 1, &mut out, &mut Rows::default());
-        out.iter_mut().zip(&self.bias).for_each(|(value, bias)| *value += bias);
+        self.product(x, rows, &mut out, &mut Rows::default());
+        for row in out.chunks_exact_mut(self.bias.len()) {
+            row.iter_mut().zip(&self.bias).for_each(|(value, bias)| *value += bias);
+        }
         out
     }
 
-    fn bytes(&self) -> usize {
+    /// Values in a row of the result.
+    pub fn outputs(&self) -> usize {
+        self.bias.len()
+    }
+
+    /// Bytes of the weights in memory.
+    pub fn bytes(&self) -> usize {
         match &self.weight {
             Matrix::F32(weight) => weight.bytes(),
             Matrix::Int8(weight) => weight.bytes(),
@@ -295,7 +288,8 @@ impl Encoder {
         let family = config.family()?;
         let hidden = config.hidden_size;
         let head = config.model_type.replace("xlm-", "");
-        let prefixed = weights.has(&format!("{head}.embeddings.word_embeddings.weight"));
+        let prefixed =
+            weights.shape(&format!("{head}.embeddings.word_embeddings.weight")).is_some();
         let names =
             Names { prefix: if prefixed { format!("{head}.") } else { String::new() }, family };
         let prefix = &names.prefix;

@@ -12,12 +12,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{DType, Device};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::artifact::Error;
-use super::kernels::Dense;
+use super::encoder::{Linear, Precision};
+use super::weights::Weights;
 use super::{About, Fields, Input, Model, Prediction, Refused, Task};
 use crate::format::kind;
 use crate::record::{Fault, FaultClass};
@@ -180,31 +180,14 @@ fn wrong_type(name: &str, expected: &str, found: &Value) -> Fault {
     invalid(name, &format!("is a {}, not a {expected}", kind(found)))
 }
 
-/// A dense layer.
-#[derive(Debug)]
-struct Layer {
-    inputs: usize,
-    weight: Dense,
-    bias: Vec<f32>,
-}
-
-impl Layer {
-    /// `y = x · weightᵀ + bias`: `x` is `[rows, inputs]`, `y` becomes `[rows, outputs]`.
-    fn forward(&self, x: &[f32], rows: usize, y: &mut Vec<f32>) {
-        y.resize(rows * self.bias.len(), 0.0);
-        self.weight.product(x, y);
-        for row in y.chunks_exact_mut(self.bias.len()) {
-            row.iter_mut().zip(&self.bias).for_each(|(value, bias)| *value += bias);
-        }
-    }
-}
-
 /// A tabular model. See the module.
 #[derive(Debug)]
 pub struct Tabular {
     about: About,
     columns: Vec<Column>,
-    layers: Vec<Layer>,
+    /// Features that the first layer takes.
+    width: usize,
+    layers: Vec<Linear>,
     activation: Activation,
     output: Output,
     labels: Arc<[String]>,
@@ -218,38 +201,14 @@ pub struct Tabular {
 pub fn load(dir: &Path) -> Result<Tabular, Error> {
     let config: Config = super::artifact::json(dir, "config.json")?;
     let preprocess: Preprocess = super::artifact::json(dir, "preprocess.json")?;
-    let bytes = super::artifact::bytes(dir, "model.safetensors")?;
-    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
-        .map_err(|error| Error::weights(&error))?;
-    let vector = |name: &str, shape: &[usize]| -> Result<Vec<f32>, Error> {
-        let tensor = tensors.get(name).ok_or_else(|| Error::tensor(name, "is missing"))?;
-        if tensor.dims() != shape {
-            let found = tensor.dims();
-            return Err(Error::tensor(name, &format!("has shape {found:?}, expected {shape:?}")));
-        }
-        if ![DType::F32, DType::F64, DType::BF16, DType::F16].contains(&tensor.dtype()) {
-            let found = tensor.dtype();
-            return Err(Error::tensor(name, &format!("is {found:?}, expected a float")));
-        }
-        let values = tensor
-            .to_dtype(DType::F32)
-            .and_then(|tensor| tensor.flatten_all())
-            .and_then(|tensor| tensor.to_vec1::<f32>())
-            .map_err(|error| Error::weights(&error))?;
-        match values.iter().position(|value| !value.is_finite()) {
-            Some(place) => Err(Error::tensor(name, &format!("holds NaN or infinity at {place}"))),
-            None => Ok(values),
-        }
-    };
-    let mut width: usize = preprocess.columns.iter().map(Column::width).sum();
-    let mut layers = Vec::new();
-    while let Some(weight) = tensors.get(&format!("layers.{}.weight", layers.len())) {
-        let number = layers.len();
-        let outputs = weight.dims().first().copied().unwrap_or(0);
-        let rows = vector(&format!("layers.{number}.weight"), &[outputs, width])?;
-        let bias = vector(&format!("layers.{number}.bias"), &[outputs])?;
-        let weight = Dense::new(&rows, width, outputs);
-        layers.push(Layer { inputs: width, weight, bias });
+    let weights = Weights::open(dir)?;
+    let features: usize = preprocess.columns.iter().map(Column::width).sum();
+    let (mut width, mut layers) = (features, Vec::new());
+    loop {
+        let name = format!("layers.{}", layers.len());
+        let Some(shape) = weights.shape(&format!("{name}.weight")) else { break };
+        let outputs = shape.first().copied().unwrap_or(0);
+        layers.push(weights.linear(&[&name], (width, outputs), Precision::F32)?);
         width = outputs;
     }
     check(&config, &preprocess, layers.len(), width)?;
@@ -260,11 +219,11 @@ pub fn load(dir: &Path) -> Result<Tabular, Error> {
         device: "cpu".to_owned(),
         fields: preprocess.columns.iter().map(|column| column.name().to_owned()).collect(),
         labels: config.labels.clone(),
-        bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+        bytes: u64::try_from(layers.iter().map(Linear::bytes).sum::<usize>()).unwrap_or(u64::MAX),
     };
     let (activation, output) = (config.activation, config.output);
     let (columns, labels) = (preprocess.columns, config.labels.into());
-    Ok(Tabular { about, columns, layers, activation, output, labels })
+    Ok(Tabular { about, columns, width: features, layers, activation, output, labels })
 }
 
 /// What the files must agree on.
@@ -351,8 +310,7 @@ impl Model for Tabular {
     }
 
     fn prepare(&self, fields: &Fields) -> Result<Input, Fault> {
-        let width = self.layers.first().map_or(0, |layer| layer.inputs);
-        let mut row = Vec::with_capacity(width);
+        let mut row = Vec::with_capacity(self.width);
         for column in &self.columns {
             column.encode(fields, &mut row)?;
         }
@@ -360,7 +318,7 @@ impl Model for Tabular {
     }
 
     fn predict(&self, inputs: &[&Input]) -> Result<Vec<Prediction>, Refused> {
-        let (mut x, mut y) = (Vec::new(), Vec::new());
+        let mut x = Vec::with_capacity(inputs.len() * self.width);
         let refused = |row: usize, message: &str| Refused::Row { row, message: message.to_owned() };
         for (row, input) in inputs.iter().enumerate() {
             let Input::Row(features) = input else {
@@ -369,13 +327,12 @@ impl Model for Tabular {
             x.extend_from_slice(features);
         }
         for (number, layer) in self.layers.iter().enumerate() {
-            layer.forward(&x, inputs.len(), &mut y);
+            x = layer.forward(&x, inputs.len());
             if number + 1 != self.layers.len() {
-                self.activate(&mut y);
+                self.activate(&mut x);
             }
-            std::mem::swap(&mut x, &mut y);
         }
-        let units = self.layers.last().map_or(1, |layer| layer.bias.len());
+        let units = self.layers.last().map_or(1, Linear::outputs);
         let mut predictions = Vec::with_capacity(inputs.len());
         for (row, units) in x.chunks_exact(units).enumerate() {
             if units.iter().any(|unit| !unit.is_finite()) {

@@ -47,9 +47,6 @@ pub enum Error {
     /// A file.
     #[error(transparent)]
     File(Box<artifact::Error>),
-    /// The encoder or its tensors.
-    #[error(transparent)]
-    Encoder(#[from] encoder::Error),
     /// Something this build does not do, and what does.
     #[error("{0}")]
     Unsupported(String),
@@ -423,7 +420,7 @@ impl Text {
             Head::Classifier { hidden, output, labels, scores } => {
                 let mut x = states.get(..self.hidden).unwrap_or_default().to_vec();
                 if let Some((layer, squash)) = hidden.as_deref() {
-                    x = layer.forward(&x);
+                    x = layer.forward(&x, 1);
                     x.iter_mut().for_each(|value| {
                         *value = match squash {
                             Squash::Tanh => value.tanh(),
@@ -431,7 +428,7 @@ impl Text {
                         };
                     });
                 }
-                let y = output.forward(&x);
+                let y = output.forward(&x, 1);
                 let scores = match scores {
                     Scores::Softmax => softmax(&y),
                     Scores::Sigmoid => y.iter().map(|value| sigmoid(*value)).collect(),

@@ -7,8 +7,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
-use super::artifact;
-use super::encoder::Error;
+use super::artifact::{self, Error};
 
 /// Bytes that are read and converted at once.
 const CHUNK: usize = 1 << 18;
@@ -31,10 +30,10 @@ impl Weights {
     /// # Errors
     ///
     /// When it cannot be read, or is cut off or no safetensors file.
-    pub fn open(dir: &Path) -> Result<Self, artifact::Error> {
+    pub fn open(dir: &Path) -> Result<Self, Error> {
         const FILE: &str = "model.safetensors";
-        let bad = |message: String| artifact::Error::Config { file: FILE.to_owned(), message };
-        let read = |source| artifact::Error::Read { file: FILE.to_owned(), source };
+        let bad = |message: String| Error::Config { file: FILE.to_owned(), message };
+        let read = |source| Error::Read { file: FILE.to_owned(), source };
         let file = artifact::open(dir, FILE)?;
         let length = file.metadata().map_err(read)?.len();
         let mut size = [0; 8];
@@ -64,9 +63,9 @@ impl Weights {
     ///
     /// # Errors
     ///
-    /// When it is missing, has another shape, is no float, or holds NaN or infinity.
+    /// When it is missing, has another shape or no elements, is no float, or holds NaN or infinity.
     pub fn take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
-        let fail = |message: String| Error::Tensor { name: name.to_owned(), message };
+        let fail = |message: String| Error::tensor(name, &message);
         let Some(info) = self.tensors.info(name) else {
             return Err(fail(format!("is missing; {}", self.nearby(name))));
         };
@@ -91,9 +90,9 @@ impl Weights {
         }
     }
 
-    /// Whether there is a tensor of this name.
-    pub fn has(&self, name: &str) -> bool {
-        self.tensors.info(name).is_some()
+    /// A tensor's shape; `None` where there is none of this name.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.info(name).map(|info| &*info.shape)
     }
 
     fn place(&self, info: &TensorInfo) -> (u64, usize) {

@@ -215,3 +215,15 @@ fn predict_answers_each_line_in_its_place() {
         }
     }
 }
+
+/// A model whose hidden layer has no units is refused when it is loaded, not when it answers.
+#[test]
+fn a_layer_without_units_is_refused() {
+    let spoil = |dir: &Path| {
+        bare(dir);
+        let header = br#"{"layers.0.weight":{"dtype":"F32","shape":[0,30],"data_offsets":[0,0]},"layers.0.bias":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#;
+        let size = u64::try_from(header.len()).unwrap().to_le_bytes();
+        fs::write(dir.join("model.safetensors"), [&size[..], header].concat()).unwrap();
+    };
+    refused(TABLE, spoil, &["layers.0.weight", "no elements"]);
+}
