@@ -263,6 +263,10 @@ pub struct Batch {
     pub max_wait: Time,
     /// What an idle worker does while the batch is not full.
     pub when_idle: WhenIdle,
+    /// Whether `max_tokens` is the size of a batch, or its bound.
+    pub size: Sizing,
+    /// Where learned sizes are kept from one run to the next.
+    pub remember: Option<PathBuf>,
 }
 
 impl Default for Batch {
@@ -273,8 +277,20 @@ impl Default for Batch {
             max_tokens: 16_384,
             max_wait: Time::millis(50),
             when_idle: WhenIdle::Wait,
+            size: Sizing::Max,
+            remember: None,
         }
     }
+}
+
+/// How many tokens close a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sizing {
+    /// `max_tokens`.
+    Max,
+    /// As few as keep the fixed cost of a batch below a twentieth of its time, learned while running.
+    Learned,
 }
 
 /// What an idle worker does while a batch is not full.

@@ -25,12 +25,16 @@ use crate::config::Config;
 use crate::decode::{Arrived, Current};
 use crate::http::Health;
 use crate::log::{self, BatchInfo, Control, Done, Failure, Log, Row};
-use crate::model::Served;
 use crate::model::worker::{Answer, Decoded, Job, Workers};
+use crate::model::{Refused, Served};
 use crate::pipeline::publish::Transaction;
 use crate::pipeline::{Batch, Effect, Event, Limits, Pipeline, Stop, arrive, batch};
 use crate::record::{Epoch, Offset, Outcome, Partition, Version};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{self, Metrics};
+
+mod sizing;
+
+use sizing::Sizing;
 
 /// What the engine is made of.
 pub struct Parts {
@@ -65,9 +69,10 @@ pub struct Engine {
     effects: Vec<Effect<Decoded, Vec<u8>>>,
     models: BTreeMap<Version, Arc<Served>>,
     /// Ranges in the model, with the time they were given to it.
-    in_model: Vec<(u64, Range<usize>, Instant)>,
+    in_model: Vec<InModel>,
     /// Time in the model, by batch, until it is committed.
     inference: BTreeMap<u64, Duration>,
+    sizing: Sizing,
     /// Revocations that wait for `Release`.
     tickets: BTreeMap<u64, std::sync::mpsc::SyncSender<()>>,
     next_ticket: u64,
@@ -88,12 +93,24 @@ pub struct Engine {
     stopped: Option<Failure>,
 }
 
+/// Rows that the model has.
+#[derive(Debug)]
+struct InModel {
+    batch: u64,
+    rows: Range<usize>,
+    version: Version,
+    tokens: u64,
+    since: Instant,
+}
+
 /// What a transaction's answer is reported with.
 #[derive(Debug, Default)]
 struct Outstanding {
     timestamps: Vec<i64>,
     outcomes: BTreeMap<&'static str, u64>,
     classes: BTreeMap<&'static str, u64>,
+    /// Version, tokens, and time in the model of each batch.
+    batches: Vec<(Version, u64, Duration)>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -133,12 +150,15 @@ impl Engine {
         let models = BTreeMap::from([(serving, Arc::clone(&parts.serving))]);
         parts.metrics.serving(&parts.serving.id, parts.serving.model.about().bytes);
         parts.health.set_model(Some(parts.serving.id.clone()));
+        let mut sizing = Sizing::new(&config.batch, metrics::memory_limit());
+        sizing.serve(&parts.serving);
         Self {
             pipeline: Pipeline::new(limits(config), serving),
             effects: Vec::new(),
             models,
             in_model: Vec::new(),
             inference: BTreeMap::new(),
+            sizing,
             tickets: BTreeMap::new(),
             next_ticket: 0,
             outstanding: BTreeMap::new(),
@@ -163,11 +183,13 @@ impl Engine {
     /// A [`Failure`] with its exit code; nothing is lost, the next start goes on at the committed offsets.
     pub async fn run(mut self) -> Result<(), Failure> {
         let result = self.work().await;
+        self.sizing.save();
         self.leave(result.is_ok()).await;
         result
     }
 
     async fn work(&mut self) -> Result<(), Failure> {
+        self.limit()?;
         loop {
             let wake = self.wake();
             let room = self.pipeline.has_room();
@@ -190,7 +212,7 @@ impl Engine {
 
     /// When to look again although nothing happened.
     fn wake(&self) -> Instant {
-        let stuck = self.in_model.first().map(|(_, _, since)| *since + self.inference_limit);
+        let stuck = self.in_model.first().map(|first| first.since + self.inference_limit);
         let drained = self.closing.map(|since| since + self.drain);
         let due = [self.pipeline.deadline(), stuck, drained].into_iter().flatten().min();
         due.unwrap_or_else(|| now() + Duration::from_secs(1))
@@ -293,21 +315,40 @@ impl Engine {
             self.parts.metrics.record_ages(ages);
             self.recent.1 += outstanding.outcomes.values().sum::<u64>();
             self.parts.metrics.outcomes(&outstanding.outcomes, &outstanding.classes);
+            self.sizing.learn(&outstanding.batches, took, metrics::resident_bytes());
         }
-        self.handle(Event::Committed { lane, id, committed })
+        self.handle(Event::Committed { lane, id, committed })?;
+        self.limit()
+    }
+
+    /// Tells the core a limit that has changed.
+    fn limit(&mut self) -> Result<(), Failure> {
+        match self.sizing.change() {
+            Some(tokens) => {
+                self.parts.metrics.batch_limit(tokens);
+                self.handle(Event::Limit(tokens))
+            }
+            None => Ok(()),
+        }
     }
 
     fn answer(&mut self, answer: Option<Answer>) -> Result<(), Failure> {
         let Some(Answer { batch, rows, outcomes, took, encode }) = answer else {
             return Err(failure("the inference threads ended without a word; this is a bug"));
         };
-        self.in_model.retain(|(number, range, _)| !(*number == batch && *range == rows));
+        let place =
+            self.in_model.iter().position(|asked| asked.batch == batch && asked.rows == rows);
+        let asked = place.map(|place| self.in_model.remove(place));
         *self.inference.entry(batch).or_default() += took;
         self.parts.metrics.inferred(took, encode);
         if let Err(refused) = &outcomes {
             tracing::warn!(batch, rows = rows.len(), %refused, "batch refused");
         }
-        self.handle(Event::Inferred { batch, rows, answer: outcomes })
+        if let (Err(Refused::OutOfMemory(_)), Some(asked)) = (&outcomes, asked) {
+            self.sizing.too_large(asked.version, asked.tokens);
+        }
+        self.handle(Event::Inferred { batch, rows, answer: outcomes })?;
+        self.limit()
     }
 
     fn stage(&mut self, served: Arc<Served>) -> Result<(), Failure> {
@@ -328,7 +369,7 @@ impl Engine {
 
     fn tick(&mut self) -> Result<(), Failure> {
         let now = now();
-        if let Some((batch, rows, since)) = self.in_model.first()
+        if let Some(InModel { batch, rows, since, .. }) = self.in_model.first()
             && *since + self.inference_limit <= now
         {
             return Err(failure(&format!(
@@ -412,7 +453,9 @@ impl Engine {
         if rows.len() == batch.items.len() {
             self.closed(&batch, &served);
         }
-        self.in_model.push((batch.number, rows.clone(), now()));
+        let tokens = batch.items[rows.clone()].iter().map(|item| item.tokens).sum();
+        let (number, asked) = (batch.number, rows.clone());
+        self.in_model.push(InModel { batch: number, rows: asked, version, tokens, since: now() });
         self.parts.workers.submit(Job { batch, rows, served });
         Ok(())
     }
@@ -429,6 +472,7 @@ impl Engine {
             tracing::info!(%from, model = %served.id, digest = %served.id.digest, ?first, "swapped");
             self.parts.metrics.serving(&served.id, served.model.about().bytes);
             self.parts.metrics.swapped();
+            self.sizing.serve(served);
             self.parts.health.set_model(Some(served.id.clone()));
         }
     }
@@ -455,6 +499,7 @@ impl Engine {
                 tokens: batch.items.iter().map(|item| item.tokens).sum(),
                 inference: self.inference.remove(&batch.number).unwrap_or_default(),
             };
+            outstanding.batches.push((batch.version, info.tokens, info.inference));
             let row = |(row, outcome): (usize, Outcome<Vec<u8>>)| {
                 let item = &batch.items[row];
                 outstanding.count(&outcome, item.payload.record.timestamp);

@@ -35,6 +35,7 @@ pub mod arrive;
 pub mod batch;
 mod infer;
 pub mod publish;
+pub mod size;
 pub mod verdict;
 
 use arrive::{Assigned, Owned};
@@ -139,6 +140,8 @@ pub enum Event<T, O> {
     },
     /// A version is loaded and warm.
     Staged(Version),
+    /// So many tokens close a batch from now on.
+    Limit(u64),
     /// Time has passed.
     Tick,
     /// No more records will be taken; what waits leaves.
@@ -249,6 +252,9 @@ impl<T, O> Pipeline<T, O> {
             }
             Event::Committed { lane, id, committed } => self.committed(lane, id, &committed),
             Event::Staged(version) => self.stage(version),
+            Event::Limit(tokens) => {
+                self.lanes.iter_mut().for_each(|lane| lane.batcher.limit_tokens(tokens));
+            }
             Event::Tick => (),
             Event::Close => {
                 self.closing = true;
@@ -310,6 +316,7 @@ impl<T, O> Pipeline<T, O> {
             | Event::End(..)
             | Event::Inferred { .. }
             | Event::Staged(_)
+            | Event::Limit(_)
             | Event::Tick
             | Event::Close => (),
         }

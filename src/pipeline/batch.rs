@@ -45,6 +45,8 @@ pub struct Batcher<T> {
     bytes: u64,
     tokens: u64,
     flush: Option<Reason>,
+    /// No limit of tokens is above this: the device had no memory for more.
+    ceiling: u64,
     /// Nothing follows the next batch.
     last: bool,
 }
@@ -52,7 +54,8 @@ pub struct Batcher<T> {
 impl<T> Batcher<T> {
     /// An empty batcher.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, waiting: VecDeque::new(), bytes: 0, tokens: 0, flush: None, last: false }
+        let (waiting, ceiling) = (VecDeque::new(), u64::MAX);
+        Self { limits, waiting, bytes: 0, tokens: 0, flush: None, ceiling, last: false }
     }
 
     /// Takes in one item that arrived at `now`.
@@ -149,7 +152,13 @@ impl<T> Batcher<T> {
 
     /// Lowers the token limit for good: the device had no memory for more.
     pub fn lower_ceiling(&mut self, tokens: u64) {
-        self.limits.max_tokens = self.limits.max_tokens.min(tokens.max(1));
+        self.ceiling = self.ceiling.min(tokens.max(1));
+        self.limit_tokens(self.limits.max_tokens);
+    }
+
+    /// From the next batch on, so many tokens close one; never more than the ceiling.
+    pub fn limit_tokens(&mut self, tokens: u64) {
+        self.limits.max_tokens = tokens.clamp(1, self.ceiling);
     }
 
     /// Cuts off the longest prefix within the limits, at least one item, and names the limit that ended it.
@@ -209,7 +218,7 @@ mod tests {
         }
     }
 
-    /// Runs a script of `push:BYTES:TOKENS`, `wait:MS`, `swap`, `idle`, `finish`, and writes what left and why.
+    /// Runs a script of `push:BYTES:TOKENS`, `wait:MS`, `limit:TOKENS`, `lower:TOKENS`, `swap`, `idle`, `finish`, and writes what left and why.
     #[track_caller]
     fn check(script: &str, expect: &str) {
         let limits = Limits { flush_when_idle: script.contains("idle"), ..LIMITS };
@@ -227,6 +236,8 @@ mod tests {
                 }
                 ["wait", ms] => now += Duration::from_millis(ms.parse().unwrap()),
                 ["swap"] => batcher.flush(Reason::Swap),
+                ["limit", tokens] => batcher.limit_tokens(tokens.parse().unwrap()),
+                ["lower", tokens] => batcher.lower_ceiling(tokens.parse().unwrap()),
                 ["finish"] => batcher.finish(),
                 ["idle"] => (),
                 _ => panic!("unknown step {step}"),
@@ -250,6 +261,8 @@ mod tests {
         check("push:11:1", "[0] bytes");
         check("push:1:12 push:1:9", "[0] tokens");
         check("push:1:30", "[0] tokens");
+        check("limit:5 push:1:3 push:1:3", "[0] tokens");
+        check("lower:5 limit:9 push:1:3 push:1:3", "[0] tokens");
         check("push:1:1 wait:4 push:1:1 wait:1", "[0, 1] time");
         check("push:1:1 wait:4", "");
         check("push:1:1 swap push:1:1", "[0] swap");

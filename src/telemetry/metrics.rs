@@ -24,6 +24,11 @@ pub const ALL: &[(&str, Unit, &str)] = &[
     (BATCH_RECORDS, Unit::Count, "Records in a closed batch."),
     (BATCH_BYTES, Unit::Bytes, "Payload bytes in a closed batch."),
     (BATCH_TOKENS, Unit::Count, "Tokens in a closed batch."),
+    (
+        BATCH_LIMIT,
+        Unit::Count,
+        "Tokens that close a batch: configured, learned, or what fits the device.",
+    ),
     (STAGE, Unit::Seconds, "Time of a batch in a stage."),
     (AGE, Unit::Seconds, "From a record's timestamp to the commit of its outcome."),
     (DEAD_LETTERS, Unit::Count, "Dead letters committed, by class."),
@@ -44,6 +49,7 @@ const BATCHES: &str = "tidemill_batches_total";
 const BATCH_RECORDS: &str = "tidemill_batch_records";
 const BATCH_BYTES: &str = "tidemill_batch_bytes";
 const BATCH_TOKENS: &str = "tidemill_batch_tokens";
+const BATCH_LIMIT: &str = "tidemill_batch_limit_tokens";
 const STAGE: &str = "tidemill_stage_duration_seconds";
 const AGE: &str = "tidemill_record_age_seconds";
 const DEAD_LETTERS: &str = "tidemill_dead_letters_total";
@@ -69,6 +75,7 @@ struct Handles {
     batch_records: Histogram,
     batch_bytes: Histogram,
     batch_tokens: Histogram,
+    batch_limit: Gauge,
     decode: Histogram,
     infer: Histogram,
     encode: Histogram,
@@ -129,6 +136,7 @@ pub fn register(recorder: PrometheusRecorder) -> Metrics {
         batch_records: histogram(BATCH_RECORDS, Vec::new()),
         batch_bytes: histogram(BATCH_BYTES, Vec::new()),
         batch_tokens: histogram(BATCH_TOKENS, Vec::new()),
+        batch_limit: gauge(BATCH_LIMIT),
         decode: stage("decode"),
         infer: stage("infer"),
         encode: stage("encode"),
@@ -163,6 +171,11 @@ impl Metrics {
         self.0.batch_records.record(float(u64::try_from(records).unwrap_or(u64::MAX)));
         self.0.batch_bytes.record(float(bytes));
         self.0.batch_tokens.record(float(tokens));
+    }
+
+    /// So many tokens close a batch from now on.
+    pub fn batch_limit(&self, tokens: u64) {
+        self.0.batch_limit.set(float(tokens));
     }
 
     /// The oldest record of a batch had waited so long when the batch was closed.
@@ -284,6 +297,20 @@ pub fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Memory that this process may use, in bytes: the control group's limit, else the machine's memory; `None` where
+/// the system says neither.
+pub fn memory_limit() -> Option<u64> {
+    let read = |file| std::fs::read_to_string(file).ok();
+    let group = read("/sys/fs/cgroup/memory.max")
+        .or_else(|| read("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+        .and_then(|text| text.trim().parse::<u64>().ok());
+    let machine = read("/proc/meminfo").and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+    });
+    group.into_iter().chain(machine).min()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a metric is a float; these stay below 2^52")]

@@ -74,6 +74,8 @@ enum Step {
     Lose(i32),
     Assign(i32),
     Stage(u64),
+    /// The learned size changes.
+    Limit(u64),
 }
 
 type Core = Pipeline<Rec, u64>;
@@ -341,6 +343,7 @@ impl World {
                 self.loaded.insert(version);
                 self.tell(Event::Staged(Version(version)));
             }
+            Step::Limit(tokens) => self.tell(Event::Limit(tokens)),
         }
     }
 
@@ -396,6 +399,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..PARTITIONS).prop_map(Step::Lose),
         2 => (0..PARTITIONS).prop_map(Step::Assign),
         1 => (1..5_u64).prop_map(Step::Stage),
+        1 => (1..40_u64).prop_map(Step::Limit),
     ];
     prop::collection::vec(step, 0..160)
 }

@@ -1,0 +1,181 @@
+//! The learned size of batches, for the versions that come and go, and from one run to the next.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::{self, Sizing as Mode};
+use crate::model::Served;
+use crate::pipeline::size::{Known, Point, Size};
+use crate::record::Version;
+
+/// What is known of every version that this process or an earlier one has run.
+#[derive(Debug)]
+pub(super) struct Sizing {
+    most: u64,
+    learns: bool,
+    /// Bytes of memory there are for the process.
+    memory: Option<u64>,
+    file: Option<PathBuf>,
+    known: BTreeMap<String, Known>,
+    serving: Option<(Version, String, Size)>,
+    told: u64,
+}
+
+impl Sizing {
+    /// With what the file remembers. One that cannot be read is said and started anew: nothing but time is lost.
+    pub(super) fn new(batch: &config::Batch, memory: Option<u64>) -> Self {
+        let known = batch.remember.as_ref().map(|file| match std::fs::read(file) {
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+                tracing::warn!(file = %file.display(), %error, "batch.remember: not read, begun anew");
+                BTreeMap::new()
+            }),
+            Err(error) => {
+                if error.kind() != std::io::ErrorKind::NotFound {
+                    tracing::warn!(file = %file.display(), %error, "batch.remember: not read, begun anew");
+                }
+                BTreeMap::new()
+            }
+        });
+        let most = u64::from(batch.max_tokens);
+        Self {
+            most,
+            learns: batch.size == Mode::Learned,
+            memory,
+            file: batch.remember.clone(),
+            known: known.unwrap_or_default(),
+            serving: None,
+            told: 0,
+        }
+    }
+
+    /// This version serves from now on.
+    pub(super) fn serve(&mut self, served: &Served) {
+        self.keep();
+        let about = served.model.about();
+        let key = format!("{} {} {}", served.id.digest, about.device, about.precision);
+        let size = Size::new(self.most, self.known.get(&key).copied());
+        self.serving = Some((served.id.version, key, size));
+    }
+
+    /// Batches of one transaction, each with its version, tokens and time in the model; each has its share of the
+    /// transaction's time. `bytes` are in use now.
+    pub(super) fn learn(
+        &mut self,
+        batches: &[(Version, u64, Duration)],
+        transaction: Duration,
+        bytes: Option<u64>,
+    ) {
+        let count = u32::try_from(batches.len()).unwrap_or(u32::MAX).max(1);
+        for (version, tokens, took) in batches {
+            let seconds = (*took + transaction / count).as_secs_f64();
+            self.observe(*version, Point { tokens: *tokens, seconds, bytes });
+        }
+    }
+
+    /// A batch of this version cost so much.
+    fn observe(&mut self, version: Version, point: Point) {
+        if let Some((serving, _, size)) = &mut self.serving
+            && *serving == version
+            && self.learns
+        {
+            size.observe(point, self.memory);
+        }
+    }
+
+    /// The device had no memory for so many tokens of this version.
+    pub(super) fn too_large(&mut self, version: Version, tokens: u64) {
+        if let Some((serving, _, size)) = &mut self.serving
+            && *serving == version
+        {
+            size.too_large(tokens);
+            self.save();
+        }
+    }
+
+    /// The limit of the next batch, where it is another than the last that was told.
+    pub(super) fn change(&mut self) -> Option<u64> {
+        let (.., size) = self.serving.as_ref()?;
+        let ceiling = size.known().ceiling.unwrap_or(u64::MAX);
+        let limit = if self.learns { size.limit() } else { self.most.min(ceiling) };
+        (std::mem::replace(&mut self.told, limit) != limit).then_some(limit)
+    }
+
+    /// Writes what is known where the next start finds it.
+    pub(super) fn save(&mut self) {
+        self.keep();
+        let Some(file) = &self.file else { return };
+        let beside = file.with_extension("new");
+        let text = serde_json::to_vec_pretty(&self.known).unwrap_or_default();
+        if let Err(error) =
+            std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, file))
+        {
+            tracing::warn!(file = %file.display(), %error, "batch.remember: not written");
+        }
+    }
+
+    fn keep(&mut self) {
+        if let Some((_, key, size)) = &self.serving {
+            let known = size.known();
+            if self.learns || known.ceiling.is_some() {
+                self.known.insert(key.clone(), known);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::artifact::{self, LoadOptions};
+
+    fn served() -> Served {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("config/demo/models/breast-cancer/1");
+        let options = LoadOptions { device: "cpu".to_owned(), ..LoadOptions::default() };
+        artifact::load(&dir, &options).unwrap()
+    }
+
+    #[test]
+    fn what_was_learned_is_there_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("sizes.json");
+        let batch = config::Batch {
+            size: Mode::Learned,
+            remember: Some(file.clone()),
+            ..config::Batch::default()
+        };
+        let (served, version) = (served(), Version(0));
+        let mut first = Sizing::new(&batch, None);
+        first.serve(&served);
+        let start = first.change().unwrap();
+        for _ in 0..60 {
+            let tokens = first.serving.as_ref().unwrap().2.limit();
+            let seconds = 0.001 + 1e-5 * f64::from(u32::try_from(tokens).unwrap());
+            first.observe(version, Point { tokens, seconds, bytes: None });
+        }
+        let learned = first.change().unwrap();
+        assert!(learned != start && (1_400..=1_900).contains(&learned), "{learned}");
+        first.observe(Version(9), Point { tokens: 1, seconds: 1e9, bytes: None });
+        assert_eq!(first.change(), None, "another version's batch says nothing");
+        first.save();
+        let mut second = Sizing::new(&batch, None);
+        second.serve(&served);
+        assert_eq!(second.change(), Some(first.serving.as_ref().unwrap().2.known().limit));
+        std::fs::write(&file, "{").unwrap();
+        let mut third = Sizing::new(&batch, None);
+        third.serve(&served);
+        assert_eq!(third.change(), Some(start), "a broken file costs the memory, not the start");
+    }
+
+    #[test]
+    fn without_learning_only_the_device_lowers_the_limit() {
+        let mut sizing = Sizing::new(&config::Batch::default(), None);
+        sizing.serve(&served());
+        assert_eq!(sizing.change(), Some(16_384));
+        sizing.observe(Version(0), Point { tokens: 5, seconds: 1.0, bytes: None });
+        assert_eq!(sizing.change(), None);
+        sizing.too_large(Version(0), 600);
+        assert_eq!(sizing.change(), Some(300));
+    }
+}
