@@ -11,7 +11,7 @@
 //!
 //! int8 is dynamic: weights have a scale for each output (symmetric, fitted once), rows a scale and a zero point
 //! each (asymmetric over the row's own range, since what follows a GELU is hardly negative). The products are
-//! summed in i32, exactly.
+//! summed in i32, exactly. Without VNNI weights have 7 bits instead of 8, so that the sum of two products fits 16.
 
 use super::{Level, detected, level};
 
@@ -28,6 +28,12 @@ const GROUP: usize = 4;
 
 /// Rows of a tile: 24 accumulators of AVX-512's 32 registers.
 const ROWS: usize = 12;
+
+/// Largest weight.
+const WIDE: i8 = 127;
+
+/// Largest weight without VNNI: pairs of products are then summed in i16, and 2 × 255 × 63 fits.
+const NARROW: i8 = 63;
 
 /// A cache line, so that no load of a panel straddles two.
 #[derive(Debug, Clone, Copy)]
@@ -165,12 +171,22 @@ pub struct Rows {
 }
 
 impl Int8 {
-    /// Quantises and packs `weight`, `[outputs, inputs]` row-major. Weights are −127 to 127.
+    /// Quantises and packs `weight`, `[outputs, inputs]` row-major, for the level in use.
     ///
     /// # Panics
     ///
     /// When its length is another: a bug of the caller.
     pub fn new(weight: &[f32], inputs: usize, outputs: usize) -> Self {
+        Self::new_at(level(), weight, inputs, outputs)
+    }
+
+    fn new_at(level: Level, weight: &[f32], inputs: usize, outputs: usize) -> Self {
+        let most = match level.min(detected()) {
+            Level::Vnni | Level::Portable => WIDE,
+            Level::Avx512 | Level::Avx2 => NARROW,
+        };
+        let steps = f32::from(most);
+        let most = i32::from(most);
         assert!(weight.len() == inputs * outputs, "shape of a weight");
         let groups = inputs.div_ceil(GROUP);
         let whole = outputs.next_multiple_of(PANEL);
@@ -178,13 +194,13 @@ impl Int8 {
         let (mut scales, mut sums) = (vec![0.0; whole], vec![0; whole]);
         for (output, row) in weight.chunks_exact(inputs.max(1)).enumerate() {
             let largest = row.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
-            let scale = (largest / 127.0).max(f32::MIN_POSITIVE);
+            let scale = (largest / steps).max(f32::MIN_POSITIVE);
             let inverse = 1.0 / scale;
             scales[output] = scale;
             let (panel, column) = (output / PANEL, output % PANEL);
             for (input, value) in row.iter().enumerate() {
                 #[expect(clippy::cast_possible_truncation, reason = "clamped")]
-                let byte = nearest(value * inverse).clamp(-127, 127) as i8;
+                let byte = nearest(value * inverse).clamp(-most, most) as i8;
                 sums[output] += i32::from(byte);
                 let line = (panel * groups + input / GROUP) * 2 + column / 16;
                 panels[line].0[column % 16 * GROUP + input % GROUP] = byte;
@@ -210,12 +226,7 @@ impl Int8 {
             "shapes of a product"
         );
         let level = level.min(detected());
-        // Without VNNI pairs of products are summed in i16: 127 × 127 × 2 fits, 255 × 127 × 2 does not.
-        let most = match level {
-            Level::Vnni | Level::Portable => 255,
-            Level::Avx512 | Level::Avx2 => 127,
-        };
-        quantise(level, x, self.inputs, most, rows);
+        quantise(level, x, self.inputs, rows);
         #[cfg(target_arch = "x86_64")]
         match level {
             // SAFETY: `detected` has asked the CPU for the features; the lengths were checked above, and
@@ -249,8 +260,6 @@ impl Int8 {
 
     /// Sums of a row and a panel, as f32.
     #[expect(clippy::cast_precision_loss, reason = "a sum is rounded to f32 once")]
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "compiled into the variant of each CPU")]
     fn finish(&self, rows: &Rows, row: usize, panel: usize, sums: &[i32; PANEL], out: &mut [f32]) {
         let (scale, zero) = (rows.scales[row], rows.zeros[row]);
         let first = panel * PANEL;
@@ -266,76 +275,59 @@ impl Int8 {
     }
 }
 
-/// Quantises rows of `inputs` values to 0 … `most`.
-fn quantise(level: Level, x: &[f32], inputs: usize, most: u8, rows: &mut Rows) {
+/// Largest byte of a row.
+const MOST: i32 = 255;
+
+/// Quantises rows of `inputs` values.
+fn quantise(level: Level, x: &[f32], inputs: usize, rows: &mut Rows) {
     let count = x.len() / inputs.max(1);
     rows.stride = inputs.next_multiple_of(GROUP);
     // Rows a multiple of 512 bytes apart would share a few sets of the first cache.
     if rows.stride.is_multiple_of(512) {
         rows.stride += 64;
     }
-    // What stands behind the last input meets weights of 0.
-    rows.bytes.resize(count * rows.stride, 0);
     rows.scales.resize(count, 0.0);
     rows.zeros.resize(count, 0);
+    // What stands behind the last input meets weights of 0.
+    rows.bytes.resize(count * rows.stride, 0);
     #[cfg(target_arch = "x86_64")]
     match level {
         // SAFETY: `level` is at most what `detected` found.
-        Level::Vnni | Level::Avx512 => return unsafe { x86::quantise_512(x, inputs, most, rows) },
+        Level::Vnni | Level::Avx512 => return unsafe { x86::quantise_512(x, inputs, rows) },
         // SAFETY: as above.
-        Level::Avx2 => return unsafe { x86::quantise_256(x, inputs, most, rows) },
+        Level::Avx2 => return unsafe { x86::quantise_256(x, inputs, rows) },
         Level::Portable => (),
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _: Level = level;
-    quantise_rows(x, inputs, most, rows);
-}
-
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "compiled into the variant of each CPU")]
-fn quantise_rows(x: &[f32], inputs: usize, most: u8, rows: &mut Rows) {
     let Rows { bytes, stride, scales, zeros } = rows;
     let rows = x.chunks_exact(inputs).zip(bytes.chunks_exact_mut(*stride));
     for ((values, bytes), (scale, zero)) in rows.zip(scales.iter_mut().zip(zeros)) {
-        let inverse = fit(range(values), most, scale, zero);
-        let (zero, most) = (*zero, i32::from(most));
+        let inverse = fit(range(values), scale, zero);
         for (byte, value) in bytes.iter_mut().zip(values) {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
-            let quantised = nearest(value * inverse).wrapping_add(zero).clamp(0, most) as u8;
-            *byte = quantised;
+            *byte = quantised(*value, inverse, *zero);
         }
     }
 }
 
+/// A value's byte.
+#[expect(clippy::cast_sign_loss, reason = "clamped")]
+fn quantised(value: f32, inverse: f32, zero: i32) -> u8 {
+    nearest(value * inverse).wrapping_add(zero).clamp(0, MOST) as u8
+}
+
 /// Sets a row's scale and zero point; gives 1 / scale.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "compiled into the variant of each CPU")]
-fn fit((low, high): (f32, f32), most: u8, scale: &mut f32, zero: &mut i32) -> f32 {
-    *scale = ((high - low) / f32::from(most)).max(f32::MIN_POSITIVE);
+fn fit((low, high): (f32, f32), scale: &mut f32, zero: &mut i32) -> f32 {
+    *scale = ((high - low) / 255.0).max(f32::MIN_POSITIVE);
     let inverse = 1.0 / *scale;
     *zero = nearest(-low * inverse);
     inverse
 }
 
 /// Nearest integer of |x| < 2^22, halves to even: adding 1.5 · 2^23 leaves it in the low bits.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "compiled into the variant of each CPU")]
 fn nearest(x: f32) -> i32 {
     ((x + 12_582_912.0).to_bits() & 0x007f_ffff).cast_signed().wrapping_sub(0x0040_0000)
 }
 
 /// Smallest and largest value, 0 included.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "compiled into the variant of each CPU")]
 fn range(values: &[f32]) -> (f32, f32) {
-    let (mut low, mut high) = ([0.0_f32; 16], [0.0_f32; 16]);
-    let (blocks, rest) = values.as_chunks::<16>();
-    for block in blocks {
-        for lane in 0..16 {
-            low[lane] = low[lane].min(block[lane]);
-            high[lane] = high[lane].max(block[lane]);
-        }
-    }
-    let start = (low.iter().copied().fold(0.0, f32::min), high.iter().copied().fold(0.0, f32::max));
-    rest.iter().fold(start, |(low, high), value| (low.min(*value), high.max(*value)))
+    values.iter().fold((0.0, 0.0), |(low, high), value| (low.min(*value), high.max(*value)))
 }

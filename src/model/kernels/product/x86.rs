@@ -1,30 +1,27 @@
 //! The tiles in instructions of x86-64. Each has its scalar twin in the module above.
 #![expect(clippy::needless_range_loop, reason = "rows are indexed in several arrays at once")]
-#![expect(
-    clippy::cast_ptr_alignment,
-    reason = "lines are aligned to 64 bytes; the others are unaligned accesses"
-)]
-
 use std::arch::x86_64::{
-    __m256i, __m512i, __mmask16, _mm256_add_epi32, _mm256_fmadd_ps, _mm256_load_ps,
-    _mm256_load_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_set1_epi16,
-    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_storeu_ps,
-    _mm256_storeu_si256, _mm512_add_epi32, _mm512_cvtepi32_ps, _mm512_cvtps_epi32,
-    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_mask_cvtepi32_storeu_epi8, _mm512_mask_storeu_ps,
+    __m256i, __m512i, __mmask16, _mm256_add_epi32, _mm256_cvtepi32_ps, _mm256_cvtps_epi32,
+    _mm256_extract_epi32, _mm256_fmadd_ps, _mm256_load_ps, _mm256_load_si256, _mm256_loadu_ps,
+    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_max_epi32, _mm256_max_ps,
+    _mm256_min_epi32, _mm256_min_ps, _mm256_mul_ps, _mm256_mullo_epi32, _mm256_set1_epi16,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256,
+    _mm256_shuffle_epi8, _mm256_storeu_ps, _mm256_sub_epi32, _mm512_add_epi32, _mm512_cvtepi32_ps,
+    _mm512_cvtps_epi32, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_cvtepi32_storeu_epi8, _mm512_mask_storeu_ps,
     _mm512_maskz_loadu_ps, _mm512_max_epi32, _mm512_max_ps, _mm512_min_epi32, _mm512_min_ps,
     _mm512_mul_ps, _mm512_mullo_epi32, _mm512_reduce_max_ps, _mm512_reduce_min_ps,
     _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_sub_epi32,
 };
 use std::array;
 
-use super::{Int8, PANEL, Panels, ROWS, Rows, fit, quantise_rows};
+use super::{Int8, MOST, PANEL, Panels, ROWS, Rows, fit, quantised};
 
 /// # Safety
 ///
 /// AVX-512 F; `rows` has room for the rows of `x`.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn quantise_512(x: &[f32], inputs: usize, most: u8, rows: &mut Rows) {
+pub(super) unsafe fn quantise_512(x: &[f32], inputs: usize, rows: &mut Rows) {
     let Rows { bytes, stride, scales, zeros } = rows;
     let rows = x.chunks_exact(inputs).zip(bytes.chunks_exact_mut(*stride));
     for ((values, bytes), (scale, zero)) in rows.zip(scales.iter_mut().zip(zeros)) {
@@ -41,8 +38,8 @@ pub(super) unsafe fn quantise_512(x: &[f32], inputs: usize, most: u8, rows: &mut
             high = _mm512_max_ps(high, value);
         }
         let range = (_mm512_reduce_min_ps(low), _mm512_reduce_max_ps(high));
-        let inverse = _mm512_set1_ps(fit(range, most, scale, zero));
-        let (zero, most) = (_mm512_set1_epi32(*zero), _mm512_set1_epi32(i32::from(most)));
+        let inverse = _mm512_set1_ps(fit(range, scale, zero));
+        let (zero, most) = (_mm512_set1_epi32(*zero), _mm512_set1_epi32(MOST));
         for start in (0..inputs).step_by(16) {
             let (mask, value) = block(start);
             let nearest = _mm512_cvtps_epi32(_mm512_mul_ps(value, inverse));
@@ -59,10 +56,48 @@ pub(super) unsafe fn quantise_512(x: &[f32], inputs: usize, most: u8, rows: &mut
 
 /// # Safety
 ///
-/// AVX2.
+/// AVX2; `rows` has room for the rows of `x`.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn quantise_256(x: &[f32], inputs: usize, most: u8, rows: &mut Rows) {
-    quantise_rows(x, inputs, most, rows);
+pub(super) unsafe fn quantise_256(x: &[f32], inputs: usize, rows: &mut Rows) {
+    let Rows { bytes, stride, scales, zeros } = rows;
+    let rows = x.chunks_exact(inputs).zip(bytes.chunks_exact_mut(*stride));
+    for ((values, bytes), (scale, zero)) in rows.zip(scales.iter_mut().zip(zeros)) {
+        let (blocks, rest) = values.as_chunks::<8>();
+        let (mut low, mut high) = (_mm256_setzero_ps(), _mm256_setzero_ps());
+        for block in blocks {
+            // SAFETY: a block is 8 long.
+            let value = unsafe { _mm256_loadu_ps(block.as_ptr()) };
+            low = _mm256_min_ps(low, value);
+            high = _mm256_max_ps(high, value);
+        }
+        let (mut lows, mut highs) = ([0.0_f32; 8], [0.0_f32; 8]);
+        // SAFETY: both are 8 long.
+        unsafe {
+            _mm256_storeu_ps(lows.as_mut_ptr(), low);
+            _mm256_storeu_ps(highs.as_mut_ptr(), high);
+        }
+        let low = lows.iter().chain(rest).copied().fold(0.0, f32::min);
+        let high = highs.iter().chain(rest).copied().fold(0.0, f32::max);
+        let inverse = fit((low, high), scale, zero);
+        let (by, shift) = (_mm256_set1_ps(inverse), _mm256_set1_epi32(*zero));
+        let limit = _mm256_set1_epi32(MOST);
+        // Bytes 0, 4, 8 and 12 of each half of a register, side by side.
+        let pick = _mm256_set1_epi32(0x0c08_0400);
+        for (block, bytes) in blocks.iter().zip(bytes.as_chunks_mut::<8>().0) {
+            // SAFETY: a block is 8 long.
+            let value = _mm256_mul_ps(unsafe { _mm256_loadu_ps(block.as_ptr()) }, by);
+            let byte = _mm256_add_epi32(_mm256_cvtps_epi32(value), shift);
+            let byte = _mm256_min_epi32(_mm256_max_epi32(byte, _mm256_setzero_si256()), limit);
+            let packed = _mm256_shuffle_epi8(byte, pick);
+            let (low, high) =
+                (_mm256_extract_epi32::<0>(packed), _mm256_extract_epi32::<4>(packed));
+            bytes[..4].copy_from_slice(&low.to_le_bytes());
+            bytes[4..].copy_from_slice(&high.to_le_bytes());
+        }
+        for (byte, value) in bytes[blocks.len() * 8..].iter_mut().zip(rest) {
+            *byte = quantised(*value, inverse, *zero);
+        }
+    }
 }
 
 /// Calls `$tile::<N>` for the rows that are left, at most 12.
@@ -318,30 +353,26 @@ unsafe fn int8_tile_vnni<const R: usize>(
 
 /// # Safety
 ///
-/// AVX2; `rows` was quantised to at most 127 for this weight, `out` fits both.
+/// AVX2; `rows` was quantised for this weight, whose values are at most [`super::NARROW`]; `out` fits both.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn int8_256(weight: &Int8, rows: &Rows, out: &mut [f32]) {
     let outputs = weight.outputs;
     let count = out.len() / outputs;
-    for panel in 0..outputs.div_ceil(PANEL) {
-        let width = PANEL.min(outputs - panel * PANEL);
+    for half in 0..outputs.div_ceil(16) {
         let mut row = 0;
         while row < count {
             let height = 4.min(count - row);
-            let mut sums = [[0_i32; PANEL]; 4];
-            // SAFETY: the rows are inside `rows`.
+            // SAFETY: the rows are inside `rows` and `out`.
             unsafe {
                 let bytes = (rows.bytes.as_ptr().add(row * rows.stride), rows.stride);
+                let out = out.as_mut_ptr().add(row * outputs + half * 16);
+                let fits = (rows.scales.as_ptr().add(row), rows.zeros.as_ptr().add(row));
                 match height {
-                    4 => int8_tile_256::<4>(weight, panel, bytes, &mut sums),
-                    3 => int8_tile_256::<3>(weight, panel, bytes, &mut sums),
-                    2 => int8_tile_256::<2>(weight, panel, bytes, &mut sums),
-                    _ => int8_tile_256::<1>(weight, panel, bytes, &mut sums),
+                    4 => int8_tile_256::<4>(weight, half, bytes, fits, out),
+                    3 => int8_tile_256::<3>(weight, half, bytes, fits, out),
+                    2 => int8_tile_256::<2>(weight, half, bytes, fits, out),
+                    _ => int8_tile_256::<1>(weight, half, bytes, fits, out),
                 }
-            }
-            for (place, sums) in sums[..height].iter().enumerate() {
-                let out = &mut out[(row + place) * outputs + panel * PANEL..][..width];
-                weight.finish(rows, row + place, panel, sums, out);
             }
             row += height;
         }
@@ -350,45 +381,59 @@ pub(super) unsafe fn int8_256(weight: &Int8, rows: &Rows, out: &mut [f32]) {
 
 /// # Safety
 ///
-/// As [`int8_256`], with `R` rows left.
+/// As [`int8_256`], with `R` rows left; `half` counts half panels, `out` is where its first column begins.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn int8_tile_256<const R: usize>(
     weight: &Int8,
-    panel: usize,
+    half: usize,
     (bytes, stride): (*const u8, usize),
-    out: &mut [[i32; PANEL]; 4],
+    (scales, zeros): (*const f32, *const i32),
+    out: *mut f32,
 ) {
-    let groups = weight.groups;
-    // SAFETY: `panels` holds `2 × groups` lines for each panel.
-    let lines = unsafe { weight.panels.as_ptr().add(panel * groups * 2) }.cast::<i8>();
+    let Int8 { outputs, groups, .. } = *weight;
+    let (panel, first) = (half / 2, half * 16);
+    // SAFETY: `panels` holds `2 × groups` lines for each panel; the second half's are the odd ones.
+    let line = unsafe { weight.panels.as_ptr().add(panel * groups * 2 + half % 2) };
+    let mut line = line.cast::<__m256i>();
     let ones = _mm256_set1_epi16(1);
     // SAFETY: the caller's.
     let rows: [*const i32; R] = array::from_fn(|row| unsafe { bytes.add(row * stride) }.cast());
-    for half in 0..2 {
-        let mut sums = [[_mm256_setzero_si256(); 2]; R];
-        // SAFETY: as above.
-        let mut line = unsafe { lines.add(half * 64) }.cast::<__m256i>();
-        for group in 0..groups {
-            // SAFETY: as above; a row has 4 bytes for each group.
-            unsafe {
-                let (left, right) = (_mm256_load_si256(line), _mm256_load_si256(line.add(1)));
-                line = line.wrapping_add(4);
-                for row in 0..R {
-                    let four = rows[row].add(group).read_unaligned();
-                    let values = _mm256_set1_epi32(four);
-                    let wide = _mm256_madd_epi16(_mm256_maddubs_epi16(values, left), ones);
-                    sums[row][0] = _mm256_add_epi32(sums[row][0], wide);
-                    let wide = _mm256_madd_epi16(_mm256_maddubs_epi16(values, right), ones);
-                    sums[row][1] = _mm256_add_epi32(sums[row][1], wide);
-                }
+    let mut sums = [[_mm256_setzero_si256(); 2]; R];
+    for group in 0..groups {
+        // SAFETY: as above; a row has 4 bytes for each group.
+        unsafe {
+            let (left, right) = (_mm256_load_si256(line), _mm256_load_si256(line.add(1)));
+            line = line.wrapping_add(4);
+            for row in 0..R {
+                let values = _mm256_set1_epi32(rows[row].add(group).read_unaligned());
+                let wide = _mm256_madd_epi16(_mm256_maddubs_epi16(values, left), ones);
+                sums[row][0] = _mm256_add_epi32(sums[row][0], wide);
+                let wide = _mm256_madd_epi16(_mm256_maddubs_epi16(values, right), ones);
+                sums[row][1] = _mm256_add_epi32(sums[row][1], wide);
             }
         }
-        for row in 0..R {
-            // SAFETY: a row of `out` is 32 wide.
-            unsafe {
-                let out = out[row].as_mut_ptr().add(half * 16).cast::<__m256i>();
-                _mm256_storeu_si256(out, sums[row][0]);
-                _mm256_storeu_si256(out.add(1), sums[row][1]);
+    }
+    let width = 16.min(outputs - first);
+    for part in 0..2 {
+        // SAFETY: scales and sums are whole panels long; rows and columns of `out` as the caller says.
+        unsafe {
+            let by_output = _mm256_loadu_ps(weight.scales.as_ptr().add(first + part * 8));
+            let sum = _mm256_loadu_si256(weight.sums.as_ptr().add(first + part * 8).cast());
+            for row in 0..R {
+                let shift = _mm256_mullo_epi32(_mm256_set1_epi32(*zeros.add(row)), sum);
+                let exact = _mm256_cvtepi32_ps(_mm256_sub_epi32(sums[row][part], shift));
+                let scale = _mm256_mul_ps(_mm256_set1_ps(*scales.add(row)), by_output);
+                let value = _mm256_mul_ps(exact, scale);
+                let out = out.add(row * outputs + part * 8);
+                match width.saturating_sub(part * 8) {
+                    0 => (),
+                    wide @ 1..8 => {
+                        let mut rest = [0.0_f32; 8];
+                        _mm256_storeu_ps(rest.as_mut_ptr(), value);
+                        out.copy_from_nonoverlapping(rest.as_ptr(), wide);
+                    }
+                    _ => _mm256_storeu_ps(out, value),
+                }
             }
         }
     }
