@@ -180,6 +180,8 @@ pub struct Output {
     pub partition: OutputPartition,
     /// What of the input goes along with the prediction.
     pub include: Include,
+    /// How many labels' scores a classification carries, the best first; default: every label's, in the model's order.
+    pub top_k: Option<u32>,
     /// Provenance in headers.
     pub headers: Headers,
 }

@@ -160,7 +160,7 @@ fn assemble(
 ) -> Result<Parts, Failure> {
     let no_thread = |error: std::io::Error| temporary(&format!("start a thread: {error}"));
     let (answers_in, answers) = mpsc::channel(16);
-    let workers = Workers::start(workers(config), config.output.include.clone(), answers_in)
+    let workers = Workers::start(workers(config), config.output.clone(), answers_in)
         .map_err(no_thread)?;
     let mut log = tokio::task::block_in_place(|| open(config))?;
     let (_closed, empty) = mpsc::channel(1);

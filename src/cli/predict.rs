@@ -44,6 +44,9 @@ pub struct Args {
     /// Make an error of a text that is too long, instead of using its beginning
     #[arg(long)]
     reject_long: bool,
+    /// How many labels' scores a classification carries, the best first; default: all, in the model's order
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    top_k: Option<u32>,
     /// cpu, cuda:0
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -78,6 +81,7 @@ fn config(args: &Args) -> Config {
     config.model.device.clone_from(&args.device);
     config.model.workers = args.workers.map_or(WorkerCount::Auto, WorkerCount::Count);
     config.model.on_long = if args.reject_long { OnLong::Reject } else { OnLong::Truncate };
+    config.output.top_k = args.top_k;
     config.batch.max_wait = Time::millis(0);
     config.dead_letters.max_ratio = 1.0;
     config
@@ -128,7 +132,7 @@ struct Lines<W> {
 impl<W: Write> Lines<W> {
     fn new(config: &Config, served: Arc<Served>, output: W) -> Result<Self, Failure> {
         let (answers_in, answers) = mpsc::channel(16);
-        let workers = Workers::start(service::workers(config), Include::None, answers_in)
+        let workers = Workers::start(service::workers(config), config.output.clone(), answers_in)
             .map_err(|error| Failure { message: format!("start a thread: {error}"), exit: 75 })?;
         let limits = engine::limits(config);
         let mut lines = Self {

@@ -19,7 +19,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::{Fields, Input, Model, Prediction, Served, Task, tabular, text, worker};
-use crate::config::{OnLong, Precision};
+use crate::config::{OnLong, Output, Precision};
 use crate::record::{ModelId, Version};
 
 /// Largest `config.json` and the like, in bytes.
@@ -426,7 +426,7 @@ fn compare(dir: &Path, model: &dyn Model, file: &str, tolerance: f64) -> Result<
 
 /// A prediction as the JSON that is published.
 fn value(prediction: &Prediction) -> Result<Value, String> {
-    let bytes = crate::format::encode(prediction, &crate::config::Include::None, None, None);
+    let bytes = crate::format::encode(prediction, &Output::default(), None, None);
     serde_json::from_slice(&bytes).map_err(|error| error.to_string())
 }
 
