@@ -180,13 +180,7 @@ fn token_classifiers_are_transformers_pipeline() {
             let goldens = goldens(&dir.join(format!("golden-{strategy}.json")));
             check(model.as_ref(), &goldens, 1e-5);
         }
-        let bare = model_refuses_bare_tokens(&dir);
-        assert!(bare.contains("input 0: a token classifier wants the places"), "{bare}");
     }
-}
-
-fn model_refuses_bare_tokens(dir: &Path) -> String {
-    load(dir).predict(&[&Input::Tokens(vec![2, 3].into())]).unwrap_err().to_string()
 }
 
 /// Texts at the edges: each is an answer or a fault of its own, and never a panic.
@@ -209,6 +203,21 @@ fn texts_at_the_edges_are_defined() {
         assert!(
             matches!(&answer[..], [Prediction::Embedding(values)] if values.iter().all(|v| v.is_finite()))
         );
+    }
+    for name in ["tiny-bert-tokens", "tiny-roberta-tokens"] {
+        let tokens = load(&data(name));
+        for text in ["", " ", "\u{0}\u{feff}", "\u{1f980}\u{1f980}", "e\u{301} \u{df}", &long] {
+            let input = tokens.prepare(&fields(text)).unwrap();
+            let Prediction::Spans(spans) = tokens.predict(&[&input]).unwrap().remove(0) else {
+                panic!("{name} finds spans")
+            };
+            for Span { start, end, word, .. } in spans {
+                let slice: String = text.chars().skip(start).take(end - start).collect();
+                assert_eq!(slice, word);
+            }
+        }
+        let bare = tokens.predict(&[&Input::Tokens(vec![2, 3].into())]).unwrap_err();
+        assert!(bare.to_string().contains("input 0: a token classifier wants the places"));
     }
     let fault = strict.prepare(&fields(&long)).unwrap_err();
     assert!(fault.message.contains("more than"), "{}", fault.message);
