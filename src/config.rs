@@ -180,6 +180,8 @@ pub struct Output {
     pub partition: OutputPartition,
     /// What of the input goes along with the prediction.
     pub include: Include,
+    /// How many labels' scores a classification carries, the best first; default: every label's, in the model's order.
+    pub top_k: Option<u32>,
     /// Provenance in headers.
     pub headers: Headers,
 }
@@ -337,6 +339,8 @@ pub struct Model {
     pub on_long: OnLong,
     /// Longest input in tokens; default: what the model's own files say.
     pub max_length: Option<u32>,
+    /// How a token classifier's labels become spans.
+    pub aggregation: Aggregation,
 }
 
 impl Default for Model {
@@ -349,6 +353,7 @@ impl Default for Model {
             precision: Precision::F32,
             on_long: OnLong::Truncate,
             max_length: None,
+            aggregation: Aggregation::Simple,
         }
     }
 }
@@ -389,6 +394,23 @@ pub enum OnLong {
     Truncate,
     /// It becomes a dead letter.
     Reject,
+}
+
+/// How labels of tokens become spans of a text: transformers' `aggregation_strategy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Aggregation {
+    /// Each token is a span.
+    None,
+    /// Tokens of one entity that follow each other are a span.
+    #[default]
+    Simple,
+    /// As `simple` on words, each labelled as its first token.
+    First,
+    /// As `simple` on words, each labelled by the mean of its tokens' scores.
+    Average,
+    /// As `simple` on words, each labelled as its surest token.
+    Max,
 }
 
 /// Where versions come from.

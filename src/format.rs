@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use crate::config::{Include, InputFormat};
+use crate::config::{Include, InputFormat, Output};
 use crate::model::{Fields, Prediction};
 use crate::record::{Fault, FaultClass};
 
@@ -40,10 +40,11 @@ pub fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Encodes a prediction as a JSON object, with what `include` takes along of the input.
+/// Encodes a prediction as a JSON object, with what `output.include` takes along of the input and at most `output.top_k`
+/// scores.
 pub fn encode(
     prediction: &Prediction,
-    include: &Include,
+    output: &Output,
     key: Option<&[u8]>,
     fields: Option<&Fields>,
 ) -> Vec<u8> {
@@ -52,8 +53,8 @@ pub fn encode(
         Prediction::Label { .. } | Prediction::Value(_) | Prediction::Spans(_) => 128,
     });
     out.push(b'{');
-    body(prediction, &mut out);
-    match (include, fields) {
+    body(prediction, output.top_k, &mut out);
+    match (&output.include, fields) {
         (Include::Key, _) => {
             out.extend_from_slice(b",\"key\":");
             let key = key.map(|key| String::from_utf8_lossy(key));
@@ -73,7 +74,7 @@ pub fn encode(
     out
 }
 
-fn body(prediction: &Prediction, out: &mut Vec<u8>) {
+fn body(prediction: &Prediction, top_k: Option<u32>, out: &mut Vec<u8>) {
     match prediction {
         Prediction::Embedding(values) => {
             out.extend_from_slice(b"\"embedding\":[");
@@ -96,13 +97,13 @@ fn body(prediction: &Prediction, out: &mut Vec<u8>) {
             out.extend_from_slice(b",\"score\":");
             number(scores.get(*best).copied().unwrap_or(f32::NAN), out);
             out.extend_from_slice(b",\"scores\":{");
-            for (index, score) in scores.iter().enumerate() {
-                if index != 0 {
+            for (place, index) in chosen(scores, top_k).into_iter().enumerate() {
+                if place != 0 {
                     out.push(b',');
                 }
                 json(&Value::from(label(index)), out);
                 out.push(b':');
-                number(*score, out);
+                number(scores[index], out);
             }
             out.push(b'}');
         }
@@ -124,6 +125,16 @@ fn body(prediction: &Prediction, out: &mut Vec<u8>) {
             out.push(b']');
         }
     }
+}
+
+/// Indices of the `top_k` best scores, the best first and equals in their order; without a number all, as they are.
+fn chosen(scores: &[f32], top_k: Option<u32>) -> Vec<usize> {
+    let mut chosen: Vec<usize> = (0..scores.len()).collect();
+    if let Some(most) = top_k {
+        chosen.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
+        chosen.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+    }
+    chosen
 }
 
 fn member(name: &str, value: &Value, out: &mut Vec<u8>) {
@@ -185,9 +196,31 @@ mod tests {
 
     #[track_caller]
     fn encodes(prediction: &Prediction, include: &Include, expect: &str) {
+        let output = Output { include: include.clone(), ..Output::default() };
+        encodes_as(prediction, &output, expect);
+    }
+
+    #[track_caller]
+    fn encodes_as(prediction: &Prediction, output: &Output, expect: &str) {
         let fields = decode(InputFormat::Json, "", br#"{"b":1,"a":"x"}"#).unwrap();
-        let value = encode(prediction, include, Some(b"k\xff"), Some(&fields));
+        let value = encode(prediction, output, Some(b"k\xff"), Some(&fields));
         assert_eq!(String::from_utf8(value).unwrap(), expect);
+    }
+
+    #[test]
+    fn the_best_scores_come_first_where_a_number_is_asked() {
+        let labels: Arc<[String]> = ["a", "b", "c", "d"].map(str::to_owned).into();
+        let label = Prediction::Label { best: 1, scores: vec![0.125, 0.5, 0.25, 0.125], labels };
+        for (top_k, scores) in [
+            (None, r#""a":0.125,"b":0.5,"c":0.25,"d":0.125"#),
+            (Some(1), r#""b":0.5"#),
+            (Some(3), r#""b":0.5,"c":0.25,"a":0.125"#),
+            (Some(9), r#""b":0.5,"c":0.25,"a":0.125,"d":0.125"#),
+        ] {
+            let output = Output { top_k, ..Output::default() };
+            let expect = format!(r#"{{"label":"b","score":0.5,"scores":{{{scores}}}}}"#);
+            encodes_as(&label, &output, &expect);
+        }
     }
 
     #[test]

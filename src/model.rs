@@ -92,6 +92,8 @@ pub enum Task {
 pub enum Input {
     /// Token ids with their special tokens, at most the model's maximum.
     Tokens(Box<[u32]>),
+    /// Tokens of a text with their places in it, for models that label pieces of it.
+    Marked(Box<text::Marked>),
     /// Features after imputation, scaling and encoding: `[features]` f32.
     Row(Box<[f32]>),
 }
@@ -101,6 +103,7 @@ impl Input {
     pub fn tokens(&self) -> usize {
         match self {
             Self::Tokens(ids) => ids.len(),
+            Self::Marked(marked) => marked.ids.len(),
             Self::Row(_) => 1,
         }
     }
@@ -115,7 +118,7 @@ pub enum Prediction {
     Label {
         /// Index of the best label.
         best: usize,
-        /// Scores, each 0 to 1.
+        /// Scores, each 0 to 1; of a text regression of several values, the values.
         scores: Vec<f32>,
         /// The labels, shared.
         labels: Arc<[String]>,
@@ -129,7 +132,7 @@ pub enum Prediction {
 /// A labelled piece of a text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Span {
-    /// The label without its `B-`/`I-` prefix.
+    /// The label; without its `B-` or `I-` where tokens are aggregated.
     pub label: String,
     /// 0 to 1.
     pub score: f32,
@@ -137,7 +140,8 @@ pub struct Span {
     pub start: usize,
     /// One past the last character.
     pub end: usize,
-    /// The text between them.
+    /// The text between them. transformers rebuilds a word from its tokens instead, lower-cased by some and with
+    /// other spaces.
     pub word: String,
 }
 

@@ -82,6 +82,7 @@ pub fn load_options(config: &Config) -> LoadOptions {
         precision: config.model.precision,
         on_long: config.model.on_long,
         max_length: config.model.max_length,
+        aggregation: config.model.aggregation,
         device: config.model.device.clone(),
         ..LoadOptions::default()
     }
@@ -160,8 +161,8 @@ fn assemble(
 ) -> Result<Parts, Failure> {
     let no_thread = |error: std::io::Error| temporary(&format!("start a thread: {error}"));
     let (answers_in, answers) = mpsc::channel(16);
-    let workers = Workers::start(workers(config), config.output.include.clone(), answers_in)
-        .map_err(no_thread)?;
+    let workers =
+        Workers::start(workers(config), config.output.clone(), answers_in).map_err(no_thread)?;
     let mut log = tokio::task::block_in_place(|| open(config))?;
     let (_closed, empty) = mpsc::channel(1);
     let chunks = std::mem::replace(&mut log.chunks, empty);

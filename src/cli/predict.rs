@@ -10,7 +10,9 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use crate::config::{Config, Include, OnLong, Precision, Time, Workers as WorkerCount};
+use crate::config::{
+    Aggregation, Config, Include, OnLong, Precision, Time, Workers as WorkerCount,
+};
 use crate::decode::Decoder;
 use crate::log::Failure;
 use crate::model::Served;
@@ -44,6 +46,12 @@ pub struct Args {
     /// Make an error of a text that is too long, instead of using its beginning
     #[arg(long)]
     reject_long: bool,
+    /// How a token classifier's labels become spans: none, simple, first, average or max
+    #[arg(long, default_value = "simple", value_parser = aggregation)]
+    aggregation: Aggregation,
+    /// How many labels' scores a classification carries, the best first; default: all, in the model's order
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    top_k: Option<u32>,
     /// cpu, cuda:0
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -55,6 +63,11 @@ pub struct Args {
 pub(super) fn precision(text: &str) -> Result<Precision, String> {
     serde_json::from_value(serde_json::Value::from(text))
         .map_err(|_error| "one of f32, bf16, int8, auto".to_owned())
+}
+
+fn aggregation(text: &str) -> Result<Aggregation, String> {
+    serde_json::from_value(serde_json::Value::from(text))
+        .map_err(|_error| "one of none, simple, first, average, max".to_owned())
 }
 
 /// Predicts every line. Exit code 0 even where some lines are `{"error": …}`.
@@ -78,6 +91,8 @@ fn config(args: &Args) -> Config {
     config.model.device.clone_from(&args.device);
     config.model.workers = args.workers.map_or(WorkerCount::Auto, WorkerCount::Count);
     config.model.on_long = if args.reject_long { OnLong::Reject } else { OnLong::Truncate };
+    config.model.aggregation = args.aggregation;
+    config.output.top_k = args.top_k;
     config.batch.max_wait = Time::millis(0);
     config.dead_letters.max_ratio = 1.0;
     config
@@ -128,8 +143,10 @@ struct Lines<W> {
 impl<W: Write> Lines<W> {
     fn new(config: &Config, served: Arc<Served>, output: W) -> Result<Self, Failure> {
         let (answers_in, answers) = mpsc::channel(16);
-        let workers = Workers::start(service::workers(config), Include::None, answers_in)
-            .map_err(|error| Failure { message: format!("start a thread: {error}"), exit: 75 })?;
+        let workers =
+            Workers::start(service::workers(config), config.output.clone(), answers_in).map_err(
+                |error| Failure { message: format!("start a thread: {error}"), exit: 75 },
+            )?;
         let limits = engine::limits(config);
         let mut lines = Self {
             pipeline: Pipeline::new(limits, served.id.version),

@@ -124,6 +124,7 @@ fn each_rule_says_its_consequence() {
         ("BATCH__MAX_WAIT", "2m", "batch.max_wait", "limits.inference"),
         ("BATCH__MAX_WAITS", "2s", "batch.max_waits", "`batch.max_wait`"),
         ("COMMIT__MAX_BATCHES", "0", "commit.max_batches", "1 or more"),
+        ("OUTPUT__TOP_K", "0", "output.top_k", "1 or more"),
         ("LIMITS__DRAIN", "5s", "limits.drain", "a stop would give up"),
         ("LIMITS__TRANSACTION", "10s", "limits.transaction", "less than 10s"),
         ("LIMITS__MEMORY", "64", "limits.memory", "a size"),

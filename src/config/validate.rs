@@ -97,6 +97,8 @@ fn zeros(config: &Config, found: &mut Found) {
     found.when(batch.max_tokens == 0, "batch.max_tokens", none, "write 1 or more");
     let none = "is 0: nothing could ever be committed";
     found.when(commit.max_batches == 0, "commit.max_batches", none, "write 1 or more");
+    let none = "is 0: a classification would carry no score";
+    found.when(config.output.top_k == Some(0), "output.top_k", none, "write 1 or more, or null");
     let window = config.dead_letters.window == 0;
     found.when(window, "dead_letters.window", "is 0: no share can be taken", "write 1 or more");
     let none = "is 0: everything would be over it at once";

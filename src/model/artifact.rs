@@ -19,7 +19,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::{Fields, Input, Model, Prediction, Served, Task, tabular, text, worker};
-use crate::config::{OnLong, Precision};
+use crate::config::{Aggregation, OnLong, Output, Precision};
 use crate::record::{ModelId, Version};
 
 /// Largest `config.json` and the like, in bytes.
@@ -96,6 +96,8 @@ pub struct LoadOptions {
     pub on_long: OnLong,
     /// Longest input in tokens.
     pub max_length: Option<u32>,
+    /// How a token classifier's labels become spans.
+    pub aggregation: Aggregation,
     /// `cpu`, `cuda:0`.
     pub device: String,
 }
@@ -349,6 +351,7 @@ pub fn build(dir: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, Error>
         precision: options.precision,
         on_long: options.on_long,
         max_length: options.max_length,
+        aggregation: options.aggregation,
         device: options.device.clone(),
     };
     text::load(dir, &text).map_err(Error::Text)
@@ -426,7 +429,7 @@ fn compare(dir: &Path, model: &dyn Model, file: &str, tolerance: f64) -> Result<
 
 /// A prediction as the JSON that is published.
 fn value(prediction: &Prediction) -> Result<Value, String> {
-    let bytes = crate::format::encode(prediction, &crate::config::Include::None, None, None);
+    let bytes = crate::format::encode(prediction, &Output::default(), None, None);
     serde_json::from_slice(&bytes).map_err(|error| error.to_string())
 }
 

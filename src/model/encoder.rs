@@ -9,8 +9,8 @@
 //! Queries, keys and values are one product; bias, GELU, residual and norm are fused into the passes that read
 //! the data anyway. All buffers live in a thread's [`Workspace`] and are reused.
 //!
-//! Devlin et al. 2019 (BERT); Sanh et al. 2019 (`DistilBERT`); Liu et al. 2019 (`RoBERTa`). Tensor names as in Hugging
-//! Face's transformers.
+//! Devlin et al. 2019 (BERT); Sanh et al. 2019 (`DistilBERT`); Liu et al. 2019 (`RoBERTa`); Song et al. 2020 (`MPNet`).
+//! Tensor names as in Hugging Face's transformers.
 
 use serde::Deserialize;
 
@@ -27,12 +27,14 @@ pub enum Family {
     DistilBert,
     /// `RoBERTa`, XLM-RoBERTa: positions begin behind the padding id.
     Roberta,
+    /// `MPNet`: as `RoBERTa`, and attention also looks at the distance of two tokens.
+    Mpnet,
 }
 
 /// `config.json`, as far as it matters, under the names of either family.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Config {
-    /// `bert`, `distilbert`, `roberta`, `xlm-roberta`.
+    /// `bert`, `distilbert`, `roberta`, `xlm-roberta`, `mpnet`.
     pub model_type: String,
     #[serde(alias = "dim")]
     hidden_size: usize,
@@ -73,9 +75,10 @@ impl Config {
             "bert" => Family::Bert,
             "distilbert" => Family::DistilBert,
             "roberta" | "xlm-roberta" => Family::Roberta,
+            "mpnet" => Family::Mpnet,
             other => {
                 return fail(format!(
-                    "model_type {other:?} is none of bert, distilbert, roberta, xlm-roberta"
+                    "model_type {other:?} is none of bert, distilbert, roberta, xlm-roberta, mpnet"
                 ));
             }
         };
@@ -114,6 +117,7 @@ impl Config {
         match family {
             Family::Bert | Family::DistilBert => 0,
             Family::Roberta => self.pad_token_id.unwrap_or(1) + 1,
+            Family::Mpnet => 2, // transformers fixes its padding id to 1, whatever the file says
         }
     }
 
@@ -246,6 +250,8 @@ pub struct Encoder {
     positions: Vec<f32>,
     /// `RoBERTa` counts positions from behind this id, and gives the id itself its own position.
     padding: Option<u32>,
+    /// What attention gains by distance, `[heads, 2 × REACH + 1]`, the same in all layers.
+    distances: Option<Vec<f32>>,
     norm: LayerNorm,
     layers: Vec<Layer>,
 }
@@ -261,21 +267,72 @@ pub struct Workspace {
     rows: Rows,
 }
 
-/// Names of a family's tensors.
+/// Names of a family's tensors in a layer.
 struct Names {
-    prefix: String,
-    family: Family,
+    layers: &'static str,
+    qkv: [&'static str; 3],
+    attended: &'static str,
+    attended_norm: &'static str,
+    up: &'static str,
+    down: &'static str,
+    norm: &'static str,
 }
 
-impl Names {
-    fn layer(&self, number: usize, bert: &str, distil: &str) -> String {
-        match self.family {
-            Family::Bert | Family::Roberta => {
-                format!("{}encoder.layer.{number}.{bert}", self.prefix)
-            }
-            Family::DistilBert => format!("{}transformer.layer.{number}.{distil}", self.prefix),
+impl Family {
+    const fn names(self) -> Names {
+        const BERT: Names = Names {
+            layers: "encoder.layer",
+            qkv: ["attention.self.query", "attention.self.key", "attention.self.value"],
+            attended: "attention.output.dense",
+            attended_norm: "attention.output.LayerNorm",
+            up: "intermediate.dense",
+            down: "output.dense",
+            norm: "output.LayerNorm",
+        };
+        match self {
+            Self::Bert | Self::Roberta => BERT,
+            Self::Mpnet => Names {
+                qkv: ["attention.attn.q", "attention.attn.k", "attention.attn.v"],
+                attended: "attention.attn.o",
+                attended_norm: "attention.LayerNorm",
+                ..BERT
+            },
+            Self::DistilBert => Names {
+                layers: "transformer.layer",
+                qkv: ["attention.q_lin", "attention.k_lin", "attention.v_lin"],
+                attended: "attention.out_lin",
+                attended_norm: "sa_layer_norm",
+                up: "ffn.lin1",
+                down: "ffn.lin2",
+                norm: "output_layer_norm",
+            },
         }
     }
+}
+
+/// Distances of `MPNet` that can differ: from 91 tokens on all are in the last bucket.
+const REACH: usize = 91;
+
+/// Buckets of distances in each direction.
+const BUCKETS: usize = 16;
+
+/// The bucket of a key that stands `distance` tokens from its query: one each below 8, from there on two for each
+/// doubling. T5 (Raffel et al. 2020), at most 128: `8 + ⌊8 · ln(distance / 8) / ln 16⌋`, in whole numbers.
+fn bucket(distance: usize) -> usize {
+    match distance {
+        0..8 => distance,
+        8..REACH => usize::try_from((distance * distance).ilog2()).map_or(0, |log| log + 2),
+        _ => BUCKETS - 1,
+    }
+}
+
+/// A table by bucket, `[2 × BUCKETS, heads]` with keys before their query first, as one by head and distance.
+fn by_distance(table: &[f32], heads: usize) -> Vec<f32> {
+    let before = (1..=REACH).rev().map(bucket);
+    // A key at its query's own place counts as one before it.
+    let after = (1..=REACH).map(|distance| BUCKETS + bucket(distance));
+    let rows: Vec<usize> = before.chain([bucket(0)]).chain(after).collect();
+    (0..heads).flat_map(|head| rows.iter().map(move |row| table[row * heads + head])).collect()
 }
 
 impl Encoder {
@@ -290,9 +347,8 @@ impl Encoder {
         let head = config.model_type.replace("xlm-", "");
         let prefixed =
             weights.shape(&format!("{head}.embeddings.word_embeddings.weight")).is_some();
-        let names =
-            Names { prefix: if prefixed { format!("{head}.") } else { String::new() }, family };
-        let prefix = &names.prefix;
+        let prefix = if prefixed { format!("{head}.") } else { String::new() };
+        let names = family.names();
         #[expect(clippy::cast_possible_truncation, reason = "1e-12 is a normal f32")]
         let eps = config.layer_norm_eps as f32;
         let norm = |name: String| -> Result<LayerNorm, Error> {
@@ -306,45 +362,58 @@ impl Encoder {
         };
         let words = table("word", vocab)?;
         let mut positions = table("position", places)?;
-        if family != Family::DistilBert && config.type_vocab_size != 0 {
+        if matches!(family, Family::Bert | Family::Roberta) && config.type_vocab_size != 0 {
             let types = table("token_type", config.type_vocab_size)?;
             for row in positions.chunks_exact_mut(hidden) {
                 row.iter_mut().zip(&types).for_each(|(position, kind)| *position += kind);
             }
         }
-        let layer = |number| {
-            let name = |bert: &str, distil: &str| names.layer(number, bert, distil);
-            let linear = |bert: &str, distil: &str, inputs, outputs| {
-                weights.linear(&[&name(bert, distil)], (inputs, outputs), precision)
+        let layer = |number: usize| {
+            let name = |part: &str| format!("{prefix}{}.{number}.{part}", names.layers);
+            let linear = |part, inputs, outputs| {
+                weights.linear(&[&name(part)], (inputs, outputs), precision)
             };
-            let parts = [
-                name("attention.self.query", "attention.q_lin"),
-                name("attention.self.key", "attention.k_lin"),
-                name("attention.self.value", "attention.v_lin"),
-            ];
-            let parts = parts.each_ref().map(String::as_str);
+            let parts = names.qkv.map(name);
             let wide = config.intermediate_size;
             Ok(Layer {
-                qkv: weights.linear(&parts, (hidden, hidden), precision)?,
-                attended: linear("attention.output.dense", "attention.out_lin", hidden, hidden)?,
-                attended_norm: norm(name("attention.output.LayerNorm", "sa_layer_norm"))?,
-                up: linear("intermediate.dense", "ffn.lin1", hidden, wide)?,
-                down: linear("output.dense", "ffn.lin2", wide, hidden)?,
-                norm: norm(name("output.LayerNorm", "output_layer_norm"))?,
+                qkv: weights.linear(
+                    &parts.each_ref().map(String::as_str),
+                    (hidden, hidden),
+                    precision,
+                )?,
+                attended: linear(names.attended, hidden, hidden)?,
+                attended_norm: norm(name(names.attended_norm))?,
+                up: linear(names.up, hidden, wide)?,
+                down: linear(names.down, wide, hidden)?,
+                norm: norm(name(names.norm))?,
             })
+        };
+        let heads = config.num_attention_heads;
+        let distances = match family {
+            Family::Bert | Family::DistilBert | Family::Roberta => None,
+            Family::Mpnet => {
+                let name = format!("{prefix}encoder.relative_attention_bias.weight");
+                Some(by_distance(&weights.take(&name, &[2 * BUCKETS, heads])?, heads))
+            }
         };
         Ok(Self {
             hidden,
-            heads: config.num_attention_heads,
+            heads,
             vocab,
             words,
             positions,
             padding: u32::try_from(config.first_position(family))
                 .ok()
                 .and_then(|first| first.checked_sub(1)),
+            distances,
             norm: norm(format!("{prefix}embeddings.LayerNorm"))?,
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, Error>>()?,
         })
+    }
+
+    /// Width of a token's vector.
+    pub fn hidden(&self) -> usize {
+        self.hidden
     }
 
     /// Whether a token id has a vector.
@@ -374,7 +443,13 @@ impl Encoder {
         let tokens = x.len() / self.hidden;
         for layer in &self.layers {
             layer.qkv.product(x, tokens, wide, rows);
-            let shape = Attention { bias: &layer.qkv.bias, offsets, heads: self.heads };
+            let bias = &layer.qkv.bias;
+            let shape = Attention {
+                bias,
+                offsets,
+                heads: self.heads,
+                distances: self.distances.as_deref(),
+            };
             kernels::attention(wide, y, shape, scratch);
             layer.attended.product(y, tokens, wide, rows);
             kernels::add_norm(wide, x, &layer.attended.bias, layer.attended_norm.get());
@@ -425,5 +500,34 @@ impl Encoder {
         // The kernel adds a bias too: there is none here.
         let none = vec![0.0; hidden];
         kernels::add_norm(x, y, &none, self.norm.get());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `MPNetEncoder.relative_position_bucket` of transformers gives them: where each bucket begins.
+    #[test]
+    fn buckets_widen_with_the_distance() {
+        let first = |wanted| (0..200).find(|distance| bucket(*distance) == wanted);
+        let begins: Vec<usize> = (0..BUCKETS).filter_map(first).collect();
+        assert_eq!(begins, [0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91]);
+    }
+
+    #[test]
+    fn a_table_by_bucket_becomes_one_by_distance() {
+        let table: Vec<f32> = (0..64_u8).map(f32::from).collect(); // [32 buckets, 2 heads]
+        let by = by_distance(&table, 2);
+        assert_eq!(by.len(), 2 * (2 * REACH + 1));
+        let zero = REACH;
+        let places = [zero, zero - 1, zero + 1, 0, 2 * REACH].map(|place| place + 2 * REACH + 1);
+        let second: Vec<f32> = places.iter().map(|place| by[*place]).collect();
+        assert_eq!(
+            second,
+            [1.0, 3.0, 35.0, 31.0, 63.0],
+            "itself, before, after, far before, far after"
+        );
+        assert_eq!(by[..2], [30.0, 28.0], "head 0, far before: the last bucket, the one before it");
     }
 }

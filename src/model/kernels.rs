@@ -128,6 +128,9 @@ pub struct Attention<'a> {
     pub offsets: &'a [usize],
     /// Attention heads.
     pub heads: usize,
+    /// What a score gains by how far its key stands from its query: `[heads, 2 × reach + 1]` f32, from −reach, the key
+    /// before the query, to +reach; a key farther away counts as `reach`. `None`: nothing.
+    pub distances: Option<&'a [f32]>,
 }
 
 dispatch!(
@@ -141,6 +144,11 @@ dispatch!(
 dispatch!(
     /// Softmax of padded rows of scores, not yet divided by the sums, whose inverses it gives.
     softmax, softmax_at, softmax_levels, (rows: &mut [f32], length: usize, inverse: &mut [f32])
+);
+dispatch!(
+    /// Adds a head's `[2 × reach + 1]` by distance to the padded rows of scores of the queries from `first` on.
+    add_distances, add_distances_at, distances_levels,
+    (rows: &mut [f32], length: usize, first: usize, distances: &[f32])
 );
 dispatch!(
     /// Queries, keys and values of a head into the scratch.
@@ -188,7 +196,7 @@ fn attention_at(
     attention: Attention<'_>,
     scratch: &mut Scratch,
 ) {
-    let Attention { bias, offsets, heads } = attention;
+    let Attention { bias, offsets, heads, distances } = attention;
     let hidden = bias.len() / 3;
     let dim = hidden / heads;
     for pair in offsets.windows(2) {
@@ -205,7 +213,9 @@ fn attention_at(
         for head in 0..heads {
             let column = head * dim;
             load_head_at(level, Head { tokens, bias, hidden, dim, column }, scratch);
-            weigh(level, (length, dim), (&mut out[column..], hidden), scratch);
+            let distances =
+                distances.map(|table| &table[table.len() / heads * head..][..table.len() / heads]);
+            weigh(level, (length, dim), distances, (&mut out[column..], hidden), scratch);
         }
     }
 }
@@ -214,6 +224,7 @@ fn attention_at(
 fn weigh(
     level: Level,
     (length, dim): (usize, usize),
+    distances: Option<&[f32]>,
     (out, hidden): (&mut [f32], usize),
     scratch: &mut Scratch,
 ) {
@@ -227,6 +238,9 @@ fn weigh(
         let scores = &mut scores[..rows * padded];
         let mut inverse = [0.0_f32; QUERIES];
         multiply(level, rows, (&queries[first * dim..], dim), keys, (scores, padded));
+        if let Some(distances) = distances {
+            add_distances_at(level, scores, length, first, distances);
+        }
         softmax_at(level, scores, length, &mut inverse[..rows]);
         let out = &mut out[first * hidden..];
         multiply(level, rows, (scores, padded), values, (out, hidden));
@@ -284,12 +298,19 @@ mod tests {
         bias: &[f32],
         offsets: &[usize],
         heads: usize,
-        hidden: usize,
+        distances: Option<&[f32]>,
     ) -> Vec<f32> {
+        let hidden = bias.len() / 3;
         let dim = hidden / heads;
         let at = |token: usize, part: usize, head: usize, d: usize| {
             let column = part * hidden + head * dim + d;
             f64::from(qkv[token * 3 * hidden + column]) + f64::from(bias[column])
+        };
+        let distance = |head: usize, query: usize, key: usize| {
+            let Some(table) = distances else { return 0.0 };
+            let width = table.len() / heads;
+            let place = (key + width / 2).saturating_sub(query).min(width - 1);
+            f64::from(table[head * width + place])
         };
         let mut out = vec![0.0; qkv.len() / 3];
         for pair in offsets.windows(2) {
@@ -298,7 +319,7 @@ mod tests {
                     let score = |k: usize| -> f64 {
                         let dot: f64 =
                             (0..dim).map(|d| at(q, 0, head, d) * at(k, 1, head, d)).sum();
-                        (dot / (dim as f64).sqrt()).exp()
+                        (dot / (dim as f64).sqrt() + distance(head, q, k)).exp()
                     };
                     let scores: Vec<f64> = (pair[0]..pair[1]).map(score).collect();
                     let sum: f64 = scores.iter().sum();
@@ -352,6 +373,7 @@ mod tests {
             lengths in prop::collection::vec(1..40_usize, 1..4),
             (heads, dim) in prop_oneof![Just((2, 32)), Just((3, 8)), Just((1, 64)), Just((2, 20))],
             seed in values(97),
+            reach in prop_oneof![Just(None), (0..45_usize).prop_map(Some)],
         ) {
             let hidden = heads * dim;
             let mut offsets = vec![0];
@@ -359,10 +381,13 @@ mod tests {
             let tokens = offsets[offsets.len() - 1];
             let qkv: Vec<f32> = (0..tokens * 3 * hidden).map(|i| seed[(i * 7 + i / 97) % 97] / 3.0).collect();
             let bias: Vec<f32> = (0..3 * hidden).map(|i| seed[i % 97] / 9.0).collect();
-            let expect = reference(&qkv, &bias, &offsets, heads, hidden);
+            let table: Option<Vec<f32>> =
+                reach.map(|reach| (0..heads * (2 * reach + 1)).map(|i| seed[i * 5 % 97] / 2.0).collect());
+            let expect = reference(&qkv, &bias, &offsets, heads, table.as_deref());
             for level in LEVELS {
                 let mut got = vec![0.0; tokens * hidden];
-                let shape = Attention { bias: &bias, offsets: &offsets, heads };
+                let shape =
+                    Attention { bias: &bias, offsets: &offsets, heads, distances: table.as_deref() };
                 attention_at(level, &qkv, &mut got, shape, &mut Scratch::default());
                 close(&got, &expect, 2e-5)?;
             }

@@ -1,30 +1,36 @@
-//! Text models: embedding and classification, from a plain Hugging Face directory.
+//! Text models: embedding, classification of texts and of tokens, from a plain Hugging Face directory.
 //!
 //! ```text
-//!  text ─► tokenizer ─► ids ─► encoder ─► ┬ pooling ─► normalise ─► embedding
-//!                                         └ first token ─► head ─► softmax | sigmoid ─► label
+//!  text ─► tokenizer ─► ids ─► backbone ─► ┬ pooling ─► normalise ─► embedding
+//!                                          ├ first token ─► head ─► softmax | sigmoid ─► label
+//!                                          └ each token ─► head ─► softmax ─► aggregation ─► spans
 //! ```
 //!
 //! A sequence's result does not depend on the batch it is in: nothing is padded, and every kernel works row by row.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
 
-use serde::Deserialize;
 use serde_json::Value;
-use tokenizers::Tokenizer;
+use tokenizers::{Encoding, Tokenizer};
 
-use super::encoder::{self, Encoder, Family, Linear, Workspace};
+use super::encoder::{self, Encoder, Family, Workspace};
 use super::kernels;
-use super::tabular::{best, sigmoid, softmax};
 use super::weights::Weights;
-use super::{About, Fields, Input, Model, Prediction, Refused, Task, artifact};
-use crate::config::{OnLong, Precision};
+use super::{About, Fields, Input, Model, Prediction, Refused, artifact};
+use crate::config::{Aggregation, OnLong, Precision};
 use crate::format::kind;
 use crate::record::{Fault, FaultClass};
+
+mod backbone;
+mod head;
+mod spans;
+
+pub use backbone::{Backbone, Take, Taken};
+pub use spans::{Mark, Marked};
+
+use head::Head;
+use spans::Marker;
 
 /// How a text model is to be loaded.
 #[derive(Debug, Clone)]
@@ -37,6 +43,8 @@ pub struct Options {
     pub on_long: OnLong,
     /// Longest input in tokens; default: what the model's own files say.
     pub max_length: Option<u32>,
+    /// How a token classifier's labels become spans.
+    pub aggregation: Aggregation,
     /// `cpu`.
     pub device: String,
 }
@@ -58,75 +66,16 @@ impl From<artifact::Error> for Error {
     }
 }
 
-/// What `config.json` says beside the encoder.
-#[derive(Debug, Deserialize)]
-struct HeadConfig {
-    #[serde(default)]
-    architectures: Vec<String>,
-    #[serde(default)]
-    id2label: BTreeMap<String, String>,
-    #[serde(default)]
-    problem_type: Option<String>,
-}
-
-/// `1_Pooling/config.json` of sentence-transformers.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct PoolingConfig {
-    pooling_mode_cls_token: bool,
-    pooling_mode_mean_tokens: bool,
-    pooling_mode_max_tokens: bool,
-}
-
-/// How token vectors become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pooling {
-    /// The mean over all tokens, special ones included, as sentence-transformers does.
-    Mean,
-    /// The first token's.
-    First,
-    /// The largest of each dimension.
-    Max,
-}
-
-/// What stands on the encoder.
-#[derive(Debug)]
-enum Head {
-    Embedding {
-        pooling: Pooling,
-        normalise: bool,
-    },
-    Classifier {
-        hidden: Option<Box<(Linear, Squash)>>,
-        output: Box<Linear>,
-        labels: Arc<[String]>,
-        scores: Scores,
-    },
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Squash {
-    Tanh,
-    Relu,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scores {
-    /// One label is right.
-    Softmax,
-    /// Each label is right or not.
-    Sigmoid,
-}
-
 /// A text model. See the module.
 pub struct Text {
     about: About,
-    encoder: Encoder,
+    backbone: Backbone,
     head: Head,
     tokenizer: Tokenizer,
+    /// Where the head wants to know the places of tokens.
+    marker: Option<Marker>,
     longest: usize,
     on_long: OnLong,
-    hidden: usize,
 }
 
 impl std::fmt::Debug for Text {
@@ -152,7 +101,6 @@ pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
     }
     let config: encoder::Config = artifact::json(dir, "config.json")?;
     let family = config.family()?;
-    let heads: HeadConfig = artifact::json(dir, "config.json")?;
     let tokenizer = tokenizer(dir)?;
     let weights = Weights::open(dir)?;
     let (encoder, named) = match options.precision {
@@ -162,25 +110,25 @@ pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
             (Encoder::new(&config, &weights, encoder::Precision::F32)?, "f32")
         }
     };
-    let head = head(dir, &config, family, &heads, &weights)?;
+    let head = Head::load(dir, &config, family, &weights, options.aggregation)?;
     drop(weights);
     let longest = longest(dir, &config, family, options)?;
-    let (task, labels) = match &head {
-        Head::Embedding { .. } => (Task::TextEmbedding, Vec::new()),
-        Head::Classifier { labels, .. } => (Task::TextClassification, labels.to_vec()),
+    let backbone = Backbone::Packed(encoder);
+    let marker = match head.take() {
+        Take::Tokens => Some(Marker::load(dir, &tokenizer)?),
+        Take::First | Take::Mean | Take::Max => None,
     };
     let about = About {
-        task,
+        task: head.task(),
         architecture: config.model_type.clone(),
         precision: named,
         device: "cpu".to_owned(),
         fields: vec![options.field.clone()],
-        labels,
-        bytes: encoder.bytes(),
+        labels: head.labels().to_vec(),
+        bytes: backbone.bytes(),
     };
-    let hidden = config.hidden();
     let on_long = options.on_long;
-    Ok(Box::new(Text { about, encoder, head, tokenizer, longest, on_long, hidden }))
+    Ok(Box::new(Text { about, backbone, head, tokenizer, marker, longest, on_long }))
 }
 
 /// What `precision: auto` looks at.
@@ -275,183 +223,44 @@ fn longest(
     Ok(asked.or(own).unwrap_or(places).clamp(2, places))
 }
 
-fn head(
-    dir: &Path,
-    config: &encoder::Config,
-    family: Family,
-    heads: &HeadConfig,
-    weights: &Weights,
-) -> Result<Head, Error> {
-    let architecture = heads.architectures.first().map_or("", String::as_str);
-    if !architecture.ends_with("ForSequenceClassification") {
-        if architecture.contains("For") && !architecture.ends_with("ForMaskedLM") {
-            let message = format!(
-                "architecture {architecture:?}: embedding and sequence classification are supported"
-            );
-            return Err(Error::Unsupported(message));
-        }
-        return embedding(dir);
+/// The first `longest` of a text's tokens: the last of all is the special token that closes it, and stays the last.
+fn kept<T: Copy>(all: &[T], longest: usize) -> Vec<T> {
+    match all.last() {
+        Some(last) if longest < all.len() => [&all[..longest - 1], &[*last]].concat(),
+        _ => all.to_vec(),
     }
-    let labels = labels(&heads.id2label);
-    let hidden = config.hidden();
-    let (first, output) = match family {
-        Family::Bert => (Some(("bert.pooler.dense", Squash::Tanh)), "classifier"),
-        Family::DistilBert => (Some(("pre_classifier", Squash::Relu)), "classifier"),
-        Family::Roberta => (Some(("classifier.dense", Squash::Tanh)), "classifier.out_proj"),
-    };
-    // A head is a thousandth of the work: it stays f32.
-    let exact = |name, outputs| weights.linear(&[name], (hidden, outputs), encoder::Precision::F32);
-    let first = match first {
-        Some((name, squash)) => Some(Box::new((exact(name, hidden)?, squash))),
-        None => None,
-    };
-    let scores = match heads.problem_type.as_deref() {
-        Some("multi_label_classification") => Scores::Sigmoid,
-        Some("regression") => {
-            let message = "problem_type regression: a text regression is not supported";
-            return Err(Error::Unsupported(message.to_owned()));
-        }
-        _ if labels.len() == 1 => Scores::Sigmoid,
-        _ => Scores::Softmax,
-    };
-    let output = Box::new(exact(output, labels.len())?);
-    Ok(Head::Classifier { hidden: first, output, labels: labels.into(), scores })
-}
-
-fn embedding(dir: &Path) -> Result<Head, Error> {
-    let config = optional::<PoolingConfig>(dir, "1_Pooling/config.json")?;
-    let pooling = match config {
-        Some(PoolingConfig { pooling_mode_cls_token: true, .. }) => Pooling::First,
-        Some(PoolingConfig { pooling_mode_max_tokens: true, .. }) => Pooling::Max,
-        Some(PoolingConfig { pooling_mode_mean_tokens: true, .. }) | None => Pooling::Mean,
-        Some(PoolingConfig { .. }) => {
-            let message = "1_Pooling/config.json: mean, cls and max pooling are supported";
-            return Err(Error::Unsupported(message.to_owned()));
-        }
-    };
-    let modules = optional::<Vec<Value>>(dir, "modules.json")?.unwrap_or_default();
-    let kinds: Vec<&str> =
-        modules.iter().filter_map(|module| module.get("type")?.as_str()).collect();
-    let known = ["Transformer", "Pooling", "Normalize"];
-    if let Some(other) = kinds.iter().find(|kind| !known.iter().any(|known| kind.ends_with(known)))
-    {
-        let message = format!("modules.json: module {other:?} is none of {}", known.join(", "));
-        return Err(Error::Unsupported(message));
-    }
-    // A directory without modules is a bare encoder: pooled and normalised, as vector stores want it.
-    let normalise = kinds.is_empty() || kinds.iter().any(|kind| kind.ends_with("Normalize"));
-    Ok(Head::Embedding { pooling, normalise })
-}
-
-/// Labels in the order of their indices; two without names where the configuration has none, as transformers.
-fn labels(id2label: &BTreeMap<String, String>) -> Vec<String> {
-    if id2label.is_empty() {
-        return vec!["LABEL_0".to_owned(), "LABEL_1".to_owned()];
-    }
-    let mut labels: Vec<(usize, &String)> =
-        id2label.iter().filter_map(|(id, label)| Some((id.parse().ok()?, label))).collect();
-    labels.sort();
-    labels.into_iter().map(|(_, label)| label.clone()).collect()
 }
 
 /// Bytes of text that are tokenised for each token that can be used, before looking whether it was enough.
 const BYTES_A_TOKEN: usize = 32;
 
 impl Text {
-    /// Token ids with their special tokens, and whether some of the text was left out.
-    fn ids(&self, text: &str) -> Result<(Vec<u32>, bool), Fault> {
+    /// The tokens of a text with their special tokens, of which the first `longest` count, and whether that leaves
+    /// some of the text out.
+    fn encode(&self, text: &str) -> Result<(Encoding, bool), Fault> {
         let mut limit = self.longest.saturating_mul(BYTES_A_TOKEN);
         loop {
             let end = text.floor_char_boundary(limit);
             let head = text.get(..end).unwrap_or(text);
             // A tokenizer's regular expressions may panic on hostile text.
-            let encoded = catch_unwind(AssertUnwindSafe(|| self.tokenizer.encode_fast(head, true)));
+            let encoded = catch_unwind(AssertUnwindSafe(|| match &self.marker {
+                None => self.tokenizer.encode_fast(head, true),
+                Some(_) => self.tokenizer.encode_char_offsets(head, true),
+            }));
             let invalid =
                 |why: String| Fault::new(FaultClass::Invalid, format!("tokenise the text: {why}"));
             let encoding = encoded
                 .map_err(|_panic| invalid("the tokenizer panicked".to_owned()))?
                 .map_err(|error| invalid(error.to_string()))?;
-            let mut ids = encoding.get_ids().to_vec();
             let cut = end < text.len();
-            if cut && ids.len() < self.longest {
+            if cut && encoding.len() < self.longest {
                 limit = limit.saturating_mul(4);
                 continue;
             }
-            let long = cut || self.longest < ids.len();
-            if self.longest < ids.len()
-                && let Some(last) = ids.last().copied()
-            {
-                ids.truncate(self.longest - 1);
-                ids.push(last); // the special token that closes a sequence
-            }
-            return Ok((ids, long));
+            let long = cut || self.longest < encoding.len();
+            return Ok((encoding, long));
         }
     }
-
-    fn pool(&self, states: &[f32], pooling: Pooling, normalise: bool) -> Vec<f32> {
-        let mut rows = states.chunks_exact(self.hidden);
-        let mut pooled = rows.next().unwrap_or_default().to_vec();
-        let mut count = 1.0_f32;
-        for row in rows {
-            for (pooled, value) in pooled.iter_mut().zip(row) {
-                match pooling {
-                    Pooling::Mean => *pooled += value,
-                    Pooling::Max => *pooled = pooled.max(*value),
-                    Pooling::First => (),
-                }
-            }
-            count += 1.0;
-        }
-        if pooling == Pooling::Mean {
-            pooled.iter_mut().for_each(|value| *value /= count);
-        }
-        if normalise {
-            let length = pooled.iter().map(|value| value * value).sum::<f32>().sqrt().max(1e-12);
-            pooled.iter_mut().for_each(|value| *value /= length);
-        }
-        pooled
-    }
-
-    fn answer(&self, states: &[f32]) -> Prediction {
-        match &self.head {
-            Head::Embedding { pooling, normalise } => {
-                Prediction::Embedding(self.pool(states, *pooling, *normalise))
-            }
-            Head::Classifier { hidden, output, labels, scores } => {
-                let mut x = states.get(..self.hidden).unwrap_or_default().to_vec();
-                if let Some((layer, squash)) = hidden.as_deref() {
-                    x = layer.forward(&x, 1);
-                    x.iter_mut().for_each(|value| {
-                        *value = match squash {
-                            Squash::Tanh => value.tanh(),
-                            Squash::Relu => value.max(0.0),
-                        };
-                    });
-                }
-                let y = output.forward(&x, 1);
-                let scores = match scores {
-                    Scores::Softmax => softmax(&y),
-                    Scores::Sigmoid => y.iter().map(|value| sigmoid(*value)).collect(),
-                };
-                Prediction::Label { best: best(&scores), scores, labels: Arc::clone(labels) }
-            }
-        }
-    }
-}
-
-fn is_finite(prediction: &Prediction) -> bool {
-    match prediction {
-        Prediction::Embedding(values) | Prediction::Label { scores: values, .. } => {
-            values.iter().all(|value| value.is_finite())
-        }
-        Prediction::Value(value) => value.is_finite(),
-        Prediction::Spans(spans) => spans.iter().all(|span| span.score.is_finite()),
-    }
-}
-
-thread_local! {
-    /// A worker's buffers, for whatever model it runs.
-    static WORKSPACE: RefCell<Workspace> = RefCell::default();
 }
 
 impl Model for Text {
@@ -474,47 +283,44 @@ impl Model for Text {
                 return Err(Fault::new(FaultClass::Invalid, message));
             }
         };
-        let (ids, long) = self.ids(text)?;
+        let (encoding, long) = self.encode(text)?;
         if long && self.on_long == OnLong::Reject {
             let message = format!("field {name:?} has more than {} tokens", self.longest);
             return Err(Fault::new(FaultClass::TooLong, message));
         }
-        if ids.is_empty() {
+        if encoding.is_empty() {
             let message = format!("field {name:?} tokenises to nothing");
             return Err(Fault::new(FaultClass::Invalid, message));
         }
-        Ok(Input::Tokens(ids.into_boxed_slice()))
+        Ok(match &self.marker {
+            None => Input::Tokens(kept(encoding.get_ids(), self.longest).into_boxed_slice()),
+            Some(marker) => {
+                let marked = marker.mark(text, &encoding, &self.tokenizer, self.longest);
+                Input::Marked(Box::new(marked))
+            }
+        })
     }
 
     fn predict(&self, inputs: &[&Input]) -> Result<Vec<Prediction>, Refused> {
         let mut sequences = Vec::with_capacity(inputs.len());
         for (row, input) in inputs.iter().enumerate() {
             let refused = |message: String| Refused::Row { row, message };
-            let Input::Tokens(ids) = input else {
-                return Err(refused("a text model takes tokens, not features".to_owned()));
+            let ids = match input {
+                Input::Tokens(ids) => ids,
+                Input::Marked(marked) => &marked.ids,
+                Input::Row(_) => {
+                    return Err(refused("a text model takes tokens, not features".to_owned()));
+                }
             };
             if ids.is_empty() || self.longest < ids.len() {
                 return Err(refused(format!("{} tokens, not 1 to {}", ids.len(), self.longest)));
             }
-            if let Some(id) = ids.iter().find(|id| !self.encoder.knows(**id)) {
+            if let Some(id) = ids.iter().find(|id| !self.backbone.knows(**id)) {
                 return Err(refused(format!("token id {id} is beyond the vocabulary")));
             }
             sequences.push(&**ids);
         }
-        WORKSPACE.with_borrow_mut(|workspace| {
-            let (states, offsets) = self.encoder.forward(&sequences, workspace);
-            let mut predictions = Vec::with_capacity(sequences.len());
-            for (row, pair) in offsets.windows(2).enumerate() {
-                let prediction = self.answer(&states[pair[0] * self.hidden..pair[1] * self.hidden]);
-                if !is_finite(&prediction) {
-                    return Err(Refused::Row {
-                        row,
-                        message: "the output is NaN or infinite".to_owned(),
-                    });
-                }
-                predictions.push(prediction);
-            }
-            Ok(predictions)
-        })
+        let taken = self.backbone.run(&sequences, self.head.take())?;
+        self.head.answer(taken, inputs)
     }
 }

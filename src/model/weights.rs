@@ -72,6 +72,9 @@ impl Weights {
         if info.shape != shape {
             return Err(fail(format!("has shape {:?}, expected {shape:?}", info.shape)));
         }
+        if shape.contains(&0) {
+            return Err(fail(format!("has shape {shape:?}: no elements")));
+        }
         #[expect(
             clippy::wildcard_enum_match_arm,
             reason = "the format knows twenty kinds of numbers"

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::config::Include;
+use crate::config::Output;
 use crate::format;
 use crate::pipeline::Batch;
 use crate::record::{Fault, Outcome, Record, Version};
@@ -93,7 +93,7 @@ pub struct Workers {
 struct Shared {
     queue: Mutex<Queue>,
     ready: Condvar,
-    include: Include,
+    output: Output,
     answers: mpsc::Sender<Answer>,
 }
 
@@ -126,18 +126,18 @@ struct State {
 }
 
 impl Workers {
-    /// Starts `count` threads that send what they finish to `answers`.
+    /// Starts `count` threads that encode as `output` says and send what they finish to `answers`.
     ///
     /// # Errors
     ///
     /// When the system gives no thread.
     pub fn start(
         count: usize,
-        include: Include,
+        output: Output,
         answers: mpsc::Sender<Answer>,
     ) -> std::io::Result<Self> {
         let shared =
-            Arc::new(Shared { queue: Mutex::default(), ready: Condvar::new(), include, answers });
+            Arc::new(Shared { queue: Mutex::default(), ready: Condvar::new(), output, answers });
         let thread = |number| {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name(format!("infer-{number}")).spawn(move || shared.work())
@@ -310,7 +310,7 @@ impl Shared {
         for ((row, _), prediction) in inputs.iter().zip(&predictions) {
             let Decoded { record, fields, .. } = &items[*row].payload;
             let value =
-                format::encode(prediction, &self.include, record.key.as_deref(), fields.as_ref());
+                format::encode(prediction, &self.output, record.key.as_deref(), fields.as_ref());
             outcomes.push((*row, Outcome::Prediction(value)));
         }
         Ok((outcomes, started.elapsed()))

@@ -5,9 +5,9 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tidemill::config::{OnLong, Precision};
+use tidemill::config::{Aggregation, OnLong, Precision};
 use tidemill::model::artifact::{self, LoadOptions};
-use tidemill::model::{Fields, Input, Model, Prediction};
+use tidemill::model::{Fields, Input, Model, Prediction, Span, Task};
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data").join(name)
@@ -18,9 +18,14 @@ fn load(dir: &Path) -> Box<dyn Model> {
 }
 
 fn load_in(dir: &Path, precision: Precision) -> Box<dyn Model> {
+    load_as(dir, precision, Aggregation::default())
+}
+
+fn load_as(dir: &Path, precision: Precision, aggregation: Aggregation) -> Box<dyn Model> {
     let options = LoadOptions {
         field: "text".to_owned(),
         precision,
+        aggregation,
         on_long: OnLong::Truncate,
         device: "cpu".to_owned(),
         ..LoadOptions::default()
@@ -59,7 +64,21 @@ fn difference(prediction: &Prediction, expected: &Value) -> f64 {
             labels.iter().zip(scores).map(gap).fold(0.0, f64::max)
         }
         Prediction::Value(value) => (f64::from(*value) - expected["value"].as_f64().unwrap()).abs(),
-        Prediction::Spans(_) => panic!("no golden spans yet"),
+        Prediction::Spans(spans) => {
+            let expected = expected["spans"].as_array().unwrap();
+            let places: Vec<Value> = spans
+                .iter()
+                .map(|s| serde_json::json!([s.label, s.start, s.end, s.word]))
+                .collect();
+            let place = |span: &Value| {
+                serde_json::json!([span["label"], span["start"], span["end"], span["word"]])
+            };
+            assert_eq!(places, expected.iter().map(place).collect::<Vec<_>>());
+            let gap = |(span, expected): (&Span, &Value)| {
+                (f64::from(span.score) - expected["score"].as_f64().unwrap()).abs()
+            };
+            spans.iter().zip(expected).map(gap).fold(0.0, f64::max)
+        }
     }
 }
 
@@ -125,10 +144,42 @@ fn minilm_in_int8_stays_close() {
 
 #[test]
 fn tiny_checkpoints_are_transformers() {
-    for name in ["tiny-bert", "tiny-bert-labels", "tiny-distilbert-labels", "tiny-roberta-labels"] {
+    for name in [
+        "tiny-bert",
+        "tiny-mpnet",
+        "tiny-bert-labels",
+        "tiny-distilbert-labels",
+        "tiny-roberta-labels",
+        "tiny-mpnet-labels",
+        "tiny-bert-value",
+        "tiny-distilbert-values",
+    ] {
         println!("{name}");
         let dir = data(name);
         check(load(&dir).as_ref(), &goldens(&dir.join("golden.json")), 1e-5);
+    }
+}
+
+#[test]
+fn token_classifiers_are_transformers_pipeline() {
+    let strategies = [
+        ("none", Aggregation::None),
+        ("simple", Aggregation::Simple),
+        ("first", Aggregation::First),
+        ("average", Aggregation::Average),
+        ("max", Aggregation::Max),
+    ];
+    for name in
+        ["tiny-bert-tokens", "tiny-distilbert-tokens", "tiny-mpnet-tokens", "tiny-roberta-tokens"]
+    {
+        let dir = data(name);
+        for (strategy, aggregation) in strategies {
+            println!("{name}, {strategy}");
+            let model = load_as(&dir, Precision::F32, aggregation);
+            assert_eq!(model.about().task, Task::TokenClassification);
+            let goldens = goldens(&dir.join(format!("golden-{strategy}.json")));
+            check(model.as_ref(), &goldens, 1e-5);
+        }
     }
 }
 
@@ -152,6 +203,21 @@ fn texts_at_the_edges_are_defined() {
         assert!(
             matches!(&answer[..], [Prediction::Embedding(values)] if values.iter().all(|v| v.is_finite()))
         );
+    }
+    for name in ["tiny-bert-tokens", "tiny-roberta-tokens"] {
+        let tokens = load(&data(name));
+        for text in ["", " ", "\u{0}\u{feff}", "\u{1f980}\u{1f980}", "e\u{301} \u{df}", &long] {
+            let input = tokens.prepare(&fields(text)).unwrap();
+            let Prediction::Spans(spans) = tokens.predict(&[&input]).unwrap().remove(0) else {
+                panic!("{name} finds spans")
+            };
+            for Span { start, end, word, .. } in spans {
+                let slice: String = text.chars().skip(start).take(end - start).collect();
+                assert_eq!(slice, word);
+            }
+        }
+        let bare = tokens.predict(&[&Input::Tokens(vec![2, 3].into())]).unwrap_err();
+        assert!(bare.to_string().contains("input 0: a token classifier wants the places"));
     }
     let fault = strict.prepare(&fields(&long)).unwrap_err();
     assert!(fault.message.contains("more than"), "{}", fault.message);

@@ -28,6 +28,17 @@ fn change(file: &Path, from: &str, to: &str) {
     fs::write(file, text.replacen(from, to, 1)).unwrap();
 }
 
+/// As transformers does, by the rows of the weight.
+#[test]
+fn labels_without_names_are_numbered() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(&shipped(TEXT), dir.path());
+    change(&dir.path().join("config.json"), "\"id2label\"", "\"names\"");
+    let options = LoadOptions { device: "cpu".into(), ..LoadOptions::default() };
+    let model = artifact::build(dir.path(), &options).unwrap();
+    assert_eq!(model.about().labels, ["LABEL_0", "LABEL_1", "LABEL_2"]);
+}
+
 /// Loads `model` after `spoil`; the error's text.
 #[track_caller]
 fn refused(model: &str, spoil: impl Fn(&Path), parts: &[&str]) {
@@ -121,6 +132,10 @@ fn what_a_loader_meets_is_named() {
     refused(TEXT, config("\"bert\"", "\"llama\""), &["\"llama\"", "bert", "distilbert"]);
     refused(TEXT, config("\"gelu\"", "\"swish\""), &["\"swish\"", "gelu"]);
     refused(TEXT, config("ForSequenceC", "ForTokenMystery"), &["ForTokenMystery", "supported"]);
+    refused(TEXT, config("\"1\": \"maybe\"", "\"3\": \"maybe\""), &["3 labels", "none for 1"]);
+    let fewer = ["classifier.weight", "shape [3, 60]", "expected [2, 60]", "id2label"];
+    refused(TEXT, config("\"1\": \"maybe\",", ""), &["2 labels", "none for 1"]);
+    refused(TEXT, config(",\n    \"2\": \"yes\"", ""), &fewer);
     refused(
         TEXT,
         config("\"num_hidden_layers\": ", "\"num_hidden_layers\": 9"),

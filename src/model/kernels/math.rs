@@ -147,6 +147,25 @@ fn softmax_row<const FMA: bool>(row: &mut [f32], length: usize) -> f32 {
     1.0 / sum(row, |sum, value| sum + value)
 }
 
+/// Adds what a score gains by the distance of its key from its query: row `r` is of query `first + r`, and of
+/// `[2 × reach + 1]` distances the middle one is 0. What lies farther than `reach` gains what `reach` does.
+#[inline(always)]
+pub(super) fn add_distances<const FMA: bool>(
+    rows: &mut [f32],
+    length: usize,
+    first: usize,
+    distances: &[f32],
+) {
+    let reach = distances.len() / 2;
+    for (query, row) in (first..).zip(rows.chunks_exact_mut(length.next_multiple_of(LANES))) {
+        let near = query.saturating_sub(reach)..length.min(query + reach + 1);
+        row[..near.start].iter_mut().for_each(|score| *score += distances[0]);
+        row[near.end..length].iter_mut().for_each(|score| *score += distances[2 * reach]);
+        let gains = &distances[near.start + reach - query..];
+        row[near].iter_mut().zip(gains).for_each(|(score, gain)| *score += gain);
+    }
+}
+
 /// Copies a head's queries, scaled, its keys, transposed into panels, and its values, all with their bias.
 #[expect(clippy::cast_precision_loss, reason = "a head is far narrower than 2^24")]
 #[inline(always)]

@@ -1,0 +1,105 @@
+//! The seam between a text model's heads and what computes its hidden states.
+
+use std::cell::RefCell;
+
+use crate::model::Refused;
+use crate::model::encoder::{Encoder, Workspace};
+
+/// What a head takes of the last hidden states, `[tokens, hidden]` f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Take {
+    /// Every token's.
+    Tokens,
+    /// The first token's of each sequence.
+    First,
+    /// The mean over all tokens of a sequence, special ones included, as sentence-transformers does.
+    Mean,
+    /// The largest of each dimension over a sequence.
+    Max,
+}
+
+/// What was taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Taken {
+    /// `[rows, hidden]` f32: a row for each token under [`Take::Tokens`], else one for each sequence.
+    pub rows: Vec<f32>,
+    /// `[sequences + 1]`: the rows of sequence `i` are `offsets[i]..offsets[i + 1]`.
+    pub offsets: Vec<usize>,
+}
+
+/// What computes the hidden states.
+#[derive(Debug)]
+pub enum Backbone {
+    /// Our own forward on the CPU, without padding.
+    Packed(Encoder),
+}
+
+thread_local! {
+    /// A worker's buffers, for whatever model it runs.
+    static WORKSPACE: RefCell<Workspace> = RefCell::default();
+}
+
+impl Backbone {
+    /// Runs sequences of token ids and gives what `take` says of their last hidden states. Ids must be
+    /// [known](Self::knows), sequences not empty and at most as long as the model takes.
+    ///
+    /// # Errors
+    ///
+    /// When the device refuses; the CPU never does.
+    pub fn run(&self, sequences: &[&[u32]], take: Take) -> Result<Taken, Refused> {
+        match self {
+            Self::Packed(encoder) => WORKSPACE.with_borrow_mut(|workspace| {
+                let (states, offsets) = encoder.forward(sequences, workspace);
+                Ok(taken(states, offsets, encoder.hidden(), take))
+            }),
+        }
+    }
+
+    /// Whether a token id has a vector.
+    pub fn knows(&self, id: u32) -> bool {
+        match self {
+            Self::Packed(encoder) => encoder.knows(id),
+        }
+    }
+
+    /// Bytes of the weights.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Packed(encoder) => encoder.bytes(),
+        }
+    }
+}
+
+fn taken(states: &[f32], offsets: &[usize], hidden: usize, take: Take) -> Taken {
+    if take == Take::Tokens {
+        return Taken { rows: states.to_vec(), offsets: offsets.to_vec() };
+    }
+    let sequences = offsets.len() - 1;
+    let mut rows = Vec::with_capacity(sequences * hidden);
+    for pair in offsets.windows(2) {
+        pool(&states[pair[0] * hidden..pair[1] * hidden], hidden, take, &mut rows);
+    }
+    Taken { rows, offsets: (0..=sequences).collect() }
+}
+
+/// Appends one vector for a sequence's `[tokens, hidden]`.
+fn pool(states: &[f32], hidden: usize, take: Take, out: &mut Vec<f32>) {
+    let start = out.len();
+    let (first, others) = states.split_at(hidden);
+    out.extend_from_slice(first);
+    let pooled = &mut out[start..];
+    let mut count = 1.0_f32;
+    for row in others.chunks_exact(hidden) {
+        for (pooled, value) in pooled.iter_mut().zip(row) {
+            match take {
+                Take::Mean => *pooled += value,
+                Take::Max => *pooled = pooled.max(*value),
+                Take::First | Take::Tokens => (),
+            }
+        }
+        count += 1.0;
+    }
+    if take == Take::Mean {
+        pooled.iter_mut().for_each(|value| *value /= count);
+    }
+}
