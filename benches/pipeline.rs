@@ -1,10 +1,13 @@
 //! The whole service against a real broker, both sides in one run, interleaved, medians.
 //!
-//! `cargo bench --bench pipeline -- [overhead] [embedding MINILM_DIR LINES_FILE] [latency] [memory] [swaps]`
+//! `cargo bench --bench pipeline -- [overhead] [latency] [memory] [swaps]`, and each alone
+//! `embedding MODEL_DIR LINES_FILE`, `learned MODEL_DIR LINES_FILE`, `peer MODEL_DIR LINES_FILE PYTHON`
 //!
 //! * overhead: a model that costs nothing and 200-byte values, against a bare librdkafka loop that consumes, produces,
 //!   waits for the reports, sends the offsets and commits, with the same batch size.
 //! * embedding: `MiniLM` through Kafka, against the same lines through the model alone (`tidemill predict`).
+//! * learned: the same through Kafka, `batch.size: learned` against `max`.
+//! * peer: the same through Kafka in f32 and int8, against a Python pipeline on ONNX Runtime, `benches/pipeline_peer.py`.
 //! * latency: one record every few milliseconds; from append to visible for a `read_committed` reader.
 //! * memory: resident memory over a million records. swaps: over a thousand swaps.
 #![expect(
@@ -53,8 +56,11 @@ fn main() {
     if asked("swaps") {
         swaps();
     }
-    if let Some(at) = arguments.iter().position(|argument| argument == "embedding") {
-        embedding(&arguments[at + 1], &arguments[at + 2]);
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["embedding", model, lines] => embedding(model, lines),
+        ["learned", model, lines] => learned(model, lines),
+        ["peer", model, lines, python] => peer(model, lines, python),
+        _ => (),
     }
 }
 
@@ -308,25 +314,100 @@ fn scrape(address: &str) -> Option<String> {
     Some(text)
 }
 
-fn embedding(model: &str, lines: &str) {
+/// A topic of texts, and the texts as JSON lines.
+fn texts(file: &str) -> (World, Vec<String>) {
     const RECORDS: usize = 2_048;
-    let lines: Vec<String> =
-        fs::read_to_string(lines).unwrap().lines().take(RECORDS).map(str::to_owned).collect();
-    let json = |n: usize| serde_json::json!({ "text": lines[n] }).to_string();
+    let text = fs::read_to_string(file).unwrap();
+    let json = |line| serde_json::json!({ "text": line }).to_string();
+    let lines: Vec<String> = text.lines().take(RECORDS).map(json).collect();
     let world = start();
-    fill(&world, lines.len(), json);
+    fill(&world, lines.len(), |n| lines[n].clone());
+    (world, lines)
+}
+
+/// Records a second of the service with this model, in a group of its own, and its resident memory at the end in MiB.
+fn embed_rate(
+    world: &World,
+    name: &str,
+    model: &str,
+    records: usize,
+    more: (&str, &str),
+) -> (f64, f64) {
+    let (precision, batch) = more;
+    let config = world.config(name, &format!("batch: {{ max_wait: 50ms{batch} }}"));
+    let text = fs::read_to_string(&config).unwrap();
+    let text = text.replace("models:/lin@champion", model);
+    let text = text.replace(", workers: 1", &format!(", precision: {precision}"));
+    fs::write(&config, text.replace("group: g\n", &format!("group: {name}\n"))).unwrap();
+    let replica = Replica::start(&config, &[]);
+    let rate = rate_of_group(world, name, records);
+    let memory = resident_mib(replica.child.id());
+    assert!(replica.stop().success());
+    (rate, memory)
+}
+
+fn learned(model: &str, lines: &str) {
+    let (world, lines) = texts(lines);
+    let (mut most, mut learned) = (Vec::new(), Vec::new());
+    for round in 0..3 {
+        let rate =
+            |name: String, batch| embed_rate(&world, &name, model, lines.len(), ("f32", batch)).0;
+        most.push(rate(format!("m{round}"), ""));
+        let file = world.dir.path().join("sizes.json");
+        let batch = format!(", size: learned, remember: {}", file.display());
+        learned.push(rate(format!("l{round}"), &batch));
+        println!(
+            "learned: {}",
+            fs::read_to_string(&file).unwrap().split_whitespace().collect::<String>()
+        );
+    }
+    let (most, learned) = (median(most), median(learned));
+    println!(
+        "learned: batch.size learned {learned:.0}/s, max {most:.0}/s, ratio {:.2}",
+        learned / most
+    );
+}
+
+fn peer(model: &str, lines: &str, python: &str) {
+    let (world, lines) = texts(lines);
+    world.create_topics(&["peer-out"], PARTITIONS);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/pipeline_peer.py");
+    // Made by `cargo bench --bench inference` with the same Python.
+    let onnx = std::env::temp_dir().join("tidemill-peer");
+    for (precision, file) in [("f32", "fused.onnx"), ("int8", "int8.onnx")] {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let (mut memory, mut their_memory) = (0.0_f64, 0.0_f64);
+        for round in 0..3 {
+            let name = format!("{precision}-{round}");
+            let (rate, mib) = embed_rate(&world, &name, model, lines.len(), (precision, ""));
+            ours.push(rate);
+            memory = memory.max(mib);
+            let mut command = Command::new(python);
+            command.arg(&script).arg(&world.broker.servers).arg(model).arg(onnx.join(file));
+            let output = command.arg(lines.len().to_string()).output().unwrap();
+            let answer: serde_json::Value = serde_json::from_slice(&output.stdout)
+                .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+            theirs.push(answer["rate"].as_f64().unwrap());
+            their_memory = their_memory.max(answer["mib"].as_f64().unwrap());
+        }
+        let (ours, theirs) = (median(ours), median(theirs));
+        println!(
+            "peer: {precision}: service {ours:.0}/s, {memory:.0} MiB; Python with ONNX Runtime {theirs:.0}/s, \
+             {their_memory:.0} MiB; ratios {:.2} and {:.2}",
+            ours / theirs,
+            memory / their_memory
+        );
+    }
+}
+
+fn embedding(model: &str, lines: &str) {
+    let (world, lines) = texts(lines);
     let input = world.dir.path().join("lines.jsonl");
-    fs::write(&input, (0..lines.len()).map(|n| json(n) + "\n").collect::<String>()).unwrap();
+    fs::write(&input, lines.join("\n")).unwrap();
     let (mut ours, mut alone) = (Vec::new(), Vec::new());
     for round in 0..3 {
         let name = format!("e{round}");
-        let config = world.config(&name, "batch: { max_wait: 50ms }");
-        let text = fs::read_to_string(&config).unwrap();
-        let text = text.replace("models:/lin@champion", model).replace(", workers: 1", "");
-        fs::write(&config, text.replace("group: g\n", &format!("group: {name}\n"))).unwrap();
-        let replica = Replica::start(&config, &[]);
-        ours.push(rate_of_group(&world, &name, lines.len()));
-        assert!(replica.stop().success());
+        ours.push(embed_rate(&world, &name, model, lines.len(), ("f32", "")).0);
         alone.push(predict_rate(model, &input, lines.len()));
     }
     let (ours, alone) = (median(ours), median(alone));

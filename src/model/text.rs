@@ -153,7 +153,7 @@ fn fastest(
     tokenizer: &Tokenizer,
 ) -> Result<(Encoder, &'static str), Error> {
     let exact = Encoder::new(config, weights, encoder::Precision::F32)?;
-    if kernels::level() != kernels::Level::Vnni {
+    if kernels::level() == kernels::Level::Portable {
         return Ok((exact, "f32"));
     }
     let fast = Encoder::new(config, weights, encoder::Precision::Int8)?;
