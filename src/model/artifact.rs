@@ -272,9 +272,19 @@ pub fn digests(dir: &Path) -> Result<BTreeMap<String, FileDigest>, Error> {
     names.into_iter().map(digest).collect()
 }
 
+/// Why a directory without `model.safetensors` is not loaded, by what it holds instead.
 fn empty(dir: &Path) -> &'static str {
-    if dir.join("pytorch_model.bin").exists() {
-        "holds pytorch_model.bin only; a pickle can run code: convert it to model.safetensors"
+    let holds = |wanted: &str| {
+        let mut names = fs::read_dir(dir).into_iter().flatten().flatten();
+        names.any(|entry| entry.file_name().to_string_lossy().ends_with(wanted))
+    };
+    if holds(".onnx") {
+        "holds an ONNX graph; those are not run: save the model it was exported from as model.safetensors \
+         (transformers: save_pretrained; scikit-learn: config/demo/README.md shows how)"
+    } else if holds(".bin") || holds(".pt") || holds(".pkl") {
+        "holds a pickle; a pickle can run code when it is read: save the model as model.safetensors"
+    } else if holds(".safetensors.index.json") {
+        "holds its weights in several files: save them as one model.safetensors (max_shard_size)"
     } else {
         "holds no model: config.json and model.safetensors are wanted"
     }
@@ -336,6 +346,9 @@ pub fn verify(dir: &Path) -> Result<(Option<Manifest>, String), Error> {
 ///
 /// What is wrong with its files.
 pub fn build(dir: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, Error> {
+    if !dir.join("model.safetensors").exists() {
+        return Err(Error::config(&dir.display().to_string(), empty(dir)));
+    }
     let config: Value = json(dir, "config.json")?;
     let task = config.get("task").and_then(Value::as_str).unwrap_or_default();
     if task.starts_with("tabular-") {

@@ -77,6 +77,11 @@ fn a_directory_that_is_no_good_model_is_refused() {
         fs::write(dir.join("pytorch_model.bin"), "x").unwrap();
     };
     refused(TEXT, pickle, &["a pickle can run code", "model.safetensors"]);
+    let instead = |name: &'static str| {
+        move |dir: &Path| fs::rename(dir.join("model.safetensors"), dir.join(name)).unwrap()
+    };
+    refused(TEXT, instead("model.onnx"), &["ONNX", "save_pretrained"]);
+    refused(TEXT, instead("model.safetensors.index.json"), &["several files", "max_shard_size"]);
 
     for (file, kind) in [("model.safetensors", "altered"), ("preprocess.json", "altered")] {
         let cut = |dir: &Path| shorten(&dir.join(file), 100);
