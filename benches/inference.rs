@@ -260,7 +260,7 @@ fn prepare(model: &dyn Model, lines: &[&str]) -> Vec<Input> {
 fn tokens(input: &Input) -> &[u32] {
     match input {
         Input::Tokens(ids) => ids,
-        Input::Marked(_) | Input::Row(_) => &[],
+        Input::Marked(_) | Input::Row(_) | Input::Pixels { .. } => &[],
     }
 }
 

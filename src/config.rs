@@ -133,7 +133,8 @@ pub struct Input {
     pub topics: Vec<String>,
     /// What values are.
     pub format: InputFormat,
-    /// For a text model: the field that holds the text; also the name a `text` value is given.
+    /// For a text or image model: the field that holds the text, or the image in base64; also the name that a `text`
+    /// or `bytes` value is given.
     pub field: String,
     /// What a field means that the model does not read.
     pub unknown_fields: UnknownFields,
@@ -158,6 +159,8 @@ pub enum InputFormat {
     Json,
     /// UTF-8 text: the value is the field `input.field`.
     Text,
+    /// Anything, such as an image: the value in base64 is the field `input.field`.
+    Bytes,
 }
 
 /// What a field means that the model does not read.

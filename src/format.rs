@@ -3,6 +3,8 @@
 //! JSON goes both ways: an object in, an object out. Numbers are printed so that they read back as the same
 //! f32.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
 use crate::config::{Include, InputFormat, Output};
@@ -15,6 +17,9 @@ use crate::record::{Fault, FaultClass};
 ///
 /// [`FaultClass::Undecodable`], with the place of the first thing wrong; never with the value itself.
 pub fn decode(format: InputFormat, field: &str, value: &[u8]) -> Result<Fields, Fault> {
+    if format == InputFormat::Bytes {
+        return Ok(Fields::from_iter([(field.to_owned(), Value::from(BASE64.encode(value)))]));
+    }
     let undecodable = |message: String| Fault::new(FaultClass::Undecodable, message);
     let text = std::str::from_utf8(value)
         .map_err(|error| undecodable(format!("no UTF-8 from byte {} on", error.valid_up_to())))?;
@@ -189,9 +194,11 @@ mod tests {
     }
 
     #[test]
-    fn text_is_the_field_it_is_given() {
+    fn text_and_bytes_are_the_field_they_are_given() {
         let fields = decode(InputFormat::Text, "body", b"a \"b\"").unwrap();
         assert_eq!(Value::Object(fields).to_string(), r#"{"body":"a \"b\""}"#);
+        let fields = decode(InputFormat::Bytes, "image", b"\xff\xd8\x00").unwrap();
+        assert_eq!(Value::Object(fields).to_string(), r#"{"image":"/9gA"}"#);
     }
 
     #[track_caller]

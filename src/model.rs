@@ -21,13 +21,14 @@ use crate::record::{Fault, ModelId};
 
 pub mod artifact;
 pub mod encoder;
+pub mod image;
 pub mod kernels;
 pub mod tabular;
 pub mod text;
 pub mod weights;
 pub mod worker;
 
-/// A record's fields, decoded: a JSON object, or text alone under the name `input.field`.
+/// A record's fields, decoded: a JSON object, or text or base64 alone under the name `input.field`.
 pub type Fields = serde_json::Map<String, serde_json::Value>;
 
 /// A model version that is loaded, warm and ready. Shared by all workers; scratch space is per call.
@@ -96,15 +97,23 @@ pub enum Input {
     Marked(Box<text::Marked>),
     /// Features after imputation, scaling and encoding: `[features]` f32.
     Row(Box<[f32]>),
+    /// An image, decoded and resized. Normalised in `predict` only: a batch that waits takes a quarter of the memory.
+    Pixels {
+        /// `[height, width, 3]` u8, RGB.
+        pixels: Box<[u8]>,
+        /// Patches and the class token.
+        tokens: usize,
+    },
 }
 
 impl Input {
-    /// What it costs the model: tokens of a text; 1 for a row.
+    /// What it costs the model: tokens of a text or an image; 1 for a row.
     pub fn tokens(&self) -> usize {
         match self {
             Self::Tokens(ids) => ids.len(),
             Self::Marked(marked) => marked.ids.len(),
             Self::Row(_) => 1,
+            Self::Pixels { tokens, .. } => *tokens,
         }
     }
 }

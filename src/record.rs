@@ -137,7 +137,7 @@ impl Fault {
 /// The kinds of [`Fault`]. Few and fixed: they are a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FaultClass {
-    /// The bytes are not what `input.format` says: no UTF-8, no JSON, nested too deep.
+    /// The bytes are not what `input.format` says: no UTF-8, no JSON, nested too deep; or an image is none.
     Undecodable,
     /// A field the model needs is missing or null and has no fitted replacement.
     Missing,

@@ -37,7 +37,7 @@ pub struct Args {
     /// Where the predictions go, one line for each line of the input
     #[arg(long, default_value = "-", value_name = "FILE|-")]
     output: PathBuf,
-    /// The field that holds the text
+    /// The field that holds the text, or an image in base64
     #[arg(long, default_value = "text")]
     field: String,
     /// f32, bf16, int8 or auto

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::{Fields, Input, Model, Prediction, Served, Task, tabular, text, worker};
+use super::{Fields, Input, Model, Prediction, Served, Task, image, tabular, text, worker};
 use crate::config::{Aggregation, OnLong, Output, Precision};
 use crate::record::{ModelId, Version};
 
@@ -88,7 +88,7 @@ pub struct LoadOptions {
     pub name: Option<String>,
     /// The version.
     pub version: Version,
-    /// The field that holds the text.
+    /// The field that holds the text, or an image in base64.
     pub field: String,
     /// What the weights are computed in.
     pub precision: Precision,
@@ -359,6 +359,13 @@ pub fn build(dir: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, Error>
         }
         return Ok(Box::new(tabular::load(dir)?));
     }
+    let architecture = config.pointer("/architectures/0").and_then(Value::as_str);
+    let family = config.get("model_type").and_then(Value::as_str);
+    if architecture.is_some_and(|name| name.ends_with("ForImageClassification"))
+        || family == Some("vit")
+    {
+        return Ok(Box::new(image::load(dir, options)?));
+    }
     let text = text::Options {
         field: options.field.clone(),
         precision: options.precision,
@@ -395,21 +402,22 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Served, Error> {
 /// Runs it once, small and large, so that the first real batch meets nothing for the first time.
 fn warm(model: &dyn Model) -> Result<(), Error> {
     let about = model.about();
-    let text = match about.task {
-        Task::TextEmbedding | Task::TextClassification | Task::TokenClassification => "warm up ",
-        // Tabular rows allocate nothing that a first one would have to.
-        Task::TabularClassification | Task::TabularRegression | Task::ImageClassification => {
-            return Ok(());
+    let values = match about.task {
+        Task::TextEmbedding | Task::TextClassification | Task::TokenClassification => {
+            [1, 8, 40].map(|words| "warm up ".repeat(words)).to_vec()
         }
+        Task::ImageClassification => vec![image::GREY.to_owned()],
+        // Tabular rows allocate nothing that a first one would have to.
+        Task::TabularClassification | Task::TabularRegression => return Ok(()),
     };
     let field = about.fields.first().cloned().unwrap_or_default();
-    let prepare = |words: usize| {
-        let fields = Fields::from_iter([(field.clone(), Value::from(text.repeat(words)))]);
+    let prepare = |value: String| {
+        let fields = Fields::from_iter([(field.clone(), Value::from(value))]);
         model
             .prepare(&fields)
-            .map_err(|fault| Error::Gate(format!("prepare a warm-up text: {fault}")))
+            .map_err(|fault| Error::Gate(format!("prepare a warm-up record: {fault}")))
     };
-    let inputs = [prepare(1)?, prepare(8)?, prepare(40)?];
+    let inputs = values.into_iter().map(prepare).collect::<Result<Vec<_>, _>>()?;
     for batch in [&inputs[..1], &inputs[..]] {
         let refs: Vec<&Input> = batch.iter().collect();
         worker::predict(model, &refs)

@@ -308,8 +308,9 @@ impl Model for Text {
             let ids = match input {
                 Input::Tokens(ids) => ids,
                 Input::Marked(marked) => &marked.ids,
-                Input::Row(_) => {
-                    return Err(refused("a text model takes tokens, not features".to_owned()));
+                Input::Row(_) | Input::Pixels { .. } => {
+                    let message = "a text model takes tokens, not features or pixels";
+                    return Err(refused(message.to_owned()));
                 }
             };
             if ids.is_empty() || self.longest < ids.len() {

@@ -4,7 +4,9 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Shape, Tensor};
+use candle_nn::Init;
+use candle_nn::var_builder::SimpleBackend;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use super::artifact::{self, Error};
@@ -98,6 +100,13 @@ impl Weights {
         self.tensors.info(name).map(|info| &*info.shape)
     }
 
+    /// Bytes of all its tensors as f32.
+    pub fn bytes(&self) -> u64 {
+        let elements = |info: &&TensorInfo| info.shape.iter().product::<usize>();
+        let elements: usize = self.tensors.tensors().values().map(elements).sum();
+        u64::try_from(elements).unwrap_or(u64::MAX).saturating_mul(4)
+    }
+
     fn place(&self, info: &TensorInfo) -> (u64, usize) {
         let (start, end) = info.data_offsets;
         (self.start + u64::try_from(start).unwrap_or(u64::MAX), end - start)
@@ -137,5 +146,34 @@ impl Weights {
             Some(near) => format!("the nearest is {near:?}"),
             None => format!("there are {} others", self.tensors.tensors().len()),
         }
+    }
+}
+
+/// Weights for Candle's own layers. Every tensor is checked as [`Weights::take`] does; nothing is ever initialised.
+impl SimpleBackend for Weights {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        _: Init,
+        dtype: candle_core::DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let values = self.take(name, shape.dims()).map_err(candle_core::Error::wrap)?;
+        Tensor::from_vec(values, shape, device)?.to_dtype(dtype)
+    }
+
+    fn get_unchecked(
+        &self,
+        name: &str,
+        dtype: candle_core::DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let shape = Shape::from(self.shape(name).unwrap_or_default());
+        self.get(shape, name, Init::Const(0.0), dtype, device)
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.shape(name).is_some()
     }
 }

@@ -13,6 +13,7 @@ mod embedded;
 mod exactly_once;
 mod files;
 mod golden;
+mod golden_images;
 mod kafka_log;
 mod mock_kafka;
 mod models;

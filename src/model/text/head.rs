@@ -191,7 +191,7 @@ impl Head {
                     let scores: Vec<f32> = values.chunks_exact(width).flat_map(softmax).collect();
                     Prediction::Spans(spans(marked, &scores, labels, *aggregation))
                 }
-                (Self::Tokens { .. }, Input::Tokens(_) | Input::Row(_)) => {
+                (Self::Tokens { .. }, Input::Tokens(_) | Input::Row(_) | Input::Pixels { .. }) => {
                     return Err(refused("a token classifier wants the places of its tokens"));
                 }
             };
