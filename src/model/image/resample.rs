@@ -1,4 +1,4 @@
-//! Resizing as Pillow does it, bit for bit: the reference's inputs are made by it, and a model was trained on them.
+//! Resizing as Pillow does it, bit for bit: the inputs of the reference are made by it.
 //!
 //! ```text
 //!  [height, width, 3] u8 ─► rows: Σ weight · pixel, rounded to u8 ─► columns: the same ─► [height', width', 3] u8
@@ -7,7 +7,9 @@
 //!
 //! Each output pixel is a weighted mean of the input pixels below its filter, which is as wide as the output's pixel
 //! where the image shrinks. Weights are integers of 2⁻²², and both passes round to u8; that is what makes the result
-//! equal: of the crates measured, `image` and `fast_image_resize` are off by 1 in up to 23 % of the values. The filters: Keys 1981 (cubic convolution, a = −1/2) and the triangle.
+//! equal. (Of the crates measured, `image` and `fast_image_resize` are off by 1 in up to 23 % of the values.)
+//!
+//! The filters: Keys 1981 (cubic convolution, a = −1/2) and the triangle.
 
 use ::image::RgbImage;
 
