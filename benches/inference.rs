@@ -26,6 +26,7 @@ use tidemill::config::Precision;
 use tidemill::model::artifact::{self, LoadOptions};
 use tidemill::model::worker::SUB_BATCH_TOKENS;
 use tidemill::model::{Fields, Input, Model, Prediction};
+use tidemill::pipeline::size::fit;
 
 const SENTENCES: usize = 512;
 const ROUNDS: usize = 3;
@@ -199,18 +200,31 @@ fn compare(model: &str, lines: &str, python: Option<&str>) {
     growth(&mut ours);
 }
 
-/// Time a token at each length of sequence.
+/// Time a token at each length of sequence. A token's attention grows with the length, all else is to be flat: how far
+/// the times are from a line of the length says how flat.
 fn growth(ours: &mut Side) {
     for precision in ["f32", "int8"] {
         print!("{precision}: µs a token at a length of");
-        for length in [8_usize, 16, 32, 64, 128, 256] {
+        let mut points = Vec::new();
+        for length in [8_usize, 16, 32, 64, 128, 256, 512] {
             let ids: Vec<Vec<u32>> = (0..16_384 / length).map(|_| vec![1_000; length]).collect();
             ours.ask(&json!({ "do": "load", "ids": ids, "batch": 32 }));
             let command = json!({ "do": "run", "side": precision, "threads": 1, "sorted": true });
             let seconds = (0..3).map(|_| ours.seconds(&command)).collect();
-            print!(" {length}: {:.1}", median(seconds) * 1e6 / 16_384.0);
+            let each = median(seconds) * 1e6 / 16_384.0;
+            points.push((length as f64, each));
+            print!(" {length}: {each:.1}");
         }
-        println!();
+        let line = fit(&points).unwrap();
+        let off = points
+            .iter()
+            .map(|(length, each)| (each / (line.fixed + line.each * length) - 1.0).abs());
+        println!(
+            "; {:.1} + {:.4} a token of the sequence, at most {:.0} % off",
+            line.fixed,
+            line.each,
+            off.fold(0.0, f64::max) * 100.0
+        );
     }
 }
 
