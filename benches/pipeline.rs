@@ -1,12 +1,13 @@
 //! The whole service against a real broker, both sides in one run, interleaved, medians.
 //!
 //! `cargo bench --bench pipeline -- [overhead] [latency] [memory] [swaps]`, and each alone
-//! `embedding MODEL_DIR LINES_FILE`, `learned MODEL_DIR LINES_FILE`, `peer MODEL_DIR LINES_FILE PYTHON`
+//! `embedding MODEL_DIR LINES_FILE`, `learned MODEL_DIR LINES_FILE`, `pinned MODEL_DIR LINES_FILE`, `peer MODEL_DIR LINES_FILE PYTHON`
 //!
 //! * overhead: a model that costs nothing and 200-byte values, against a bare librdkafka loop that consumes, produces,
 //!   waits for the reports, sends the offsets and commits, with the same batch size.
 //! * embedding: `MiniLM` through Kafka, against the same lines through the model alone (`tidemill predict`).
 //! * learned: the same through Kafka, `batch.size: learned` against `max`.
+//! * pinned: the same, each inference thread on a core of its own against all of them anywhere.
 //! * peer: the same through Kafka in f32 and int8, against a Python pipeline on ONNX Runtime, `benches/pipeline_peer.py`.
 //! * latency: one record every few milliseconds; from append to visible for a `read_committed` reader.
 //! * memory: resident memory over a million records. swaps: over a thousand swaps.
@@ -59,6 +60,7 @@ fn main() {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["embedding", model, lines] => embedding(model, lines),
         ["learned", model, lines] => learned(model, lines),
+        ["pinned", model, lines] => pinned(model, lines),
         ["peer", model, lines, python] => peer(model, lines, python),
         _ => (),
     }
@@ -340,10 +342,46 @@ fn embed_rate(
     let text = text.replace(", workers: 1", &format!(", precision: {precision}"));
     fs::write(&config, text.replace("group: g\n", &format!("group: {name}\n"))).unwrap();
     let replica = Replica::start(&config, &[]);
+    if name.starts_with("pinned") {
+        pin(replica.child.id());
+    }
     let rate = rate_of_group(world, name, records);
     let memory = resident_mib(replica.child.id());
     assert!(replica.stop().success());
     (rate, memory)
+}
+
+/// Gives each inference thread of a process a core.
+fn pin(pid: u32) {
+    let pinned = wait_for("the inference threads", || {
+        let mut pinned = 0;
+        for task in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
+            let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+            if let Some(core) = name.trim().strip_prefix("infer-") {
+                let mut taskset = Command::new("taskset");
+                let thread = task.file_name().into_string().unwrap();
+                let output = taskset.args(["-pc", core, &thread]).output().unwrap();
+                pinned += usize::from(output.status.success());
+            }
+        }
+        (pinned != 0).then_some(pinned)
+    });
+    println!("pinned: {pinned} threads");
+}
+
+fn pinned(model: &str, lines: &str) {
+    let (world, lines) = texts(lines);
+    let (mut free, mut pinned) = (Vec::new(), Vec::new());
+    for round in 0..3 {
+        let rate = |name: String| embed_rate(&world, &name, model, lines.len(), ("f32", "")).0;
+        free.push(rate(format!("free{round}")));
+        pinned.push(rate(format!("pinned{round}")));
+    }
+    let (free, pinned) = (median(free), median(pinned));
+    println!(
+        "pinned: a core for each inference thread {pinned:.0}/s, anywhere {free:.0}/s, ratio {:.2}",
+        pinned / free
+    );
 }
 
 fn learned(model: &str, lines: &str) {
