@@ -3,7 +3,7 @@
 /// How many sentences follow each other in a text: 8 texts in a row hold 20 of them, whatever the batch.
 const LENGTHS: [usize; 8] = [1, 2, 1, 4, 1, 2, 1, 8];
 
-/// A number without a common factor with that of `LENGTHS`, so that all texts of a cycle differ.
+/// As many as have no common factor with `LENGTHS`: each sentence begins texts of every length.
 const SENTENCES: [&str; 23] = [
     "Thanks!",
     "The parcel came two days late and one corner was crushed, but nothing inside was broken.",
@@ -30,7 +30,10 @@ const SENTENCES: [&str; 23] = [
     "I would recommend it to anyone who cooks for more than two people and has little space in the kitchen.",
 ];
 
-/// So many texts, of 1 to 8 sentences; the first 184 differ.
+/// Texts until they come again in the same order.
+pub const CYCLE: usize = LENGTHS.len() * SENTENCES.len();
+
+/// So many texts, of 1 to 8 sentences.
 pub fn texts(count: usize) -> Vec<String> {
     let from = |start: usize| SENTENCES.iter().cycle().skip(start % SENTENCES.len());
     let text = |(number, length): (usize, &usize)| {
@@ -52,11 +55,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cycle_of_texts_that_differ() {
-        let texts = texts(200);
-        assert_eq!(texts.len(), 200);
+    fn each_sentence_begins_a_text_of_each_length() {
+        let texts = texts(CYCLE + 16);
+        assert_eq!(texts.len(), CYCLE + 16);
+        let lengths: BTreeSet<usize> = LENGTHS.into();
         let different: BTreeSet<&String> = texts.iter().collect();
-        assert_eq!(different.len(), LENGTHS.len() * SENTENCES.len());
+        assert_eq!(different.len(), lengths.len() * SENTENCES.len());
         let words = |text: &String| text.split(' ').count();
         assert!(texts.iter().any(|text| words(text) < 4));
         assert!(texts.iter().any(|text| 80 < words(text)));

@@ -317,8 +317,7 @@ fn read(args: &Args, served: &Served) -> Result<Records, Failure> {
         Some(file) => lines(file)?,
         None if is_text(served.model.about().task) => {
             let line = |text| json!({ args.field.as_str(): text }).to_string();
-            // Texts come again after 184.
-            sentences::texts(184).into_iter().map(line).collect()
+            sentences::texts(sentences::CYCLE).into_iter().map(line).collect()
         }
         None => golden(args, served)?,
     };
