@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{Config, load};
 
+pub mod bench;
 pub mod check;
 pub mod demo;
 pub mod models;
@@ -30,6 +31,8 @@ enum Command {
     Demo(demo::Args),
     /// Predict JSON lines, without Kafka
     Predict(predict::Args),
+    /// Measure a model on this machine; recommend batch size, workers and precision
+    Bench(bench::Args),
     /// Check configuration, connections, topics and model; explain every problem at once
     Check(check::Args),
     /// Prove the promise for what was committed
@@ -46,6 +49,7 @@ impl Cli {
             Command::Run(args) => run::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Predict(args) => predict::run(&args),
+            Command::Bench(args) => bench::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Verify(args) => verify::run(&args),
             Command::Models(command) => models::run(&command),

@@ -21,11 +21,12 @@
 //!
 //! [`record`] the nouns; [`pipeline`] the core; [`engine`] drives it; [`log`] the seam to [`kafka`] and
 //! [`sqlite`]; [`decode`] and [`format`](mod@format); [`model`] and [`registry`]; [`service`] puts it together;
-//! [`config`], [`telemetry`], [`http`]; [`cli`], [`demo`], [`verify`].
+//! [`config`], [`telemetry`], [`http`]; [`cli`], [`demo`], [`verify`], [`bench`](mod@bench).
 //!
 //! Deliberately absent: a clock, I/O or a lock in the core; a mutex around data in the engine; an unbounded
 //! queue; a second recovery path beside "forget, and read again from the committed offsets".
 
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod decode;

@@ -7,6 +7,7 @@
     reason = "a test that cannot go on fails; tests wait for real brokers"
 )]
 
+mod bench;
 mod broker;
 mod chaos;
 mod embedded;
