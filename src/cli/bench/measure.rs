@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::bench::Sample;
 use crate::bench::statistics::float;
-use crate::config::Include;
+use crate::config::Output;
 use crate::log::Failure;
 use crate::model::Served;
 use crate::model::worker::{Answer, Decoded, Job, Workers};
@@ -97,7 +97,7 @@ impl Side {
     /// Starts so many workers for a model.
     pub(super) fn start(served: Arc<Served>, workers: u16) -> Result<Self, Failure> {
         let (answers_in, answers) = mpsc::channel(16);
-        let pool = Workers::start(usize::from(workers), Include::None, answers_in)
+        let pool = Workers::start(usize::from(workers), Output::default(), answers_in)
             .map_err(|error| Failure { message: format!("start a thread: {error}"), exit: 75 })?;
         Ok(Self { served, workers, sizes: Vec::new(), pool, answers, next: 0 })
     }
