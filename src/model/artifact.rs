@@ -19,7 +19,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::{Fields, Input, Model, Prediction, Served, Task, tabular, text, worker};
-use crate::config::{OnLong, Precision};
+use crate::config::{Determinism, OnLong, Precision};
 use crate::record::{ModelId, Version};
 
 /// Largest `config.json` and the like, in bytes.
@@ -96,8 +96,10 @@ pub struct LoadOptions {
     pub on_long: OnLong,
     /// Longest input in tokens.
     pub max_length: Option<u32>,
-    /// `cpu`, `cuda:0`.
+    /// `cpu`, `cuda:0`, `cuda:0,cuda:1`, `metal:0`.
     pub device: String,
+    /// Whether an answer's last bits may depend on the batch.
+    pub determinism: Determinism,
 }
 
 /// `manifest.json`, written last.

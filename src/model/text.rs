@@ -17,10 +17,12 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
+use super::device::{self, Place};
 use super::encoder::{self, Encoder, Family, Linear, Workspace};
 use super::kernels;
 use super::tabular::{best, sigmoid, softmax};
 use super::weights::Weights;
+use super::worker::SUB_BATCH_TOKENS;
 use super::{About, Fields, Input, Model, Prediction, Refused, Task, artifact};
 use crate::config::{OnLong, Precision};
 use crate::format::kind;
@@ -50,6 +52,12 @@ pub enum Error {
     /// Something this build does not do, and what does.
     #[error("{0}")]
     Unsupported(String),
+}
+
+impl From<device::Error> for Error {
+    fn from(error: device::Error) -> Self {
+        Self::Unsupported(error.to_string())
+    }
 }
 
 impl From<artifact::Error> for Error {
@@ -141,14 +149,13 @@ impl std::fmt::Debug for Text {
 ///
 /// With the file or tensor, what was expected and what was found.
 pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
-    if options.device != "cpu" {
-        let message =
-            format!("device {:?}: text models run on the CPU in this build", options.device);
+    let place: Place = options.device.parse()?;
+    if place != Place::Cpu {
+        let message = format!("device {place}: text models run on the CPU in this build");
         return Err(Error::Unsupported(message));
     }
-    if options.precision == Precision::Bf16 {
-        let message = "precision bf16 is for GPUs; on the CPU set model.precision: f32";
-        return Err(Error::Unsupported(message.to_owned()));
+    if matches!(options.precision, Precision::Bf16 | Precision::F16) {
+        place.dtype(options.precision)?;
     }
     let config: encoder::Config = artifact::json(dir, "config.json")?;
     let family = config.family()?;
@@ -158,7 +165,7 @@ pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
     let (encoder, named) = match options.precision {
         Precision::Int8 => (Encoder::new(&config, &weights, encoder::Precision::Int8)?, "int8"),
         Precision::Auto => fastest(&config, &weights, &tokenizer)?,
-        Precision::F32 | Precision::Bf16 => {
+        Precision::F32 | Precision::Bf16 | Precision::F16 => {
             (Encoder::new(&config, &weights, encoder::Precision::F32)?, "f32")
         }
     };
@@ -177,6 +184,8 @@ pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
         fields: vec![options.field.clone()],
         labels,
         bytes: encoder.bytes(),
+        chunk_tokens: SUB_BATCH_TOKENS,
+        padded: false,
     };
     let hidden = config.hidden();
     let on_long = options.on_long;
