@@ -24,6 +24,7 @@ pub mod artifact;
 pub mod device;
 pub mod encoder;
 pub mod kernels;
+pub mod padded;
 pub mod tabular;
 pub mod text;
 pub mod weights;

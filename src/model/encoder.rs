@@ -35,19 +35,19 @@ pub struct Config {
     /// `bert`, `distilbert`, `roberta`, `xlm-roberta`.
     pub model_type: String,
     #[serde(alias = "dim")]
-    hidden_size: usize,
+    pub(super) hidden_size: usize,
     #[serde(alias = "n_layers")]
-    num_hidden_layers: usize,
+    pub(super) num_hidden_layers: usize,
     #[serde(alias = "n_heads")]
-    num_attention_heads: usize,
+    pub(super) num_attention_heads: usize,
     #[serde(alias = "hidden_dim")]
-    intermediate_size: usize,
-    vocab_size: usize,
-    max_position_embeddings: usize,
+    pub(super) intermediate_size: usize,
+    pub(super) vocab_size: usize,
+    pub(super) max_position_embeddings: usize,
     #[serde(alias = "activation")]
     hidden_act: String,
     #[serde(default = "default_eps")]
-    layer_norm_eps: f64,
+    pub(super) layer_norm_eps: f64,
     #[serde(default)]
     type_vocab_size: usize,
     #[serde(default)]
@@ -110,7 +110,7 @@ impl Config {
     }
 
     /// Where positions begin.
-    fn first_position(&self, family: Family) -> usize {
+    pub(super) fn first_position(&self, family: Family) -> usize {
         match family {
             Family::Bert | Family::DistilBert => 0,
             Family::Roberta => self.pad_token_id.unwrap_or(1) + 1,
@@ -262,19 +262,54 @@ pub struct Workspace {
 }
 
 /// Names of a family's tensors.
-struct Names {
+pub(super) struct Names {
     prefix: String,
     family: Family,
 }
 
 impl Names {
-    fn layer(&self, number: usize, bert: &str, distil: &str) -> String {
+    /// With the prefix of a model with a head, where the file has it.
+    pub(super) fn new(config: &Config, family: Family, weights: &Weights) -> Self {
+        let head = config.model_type.replace("xlm-", "");
+        let prefixed =
+            weights.shape(&format!("{head}.embeddings.word_embeddings.weight")).is_some();
+        Self { prefix: if prefixed { format!("{head}.") } else { String::new() }, family }
+    }
+
+    pub(super) fn embedding(&self, name: &str) -> String {
+        format!("{}embeddings.{name}", self.prefix)
+    }
+
+    pub(super) fn layer(&self, number: usize, bert: &str, distil: &str) -> String {
         match self.family {
             Family::Bert | Family::Roberta => {
                 format!("{}encoder.layer.{number}.{bert}", self.prefix)
             }
             Family::DistilBert => format!("{}transformer.layer.{number}.{distil}", self.prefix),
         }
+    }
+
+    /// The tables of words `[vocab, hidden]` and of positions `[positions, hidden]`, the vector of token type 0
+    /// added to each position's.
+    pub(super) fn tables(
+        &self,
+        config: &Config,
+        weights: &Weights,
+    ) -> Result<(Vec<f32>, Vec<f32>), Error> {
+        let hidden = config.hidden_size;
+        let table = |name: &str, rows| {
+            let name = self.embedding(&format!("{name}_embeddings.weight"));
+            weights.take(&name, &[rows, hidden])
+        };
+        let words = table("word", config.vocab_size)?;
+        let mut positions = table("position", config.max_position_embeddings)?;
+        if self.family != Family::DistilBert && config.type_vocab_size != 0 {
+            let types = table("token_type", config.type_vocab_size)?;
+            for row in positions.chunks_exact_mut(hidden) {
+                row.iter_mut().zip(&types).for_each(|(position, kind)| *position += kind);
+            }
+        }
+        Ok((words, positions))
     }
 }
 
@@ -287,12 +322,7 @@ impl Encoder {
     pub fn new(config: &Config, weights: &Weights, precision: Precision) -> Result<Self, Error> {
         let family = config.family()?;
         let hidden = config.hidden_size;
-        let head = config.model_type.replace("xlm-", "");
-        let prefixed =
-            weights.shape(&format!("{head}.embeddings.word_embeddings.weight")).is_some();
-        let names =
-            Names { prefix: if prefixed { format!("{head}.") } else { String::new() }, family };
-        let prefix = &names.prefix;
+        let names = Names::new(config, family, weights);
         #[expect(clippy::cast_possible_truncation, reason = "1e-12 is a normal f32")]
         let eps = config.layer_norm_eps as f32;
         let norm = |name: String| -> Result<LayerNorm, Error> {
@@ -300,18 +330,7 @@ impl Encoder {
             let beta = weights.take(&format!("{name}.bias"), &[hidden])?;
             Ok(LayerNorm { gamma, beta, eps })
         };
-        let (vocab, places) = (config.vocab_size, config.max_position_embeddings);
-        let table = |name: &str, rows| {
-            weights.take(&format!("{prefix}embeddings.{name}_embeddings.weight"), &[rows, hidden])
-        };
-        let words = table("word", vocab)?;
-        let mut positions = table("position", places)?;
-        if family != Family::DistilBert && config.type_vocab_size != 0 {
-            let types = table("token_type", config.type_vocab_size)?;
-            for row in positions.chunks_exact_mut(hidden) {
-                row.iter_mut().zip(&types).for_each(|(position, kind)| *position += kind);
-            }
-        }
+        let (words, positions) = names.tables(config, weights)?;
         let layer = |number| {
             let name = |bert: &str, distil: &str| names.layer(number, bert, distil);
             let linear = |bert: &str, distil: &str, inputs, outputs| {
@@ -336,13 +355,13 @@ impl Encoder {
         Ok(Self {
             hidden,
             heads: config.num_attention_heads,
-            vocab,
+            vocab: config.vocab_size,
             words,
             positions,
             padding: u32::try_from(config.first_position(family))
                 .ok()
                 .and_then(|first| first.checked_sub(1)),
-            norm: norm(format!("{prefix}embeddings.LayerNorm"))?,
+            norm: norm(names.embedding("LayerNorm"))?,
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, Error>>()?,
         })
     }

@@ -16,6 +16,7 @@ mod golden;
 mod kafka_log;
 mod mock_kafka;
 mod models;
+mod padded;
 mod service;
 mod tidy;
 mod world;
