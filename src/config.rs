@@ -332,12 +332,14 @@ pub struct Model {
     pub uri: String,
     /// How often the alias is looked up.
     pub poll: Time,
-    /// `cpu`, `cuda:0`.
+    /// `cpu`, `cuda:0`, several as `cuda:0,cuda:1`, `metal:0`.
     pub device: String,
-    /// Inference threads; `auto` is one a core.
+    /// Inference threads; `auto` is one a core, on GPUs one a device.
     pub workers: Workers,
     /// What the weights are computed in.
     pub precision: Precision,
+    /// Whether an answer's last bits may depend on the batch.
+    pub determinism: Determinism,
     /// What happens to a text longer than the model takes.
     pub on_long: OnLong,
     /// Longest input in tokens; default: what the model's own files say.
@@ -354,6 +356,7 @@ impl Default for Model {
             device: "cpu".to_owned(),
             workers: Workers::Auto,
             precision: Precision::F32,
+            determinism: Determinism::Fast,
             on_long: OnLong::Truncate,
             max_length: None,
             aggregation: Aggregation::Simple,
@@ -365,7 +368,7 @@ impl Default for Model {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Workers {
-    /// One for each core.
+    /// One for each core; on GPUs one for each device.
     #[default]
     Auto,
     /// This many.
@@ -382,10 +385,23 @@ pub enum Precision {
     F32,
     /// Half the memory; on GPUs.
     Bf16,
+    /// Half the memory, more digits, less range; on GPUs.
+    F16,
     /// Weights per channel, activations per row; a quarter of the memory.
     Int8,
-    /// The fastest that keeps the mean cosine to f32 above 0.995 on this machine.
+    /// On the CPU the fastest that keeps the mean cosine to f32 above 0.995; on GPUs bf16.
     Auto,
+}
+
+/// Whether an answer's last bits may depend on the batch that its record was in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Determinism {
+    /// They may, on models that pad.
+    #[default]
+    Fast,
+    /// They never do: a model that pads runs one record a call.
+    Strict,
 }
 
 /// What happens to a text longer than the model takes.

@@ -11,7 +11,8 @@
 //!
 //! # Invariants
 //!
-//! 1. Same input, same answer, whatever the batch: `predict` of n inputs equals n calls with one.
+//! 1. Same input, same answer, whatever the batch: `predict` of n inputs equals n calls with one. Bit for bit where
+//!    the forward is [packed](encoder) or `model.determinism` is strict; else to the [rounding](padded) of the dtype.
 //! 2. `predict` answers each input, in order, or refuses the whole call.
 //! 3. No panic on input: what a record can cause is a [`Fault`] or a [`Refused`].
 
@@ -20,9 +21,11 @@ use std::sync::Arc;
 use crate::record::{Fault, ModelId};
 
 pub mod artifact;
+pub mod device;
 pub mod encoder;
 pub mod image;
 pub mod kernels;
+pub mod padded;
 pub mod tabular;
 pub mod text;
 pub mod weights;
@@ -60,7 +63,7 @@ pub struct About {
     pub architecture: String,
     /// What the weights are computed in: `f32`, `int8`, …
     pub precision: &'static str,
-    /// `cpu`, `cuda:0`.
+    /// `cpu`, `cuda:0`, `cuda:0,cuda:1`, `metal:0`.
     pub device: String,
     /// Names of the fields it reads, in order.
     pub fields: Vec<String>,
@@ -68,6 +71,10 @@ pub struct About {
     pub labels: Vec<String>,
     /// Bytes that the weights take.
     pub bytes: u64,
+    /// Tokens that one call of `predict` is best given.
+    pub chunk_tokens: usize,
+    /// Whether a call costs its rows times its longest row, and not the sum of its tokens.
+    pub padded: bool,
 }
 
 /// What a model is for.

@@ -25,6 +25,7 @@ use crate::http::{self, Health};
 use crate::log::{Failure, Log};
 use crate::model::Served;
 use crate::model::artifact::LoadOptions;
+use crate::model::device::Place;
 use crate::model::worker::Workers;
 use crate::registry::{Registry, Uri, watch};
 use crate::telemetry::Telemetry;
@@ -67,11 +68,14 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| temporary(&format!("start the I/O threads: {error}")))
 }
 
-/// How many inference threads `model.workers` means on this machine.
+/// How many inference threads `model.workers` means on this machine: by itself one a core, on GPUs one a device.
 pub fn workers(config: &Config) -> usize {
-    match config.model.workers {
-        WorkerCount::Count(count) => usize::from(count.max(1)),
-        WorkerCount::Auto => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+    match (config.model.workers, config.model.device.parse()) {
+        (WorkerCount::Count(count), _) => usize::from(count.max(1)),
+        (WorkerCount::Auto, Ok(place @ (Place::Cuda(_) | Place::Metal(_)))) => place.count(),
+        (WorkerCount::Auto, Ok(Place::Cpu) | Err(_)) => {
+            std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+        }
     }
 }
 
@@ -84,6 +88,7 @@ pub fn load_options(config: &Config) -> LoadOptions {
         max_length: config.model.max_length,
         aggregation: config.model.aggregation,
         device: config.model.device.clone(),
+        determinism: config.model.determinism,
         ..LoadOptions::default()
     }
 }

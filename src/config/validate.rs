@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Config, Problem, Time, Workers};
+use crate::model::device::Place;
 
 /// Properties of librdkafka that exactly-once depends on, each with the reason. Refused in the file.
 pub const OWNED: &[(&str, &str)] = &[
@@ -305,9 +306,8 @@ fn model(config: &Config, found: &mut Found) {
         let remedy = "write the directory that holds <name>/<version>/…";
         found.when(config.registry.root.is_none(), "registry.root", message, remedy);
     }
-    let cuda = model.device.strip_prefix("cuda:").is_some_and(|n| n.parse::<u8>().is_ok());
-    if model.device != "cpu" && !cuda {
-        let message = format!("{:?} is no device", model.device);
-        found.add("model.device", message, "write `cpu` or `cuda:0`");
+    if let Err(error) = model.device.parse::<Place>() {
+        let remedy = "write `cpu`, `cuda:0`, several as `cuda:0,cuda:1`, or `metal:0`";
+        found.add("model.device", error.to_string(), remedy);
     }
 }

@@ -19,7 +19,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::{Fields, Input, Model, Prediction, Served, Task, image, tabular, text, worker};
-use crate::config::{Aggregation, OnLong, Output, Precision};
+use crate::config::{Aggregation, Determinism, OnLong, Output, Precision};
 use crate::record::{ModelId, Version};
 
 /// Largest `config.json` and the like, in bytes.
@@ -98,8 +98,10 @@ pub struct LoadOptions {
     pub max_length: Option<u32>,
     /// How a token classifier's labels become spans.
     pub aggregation: Aggregation,
-    /// `cpu`, `cuda:0`.
+    /// `cpu`, `cuda:0`, `cuda:0,cuda:1`, `metal:0`.
     pub device: String,
+    /// Whether an answer's last bits may depend on the batch.
+    pub determinism: Determinism,
 }
 
 /// `manifest.json`, written last.
@@ -373,6 +375,7 @@ pub fn build(dir: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, Error>
         max_length: options.max_length,
         aggregation: options.aggregation,
         device: options.device.clone(),
+        determinism: options.determinism,
     };
     text::load(dir, &text).map_err(Error::Text)
 }

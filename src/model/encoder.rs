@@ -18,6 +18,10 @@ use super::artifact::Error;
 use super::kernels::{self, Attention, Dense, Int8, Norm, Rows, Scratch};
 use super::weights::Weights;
 
+mod names;
+
+pub(super) use names::{Names, REACH};
+
 /// The layouts of checkpoints that this reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
@@ -37,19 +41,19 @@ pub struct Config {
     /// `bert`, `distilbert`, `roberta`, `xlm-roberta`, `mpnet`.
     pub model_type: String,
     #[serde(alias = "dim")]
-    hidden_size: usize,
+    pub(super) hidden_size: usize,
     #[serde(alias = "n_layers")]
-    num_hidden_layers: usize,
+    pub(super) num_hidden_layers: usize,
     #[serde(alias = "n_heads")]
-    num_attention_heads: usize,
+    pub(super) num_attention_heads: usize,
     #[serde(alias = "hidden_dim")]
-    intermediate_size: usize,
-    vocab_size: usize,
-    max_position_embeddings: usize,
+    pub(super) intermediate_size: usize,
+    pub(super) vocab_size: usize,
+    pub(super) max_position_embeddings: usize,
     #[serde(alias = "activation")]
     hidden_act: String,
     #[serde(default = "default_eps")]
-    layer_norm_eps: f64,
+    pub(super) layer_norm_eps: f64,
     #[serde(default)]
     type_vocab_size: usize,
     #[serde(default)]
@@ -113,7 +117,7 @@ impl Config {
     }
 
     /// Where positions begin.
-    fn first_position(&self, family: Family) -> usize {
+    pub(super) fn first_position(&self, family: Family) -> usize {
         match family {
             Family::Bert | Family::DistilBert => 0,
             Family::Roberta => self.pad_token_id.unwrap_or(1) + 1,
@@ -267,74 +271,6 @@ pub struct Workspace {
     rows: Rows,
 }
 
-/// Names of a family's tensors in a layer.
-struct Names {
-    layers: &'static str,
-    qkv: [&'static str; 3],
-    attended: &'static str,
-    attended_norm: &'static str,
-    up: &'static str,
-    down: &'static str,
-    norm: &'static str,
-}
-
-impl Family {
-    const fn names(self) -> Names {
-        const BERT: Names = Names {
-            layers: "encoder.layer",
-            qkv: ["attention.self.query", "attention.self.key", "attention.self.value"],
-            attended: "attention.output.dense",
-            attended_norm: "attention.output.LayerNorm",
-            up: "intermediate.dense",
-            down: "output.dense",
-            norm: "output.LayerNorm",
-        };
-        match self {
-            Self::Bert | Self::Roberta => BERT,
-            Self::Mpnet => Names {
-                qkv: ["attention.attn.q", "attention.attn.k", "attention.attn.v"],
-                attended: "attention.attn.o",
-                attended_norm: "attention.LayerNorm",
-                ..BERT
-            },
-            Self::DistilBert => Names {
-                layers: "transformer.layer",
-                qkv: ["attention.q_lin", "attention.k_lin", "attention.v_lin"],
-                attended: "attention.out_lin",
-                attended_norm: "sa_layer_norm",
-                up: "ffn.lin1",
-                down: "ffn.lin2",
-                norm: "output_layer_norm",
-            },
-        }
-    }
-}
-
-/// Distances of `MPNet` that can differ: from 91 tokens on all are in the last bucket.
-const REACH: usize = 91;
-
-/// Buckets of distances in each direction.
-const BUCKETS: usize = 16;
-
-/// The bucket of a key that stands `distance` tokens from its query: one each below 8, from there on two for each
-/// doubling. T5 (Raffel et al. 2020), at most 128: `8 + ⌊8 · ln(distance / 8) / ln 16⌋`, in whole numbers.
-fn bucket(distance: usize) -> usize {
-    match distance {
-        0..8 => distance,
-        8..REACH => usize::try_from((distance * distance).ilog2()).map_or(0, |log| log + 2),
-        _ => BUCKETS - 1,
-    }
-}
-
-/// A table by bucket, `[2 × BUCKETS, heads]` with keys before their query first, as one by head and distance.
-fn by_distance(table: &[f32], heads: usize) -> Vec<f32> {
-    let before = (1..=REACH).rev().map(bucket);
-    // A key at its query's own place counts as one before it.
-    let after = (1..=REACH).map(|distance| BUCKETS + bucket(distance));
-    let rows: Vec<usize> = before.chain([bucket(0)]).chain(after).collect();
-    (0..heads).flat_map(|head| rows.iter().map(move |row| table[row * heads + head])).collect()
-}
-
 impl Encoder {
     /// Builds it from a checkpoint's tensors.
     ///
@@ -344,11 +280,7 @@ impl Encoder {
     pub fn new(config: &Config, weights: &Weights, precision: Precision) -> Result<Self, Error> {
         let family = config.family()?;
         let hidden = config.hidden_size;
-        let head = config.model_type.replace("xlm-", "");
-        let prefixed =
-            weights.shape(&format!("{head}.embeddings.word_embeddings.weight")).is_some();
-        let prefix = if prefixed { format!("{head}.") } else { String::new() };
-        let names = family.names();
+        let names = Names::new(config, family, weights);
         #[expect(clippy::cast_possible_truncation, reason = "1e-12 is a normal f32")]
         let eps = config.layer_norm_eps as f32;
         let norm = |name: String| -> Result<LayerNorm, Error> {
@@ -356,24 +288,13 @@ impl Encoder {
             let beta = weights.take(&format!("{name}.bias"), &[hidden])?;
             Ok(LayerNorm { gamma, beta, eps })
         };
-        let (vocab, places) = (config.vocab_size, config.max_position_embeddings);
-        let table = |name: &str, rows| {
-            weights.take(&format!("{prefix}embeddings.{name}_embeddings.weight"), &[rows, hidden])
-        };
-        let words = table("word", vocab)?;
-        let mut positions = table("position", places)?;
-        if matches!(family, Family::Bert | Family::Roberta) && config.type_vocab_size != 0 {
-            let types = table("token_type", config.type_vocab_size)?;
-            for row in positions.chunks_exact_mut(hidden) {
-                row.iter_mut().zip(&types).for_each(|(position, kind)| *position += kind);
-            }
-        }
-        let layer = |number: usize| {
-            let name = |part: &str| format!("{prefix}{}.{number}.{part}", names.layers);
+        let (words, positions) = names.tables(config, weights)?;
+        let layer = |number| {
+            let name = |part: &str| names.layer(number, part);
             let linear = |part, inputs, outputs| {
                 weights.linear(&[&name(part)], (inputs, outputs), precision)
             };
-            let parts = names.qkv.map(name);
+            let parts = names.parts.qkv.map(name);
             let wide = config.intermediate_size;
             Ok(Layer {
                 qkv: weights.linear(
@@ -381,32 +302,24 @@ impl Encoder {
                     (hidden, hidden),
                     precision,
                 )?,
-                attended: linear(names.attended, hidden, hidden)?,
-                attended_norm: norm(name(names.attended_norm))?,
-                up: linear(names.up, hidden, wide)?,
-                down: linear(names.down, wide, hidden)?,
-                norm: norm(name(names.norm))?,
+                attended: linear(names.parts.attended, hidden, hidden)?,
+                attended_norm: norm(name(names.parts.attended_norm))?,
+                up: linear(names.parts.up, hidden, wide)?,
+                down: linear(names.parts.down, wide, hidden)?,
+                norm: norm(name(names.parts.norm))?,
             })
-        };
-        let heads = config.num_attention_heads;
-        let distances = match family {
-            Family::Bert | Family::DistilBert | Family::Roberta => None,
-            Family::Mpnet => {
-                let name = format!("{prefix}encoder.relative_attention_bias.weight");
-                Some(by_distance(&weights.take(&name, &[2 * BUCKETS, heads])?, heads))
-            }
         };
         Ok(Self {
             hidden,
-            heads,
-            vocab,
+            heads: config.num_attention_heads,
+            vocab: config.vocab_size,
             words,
             positions,
             padding: u32::try_from(config.first_position(family))
                 .ok()
                 .and_then(|first| first.checked_sub(1)),
-            distances,
-            norm: norm(format!("{prefix}embeddings.LayerNorm"))?,
+            distances: names.distances(config, weights)?,
+            norm: norm(names.embedding("LayerNorm"))?,
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, Error>>()?,
         })
     }
@@ -500,34 +413,5 @@ impl Encoder {
         // The kernel adds a bias too: there is none here.
         let none = vec![0.0; hidden];
         kernels::add_norm(x, y, &none, self.norm.get());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// As `MPNetEncoder.relative_position_bucket` of transformers gives them: where each bucket begins.
-    #[test]
-    fn buckets_widen_with_the_distance() {
-        let first = |wanted| (0..200).find(|distance| bucket(*distance) == wanted);
-        let begins: Vec<usize> = (0..BUCKETS).filter_map(first).collect();
-        assert_eq!(begins, [0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91]);
-    }
-
-    #[test]
-    fn a_table_by_bucket_becomes_one_by_distance() {
-        let table: Vec<f32> = (0..64_u8).map(f32::from).collect(); // [32 buckets, 2 heads]
-        let by = by_distance(&table, 2);
-        assert_eq!(by.len(), 2 * (2 * REACH + 1));
-        let zero = REACH;
-        let places = [zero, zero - 1, zero + 1, 0, 2 * REACH].map(|place| place + 2 * REACH + 1);
-        let second: Vec<f32> = places.iter().map(|place| by[*place]).collect();
-        assert_eq!(
-            second,
-            [1.0, 3.0, 35.0, 31.0, 63.0],
-            "itself, before, after, far before, far after"
-        );
-        assert_eq!(by[..2], [30.0, 28.0], "head 0, far before: the last bucket, the one before it");
     }
 }

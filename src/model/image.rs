@@ -17,12 +17,13 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use candle_core::{DType, Device, Tensor};
-use candle_nn::{Activation, VarBuilder};
+use candle_nn::Activation;
 use candle_transformers::models::vit;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::artifact::{self, Error, LoadOptions};
+use super::padded;
 use super::tabular::{best, sigmoid, softmax};
 use super::weights::Weights;
 use super::{About, Fields, Input, Model, Prediction, Refused, Task};
@@ -220,7 +221,7 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
     let labels = config.labels(rows)?;
     let independent = config.independent(rows)?;
     let (device, bytes) = (Device::Cpu, weights.bytes());
-    let tensors = VarBuilder::from_backend(Box::new(weights), DType::F32, device.clone());
+    let tensors = weights.builder(DType::F32, &device);
     let encoder = vit::Model::new(&vit, rows, tensors)
         .map_err(|error| Error::config("config.json", format!("build its encoder: {error}")))?;
     let about = About {
@@ -231,6 +232,8 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
         fields: vec![options.field.clone()],
         labels: labels.clone(),
         bytes,
+        chunk_tokens: padded::CPU_TOKENS,
+        padded: false,
     };
     let (side, tokens, labels) = (vit.image_size, patches + 1, labels.into());
     Ok(Image { about, preprocess, encoder, device, side, tokens, independent, labels })

@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::artifact::Error;
 use super::encoder::{Linear, Precision};
 use super::weights::Weights;
+use super::worker::SUB_BATCH_TOKENS;
 use super::{About, Fields, Input, Model, Prediction, Refused, Task};
 use crate::format::kind;
 use crate::record::{Fault, FaultClass};
@@ -220,6 +221,8 @@ pub fn load(dir: &Path) -> Result<Tabular, Error> {
         fields: preprocess.columns.iter().map(|column| column.name().to_owned()).collect(),
         labels: config.labels.clone(),
         bytes: u64::try_from(layers.iter().map(Linear::bytes).sum::<usize>()).unwrap_or(u64::MAX),
+        chunk_tokens: SUB_BATCH_TOKENS,
+        padded: false,
     };
     let (activation, output) = (config.activation, config.output);
     let (columns, labels) = (preprocess.columns, config.labels.into());

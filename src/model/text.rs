@@ -6,7 +6,8 @@
 //!                                          └ each token ─► head ─► softmax ─► aggregation ─► spans
 //! ```
 //!
-//! A sequence's result does not depend on the batch it is in: nothing is padded, and every kernel works row by row.
+//! On the packed backbone a sequence's result does not depend on the batch it is in: nothing is padded, and every kernel
+//! works row by row. [`padded`](super::padded) says what holds on the other.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -14,14 +15,14 @@ use std::path::Path;
 use serde_json::Value;
 use tokenizers::{Encoding, Tokenizer};
 
-use super::encoder::{self, Encoder, Family, Workspace};
-use super::kernels;
+use super::device::{self, Place};
 use super::weights::Weights;
 use super::{About, Fields, Input, Model, Prediction, Refused, artifact};
-use crate::config::{Aggregation, OnLong, Precision};
+use crate::config::{Aggregation, Determinism, OnLong, Precision};
 use crate::format::kind;
 use crate::record::{Fault, FaultClass};
 
+mod architecture;
 mod backbone;
 mod head;
 mod spans;
@@ -29,6 +30,7 @@ mod spans;
 pub use backbone::{Backbone, Take, Taken};
 pub use spans::{Mark, Marked};
 
+use architecture::Architecture;
 use head::Head;
 use spans::Marker;
 
@@ -45,8 +47,10 @@ pub struct Options {
     pub max_length: Option<u32>,
     /// How a token classifier's labels become spans.
     pub aggregation: Aggregation,
-    /// `cpu`.
+    /// `cpu`, `cuda:0`.
     pub device: String,
+    /// Whether an answer's last bits may depend on the batch.
+    pub determinism: Determinism,
 }
 
 /// Why a text model cannot be loaded.
@@ -58,6 +62,12 @@ pub enum Error {
     /// Something this build does not do, and what does.
     #[error("{0}")]
     Unsupported(String),
+}
+
+impl From<device::Error> for Error {
+    fn from(error: device::Error) -> Self {
+        Self::Unsupported(error.to_string())
+    }
 }
 
 impl From<artifact::Error> for Error {
@@ -90,100 +100,31 @@ impl std::fmt::Debug for Text {
 ///
 /// With the file or tensor, what was expected and what was found.
 pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
-    if options.device != "cpu" {
-        let message =
-            format!("device {:?}: text models run on the CPU in this build", options.device);
-        return Err(Error::Unsupported(message));
-    }
-    if options.precision == Precision::Bf16 {
-        let message = "precision bf16 is for GPUs; on the CPU set model.precision: f32";
-        return Err(Error::Unsupported(message.to_owned()));
-    }
-    let config: encoder::Config = artifact::json(dir, "config.json")?;
-    let family = config.family()?;
+    let place: Place = options.device.parse()?;
+    let architecture = Architecture::read(dir)?;
     let tokenizer = tokenizer(dir)?;
     let weights = Weights::open(dir)?;
-    let (encoder, named) = match options.precision {
-        Precision::Int8 => (Encoder::new(&config, &weights, encoder::Precision::Int8)?, "int8"),
-        Precision::Auto => fastest(&config, &weights, &tokenizer)?,
-        Precision::F32 | Precision::Bf16 => {
-            (Encoder::new(&config, &weights, encoder::Precision::F32)?, "f32")
-        }
-    };
-    let head = Head::load(dir, &config, family, &weights, options.aggregation)?;
+    let (backbone, named) = architecture.backbone(&weights, &place, options, &tokenizer)?;
+    let head = Head::load(dir, &architecture, &weights, options.aggregation)?;
     drop(weights);
-    let longest = longest(dir, &config, family, options)?;
-    let backbone = Backbone::Packed(encoder);
+    let longest = longest(dir, &architecture, options)?;
     let marker = match head.take() {
         Take::Tokens => Some(Marker::load(dir, &tokenizer)?),
         Take::First | Take::Mean | Take::Max => None,
     };
     let about = About {
         task: head.task(),
-        architecture: config.model_type.clone(),
+        architecture: architecture.name().to_owned(),
         precision: named,
-        device: "cpu".to_owned(),
+        device: place.to_string(),
         fields: vec![options.field.clone()],
         labels: head.labels().to_vec(),
         bytes: backbone.bytes(),
+        chunk_tokens: backbone.chunk_tokens(),
+        padded: backbone.pads(),
     };
     let on_long = options.on_long;
     Ok(Box::new(Text { about, backbone, head, tokenizer, marker, longest, on_long }))
-}
-
-/// What `precision: auto` looks at.
-const PROBES: [&str; 8] = [
-    "The quick brown fox jumps over the lazy dog.",
-    "no",
-    "Delivery took three weeks and the box was damaged, but support refunded me at once.",
-    "SELECT count(*) FROM orders WHERE created_at > now() - interval '1 day';",
-    "Der Zug nach Hamburg fährt heute von Gleis 7.",
-    "Quarterly revenue rose by 12 % to 3.4 billion, well above what analysts had expected.",
-    "Call me at 555-0199 before noon!!! :-)",
-    "In the beginning the universe was hot, dense and nearly uniform; small differences grew under gravity.",
-];
-
-/// The least mean cosine to f32 at which `precision: auto` takes int8.
-const CLOSE: f32 = 0.995;
-
-/// int8 where the CPU multiplies it faster and the probes' mean states stay close to those in f32; else f32.
-fn fastest(
-    config: &encoder::Config,
-    weights: &Weights,
-    tokenizer: &Tokenizer,
-) -> Result<(Encoder, &'static str), Error> {
-    let exact = Encoder::new(config, weights, encoder::Precision::F32)?;
-    if kernels::level() == kernels::Level::Portable {
-        return Ok((exact, "f32"));
-    }
-    let fast = Encoder::new(config, weights, encoder::Precision::Int8)?;
-    let longest = config.longest(config.family()?);
-    let mean = |encoder: &Encoder, ids: &[u32]| -> Vec<f32> {
-        let mut workspace = Workspace::default();
-        let (states, _) = encoder.forward(&[ids], &mut workspace);
-        let mut sums = vec![0.0; config.hidden()];
-        for row in states.chunks_exact(config.hidden()) {
-            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
-        }
-        sums
-    };
-    let dot = |a: &[f32], b: &[f32]| -> f32 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
-    let mut sum = 0.0;
-    for probe in PROBES {
-        let encoded = tokenizer
-            .encode_fast(probe, true)
-            .map_err(|error| Error::Unsupported(format!("tokenise a probe: {error}")))?;
-        let ids: Vec<u32> = encoded.get_ids().iter().copied().take(longest).collect();
-        if ids.is_empty() || ids.iter().any(|id| !exact.knows(*id)) {
-            return Ok((exact, "f32"));
-        }
-        let (a, b) = (mean(&exact, &ids), mean(&fast, &ids));
-        sum += dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt();
-    }
-    let cosine = sum / f32::from(u8::try_from(PROBES.len()).unwrap_or(u8::MAX));
-    let (encoder, named) = if CLOSE <= cosine { (fast, "int8") } else { (exact, "f32") };
-    tracing::info!(cosine, precision = named, "precision auto: int8 was compared with f32");
-    Ok((encoder, named))
 }
 
 fn tokenizer(dir: &Path) -> Result<Tokenizer, Error> {
@@ -203,13 +144,8 @@ fn optional<T: serde::de::DeserializeOwned>(dir: &Path, file: &str) -> Result<Op
     if dir.join(file).exists() { Ok(Some(artifact::json(dir, file)?)) } else { Ok(None) }
 }
 
-fn longest(
-    dir: &Path,
-    config: &encoder::Config,
-    family: Family,
-    options: &Options,
-) -> Result<usize, Error> {
-    let places = config.longest(family);
+fn longest(dir: &Path, architecture: &Architecture, options: &Options) -> Result<usize, Error> {
+    let places = architecture.longest();
     let said = |file: &str, key: &str| -> Result<Option<usize>, Error> {
         let value = optional::<Value>(dir, file)?;
         let value = value.and_then(|value| value.get(key)?.as_u64());

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use candle_core::{Device, Shape, Tensor};
-use candle_nn::Init;
+use candle_core::{DType, Device, Shape, Tensor};
+use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
@@ -83,9 +83,9 @@ impl Weights {
         )]
         let values = match info.dtype {
             Dtype::F32 => self.floats(info),
-            Dtype::F16 => self.others(info, candle_core::DType::F16),
-            Dtype::BF16 => self.others(info, candle_core::DType::BF16),
-            Dtype::F64 => self.others(info, candle_core::DType::F64),
+            Dtype::F16 => self.others(info, DType::F16),
+            Dtype::BF16 => self.others(info, DType::BF16),
+            Dtype::F64 => self.others(info, DType::F64),
             other => return Err(fail(format!("is {other:?}, expected a float"))),
         };
         let values = values.map_err(|error| fail(format!("cannot be read: {error}")))?;
@@ -93,6 +93,29 @@ impl Weights {
             Some(place) => Err(fail(format!("holds NaN or infinity at element {place}"))),
             None => Ok(values),
         }
+    }
+
+    /// A tensor in `dtype` on `device`, rounded once, on its way from the file.
+    ///
+    /// # Errors
+    ///
+    /// As [`take`](Self::take); and when the device has no memory for it.
+    pub fn tensor(
+        &self,
+        name: &str,
+        shape: &[usize],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor, Error> {
+        Tensor::from_vec(self.take(name, shape)?, shape, &Device::Cpu)
+            .and_then(|tensor| tensor.to_dtype(dtype)?.to_device(device))
+            .map_err(|error| Error::tensor(name, &format!("cannot be put on the device: {error}")))
+    }
+
+    /// These weights as Candle's own models take them: a name, a dot, a name. Nothing is mapped or unpickled, and
+    /// each tensor is checked as in [`take`](Self::take).
+    pub fn builder(&self, dtype: DType, device: &Device) -> VarBuilder<'_> {
+        VarBuilder::from_backend(Box::new(self), dtype, device.clone())
     }
 
     /// A tensor's shape; `None` where there is none of this name.
@@ -126,12 +149,12 @@ impl Weights {
         Ok(values)
     }
 
-    fn others(&self, info: &TensorInfo, dtype: candle_core::DType) -> std::io::Result<Vec<f32>> {
+    fn others(&self, info: &TensorInfo, dtype: DType) -> std::io::Result<Vec<f32>> {
         let (at, length) = self.place(info);
         let mut bytes = vec![0; length];
         self.file.read_exact_at(&mut bytes, at)?;
         Tensor::from_raw_buffer(&bytes, dtype, &info.shape, &Device::Cpu)
-            .and_then(|tensor| tensor.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1())
+            .and_then(|tensor| tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1())
             .map_err(std::io::Error::other)
     }
 
@@ -149,28 +172,26 @@ impl Weights {
     }
 }
 
-/// Weights for Candle's own layers. Every tensor is checked as [`Weights::take`] does; nothing is ever initialised.
-impl SimpleBackend for Weights {
+impl SimpleBackend for &Weights {
     fn get(
         &self,
         shape: Shape,
         name: &str,
-        _: Init,
-        dtype: candle_core::DType,
+        _init: candle_nn::Init,
+        dtype: DType,
         device: &Device,
     ) -> candle_core::Result<Tensor> {
-        let values = self.take(name, shape.dims()).map_err(candle_core::Error::wrap)?;
-        Tensor::from_vec(values, shape, device)?.to_dtype(dtype)
+        self.tensor(name, shape.dims(), dtype, device).map_err(candle_core::Error::wrap)
     }
 
     fn get_unchecked(
         &self,
         name: &str,
-        dtype: candle_core::DType,
+        dtype: DType,
         device: &Device,
     ) -> candle_core::Result<Tensor> {
-        let shape = Shape::from(self.shape(name).unwrap_or_default());
-        self.get(shape, name, Init::Const(0.0), dtype, device)
+        let shape = self.shape(name).unwrap_or_default();
+        self.tensor(name, shape, dtype, device).map_err(candle_core::Error::wrap)
     }
 
     fn contains_tensor(&self, name: &str) -> bool {

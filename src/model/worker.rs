@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  engine ─► submit(job) ─► [ sub-batch | sub-batch | … ] ─► infer-0 ─┐
-//!                             sorted by length, ~256         infer-1 ─┴─► answers ─► engine
-//!                             tokens each
+//!                             sorted by length, as much      infer-1 ─┴─► answers ─► engine
+//!                             as the model is best given
 //! ```
 //!
 //! One thread a core, each with one sub-batch at a time: faster than one batch over all cores, because
@@ -25,7 +25,7 @@ use crate::format;
 use crate::pipeline::Batch;
 use crate::record::{Fault, Outcome, Record, Version};
 
-use super::{Fields, Input, Prediction, Refused, Served};
+use super::{About, Fields, Input, Prediction, Refused, Served, device};
 
 /// A record, decoded and prepared.
 #[derive(Debug)]
@@ -75,12 +75,12 @@ pub struct Answer {
     pub encode: Duration,
 }
 
-/// About so many tokens go through the model at once: they and a layer's weights stay in a core's second-level
+/// About so many tokens go through a packed model at once: they and a layer's weights stay in a core's second-level
 /// cache (measured on `MiniLM`: 1,024 are 10 % slower in int8, 64 no faster).
 pub const SUB_BATCH_TOKENS: usize = 256;
 
-/// A sub-batch is not cut below this many tokens only to give every worker something to do.
-const FEWEST_TOKENS: usize = 64;
+/// A sub-batch is not cut below this part of what the model is best given only to give every worker something to do.
+const FEWEST: usize = 4;
 
 /// The pool. Dropping it ends the threads after the queued work.
 #[derive(Debug)]
@@ -161,7 +161,7 @@ impl Workers {
                 }
             });
         }
-        let mut parts = cut(inputs, self.threads.len());
+        let mut parts = cut(inputs, self.threads.len(), job.served.model.about());
         if parts.is_empty() {
             parts.push(Vec::new()); // a batch of faults still has to be answered
         }
@@ -187,23 +187,28 @@ impl Drop for Workers {
     }
 }
 
-/// Cuts rows, given with their tokens, into sub-batches: longest first, about [`SUB_BATCH_TOKENS`] each, and
-/// enough of them for every worker.
-fn cut(mut rows: Vec<(usize, usize)>, workers: usize) -> Vec<Vec<usize>> {
+/// Cuts rows, given with their tokens, into sub-batches: longest first, about [`About::chunk_tokens`] each, and enough
+/// of them for every worker. Where the model pads, each row counts as long as the longest of its sub-batch.
+fn cut(mut rows: Vec<(usize, usize)>, workers: usize, about: &About) -> Vec<Vec<usize>> {
     let total: usize = rows.iter().map(|(_, tokens)| tokens).sum();
-    let budget = total.div_ceil(workers.max(1)).clamp(FEWEST_TOKENS, SUB_BATCH_TOKENS);
+    let most = about.chunk_tokens.max(FEWEST);
+    let budget = total.div_ceil(workers.max(1)).clamp(most / FEWEST, most);
     rows.sort_by_key(|(row, tokens)| (std::cmp::Reverse(*tokens), *row));
     let mut parts: Vec<Vec<usize>> = Vec::new();
-    let mut left = 0;
+    let (mut left, mut longest) = (0, 0);
     for (row, tokens) in rows {
+        let cost = if about.padded { longest } else { tokens };
         match parts.last_mut() {
-            Some(part) if tokens <= left => part.push(row),
+            Some(part) if cost <= left => {
+                part.push(row);
+                left -= cost;
+            }
             _ => {
                 parts.push(vec![row]);
-                left = budget;
+                left = budget.saturating_sub(tokens);
+                longest = tokens;
             }
         }
-        left = left.saturating_sub(tokens);
     }
     parts
 }
@@ -211,6 +216,7 @@ fn cut(mut rows: Vec<(usize, usize)>, workers: usize) -> Vec<Vec<usize>> {
 impl Shared {
     /// A thread's life.
     fn work(&self) {
+        device::stay_on_this_thread();
         loop {
             let mut queue = lock(&self.queue);
             let task = loop {
@@ -344,20 +350,50 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
+    fn about(chunk_tokens: usize, padded: bool) -> About {
+        About {
+            task: crate::model::Task::TextEmbedding,
+            architecture: "bert".to_owned(),
+            precision: "f32",
+            device: "cpu".to_owned(),
+            fields: Vec::new(),
+            labels: Vec::new(),
+            bytes: 0,
+            chunk_tokens,
+            padded,
+        }
+    }
+
     #[test]
     fn sub_batches_hold_each_row_once_and_feed_every_worker() {
-        assert!(cut(Vec::new(), 2).is_empty());
-        assert_eq!(cut(vec![(0, 5), (1, 9)], 2), [[1, 0]], "too small to share");
-        assert_eq!(cut(vec![(0, 100), (1, 200), (2, 100)], 2), [vec![1], vec![0, 2]]);
+        let packed = about(SUB_BATCH_TOKENS, false);
+        assert!(cut(Vec::new(), 2, &packed).is_empty());
+        assert_eq!(cut(vec![(0, 5), (1, 9)], 2, &packed), [[1, 0]], "too small to share");
+        assert_eq!(cut(vec![(0, 100), (1, 200), (2, 100)], 2, &packed), [vec![1], vec![0, 2]]);
         let rows: Vec<(usize, usize)> = (0..400).map(|row| (row, 1 + row % 120)).collect();
-        let parts = cut(rows.clone(), 2);
-        let mut seen: Vec<usize> = parts.iter().flatten().copied().collect();
-        seen.sort_unstable();
-        assert_eq!(seen, (0..400).collect::<Vec<_>>());
-        for part in &parts {
-            let tokens: usize = part.iter().map(|row| rows[*row].1).sum();
-            assert!(tokens <= SUB_BATCH_TOKENS, "{tokens}");
+        for about in [packed, about(SUB_BATCH_TOKENS, true), about(1_024, true)] {
+            let parts = cut(rows.clone(), 2, &about);
+            let mut seen: Vec<usize> = parts.iter().flatten().copied().collect();
+            seen.sort_unstable();
+            assert_eq!(seen, (0..400).collect::<Vec<_>>());
+            for part in &parts {
+                let sum: usize = part.iter().map(|row| rows[*row].1).sum();
+                let area = part.len() * rows[part[0]].1;
+                let cost = if about.padded { area } else { sum };
+                assert!(cost <= about.chunk_tokens, "{cost}");
+                assert!(part.iter().is_sorted_by_key(|row| std::cmp::Reverse(rows[*row].1)));
+            }
         }
-        assert_eq!(cut(vec![(0, 9_000)], 2), [[0]], "longer than the budget, alone");
+        let packed = about(SUB_BATCH_TOKENS, false);
+        assert_eq!(cut(vec![(0, 9_000)], 2, &packed), [[0]], "longer than the budget, alone");
+    }
+
+    #[test]
+    fn padding_counts_where_the_model_pads() {
+        let rows = vec![(0, 100), (1, 10), (2, 10), (3, 10)];
+        assert_eq!(cut(rows.clone(), 1, &about(256, false)), [[0, 1, 2, 3]]);
+        assert_eq!(cut(rows.clone(), 1, &about(256, true)), [vec![0], vec![1, 2, 3]]);
+        assert_eq!(cut(rows, 1, &about(1_024, true)), [[0, 1], [2, 3]], "2 × 100 of 256");
+        assert_eq!(cut(vec![(0, 9_000), (1, 1)], 2, &about(256, true)), [[0], [1]]);
     }
 }

@@ -18,6 +18,7 @@ mod golden_images;
 mod kafka_log;
 mod mock_kafka;
 mod models;
+mod padded;
 mod service;
 mod tidy;
 mod world;

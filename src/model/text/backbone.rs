@@ -4,6 +4,8 @@ use std::cell::RefCell;
 
 use crate::model::Refused;
 use crate::model::encoder::{Encoder, Workspace};
+use crate::model::padded::Padded;
+use crate::model::worker::SUB_BATCH_TOKENS;
 
 /// What a head takes of the last hidden states, `[tokens, hidden]` f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub struct Taken {
 pub enum Backbone {
     /// Our own forward on the CPU, without padding.
     Packed(Encoder),
+    /// Candle's tensors, on GPUs and for what has no packed forward.
+    Padded(Padded),
 }
 
 thread_local! {
@@ -52,6 +56,15 @@ impl Backbone {
                 let (states, offsets) = encoder.forward(sequences, workspace);
                 Ok(taken(states, offsets, encoder.hidden(), take))
             }),
+            Self::Padded(padded) => {
+                let rows = padded.states(sequences, take)?;
+                let mut offsets = vec![0];
+                for sequence in sequences {
+                    let count = if take == Take::Tokens { sequence.len() } else { 1 };
+                    offsets.push(offsets.last().copied().unwrap_or(0) + count);
+                }
+                Ok(Taken { rows, offsets })
+            }
         }
     }
 
@@ -59,6 +72,7 @@ impl Backbone {
     pub fn knows(&self, id: u32) -> bool {
         match self {
             Self::Packed(encoder) => encoder.knows(id),
+            Self::Padded(padded) => padded.knows(id),
         }
     }
 
@@ -66,7 +80,21 @@ impl Backbone {
     pub fn bytes(&self) -> u64 {
         match self {
             Self::Packed(encoder) => encoder.bytes(),
+            Self::Padded(padded) => padded.bytes(),
         }
+    }
+
+    /// Tokens that one run is best given.
+    pub fn chunk_tokens(&self) -> usize {
+        match self {
+            Self::Packed(_) => SUB_BATCH_TOKENS,
+            Self::Padded(padded) => padded.chunk_tokens(),
+        }
+    }
+
+    /// Whether a run computes every sequence at the length of the longest.
+    pub fn pads(&self) -> bool {
+        matches!(self, Self::Padded(_))
     }
 }
 

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::architecture::Architecture;
 use super::spans::spans;
 use super::{Error, Take, Taken, optional};
 use crate::config::Aggregation;
 use crate::model::encoder::{self, Family, Linear};
+use crate::model::padded::modernbert;
 use crate::model::tabular::{best, sigmoid, softmax};
 use crate::model::weights::Weights;
 use crate::model::{Input, Prediction, Refused, Task, artifact};
@@ -42,13 +44,26 @@ pub(super) enum Head {
     Embedding { take: Take, normalise: bool },
     /// Scores for each text.
     Classifier {
-        hidden: Option<Box<(Linear, Squash)>>,
+        take: Take,
+        before: Option<Box<Before>>,
         output: Box<Linear>,
         labels: Arc<[String]>,
         scores: Scores,
     },
     /// Scores for each token, and what becomes of them.
-    Tokens { output: Box<Linear>, labels: Vec<String>, aggregation: Aggregation },
+    Tokens {
+        before: Option<Box<Before>>,
+        output: Box<Linear>,
+        labels: Vec<String>,
+        aggregation: Aggregation,
+    },
+}
+
+/// What stands between the states and a classifier's last layer.
+#[derive(Debug)]
+pub(super) enum Before {
+    Dense(Linear, Squash),
+    Modern(modernbert::Head),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -71,21 +86,24 @@ impl Head {
     /// The head that `config.json` and the folders of sentence-transformers describe.
     pub(super) fn load(
         dir: &Path,
-        config: &encoder::Config,
-        family: Family,
+        model: &Architecture,
         weights: &Weights,
         aggregation: Aggregation,
     ) -> Result<Self, Error> {
         let heads: Config = artifact::json(dir, "config.json")?;
         let architecture = heads.architectures.first().map_or("", String::as_str);
-        let hidden = config.hidden();
+        let hidden = model.hidden();
         // A head is a thousandth of the work: it stays f32.
         let exact =
             |name, outputs| weights.linear(&[name], (hidden, outputs), encoder::Precision::F32);
         if architecture.ends_with("ForTokenClassification") {
             let labels = labels(&heads.id2label, weights, "classifier", hidden)?;
             let output = Box::new(exact("classifier", labels.len())?);
-            return Ok(Self::Tokens { output, labels, aggregation });
+            let before = match model {
+                Architecture::Bert(..) => None,
+                Architecture::ModernBert(config) => Some(Before::modern(config, weights)?),
+            };
+            return Ok(Self::Tokens { before, output, labels, aggregation });
         }
         if !architecture.ends_with("ForSequenceClassification") {
             if architecture.contains("For") && !architecture.ends_with("ForMaskedLM") {
@@ -96,18 +114,23 @@ impl Head {
             }
             return embedding(dir);
         }
-        let (first, output) = match family {
-            Family::Bert => (Some(("bert.pooler.dense", Squash::Tanh)), "classifier"),
-            Family::DistilBert => (Some(("pre_classifier", Squash::Relu)), "classifier"),
-            Family::Roberta | Family::Mpnet => {
-                (Some(("classifier.dense", Squash::Tanh)), "classifier.out_proj")
+        let dense = |name, squash| Ok::<_, Error>(Before::Dense(exact(name, hidden)?, squash));
+        let (take, before, output) = match model {
+            Architecture::ModernBert(config) => {
+                (config.take()?, Before::modern(config, weights)?, "classifier")
+            }
+            Architecture::Bert(_, family) => {
+                let (before, output) = match family {
+                    Family::Bert => (dense("bert.pooler.dense", Squash::Tanh)?, "classifier"),
+                    Family::DistilBert => (dense("pre_classifier", Squash::Relu)?, "classifier"),
+                    Family::Roberta | Family::Mpnet => {
+                        (dense("classifier.dense", Squash::Tanh)?, "classifier.out_proj")
+                    }
+                };
+                (Take::First, Box::new(before), output)
             }
         };
         let labels = labels(&heads.id2label, weights, output, hidden)?;
-        let first = match first {
-            Some((name, squash)) => Some(Box::new((exact(name, hidden)?, squash))),
-            None => None,
-        };
         // As transformers' text-classification pipeline chooses.
         let scores = match heads.problem_type.as_deref() {
             Some("regression") => Scores::Regression,
@@ -116,14 +139,14 @@ impl Head {
             _ => Scores::Softmax,
         };
         let output = Box::new(exact(output, labels.len())?);
-        Ok(Self::Classifier { hidden: first, output, labels: labels.into(), scores })
+        let (before, labels) = (Some(before), labels.into());
+        Ok(Self::Classifier { take, before, output, labels, scores })
     }
 
     /// What it wants of the hidden states.
     pub(super) fn take(&self) -> Take {
         match self {
-            Self::Embedding { take, .. } => *take,
-            Self::Classifier { .. } => Take::First,
+            Self::Embedding { take, .. } | Self::Classifier { take, .. } => *take,
             Self::Tokens { .. } => Take::Tokens,
         }
     }
@@ -164,17 +187,13 @@ impl Head {
                 let width = rows.len() / count.max(1);
                 (rows, width)
             }
-            Self::Classifier { hidden, output, .. } => {
-                let mut rows = rows;
-                if let Some((layer, squash)) = hidden.as_deref() {
-                    rows = layer.forward(&rows, count);
-                    squash.apply(&mut rows);
-                }
+            Self::Classifier { before, output, .. } | Self::Tokens { before, output, .. } => {
+                let count = offsets.last().copied().unwrap_or(0);
+                let rows = match before.as_deref() {
+                    Some(before) => before.forward(&rows, count),
+                    None => rows,
+                };
                 (output.forward(&rows, count), output.outputs())
-            }
-            Self::Tokens { output, .. } => {
-                let tokens = offsets.last().copied().unwrap_or(0);
-                (output.forward(&rows, tokens), output.outputs())
             }
         };
         let mut predictions = Vec::with_capacity(count);
@@ -198,6 +217,27 @@ impl Head {
             predictions.push(prediction);
         }
         Ok(predictions)
+    }
+}
+
+impl Before {
+    fn modern(
+        config: &modernbert::Config,
+        weights: &Weights,
+    ) -> Result<Box<Self>, artifact::Error> {
+        Ok(Box::new(Self::Modern(modernbert::Head::new(config, weights)?)))
+    }
+
+    /// `[rows, hidden]` to `[rows, hidden]`, f32.
+    fn forward(&self, x: &[f32], rows: usize) -> Vec<f32> {
+        match self {
+            Self::Dense(layer, squash) => {
+                let mut y = layer.forward(x, rows);
+                squash.apply(&mut y);
+                y
+            }
+            Self::Modern(head) => head.forward(x),
+        }
     }
 }
 

@@ -1,0 +1,338 @@
+//! Text models on Candle's tensors: on GPUs, and for architectures without a packed forward.
+//!
+//! ```text
+//!  ids, lengths ─► upload, once ─► word + position ─► layers ─► pool on the device ─► [rows, hidden] f32 ─► host
+//!                                   [rows × longest, hidden] in f32, bf16 or f16
+//! ```
+//!
+//! Sequences stand side by side, padded to the longest: the caller sorts them by length. The mask is finite in every
+//! dtype (Candle's own BERT makes NaN of it in f16 and bf16) and left out where no row is padded.
+//!
+//! # The same answer, whatever the batch?
+//!
+//! A padded forward computes the same function of a sequence whatever stands beside it, but not always to the bit:
+//! the library picks another kernel for another shape of a product, and a softmax over a padded row adds in another
+//! order. The differences are those of rounding in the dtype. `strict` runs one sequence a call, on shapes that
+//! depend on it alone, and so gives the same bits in every batch, on one kind of device; it costs what batches save.
+//!
+//! # Copies
+//!
+//! One upload and one download a call. Both go through pageable memory: Candle has no tensors in pinned memory and
+//! no copy into a tensor that is there already. At most 128 KiB of ids and a row a record, they are no hundredth of
+//! a forward.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::device::{self, Replicas};
+use super::encoder;
+use super::text::Take;
+use super::weights::Weights;
+use super::{Refused, artifact};
+
+pub mod bert;
+mod layers;
+pub mod modernbert;
+
+use layers::Loader;
+
+/// Padded tokens that one call is best given on a GPU: enough to keep every unit of a large one busy, little enough
+/// for the attention scores of 512 tokens in 12 heads to take 400 MB in bf16.
+pub const GPU_TOKENS: usize = 32_768;
+
+/// The same on a core of the CPU, where a call costs little and the states should stay near the core.
+pub const CPU_TOKENS: usize = 1_024;
+
+/// Where, in what, and how a model is to run.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// A replica goes to each. Not empty.
+    pub devices: &'a [Device],
+    /// f32, bf16, f16.
+    pub dtype: DType,
+    /// One sequence a call: the same bits whatever the batch.
+    pub strict: bool,
+}
+
+/// A text model's layers, on one or several devices.
+#[derive(Debug)]
+pub struct Padded {
+    replicas: Replicas<Replica>,
+    shape: Shape,
+    on_cpu: bool,
+    strict: bool,
+    bytes: u64,
+}
+
+/// What an architecture says of itself.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    hidden: usize,
+    vocab: usize,
+    /// Longest sequence in tokens.
+    longest: usize,
+    /// An id whose position is its own, as `RoBERTa` has it.
+    padding: Option<u32>,
+}
+
+#[derive(Debug)]
+struct Replica {
+    device: Device,
+    layers: Layers,
+    /// `[1, longest]` u32: 0, 1, 2, …
+    steps: Tensor,
+}
+
+#[derive(Debug)]
+enum Layers {
+    Bert(bert::Bert),
+    ModernBert(modernbert::ModernBert),
+}
+
+/// Sequences on the device.
+struct Batch {
+    rows: usize,
+    /// Columns: tokens of the longest sequence.
+    longest: usize,
+    /// `[rows × longest]` u32; 0 behind a sequence's end.
+    ids: Tensor,
+    /// `[rows × longest]` u32, where positions do not just count up: a sequence has [`Shape::padding`] inside.
+    positions: Option<Tensor>,
+    /// `[1, longest]` u32: 0, 1, 2, …
+    steps: Tensor,
+    /// `[rows, longest]` f32: 1 for a token, 0 behind the end. `None` where all are of one length.
+    kept: Option<Tensor>,
+    /// `[rows, 1]` f32: tokens of each.
+    lengths: Tensor,
+    /// `[tokens]` u32: where real tokens stand in `ids`; with [`Take::Tokens`] where something is padded.
+    tokens: Option<Tensor>,
+}
+
+impl Padded {
+    /// The BERT family, from a checkpoint's tensors.
+    ///
+    /// # Errors
+    ///
+    /// What is missing, has another shape, or does not fit on the device.
+    pub fn bert(
+        config: &encoder::Config,
+        weights: &Weights,
+        target: Target<'_>,
+    ) -> std::result::Result<Self, artifact::Error> {
+        let family = config.family()?;
+        let shape = Shape {
+            hidden: config.hidden(),
+            vocab: config.vocab_size,
+            longest: config.longest(family),
+            padding: u32::try_from(config.first_position(family))
+                .ok()
+                .and_then(|first| first.checked_sub(1)),
+        };
+        Self::new(weights, target, shape, |loader| Ok(Layers::Bert(bert::load(config, loader)?)))
+    }
+
+    /// `ModernBERT`, from a checkpoint's tensors.
+    ///
+    /// # Errors
+    ///
+    /// As [`bert`](Self::bert).
+    pub fn modernbert(
+        config: &modernbert::Config,
+        weights: &Weights,
+        target: Target<'_>,
+    ) -> std::result::Result<Self, artifact::Error> {
+        let shape = config.shape()?;
+        let load = |loader: &Loader<'_>| Ok(Layers::ModernBert(modernbert::load(config, loader)?));
+        Self::new(weights, target, shape, load)
+    }
+
+    fn new(
+        weights: &Weights,
+        target: Target<'_>,
+        shape: Shape,
+        load: impl Fn(&Loader<'_>) -> std::result::Result<Layers, artifact::Error>,
+    ) -> std::result::Result<Self, artifact::Error> {
+        let mut bytes = 0;
+        let replicas = Replicas::new(target.devices, |device| {
+            let loader = Loader::new(weights, device, target.dtype);
+            let layers = load(&loader)?;
+            bytes += loader.bytes();
+            let longest = u32::try_from(shape.longest).unwrap_or(u32::MAX);
+            let steps = Tensor::arange(0, longest, device).and_then(|steps| steps.unsqueeze(0));
+            let steps = steps.map_err(|error| {
+                artifact::Error::config("config.json", format!("count positions: {error}"))
+            })?;
+            Ok(Replica { device: device.clone(), layers, steps })
+        })?;
+        let on_cpu = target.devices.iter().all(Device::is_cpu);
+        Ok(Self { replicas, shape, on_cpu, strict: target.strict, bytes })
+    }
+
+    /// What is taken of the last hidden states: row-major f32, a row `[hidden]` for each sequence; under
+    /// [`Take::Tokens`] one for each token, sequences end to end.
+    ///
+    /// # Errors
+    ///
+    /// A sequence that is empty, too long or has an unknown id, by its row; what the device says.
+    pub fn states(
+        &self,
+        sequences: &[&[u32]],
+        take: Take,
+    ) -> std::result::Result<Vec<f32>, Refused> {
+        for (row, sequence) in sequences.iter().enumerate() {
+            let refused = |message: String| Err(Refused::Row { row, message });
+            if sequence.is_empty() || self.shape.longest < sequence.len() {
+                let (length, longest) = (sequence.len(), self.shape.longest);
+                return refused(format!("{length} tokens, not 1 to {longest}"));
+            }
+            // Looked at here: on a GPU an index beyond the table ends the process.
+            if let Some(id) = sequence.iter().find(|id| !self.knows(**id)) {
+                return refused(format!("token id {id} is beyond the vocabulary"));
+            }
+        }
+        if sequences.is_empty() {
+            return Ok(Vec::new());
+        }
+        let together = if self.strict { 1 } else { sequences.len() };
+        let mut states = Vec::new();
+        for part in sequences.chunks(together) {
+            let run = |replica: &Replica| replica.states(part, take, self.shape);
+            states.append(&mut self.replicas.with(run).map_err(|error| device::refused(&error))?);
+        }
+        Ok(states)
+    }
+
+    /// Whether a token id has a vector.
+    pub fn knows(&self, id: u32) -> bool {
+        usize::try_from(id).is_ok_and(|id| id < self.shape.vocab)
+    }
+
+    /// Width of a row.
+    pub fn hidden(&self) -> usize {
+        self.shape.hidden
+    }
+
+    /// Longest sequence in tokens.
+    pub fn longest(&self) -> usize {
+        self.shape.longest
+    }
+
+    /// Bytes of the weights, on all devices.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Padded tokens that one call is best given.
+    pub fn chunk_tokens(&self) -> usize {
+        if self.on_cpu { CPU_TOKENS } else { GPU_TOKENS }
+    }
+}
+
+impl Replica {
+    fn states(&self, sequences: &[&[u32]], take: Take, shape: Shape) -> Result<Vec<f32>> {
+        let batch = Batch::new(sequences, take, shape.padding, &self.steps, &self.device)?;
+        let states = match &self.layers {
+            Layers::Bert(layers) => layers.forward(&batch)?,
+            Layers::ModernBert(layers) => layers.forward(&batch)?,
+        };
+        batch.take(&states, take)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
+    }
+}
+
+impl Batch {
+    /// Uploads sequences: everything in one copy, taken apart on the device.
+    fn new(
+        sequences: &[&[u32]],
+        take: Take,
+        padding: Option<u32>,
+        steps: &Tensor,
+        device: &Device,
+    ) -> Result<Self> {
+        let rows = sequences.len();
+        let longest = sequences.iter().map(|sequence| sequence.len()).max().unwrap_or(0);
+        let area = rows * longest;
+        let uneven = sequences.iter().any(|sequence| sequence.len() != longest);
+        let short = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let mut upload = Vec::with_capacity(area * 2 + rows);
+        for sequence in sequences {
+            upload.extend_from_slice(sequence);
+            upload.resize(upload.len() + longest - sequence.len(), 0);
+        }
+        upload.extend(sequences.iter().map(|sequence| short(sequence.len())));
+        let begins = upload.len();
+        if uneven && take == Take::Tokens {
+            for (row, sequence) in sequences.iter().enumerate() {
+                upload.extend((row * longest..row * longest + sequence.len()).map(short));
+            }
+        }
+        let ends = upload.len();
+        let odd =
+            padding.filter(|padding| sequences.iter().any(|sequence| sequence.contains(padding)));
+        if let Some(padding) = odd {
+            for row in 0..area / longest.max(1) {
+                let mut next = padding;
+                for column in 0..longest {
+                    let id = upload[row * longest + column];
+                    next += u32::from(id != padding);
+                    upload.push(if id == padding { padding } else { next });
+                }
+            }
+        }
+        let length = upload.len();
+        let all = Tensor::from_vec(upload, length, device)?;
+        let steps = steps.narrow(1, 0, longest)?;
+        let lengths = all.narrow(0, area, rows)?.reshape((rows, 1))?;
+        let kept = || steps.broadcast_lt(&lengths)?.to_dtype(DType::F32);
+        let positions = || all.narrow(0, ends, area);
+        let tokens = || all.narrow(0, begins, ends - begins);
+        Ok(Self {
+            rows,
+            longest,
+            ids: all.narrow(0, 0, area)?,
+            positions: odd.map(|_| positions()).transpose()?,
+            kept: uneven.then(kept).transpose()?,
+            lengths: lengths.to_dtype(DType::F32)?,
+            tokens: (begins < ends).then(tokens).transpose()?,
+            steps,
+        })
+    }
+
+    /// What is added to attention scores, broadcast over heads: `[rows, 1, 1, longest]` in `dtype`, 0 for a token,
+    /// −32768 behind the end, which is far enough and finite in f16 too.
+    fn mask(&self, dtype: DType) -> Result<Option<Tensor>> {
+        let mask = |kept: &Tensor| {
+            kept.reshape((self.rows, 1, 1, self.longest))
+                .and_then(|kept| layers::additive(&kept, dtype))
+        };
+        self.kept.as_ref().map(mask).transpose()
+    }
+
+    /// `states` is `[rows × longest, hidden]`. Sums are taken in f32.
+    fn take(&self, states: &Tensor, take: Take) -> Result<Tensor> {
+        let hidden = states.dim(1)?;
+        let by_row = |states: &Tensor| states.reshape((self.rows, self.longest, hidden));
+        match take {
+            Take::Tokens => match &self.tokens {
+                Some(tokens) => states.index_select(tokens, 0),
+                None => Ok(states.clone()),
+            },
+            Take::First => by_row(states)?.narrow(1, 0, 1)?.contiguous(),
+            Take::Mean => {
+                // A product with the mask: one read of the states, summed in f32.
+                let kept = match &self.kept {
+                    Some(kept) => kept.clone(),
+                    None => Tensor::ones((self.rows, self.longest), DType::F32, states.device())?,
+                };
+                let share = kept.broadcast_div(&self.lengths)?.unsqueeze(1)?;
+                share.matmul(&by_row(&states.to_dtype(DType::F32)?)?)
+            }
+            Take::Max => {
+                let mut states = by_row(&states.to_dtype(DType::F32)?)?;
+                if let Some(kept) = &self.kept {
+                    let below = ((kept - 1.0)? * 1e30)?.unsqueeze(2)?;
+                    states = states.broadcast_add(&below)?;
+                }
+                states.max(1)
+            }
+        }
+    }
+}

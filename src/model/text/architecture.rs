@@ -1,0 +1,156 @@
+//! Which text model a directory holds, and what computes it here.
+
+use std::path::Path;
+
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+use super::{Backbone, Error, Options};
+use crate::config::{Determinism, Precision};
+use crate::model::artifact;
+use crate::model::device::Place;
+use crate::model::encoder::{self, Encoder, Family, Workspace};
+use crate::model::kernels;
+use crate::model::padded::{Padded, Target, modernbert};
+use crate::model::weights::Weights;
+
+/// What `config.json` describes.
+#[derive(Debug)]
+pub(super) enum Architecture {
+    /// The BERT family.
+    Bert(encoder::Config, Family),
+    /// `ModernBERT`.
+    ModernBert(Box<modernbert::Config>),
+}
+
+impl Architecture {
+    /// Reads `config.json`.
+    pub(super) fn read(dir: &Path) -> Result<Self, Error> {
+        const FILE: &str = "config.json";
+        let config: Value = artifact::json(dir, FILE)?;
+        if config.get("model_type").and_then(Value::as_str) == Some("modernbert") {
+            return Ok(Self::ModernBert(Box::new(artifact::json(dir, FILE)?)));
+        }
+        let config: encoder::Config = artifact::json(dir, FILE)?;
+        let family = config.family()?;
+        Ok(Self::Bert(config, family))
+    }
+
+    /// As `config.json` calls it.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Bert(config, _) => &config.model_type,
+            Self::ModernBert(_) => "modernbert",
+        }
+    }
+
+    /// Width of a token's vector.
+    pub(super) fn hidden(&self) -> usize {
+        match self {
+            Self::Bert(config, _) => config.hidden(),
+            Self::ModernBert(config) => config.hidden(),
+        }
+    }
+
+    /// Longest sequence in tokens.
+    pub(super) fn longest(&self) -> usize {
+        match self {
+            Self::Bert(config, family) => config.longest(*family),
+            Self::ModernBert(config) => config.longest(),
+        }
+    }
+
+    /// What computes it on `place`, and the name of the precision it computes in.
+    pub(super) fn backbone(
+        &self,
+        weights: &Weights,
+        place: &Place,
+        options: &Options,
+        tokenizer: &Tokenizer,
+    ) -> Result<(Backbone, &'static str), Error> {
+        let packed = |encoder, named| Ok((Backbone::Packed(encoder), named));
+        if let (Self::Bert(config, _), Place::Cpu) = (self, place) {
+            return match options.precision {
+                Precision::Int8 => {
+                    packed(Encoder::new(config, weights, encoder::Precision::Int8)?, "int8")
+                }
+                Precision::Auto => {
+                    fastest(config, weights, tokenizer).and_then(|(e, named)| packed(e, named))
+                }
+                Precision::F32 => {
+                    packed(Encoder::new(config, weights, encoder::Precision::F32)?, "f32")
+                }
+                Precision::Bf16 | Precision::F16 => {
+                    Err(place.dtype(options.precision).err().map_or_else(
+                        || Error::Unsupported("no such precision on the CPU".to_owned()),
+                        Error::from,
+                    ))
+                }
+            };
+        }
+        let dtype = place.dtype(options.precision)?;
+        let devices = place.open()?;
+        let strict = options.determinism == Determinism::Strict;
+        let target = Target { devices: &devices, dtype, strict };
+        let padded = match self {
+            Self::Bert(config, _) => Padded::bert(config, weights, target)?,
+            Self::ModernBert(config) => Padded::modernbert(config, weights, target)?,
+        };
+        Ok((Backbone::Padded(padded), dtype.as_str()))
+    }
+}
+
+/// What `precision: auto` looks at.
+const PROBES: [&str; 8] = [
+    "The quick brown fox jumps over the lazy dog.",
+    "no",
+    "Delivery took three weeks and the box was damaged, but support refunded me at once.",
+    "SELECT count(*) FROM orders WHERE created_at > now() - interval '1 day';",
+    "Der Zug nach Hamburg fährt heute von Gleis 7.",
+    "Quarterly revenue rose by 12 % to 3.4 billion, well above what analysts had expected.",
+    "Call me at 555-0199 before noon!!! :-)",
+    "In the beginning the universe was hot, dense and nearly uniform; small differences grew under gravity.",
+];
+
+/// The least mean cosine to f32 at which `precision: auto` takes int8.
+const CLOSE: f32 = 0.995;
+
+/// int8 where the CPU multiplies it faster and the probes' mean states stay close to those in f32; else f32.
+fn fastest(
+    config: &encoder::Config,
+    weights: &Weights,
+    tokenizer: &Tokenizer,
+) -> Result<(Encoder, &'static str), Error> {
+    let exact = Encoder::new(config, weights, encoder::Precision::F32)?;
+    if kernels::level() == kernels::Level::Portable {
+        return Ok((exact, "f32"));
+    }
+    let fast = Encoder::new(config, weights, encoder::Precision::Int8)?;
+    let longest = config.longest(config.family()?);
+    let mean = |encoder: &Encoder, ids: &[u32]| -> Vec<f32> {
+        let mut workspace = Workspace::default();
+        let (states, _) = encoder.forward(&[ids], &mut workspace);
+        let mut sums = vec![0.0; config.hidden()];
+        for row in states.chunks_exact(config.hidden()) {
+            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+        }
+        sums
+    };
+    let dot = |a: &[f32], b: &[f32]| -> f32 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
+    let mut sum = 0.0;
+    for probe in PROBES {
+        let encoded = tokenizer
+            .encode_fast(probe, true)
+            .map_err(|error| Error::Unsupported(format!("tokenise a probe: {error}")))?;
+        let ids: Vec<u32> = encoded.get_ids().iter().copied().take(longest).collect();
+        if ids.is_empty() || ids.iter().any(|id| !exact.knows(*id)) {
+            return Ok((exact, "f32"));
+        }
+        let (a, b) = (mean(&exact, &ids), mean(&fast, &ids));
+        sum += dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt();
+    }
+    let cosine = sum / f32::from(u8::try_from(PROBES.len()).unwrap_or(u8::MAX));
+    let (encoder, named) = if CLOSE <= cosine { (fast, "int8") } else { (exact, "f32") };
+    tracing::info!(cosine, precision = named, "precision auto: int8 was compared with f32");
+    Ok((encoder, named))
+}
