@@ -16,6 +16,7 @@ use crate::model::weights::Weights;
 /// `config.json`, in the form of transformers 4 (`global_attn_every_n_layers`, `global_rope_theta`) or 5
 /// (`layer_types`, `rope_parameters`).
 #[derive(Debug, Clone, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "as transformers writes them; none may be set")]
 pub struct Config {
     hidden_size: usize,
     num_hidden_layers: usize,
@@ -154,8 +155,9 @@ impl Config {
         let count = self.num_hidden_layers;
         let Some(types) = &self.layer_types else {
             let every = self.global_attn_every_n_layers.unwrap_or(3).max(1);
-            let reach =
-                |number: usize| if number % every == 0 { Reach::Full } else { Reach::Window };
+            let reach = |number: usize| {
+                if number.is_multiple_of(every) { Reach::Full } else { Reach::Window }
+            };
             return Ok((0..count).map(reach).collect());
         };
         if types.len() != count {
