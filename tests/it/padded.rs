@@ -154,7 +154,7 @@ fn strict_gives_the_same_bits_in_every_batch() {
 #[test]
 fn what_a_device_could_not_survive_is_refused_before() {
     let padded = bert("tiny-bert", DType::F32, false);
-    let long = vec![5; 41];
+    let long = [5; 41];
     for (sequence, said) in [
         (&[][..], "0 tokens, not 1 to 40"),
         (&long[..], "41 tokens"),

@@ -17,7 +17,7 @@ use crate::model::weights::Weights;
 /// `config.json`, in the form of transformers 4 (`global_attn_every_n_layers`, `global_rope_theta`) or 5
 /// (`layer_types`, `rope_parameters`).
 #[derive(Debug, Clone, Deserialize)]
-#[expect(clippy::struct_excessive_bools, reason = "as the file has it")]
+#[expect(clippy::struct_excessive_bools, reason = "as transformers writes them; none may be set")]
 pub struct Config {
     hidden_size: usize,
     num_hidden_layers: usize,
