@@ -49,7 +49,7 @@ pub struct Point {
     pub p99_ms: f64,
     /// Batches that were measured.
     pub batches: u64,
-    /// Resident memory of a process that has met no larger batch.
+    /// The most resident memory of a process that has this precision alone and has met no larger batch.
     pub resident_mib: Option<f64>,
     /// The part of it that the smallest batch does not take.
     pub above_smallest_mib: Option<f64>,

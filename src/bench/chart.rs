@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use super::recommend::fastest;
+use super::statistics::rounded;
 use super::{Curve, Point, Report};
 
 const WIDTH: f64 = 960.0;
@@ -24,7 +25,7 @@ const STEP: f64 = 316.0;
 const COLOURS: [&str; 4] = ["#2f81d6", "#d9822b", "#8a63d2", "#2a9d8f"];
 
 const STYLE: &str = "text{font-family:system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif;\
-font-size:12px;fill:#6e7781}.title{font-size:16px;font-weight:600;fill:#57606a}\
+font-size:12px;fill:#6e7781}.title{font-size:16px;font-weight:600}\
 .panel{font-size:13px;font-weight:600}.name{font-weight:600}.grid{stroke:#8b949e;stroke-opacity:.28}\
 @media(prefers-color-scheme:dark){text{fill:#9aa4ae}.title{fill:#d0d7de}}";
 
@@ -69,7 +70,13 @@ pub fn svg(report: &Report) -> String {
         escape(&title)
     ));
     drawing.text((16.0, 28.0), "start", "title", &report.model);
-    drawing.text((16.0, 48.0), "start", "", &format!("{}, {place}", report.architecture));
+    let mut about = format!("{}, {place}", report.architecture);
+    if report.unit == "token" {
+        about.push_str(", ");
+        about.push_str(&rounded(report.tokens_a_record).to_string());
+        about.push_str(" tokens a record");
+    }
+    drawing.text((16.0, 48.0), "start", "", &about);
     let chosen = report.recommendation.as_ref().zip(fastest(&report.curves));
     let ring =
         chosen.map(|(settings, curve)| (curve.precision.as_str(), settings.batch.max_records));

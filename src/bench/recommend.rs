@@ -148,7 +148,8 @@ fn why_records(curve: &Curve, place: usize, measured: &Point) -> String {
         _ => "the best that was measured".to_owned(),
     };
     let smaller = place.checked_sub(1).and_then(|before| curve.points.get(before));
-    let trade = match smaller {
+    // Where noise has turned the two around there is nothing to trade.
+    let trade = match smaller.filter(|smaller| smaller.p99_ms < measured.p99_ms) {
         Some(smaller) => {
             let share = rounded(smaller.records_per_second / best * 100.0);
             let (size, p99) = (size(smaller), p99(smaller));
@@ -166,26 +167,26 @@ fn why_records(curve: &Curve, place: usize, measured: &Point) -> String {
 }
 
 fn why_precision(curves: &[Curve], chosen: &Curve) -> String {
-    let name = &chosen.precision;
     let close = |curve: &Curve| match curve.agreement {
-        Some(agreement) => format!("agreement with f32 {agreement:.4}"),
-        None if curve.precision == "f32" => "exact".to_owned(),
+        Some(agreement) if CLOSE <= agreement => format!("agreement with f32 {agreement:.4}"),
+        Some(agreement) => {
+            format!("agreement with f32 {agreement:.4}, below {CLOSE}: not recommended")
+        }
+        None if curve.precision == "f32" => "the reference".to_owned(),
         None => "not compared with f32".to_owned(),
     };
-    let others: Vec<String> = curves
-        .iter()
-        .filter(|curve| curve.precision != *name)
-        .map(|other| {
-            let times = chosen.best() / other.best().max(1e-9);
-            format!("{times:.2} × {} ({})", other.precision, close(other))
-        })
-        .collect();
-    if others.is_empty() {
-        return format!("The only one measured ({}).", close(chosen));
-    }
-    let excluded = curves.iter().any(|curve| curve.agreement.is_some_and(|a| a < CLOSE));
-    let bar = if excluded { format!("; below {CLOSE} none is recommended") } else { String::new() };
-    format!("Its best rate is {}; itself: {}{bar}.", others.join(", "), close(chosen))
+    let other = |curve: &Curve| {
+        let times = curve.best() / chosen.best().max(1e-9);
+        format!(" {}: {times:.2} × its rate, {}.", curve.precision, close(curve))
+    };
+    let others = curves.iter().filter(|curve| curve.precision != chosen.precision).map(other);
+    let others: String = others.collect();
+    let alone = if others.is_empty() {
+        " The only one measured: --precision f32,int8 compares."
+    } else {
+        ""
+    };
+    format!("{}: {}.{others}{alone}", chosen.precision, close(chosen))
 }
 
 /// A rate with three digits at least.
@@ -323,8 +324,16 @@ mod tests {
     fn a_faster_precision_only_if_it_is_close() {
         let exact = || curve("f32", None, &[100.0]);
         for (agreement, expected, part) in [
-            (Some(0.999), "int8", "2.60 × f32 (exact); itself: agreement with f32 0.9990"),
-            (Some(0.98), "f32", "0.38 × int8 (agreement with f32 0.9800); itself: exact; below"),
+            (
+                Some(0.999),
+                "int8",
+                "int8: agreement with f32 0.9990. f32: 0.38 × its rate, the reference.",
+            ),
+            (
+                Some(0.98),
+                "f32",
+                "int8: 2.60 × its rate, agreement with f32 0.9800, below 0.995: not",
+            ),
         ] {
             let curves = vec![exact(), curve("int8", agreement, &[260.0])];
             let found = report(curves, Vec::new()).recommendation.unwrap();
@@ -335,7 +344,7 @@ mod tests {
         let alone = report(vec![curve("int8", None, &[9.0])], Vec::new()).recommendation.unwrap();
         assert_eq!(
             alone.reasons["model.precision"],
-            "The only one measured (not compared with f32)."
+            "int8: not compared with f32. The only one measured: --precision f32,int8 compares."
         );
     }
 

@@ -3,11 +3,11 @@
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::predict::precision;
@@ -22,7 +22,6 @@ use crate::pipeline::Item;
 use crate::record::{Epoch, Offset, Partition, Record};
 use crate::registry::{NotAUri, Registry, Uri};
 use crate::service;
-use crate::telemetry::metrics::resident_bytes;
 
 mod measure;
 
@@ -67,6 +66,12 @@ pub struct Args {
     /// Draw the curves into this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    /// For ourselves: print the resident memory at each size, with this precision alone
+    #[arg(long, hide = true, value_parser = precision)]
+    memory_of: Option<Precision>,
+    /// … up to this size
+    #[arg(long, hide = true, default_value_t = 1)]
+    memory_up_to: u32,
 }
 
 /// Most records that are read: enough of any mix.
@@ -81,21 +86,10 @@ const CREWS: u32 = 5;
 /// Measures and prints. 0, or the failure's code.
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to its terminal")]
 pub fn run(args: &Args) -> ExitCode {
-    let done = bench(args).and_then(|report| {
-        if let Some(file) = &args.svg {
-            fs::write(file, chart::svg(&report)).map_err(|error| Failure {
-                message: format!("write {}: {error}; give --svg a file", file.display()),
-                exit: 74,
-            })?;
-        }
-        if !args.json {
-            return Ok(report.to_string());
-        }
-        serde_json::to_string_pretty(&report).map(|json| json + "\n").map_err(|error| Failure {
-            message: format!("write the report as JSON: {error}; this is a bug"),
-            exit: 70,
-        })
-    });
+    let done = match args.memory_of {
+        Some(precision) => memory(args, precision),
+        None => bench(args).and_then(|report| shown(args, &report)),
+    };
     match done {
         Ok(text) => {
             print!("{text}");
@@ -106,6 +100,24 @@ pub fn run(args: &Args) -> ExitCode {
             ExitCode::from(failure.exit)
         }
     }
+}
+
+/// What is printed; the picture is written.
+fn shown(args: &Args, report: &Report) -> Result<String, Failure> {
+    if let Some(file) = &args.svg {
+        fs::write(file, chart::svg(report)).map_err(|error| Failure {
+            message: format!("write {}: {error}; give --svg a file", file.display()),
+            exit: 74,
+        })?;
+    }
+    if args.json { as_json(report) } else { Ok(report.to_string()) }
+}
+
+fn as_json(value: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string_pretty(value).map(|json| json + "\n").map_err(|error| Failure {
+        message: format!("write the result as JSON: {error}; this is a bug"),
+        exit: 70,
+    })
 }
 
 /// Says something while stdout waits for the result.
@@ -177,6 +189,11 @@ fn counts(cores: u16) -> Vec<u16> {
     if counts.len() == 1 { Vec::new() } else { counts }
 }
 
+fn sizes(most: u32) -> impl Iterator<Item = u32> {
+    std::iter::successors(Some(1_u32), |size| size.checked_mul(2))
+        .take_while(move |size| *size <= most)
+}
+
 /// Loads every precision and warms it up; the records; and what is left of the time.
 fn sides(
     args: &Args,
@@ -185,10 +202,9 @@ fn sides(
 ) -> Result<(Vec<Side>, Records, Duration), Failure> {
     let mut sides: Vec<Side> = Vec::new();
     let mut records: Option<Records> = None;
+    let several = 1 < args.precision.len();
     let share = time / u32::try_from(args.precision.len()).unwrap_or(u32::MAX).max(1);
-    let at_start = resident_bytes();
     for precision in &args.precision {
-        let before = if sides.is_empty() { at_start } else { resident_bytes() };
         let served = Arc::new(load(args, *precision)?);
         let computed = served.model.about().precision;
         if sides.iter().any(|side| side.served.model.about().precision == computed) {
@@ -200,33 +216,66 @@ fn sides(
             none => none.insert(read(args, &served)?),
         };
         let mut side = Side::start(served, args.workers.unwrap_or(cores))?;
-        note(&format!(
-            "{}, {computed}: {} records, about {} s",
-            side.served.id, records.different, args.seconds
-        ));
-        let sizes = std::iter::successors(Some(1_u32), |size| size.checked_mul(2))
-            .take_while(|size| *size <= args.max_records);
+        note(&format!("{}, {computed}: {} records", side.served.id, records.different));
         let began = measure::now();
-        if let Some((size, batch)) = side.warm_up(records, sizes, (args.rounds, share))? {
+        // Memory is read in a pass of its own.
+        let passes = args.rounds + u32::from(several);
+        if let Some((size, batch)) =
+            side.warm_up(records, sizes(args.max_records), (passes, share))?
+        {
             note(&format!(
                 "{computed}: batches of {size} records and more are left out, one takes about {}; give more \
                  --seconds or fewer --rounds to measure them",
                 duration(batch.as_secs_f64())
             ));
         }
-        time = time.saturating_sub(began.elapsed());
-        // Each precision is shown as if it were alone in the process.
-        let others = before.zip(at_start).map_or(0, |(now, then)| now.saturating_sub(then));
-        for measured in &mut side.sizes {
-            measured.resident = measured.resident.map(|bytes| bytes.saturating_sub(others));
+        if several {
+            let most = side.sizes.last().map_or(1, |measured| measured.size);
+            let alone = alone(*precision, most);
+            if alone.is_empty() {
+                note(&format!("{computed}: its memory is not known; measure it alone"));
+            }
+            for (place, measured) in side.sizes.iter_mut().enumerate() {
+                measured.resident = alone.get(place).copied();
+            }
         }
+        time = time.saturating_sub(began.elapsed());
         sides.push(side);
     }
+    note(&format!("measuring, about {} s", time.as_secs()));
     let records = records.ok_or_else(|| Failure {
         message: "no precision was given; write --precision f32".to_owned(),
         exit: 64,
     })?;
     Ok((sides, records, time))
+}
+
+/// Resident bytes at each size, as JSON.
+fn memory(args: &Args, precision: Precision) -> Result<String, Failure> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let workers = args.workers.unwrap_or_else(|| u16::try_from(cores).unwrap_or(u16::MAX));
+    let served = Arc::new(load(args, precision)?);
+    let records = read(args, &served)?;
+    let mut side = Side::start(served, workers)?;
+    side.warm_up(&records, sizes(args.memory_up_to.min(args.max_records)), (0, Duration::MAX))?;
+    as_json(&side.sizes.iter().filter_map(|measured| measured.resident).collect::<Vec<u64>>())
+}
+
+/// Resident bytes at each size, of this command again with one precision: in one process the second model takes the
+/// memory that loading the first has freed, and looks smaller than it is. Empty where that cannot be had.
+fn alone(precision: Precision, most: u32) -> Vec<u64> {
+    let again = || {
+        let name = serde_json::to_value(precision).ok()?;
+        let output = Command::new(std::env::current_exe().ok()?)
+            .args(std::env::args_os().skip(1))
+            .args(["--memory-of", name.as_str()?, "--memory-up-to", &most.to_string()])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output()
+            .ok()?;
+        serde_json::from_slice(&output.stdout).ok()
+    };
+    again().unwrap_or_default()
 }
 
 fn load(args: &Args, precision: Precision) -> Result<Served, Failure> {

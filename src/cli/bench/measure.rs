@@ -71,7 +71,7 @@ impl Records {
 pub(super) struct Measured {
     pub(super) size: u32,
     pub(super) samples: Vec<Sample>,
-    /// Bytes, after the warm-up of this size.
+    /// The most bytes after the warm-up of this size and of those before it.
     pub(super) resident: Option<u64>,
 }
 
@@ -113,7 +113,7 @@ impl Side {
         let time = time.as_secs_f64();
         // The first batches after a load are slow: pages and caches are cold.
         self.run(records, 1, Duration::ZERO)?;
-        let (mut spent, mut last) = (0.0, 0.0_f64);
+        let (mut spent, mut last, mut resident) = (0.0, 0.0_f64, None);
         for size in sizes {
             // Twice the records, twice the time; once more for this warm-up.
             let expected = last * 2.0;
@@ -123,7 +123,9 @@ impl Side {
             }
             last = self.run(records, size, Duration::ZERO)?.seconds;
             spent += last * f64::from(rounds + 1);
-            self.sizes.push(Measured { resident: resident_bytes(), ..Measured::at(size) });
+            // The most so far: what the allocator gives back between two batches is needed again.
+            resident = resident.max(resident_bytes());
+            self.sizes.push(Measured { resident, ..Measured::at(size) });
         }
         Ok(None)
     }
