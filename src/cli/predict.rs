@@ -40,7 +40,7 @@ pub struct Args {
     /// The field that holds the text, or an image in base64
     #[arg(long, default_value = "text")]
     field: String,
-    /// f32, bf16, int8 or auto
+    /// f32, int8 or auto; on GPUs f32, bf16, f16 or auto
     #[arg(long, default_value = "f32", value_parser = precision)]
     precision: Precision,
     /// Make an error of a text that is too long, instead of using its beginning
@@ -62,7 +62,7 @@ pub struct Args {
 
 pub(super) fn precision(text: &str) -> Result<Precision, String> {
     serde_json::from_value(serde_json::Value::from(text))
-        .map_err(|_error| "one of f32, bf16, int8, auto".to_owned())
+        .map_err(|_error| "one of f32, bf16, f16, int8, auto".to_owned())
 }
 
 fn aggregation(text: &str) -> Result<Aggregation, String> {

@@ -14,8 +14,13 @@ use tidemill::model::text::Take;
 use tidemill::model::weights::Weights;
 use tokenizers::Tokenizer;
 
-const BERTS: [&str; 4] =
-    ["tiny-bert", "tiny-bert-labels", "tiny-distilbert-labels", "tiny-roberta-labels"];
+const BERTS: [&str; 5] = [
+    "tiny-bert",
+    "tiny-bert-labels",
+    "tiny-distilbert-labels",
+    "tiny-roberta-labels",
+    "tiny-mpnet",
+];
 const TAKES: [Take; 4] = [Take::Tokens, Take::First, Take::Mean, Take::Max];
 const CPU: [Device; 1] = [Device::Cpu];
 
@@ -134,7 +139,7 @@ fn half_precisions_are_finite_and_close() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 12);
+    assert_eq!(seen, 2 * (BERTS.len() + 2));
 }
 
 #[test]
