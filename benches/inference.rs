@@ -1,6 +1,6 @@
 //! The models against the libraries that people run instead, both sides in one run, interleaved, medians.
 //!
-//! `cargo bench --bench inference -- MODEL_DIR LINES_FILE [PYTHON]`
+//! `cargo bench --bench inference -- MODEL_DIR LINES_FILE [PYTHON]`, or `growth MODEL_DIR` for the last lines alone
 //!
 //! `LINES_FILE` holds a sentence a line; `PYTHON` is one with the packages that `benches/peer.py` names, and is left out
 //! with its rows where there is none. Each side is a process of its own that is told what to run, so that
@@ -36,6 +36,7 @@ fn main() {
         std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     match &arguments[..] {
         [side, model] if side == "side" => answer(model),
+        [growing, model] if growing == "growth" => growth(&mut Side::ours(model, "")),
         [model, lines] => compare(model, lines, None),
         [model, lines, python] => compare(model, lines, Some(python)),
         _ => println!("skipped: cargo bench --bench inference -- MODEL_DIR LINES_FILE [PYTHON]"),
@@ -259,7 +260,8 @@ fn cosines(a: &[f32], b: &[f32]) -> (f64, f64) {
 }
 
 fn options(precision: Precision) -> LoadOptions {
-    LoadOptions { field: "text".into(), device: "cpu".into(), precision, ..LoadOptions::default() }
+    let (field, device) = ("text".into(), "cpu".into());
+    LoadOptions { field, device, precision, max_length: Some(512), ..LoadOptions::default() }
 }
 
 fn load(model: &str, precision: Precision) -> Box<dyn Model> {

@@ -30,7 +30,7 @@ use crate::model::{Refused, Served};
 use crate::pipeline::publish::Transaction;
 use crate::pipeline::{Batch, Effect, Event, Limits, Pipeline, Stop, arrive, batch};
 use crate::record::{Epoch, Offset, Outcome, Partition, Version};
-use crate::telemetry::metrics::{self, Metrics};
+use crate::telemetry::metrics::Metrics;
 
 mod sizing;
 
@@ -150,7 +150,7 @@ impl Engine {
         let models = BTreeMap::from([(serving, Arc::clone(&parts.serving))]);
         parts.metrics.serving(&parts.serving.id, parts.serving.model.about().bytes);
         parts.health.set_model(Some(parts.serving.id.clone()));
-        let mut sizing = Sizing::new(&config.batch, metrics::memory_limit());
+        let mut sizing = Sizing::new(&config.batch);
         sizing.serve(&parts.serving);
         Self {
             pipeline: Pipeline::new(limits(config), serving),
@@ -315,7 +315,8 @@ impl Engine {
             self.parts.metrics.record_ages(ages);
             self.recent.1 += outstanding.outcomes.values().sum::<u64>();
             self.parts.metrics.outcomes(&outstanding.outcomes, &outstanding.classes);
-            self.sizing.learn(&outstanding.batches, took, metrics::resident_bytes());
+            let serving = self.models.get(&self.serving).map(|served| &*served.model);
+            self.sizing.learn(&outstanding.batches, took, sizing::memory(serving));
         }
         self.handle(Event::Committed { lane, id, committed })?;
         self.limit()

@@ -52,6 +52,11 @@ pub trait Model: Send + Sync {
     ///
     /// [`Refused`]: no input was answered. The caller halves, or waits, or stops, by its kind.
     fn predict(&self, inputs: &[&Input]) -> Result<Vec<Prediction>, Refused>;
+
+    /// The memory of the device that it computes on; `None` where that is the process's own.
+    fn memory(&self) -> Option<device::Memory> {
+        None
+    }
 }
 
 /// What a model says of itself.

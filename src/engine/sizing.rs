@@ -5,17 +5,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::{self, Sizing as Mode};
-use crate::model::Served;
+use crate::model::{Model, Served};
 use crate::pipeline::size::{Known, Point, Size};
 use crate::record::Version;
+use crate::telemetry::metrics;
 
 /// What is known of every version that this process or an earlier one has run.
 #[derive(Debug)]
 pub(super) struct Sizing {
     most: u64,
     learns: bool,
-    /// Bytes of memory there are for the process.
-    memory: Option<u64>,
     file: Option<PathBuf>,
     known: BTreeMap<String, Known>,
     serving: Option<(Version, String, Size)>,
@@ -24,7 +23,7 @@ pub(super) struct Sizing {
 
 impl Sizing {
     /// With what the file remembers. One that cannot be read is said and started anew: nothing but time is lost.
-    pub(super) fn new(batch: &config::Batch, memory: Option<u64>) -> Self {
+    pub(super) fn new(batch: &config::Batch) -> Self {
         let known = batch.remember.as_ref().map(|file| match std::fs::read(file) {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
                 tracing::warn!(file = %file.display(), %error, "batch.remember: not read, begun anew");
@@ -41,7 +40,6 @@ impl Sizing {
         Self {
             most,
             learns: batch.size == Mode::Learned,
-            memory,
             file: batch.remember.clone(),
             known: known.unwrap_or_default(),
             serving: None,
@@ -59,27 +57,27 @@ impl Sizing {
     }
 
     /// Batches of one transaction, each with its version, tokens and time in the model; each has its share of the
-    /// transaction's time. `bytes` are in use now.
+    /// transaction's time. `memory` is what is in use now and what there is, in bytes.
     pub(super) fn learn(
         &mut self,
         batches: &[(Version, u64, Duration)],
         transaction: Duration,
-        bytes: Option<u64>,
+        (used, total): (Option<u64>, Option<u64>),
     ) {
         let count = u32::try_from(batches.len()).unwrap_or(u32::MAX).max(1);
         for (version, tokens, took) in batches {
             let seconds = (*took + transaction / count).as_secs_f64();
-            self.observe(*version, Point { tokens: *tokens, seconds, bytes });
+            self.observe(*version, Point { tokens: *tokens, seconds, bytes: used }, total);
         }
     }
 
     /// A batch of this version cost so much.
-    fn observe(&mut self, version: Version, point: Point) {
+    fn observe(&mut self, version: Version, point: Point, memory: Option<u64>) {
         if let Some((serving, _, size)) = &mut self.serving
             && *serving == version
             && self.learns
         {
-            size.observe(point, self.memory);
+            size.observe(point, memory);
         }
     }
 
@@ -124,6 +122,14 @@ impl Sizing {
     }
 }
 
+/// Bytes in use and in all, of the device that a model computes on.
+pub(super) fn memory(model: Option<&dyn Model>) -> (Option<u64>, Option<u64>) {
+    match model.and_then(Model::memory) {
+        Some(device) => (Some(device.total.saturating_sub(device.free)), Some(device.total)),
+        None => (metrics::resident_bytes(), metrics::memory_limit()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,34 +152,34 @@ mod tests {
             ..config::Batch::default()
         };
         let (served, version) = (served(), Version(0));
-        let mut first = Sizing::new(&batch, None);
+        let mut first = Sizing::new(&batch);
         first.serve(&served);
         let start = first.change().unwrap();
         for _ in 0..60 {
             let tokens = first.serving.as_ref().unwrap().2.limit();
             let seconds = 0.001 + 1e-5 * f64::from(u32::try_from(tokens).unwrap());
-            first.observe(version, Point { tokens, seconds, bytes: None });
+            first.observe(version, Point { tokens, seconds, bytes: None }, None);
         }
         let learned = first.change().unwrap();
         assert!(learned != start && (1_400..=1_900).contains(&learned), "{learned}");
-        first.observe(Version(9), Point { tokens: 1, seconds: 1e9, bytes: None });
+        first.observe(Version(9), Point { tokens: 1, seconds: 1e9, bytes: None }, None);
         assert_eq!(first.change(), None, "another version's batch says nothing");
         first.save();
-        let mut second = Sizing::new(&batch, None);
+        let mut second = Sizing::new(&batch);
         second.serve(&served);
         assert_eq!(second.change(), Some(first.serving.as_ref().unwrap().2.known().limit));
         std::fs::write(&file, "{").unwrap();
-        let mut third = Sizing::new(&batch, None);
+        let mut third = Sizing::new(&batch);
         third.serve(&served);
         assert_eq!(third.change(), Some(start), "a broken file costs the memory, not the start");
     }
 
     #[test]
     fn without_learning_only_the_device_lowers_the_limit() {
-        let mut sizing = Sizing::new(&config::Batch::default(), None);
+        let mut sizing = Sizing::new(&config::Batch::default());
         sizing.serve(&served());
         assert_eq!(sizing.change(), Some(16_384));
-        sizing.observe(Version(0), Point { tokens: 5, seconds: 1.0, bytes: None });
+        sizing.observe(Version(0), Point { tokens: 5, seconds: 1.0, bytes: None }, None);
         assert_eq!(sizing.change(), None);
         sizing.too_large(Version(0), 600);
         assert_eq!(sizing.change(), Some(300));

@@ -57,8 +57,8 @@ pub struct Target<'a> {
 #[derive(Debug)]
 pub struct Padded {
     replicas: Replicas<Replica>,
+    devices: Vec<Device>,
     shape: Shape,
-    on_cpu: bool,
     strict: bool,
     bytes: u64,
 }
@@ -163,8 +163,8 @@ impl Padded {
             })?;
             Ok(Replica { device: device.clone(), layers, steps })
         })?;
-        let on_cpu = target.devices.iter().all(Device::is_cpu);
-        Ok(Self { replicas, shape, on_cpu, strict: target.strict, bytes })
+        let devices = target.devices.to_vec();
+        Ok(Self { replicas, devices, shape, strict: target.strict, bytes })
     }
 
     /// What is taken of the last hidden states: row-major f32, a row `[hidden]` for each sequence; under
@@ -221,9 +221,14 @@ impl Padded {
         self.bytes
     }
 
+    /// The memory of the device with the least left; `None` where that is the process's own.
+    pub fn memory(&self) -> Option<device::Memory> {
+        self.devices.iter().filter_map(device::memory).min_by_key(|memory| memory.free)
+    }
+
     /// Padded tokens that one call is best given.
     pub fn chunk_tokens(&self) -> usize {
-        if self.on_cpu { CPU_TOKENS } else { GPU_TOKENS }
+        if self.devices.iter().all(Device::is_cpu) { CPU_TOKENS } else { GPU_TOKENS }
     }
 }
 

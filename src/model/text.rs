@@ -15,7 +15,7 @@ use std::path::Path;
 use serde_json::Value;
 use tokenizers::{Encoding, Tokenizer};
 
-use super::device::{self, Place};
+use super::device::{self, Memory, Place};
 use super::weights::Weights;
 use super::{About, Fields, Input, Model, Prediction, Refused, artifact};
 use crate::config::{Aggregation, Determinism, OnLong, Precision};
@@ -235,6 +235,10 @@ impl Model for Text {
                 Input::Marked(Box::new(marked))
             }
         })
+    }
+
+    fn memory(&self) -> Option<Memory> {
+        self.backbone.memory()
     }
 
     fn predict(&self, inputs: &[&Input]) -> Result<Vec<Prediction>, Refused> {

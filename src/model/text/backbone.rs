@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use crate::model::Refused;
+use crate::model::device::Memory;
 use crate::model::encoder::{Encoder, Workspace};
 use crate::model::padded::Padded;
 use crate::model::worker::SUB_BATCH_TOKENS;
@@ -81,6 +82,14 @@ impl Backbone {
         match self {
             Self::Packed(encoder) => encoder.bytes(),
             Self::Padded(padded) => padded.bytes(),
+        }
+    }
+
+    /// The memory of the device; `None` where that is the process's own.
+    pub fn memory(&self) -> Option<Memory> {
+        match self {
+            Self::Packed(_) => None,
+            Self::Padded(padded) => padded.memory(),
         }
     }
 
