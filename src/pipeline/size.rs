@@ -9,14 +9,18 @@
 //! device. A larger batch than that wins nothing and waits longer. Apache Beam's `BatchElements` learns the time in the
 //! same way (`target_batch_overhead`), by least squares with outliers thrown out; it knows no memory.
 //!
-//! Both lines are fitted by the median of slopes (Theil 1950, Sen 1968): a third of the batches may be slow for
-//! other reasons and the fit stays. One [`Size`] is of one version on one device in one precision.
+//! Both lines are fitted by the median of slopes (Theil 1950, Sen 1968): a quarter of the batches may be slow for
+//! other reasons and the fit stays. The last batches of each order of size are looked at, not the last of all: equal
+//! batches say nothing of a slope, and what a small one costs says most of the fixed part.
+//! One [`Size`] is of one version on one device in one precision.
 //!
 //! # Invariants
 //!
 //! 1. A limit is between 1 and the most that is configured, and never above the ceiling.
-//! 2. A limit is at most twice the last one.
+//! 2. A limit is at most twice the last one and, above the ceiling's fall, at least half of it.
 //! 3. The ceiling only falls: half of what the device had no memory for.
+
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,11 +30,17 @@ const OVERHEAD: f64 = 0.05;
 /// Share of the memory that batches may fill.
 const FILL: f64 = 0.9;
 
-/// The last batches that are looked at.
-const POINTS: usize = 48;
+/// The last batches of each order of size (powers of two) that are looked at.
+const POINTS: usize = 12;
 
 /// Fewer than this many say nothing yet.
 const FEWEST: usize = 8;
+
+/// Each so manieth batch is a quarter of the limit.
+const EXPLORE: u64 = 8;
+
+/// No batch needs to be smaller: a few texts.
+const LEAST: u64 = 64;
 
 /// The first limit of a version that nothing is known of.
 const FIRST: u64 = 1_024;
@@ -49,7 +59,8 @@ pub struct Known {
 pub struct Size {
     most: u64,
     known: Known,
-    points: Vec<Point>,
+    /// By order of size.
+    points: BTreeMap<u32, VecDeque<Point>>,
     seen: u64,
 }
 
@@ -100,7 +111,7 @@ impl Size {
     /// What `known` says of an earlier run, else a careful start; never above `most`.
     pub fn new(most: u64, known: Option<Known>) -> Self {
         let known = known.unwrap_or(Known { limit: FIRST, ceiling: None });
-        Self { most: most.max(1), known, points: Vec::new(), seen: 0 }
+        Self { most: most.max(1), known, points: BTreeMap::new(), seen: 0 }
     }
 
     /// What is worth remembering.
@@ -108,23 +119,25 @@ impl Size {
         Known { limit: self.within(self.known.limit), ..self.known }
     }
 
-    /// Tokens of the next batch. Every other one is a quarter smaller: equal batches say nothing of a slope.
+    /// Tokens of the next batch. Now and then one is a quarter of the limit, to learn from.
     pub fn limit(&self) -> u64 {
         let limit = self.within(self.known.limit);
-        if self.seen.is_multiple_of(2) { limit } else { self.within(limit - limit / 4) }
+        if self.seen % EXPLORE == EXPLORE - 1 { self.within(limit / 4) } else { limit }
     }
 
     /// Takes in a batch's cost; `memory` is how many bytes there are in all.
     pub fn observe(&mut self, point: Point, memory: Option<u64>) {
         self.seen += 1;
-        if self.points.len() == POINTS {
-            self.points.remove(0);
+        let points = self.points.entry(point.tokens.max(1).ilog2()).or_default();
+        if points.len() == POINTS {
+            points.pop_front();
         }
-        self.points.push(point);
-        if FEWEST <= self.points.len() {
-            let wanted = self.by_time().min(self.by_memory(memory));
-            // Twice the last at most: the lines are known only as far as there are points.
-            self.known.limit = wanted.min(self.known.limit.saturating_mul(2));
+        points.push_back(point);
+        if FEWEST <= self.points.values().map(VecDeque::len).sum() {
+            let wanted = self.by_time().max(LEAST).min(self.by_memory(memory));
+            let last = self.within(self.known.limit);
+            // Not further at once: the lines are known only as far as there are points.
+            self.known.limit = wanted.clamp((last / 2).max(1), last.saturating_mul(2));
         }
     }
 
@@ -140,19 +153,22 @@ impl Size {
 
     /// Where the fixed part is no more than its share. Without a fit the last limit stays.
     fn by_time(&self) -> u64 {
-        let points: Vec<_> =
-            self.points.iter().map(|point| (float(point.tokens), point.seconds)).collect();
+        let points = self.points.values().flatten();
+        let points: Vec<_> = points.map(|point| (float(point.tokens), point.seconds)).collect();
         match fit(&points) {
             // No time by token is measurable: more tokens are free.
             Some(line) if line.each <= 0.0 => u64::MAX,
-            Some(line) => whole(line.fixed / line.each * (1.0 / OVERHEAD - 1.0)),
-            None => self.known.limit,
+            // A batch has a fixed cost: where none is seen, the noise hides it.
+            Some(line) if 0.0 < line.fixed => {
+                whole(line.fixed / line.each * (1.0 / OVERHEAD - 1.0))
+            }
+            Some(_) | None => self.known.limit,
         }
     }
 
     fn by_memory(&self, memory: Option<u64>) -> u64 {
         let point = |point: &Point| Some((float(point.tokens), float(point.bytes?)));
-        let points: Vec<_> = self.points.iter().filter_map(point).collect();
+        let points: Vec<_> = self.points.values().flatten().filter_map(point).collect();
         match (fit(&points), memory) {
             (Some(line), Some(memory)) if 0.0 < line.each => {
                 whole((float(memory) * FILL - line.fixed) / line.each)
@@ -203,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_third_of_slow_batches_changes_nothing() {
+    fn a_quarter_of_slow_batches_changes_little() {
         let mut size = Size::new(100_000, None);
         let slow = |batch: u64| if batch.is_multiple_of(4) { 5.0 } else { 1.0 };
         learn(&mut size, |tokens, batch| slow(batch) * (0.006 + 30e-6 * float(tokens)), None);
@@ -270,8 +286,8 @@ mod tests {
                 let known = size.known().limit;
                 prop_assert!((1..=most.min(ceiling)).contains(&known), "invariant 1: {}", known);
                 prop_assert!((1..=known).contains(&size.limit()), "invariant 1");
-                // The inner limit may have been above `most`; what is seen from outside is not.
-                prop_assert!(known <= before.saturating_mul(2).max(FIRST), "invariant 2");
+                prop_assert!(known <= before.saturating_mul(2), "invariant 2");
+                prop_assert!((before / 2).min(ceiling) <= known, "invariant 2");
             }
         }
 
