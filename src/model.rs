@@ -18,7 +18,8 @@
 
 use std::sync::Arc;
 
-use crate::record::{Fault, ModelId};
+use crate::format::kind;
+use crate::record::{Fault, FaultClass, ModelId};
 
 pub mod artifact;
 pub mod device;
@@ -33,6 +34,24 @@ pub mod worker;
 
 /// A record's fields, decoded: a JSON object, or text or base64 alone under the name `input.field`.
 pub type Fields = serde_json::Map<String, serde_json::Value>;
+
+/// The text in a field.
+///
+/// # Errors
+///
+/// Where it is missing, null, or something else than `wanted`.
+fn text_field<'a>(fields: &'a Fields, name: &str, wanted: &str) -> Result<&'a str, Fault> {
+    match fields.get(name) {
+        Some(serde_json::Value::String(text)) => Ok(text),
+        None | Some(serde_json::Value::Null) => {
+            Err(Fault::new(FaultClass::Missing, format!("field {name:?} is missing or null")))
+        }
+        Some(other) => {
+            let message = format!("field {name:?} is a {}, not {wanted}", kind(other));
+            Err(Fault::new(FaultClass::Invalid, message))
+        }
+    }
+}
 
 /// A model version that is loaded, warm and ready. Shared by all workers; scratch space is per call.
 pub trait Model: Send + Sync {

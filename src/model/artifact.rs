@@ -146,6 +146,18 @@ pub struct Golden {
     pub tolerance: f64,
 }
 
+/// Refuses numbers of `config.json` that are 0 or so large that no size should be computed from them: name, value,
+/// most.
+pub(super) fn bounded(numbers: &[(&str, usize, usize)]) -> Result<(), Error> {
+    match numbers.iter().find(|(_, value, most)| !(1..=*most).contains(value)) {
+        Some((name, value, most)) => {
+            let message = format!("{name} is {value}, not between 1 and {most}");
+            Err(Error::config("config.json", message))
+        }
+        None => Ok(()),
+    }
+}
+
 /// A JSON file of the artifact.
 pub(super) fn json<T: DeserializeOwned>(dir: &Path, file: &str) -> Result<T, Error> {
     let bytes = bytes(dir, file)?;

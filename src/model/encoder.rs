@@ -14,7 +14,7 @@
 
 use serde::Deserialize;
 
-use super::artifact::Error;
+use super::artifact::{self, Error};
 use super::kernels::{self, Attention, Dense, Int8, Norm, Rows, Scratch};
 use super::weights::Weights;
 
@@ -94,18 +94,14 @@ impl Config {
         {
             return fail(format!("position_embedding_type {kind:?}; only absolute is supported"));
         }
-        for (name, value, most) in [
+        artifact::bounded(&[
             ("hidden_size", self.hidden_size, 16_384),
             ("num_hidden_layers", self.num_hidden_layers, 256),
             ("num_attention_heads", self.num_attention_heads, 1_024),
             ("intermediate_size", self.intermediate_size, 65_536),
             ("vocab_size", self.vocab_size, 4_000_000),
             ("max_position_embeddings", self.max_position_embeddings, 1_000_000),
-        ] {
-            if !(1..=most).contains(&value) {
-                return fail(format!("{name} is {value}, not between 1 and {most}"));
-            }
-        }
+        ])?;
         let dim = self.hidden_size / self.num_attention_heads;
         if dim * self.num_attention_heads != self.hidden_size {
             return fail(format!(

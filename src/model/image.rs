@@ -20,15 +20,13 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::Activation;
 use candle_transformers::models::vit;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::artifact::{self, Error, LoadOptions};
 use super::padded;
 use super::tabular::{best, sigmoid, softmax};
 use super::weights::Weights;
-use super::{About, Fields, Input, Model, Prediction, Refused, Task};
+use super::{About, Fields, Input, Model, Prediction, Refused, Task, text_field};
 use crate::config::Precision;
-use crate::format::kind;
 use crate::record::{Fault, FaultClass};
 
 mod pixels;
@@ -103,18 +101,14 @@ impl Config {
             return fail(format!("num_channels is {}; only 3 is supported", self.num_channels));
         }
         let (image_size, patch_size) = (usize::from(self.image_size), usize::from(self.patch_size));
-        for (name, value, most) in [
+        artifact::bounded(&[
             ("hidden_size", self.hidden_size, 16_384),
             ("num_hidden_layers", self.num_hidden_layers, 256),
             ("num_attention_heads", self.num_attention_heads, 1_024),
             ("intermediate_size", self.intermediate_size, 65_536),
             ("image_size", image_size, 4_096),
             ("patch_size", patch_size, image_size),
-        ] {
-            if !(1..=most).contains(&value) {
-                return fail(format!("{name} is {value}, not between 1 and {most}"));
-            }
-        }
+        ])?;
         for (name, whole, by, part) in [
             ("hidden_size", self.hidden_size, "num_attention_heads", self.num_attention_heads),
             ("image_size", image_size, "patch_size", patch_size),
@@ -266,18 +260,7 @@ impl Model for Image {
 
     fn prepare(&self, fields: &Fields) -> Result<Input, Fault> {
         let name = &self.about.fields[0];
-        let text = match fields.get(name) {
-            Some(Value::String(text)) => text,
-            None | Some(Value::Null) => {
-                let message = format!("field {name:?} is missing or null");
-                return Err(Fault::new(FaultClass::Missing, message));
-            }
-            Some(other) => {
-                let message =
-                    format!("field {name:?} is a {}, not an image in base64", kind(other));
-                return Err(Fault::new(FaultClass::Invalid, message));
-            }
-        };
+        let text = text_field(fields, name, "an image in base64")?;
         let bytes = BASE64.decode(text).map_err(|error| {
             Fault::new(FaultClass::Invalid, format!("field {name:?} is no base64: {error}"))
         })?;

@@ -17,9 +17,8 @@ use tokenizers::{Encoding, Tokenizer};
 
 use super::device::{self, Memory, Place};
 use super::weights::Weights;
-use super::{About, Fields, Input, Model, Prediction, Refused, artifact};
+use super::{About, Fields, Input, Model, Prediction, Refused, artifact, text_field};
 use crate::config::{Aggregation, Determinism, OnLong, Precision};
-use crate::format::kind;
 use crate::record::{Fault, FaultClass};
 
 mod architecture;
@@ -206,19 +205,7 @@ impl Model for Text {
 
     fn prepare(&self, fields: &Fields) -> Result<Input, Fault> {
         let name = &self.about.fields[0];
-        let text = match fields.get(name) {
-            Some(Value::String(text)) => text,
-            None | Some(Value::Null) => {
-                return Err(Fault::new(
-                    FaultClass::Missing,
-                    format!("field {name:?} is missing or null"),
-                ));
-            }
-            Some(other) => {
-                let message = format!("field {name:?} is a {}, not a string", kind(other));
-                return Err(Fault::new(FaultClass::Invalid, message));
-            }
-        };
+        let text = text_field(fields, name, "a string")?;
         let (encoding, long) = self.encode(text)?;
         if long && self.on_long == OnLong::Reject {
             let message = format!("field {name:?} has more than {} tokens", self.longest);

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::layers::{Linear, Loader, Norm, Rotation, additive, attention};
 use super::{Batch, Shape};
-use crate::model::artifact::Error;
+use crate::model::artifact::{self, Error};
 use crate::model::kernels::{self, Dense};
 use crate::model::text::Take;
 use crate::model::weights::Weights;
@@ -84,7 +84,7 @@ impl Config {
     /// Checks everything that the forward relies on.
     pub(super) fn shape(&self) -> std::result::Result<Shape, Error> {
         let fail = |message: String| Err(Error::config("config.json", message));
-        for (name, value, most) in [
+        artifact::bounded(&[
             ("hidden_size", self.hidden_size, 16_384),
             ("num_hidden_layers", self.num_hidden_layers, 256),
             ("num_attention_heads", self.num_attention_heads, 1_024),
@@ -92,11 +92,7 @@ impl Config {
             ("vocab_size", self.vocab_size, 4_000_000),
             ("max_position_embeddings", self.max_position_embeddings, 1_000_000),
             ("local_attention", self.window() * 2, 1_000_000),
-        ] {
-            if !(1..=most).contains(&value) {
-                return fail(format!("{name} is {value}, not between 1 and {most}"));
-            }
-        }
+        ])?;
         let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
         if hidden % (2 * heads) != 0 {
             return fail(format!(
