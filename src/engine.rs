@@ -316,7 +316,7 @@ impl Engine {
             self.recent.1 += outstanding.outcomes.values().sum::<u64>();
             self.parts.metrics.outcomes(&outstanding.outcomes, &outstanding.classes);
             let serving = self.models.get(&self.serving).map(|served| &*served.model);
-            self.sizing.learn(&outstanding.batches, took, sizing::memory(serving));
+            self.sizing.learn(&outstanding.batches, took, serving);
         }
         self.handle(Event::Committed { lane, id, committed })?;
         self.limit()

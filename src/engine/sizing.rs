@@ -57,13 +57,17 @@ impl Sizing {
     }
 
     /// Batches of one transaction, each with its version, tokens and time in the model; each has its share of the
-    /// transaction's time. `memory` is what is in use now and what there is, in bytes.
+    /// transaction's time. `model` tells the memory of its device. Asks for nothing where nothing is learned.
     pub(super) fn learn(
         &mut self,
         batches: &[(Version, u64, Duration)],
         transaction: Duration,
-        (used, total): (Option<u64>, Option<u64>),
+        model: Option<&dyn Model>,
     ) {
+        if !self.learns {
+            return;
+        }
+        let (used, total) = memory(model);
         let count = u32::try_from(batches.len()).unwrap_or(u32::MAX).max(1);
         for (version, tokens, took) in batches {
             let seconds = (*took + transaction / count).as_secs_f64();
@@ -123,7 +127,7 @@ impl Sizing {
 }
 
 /// Bytes in use and in all, of the device that a model computes on.
-pub(super) fn memory(model: Option<&dyn Model>) -> (Option<u64>, Option<u64>) {
+fn memory(model: Option<&dyn Model>) -> (Option<u64>, Option<u64>) {
     match model.and_then(Model::memory) {
         Some(device) => (Some(device.total.saturating_sub(device.free)), Some(device.total)),
         None => (metrics::resident_bytes(), metrics::memory_limit()),
