@@ -24,6 +24,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use tidemill::config::Precision;
 use tidemill::model::artifact::{self, LoadOptions};
+use tidemill::model::kernels::{self, Level};
 use tidemill::model::worker::SUB_BATCH_TOKENS;
 use tidemill::model::{Fields, Input, Model, Prediction};
 use tidemill::pipeline::size::fit;
@@ -122,7 +123,7 @@ fn compare(model: &str, lines: &str, python: Option<&str>) {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peer.py");
         let mut peer = Side::start(Command::new(python).arg(script).arg(model).arg(cache));
         peer.ask(&load);
-        for (what, side, own, threads, sorted) in [
+        let mut rows = vec![
             ("f32, 1 core, by length; ONNX Runtime, fused graph", "ort-f32", "f32", 1, true),
             ("f32, 2 cores, by length; ONNX Runtime", "ort-f32", "f32", 2, true),
             ("f32, 2 cores, as they come; ONNX Runtime", "ort-f32", "f32", 2, false),
@@ -130,7 +131,16 @@ fn compare(model: &str, lines: &str, python: Option<&str>) {
             ("int8, 2 cores, by length; ONNX Runtime", "ort-int8", "int8", 2, true),
             ("int8, 2 cores, as they come; ONNX Runtime", "ort-int8", "int8", 2, false),
             ("f32, 2 cores, by length; PyTorch", "torch-f32", "f32", 2, true),
-        ] {
+        ];
+        let halves = kernels::level() == Level::Bf16;
+        if halves {
+            rows.extend([
+                ("bf16, 1 core, by length; ONNX Runtime f32", "ort-f32", "bf16", 1, true),
+                ("bf16, 2 cores, by length; ONNX Runtime f32", "ort-f32", "bf16", 2, true),
+                ("bf16, 2 cores, by length; PyTorch bf16", "torch-bf16", "bf16", 2, true),
+            ]);
+        }
+        for (what, side, own, threads, sorted) in rows {
             row(
                 what,
                 work,
@@ -170,6 +180,13 @@ fn compare(model: &str, lines: &str, python: Option<&str>) {
             "\ncosine to f32, mean and least: ONNX Runtime int8 {:.4} {:.4}; Tidemill int8 {:.4} {:.4}, AVX2 {:.4} {:.4}",
             theirs.0, theirs.1, own.0, own.1, seven.0, seven.1
         );
+        if halves {
+            let (theirs, own) = (cosine(&mut peer, "torch-bf16"), cosine(&mut ours, "bf16"));
+            println!(
+                "PyTorch bf16 {:.6} {:.6}; Tidemill bf16 {:.6} {:.6}",
+                theirs.0, theirs.1, own.0, own.1
+            );
+        }
         println!(
             "peak memory of the peers' process, both models: {} MiB",
             peer.ask(&json!({ "do": "memory" }))["mib"]
@@ -289,6 +306,7 @@ fn answer(model: &str) {
         let command: Value = serde_json::from_str(&line.unwrap()).unwrap();
         let precision = || match command["side"].as_str() {
             Some("int8") => Precision::Int8,
+            Some("bf16") => Precision::Bf16,
             _ => Precision::F32,
         };
         let answer = match command["do"].as_str().unwrap() {

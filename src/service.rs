@@ -241,3 +241,25 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_by_device() {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        for (device, asked, expect) in [
+            ("cpu", WorkerCount::Auto, cores),
+            ("cuda:0", WorkerCount::Auto, 1),
+            ("cuda:0,cuda:2", WorkerCount::Auto, 2),
+            ("metal:0", WorkerCount::Auto, 1),
+            ("cuda:0,cuda:2", WorkerCount::Count(6), 6),
+            ("cpu", WorkerCount::Count(0), 1),
+        ] {
+            let mut config = Config::default();
+            (config.model.device, config.model.workers) = (device.to_owned(), asked);
+            assert_eq!(workers(&config), expect, "{device} {asked:?}");
+        }
+    }
+}

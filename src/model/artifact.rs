@@ -22,6 +22,8 @@ use super::{Fields, Input, Model, Prediction, Served, Task, image, tabular, text
 use crate::config::{Aggregation, Determinism, OnLong, Output, Precision};
 use crate::record::{ModelId, Version};
 
+mod warm;
+
 /// Largest `config.json` and the like, in bytes.
 const MAX_TEXT: u64 = 64 << 20;
 
@@ -400,7 +402,7 @@ pub fn build(dir: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, Error>
 pub fn load(dir: &Path, options: &LoadOptions) -> Result<Served, Error> {
     let (manifest, digest) = verify(dir)?;
     let model = build(dir, options)?;
-    warm(model.as_ref())?;
+    warm::warm(model.as_ref())?;
     if let Some(golden) = manifest.as_ref().and_then(|manifest| manifest.golden.as_ref()) {
         let exact = options.precision == Precision::F32;
         let tolerance = if exact { golden.tolerance } else { golden.tolerance.max(0.05) };
@@ -412,33 +414,6 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Served, Error> {
     let name = named.or_else(directory).unwrap_or_else(|| "model".to_owned());
     let id = ModelId { name: name.into(), version: options.version, digest: digest.into() };
     Ok(Served { id, model })
-}
-
-/// Runs it once, small and large, so that the first real batch meets nothing for the first time.
-fn warm(model: &dyn Model) -> Result<(), Error> {
-    let about = model.about();
-    let values = match about.task {
-        Task::TextEmbedding | Task::TextClassification | Task::TokenClassification => {
-            [1, 8, 40].map(|words| "warm up ".repeat(words)).to_vec()
-        }
-        Task::ImageClassification => vec![image::GREY.to_owned()],
-        // Tabular rows allocate nothing that a first one would have to.
-        Task::TabularClassification | Task::TabularRegression => return Ok(()),
-    };
-    let field = about.fields.first().cloned().unwrap_or_default();
-    let prepare = |value: String| {
-        let fields = Fields::from_iter([(field.clone(), Value::from(value))]);
-        model
-            .prepare(&fields)
-            .map_err(|fault| Error::Gate(format!("prepare a warm-up record: {fault}")))
-    };
-    let inputs = values.into_iter().map(prepare).collect::<Result<Vec<_>, _>>()?;
-    for batch in [&inputs[..1], &inputs[..]] {
-        let refs: Vec<&Input> = batch.iter().collect();
-        worker::predict(model, &refs)
-            .map_err(|refused| Error::Gate(format!("warm up: {refused}")))?;
-    }
-    Ok(())
 }
 
 /// Runs the golden inputs, alone and together, and compares every number.

@@ -120,8 +120,7 @@ impl Place {
         match (self, precision) {
             (_, Precision::F32) | (Self::Cpu, Precision::Auto) => Ok(DType::F32),
             (Self::Cpu, Precision::Bf16 | Precision::F16) => fail(
-                "precision bf16 and f16 are for GPUs: CPUs have no fast products in them; set \
-                 model.precision: f32",
+                "Candle has no fast products in bf16 and f16 for CPUs; set model.precision: f32",
             ),
             (Self::Cpu, Precision::Int8) => fail(
                 "precision int8 is only for the families with a forward of our own (bert, distilbert, \
@@ -345,8 +344,8 @@ mod tests {
         for (place, precision, expect) in [
             (&cpu, Precision::F32, Ok(DType::F32)),
             (&cpu, Precision::Auto, Ok(DType::F32)),
-            (&cpu, Precision::Bf16, Err("for GPUs")),
-            (&cpu, Precision::F16, Err("for GPUs")),
+            (&cpu, Precision::Bf16, Err("model.precision: f32")),
+            (&cpu, Precision::F16, Err("model.precision: f32")),
             (&cpu, Precision::Int8, Err("model.precision: f32")),
             (&cuda, Precision::F32, Ok(DType::F32)),
             (&cuda, Precision::Auto, Ok(DType::BF16)),

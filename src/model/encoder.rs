@@ -15,7 +15,7 @@
 use serde::Deserialize;
 
 use super::artifact::{self, Error};
-use super::kernels::{self, Attention, Dense, Int8, Norm, Rows, Scratch};
+use super::kernels::{self, Attention, Bf16, Dense, Int8, Norm, Rows, Scratch};
 use super::weights::Weights;
 
 mod names;
@@ -152,6 +152,7 @@ impl Weights {
         }
         let weight = match precision {
             Precision::F32 => Matrix::F32(Dense::new(&weight, inputs, bias.len())),
+            Precision::Bf16 => Matrix::Bf16(Bf16::new(&weight, inputs, bias.len())),
             Precision::Int8 => Matrix::Int8(Int8::new(&weight, inputs, bias.len())),
         };
         Ok(Linear { weight, bias })
@@ -163,13 +164,36 @@ impl Weights {
 pub enum Precision {
     /// As it was trained.
     F32,
+    /// Both factors rounded to bf16, sums in f32; everything between the products stays f32.
+    Bf16,
     /// Weights by output, activations by row; everything between the products stays f32.
     Int8,
+}
+
+impl Precision {
+    /// As `model.precision` calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
+/// Which hidden states are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum States {
+    /// Every token's.
+    All,
+    /// The first token's of each sequence: the last layer then computes the others' keys and values only.
+    First,
 }
 
 #[derive(Debug)]
 enum Matrix {
     F32(Dense),
+    Bf16(Bf16),
     Int8(Int8),
 }
 
@@ -182,11 +206,12 @@ pub struct Linear {
 
 impl Linear {
     /// `out = x · weightᵀ`, without the bias: `x` is `[rows, inputs]`, `out` becomes `[rows, outputs]`, f32.
-    fn product(&self, x: &[f32], rows: usize, out: &mut Vec<f32>, quantised: &mut Rows) {
+    fn product(&self, x: &[f32], rows: usize, out: &mut Vec<f32>, rounded: &mut Rows) {
         out.resize(rows * self.bias.len(), 0.0);
         match &self.weight {
             Matrix::F32(weight) => weight.product(x, out),
-            Matrix::Int8(weight) => weight.product(x, out, quantised),
+            Matrix::Bf16(weight) => weight.product(x, out, rounded),
+            Matrix::Int8(weight) => weight.product(x, out, rounded),
         }
     }
 
@@ -209,6 +234,7 @@ impl Linear {
     pub fn bytes(&self) -> usize {
         match &self.weight {
             Matrix::F32(weight) => weight.bytes(),
+            Matrix::Bf16(weight) => weight.bytes(),
             Matrix::Int8(weight) => weight.bytes(),
         }
     }
@@ -241,6 +267,7 @@ struct Layer {
 /// An encoder.
 #[derive(Debug)]
 pub struct Encoder {
+    precision: Precision,
     hidden: usize,
     heads: usize,
     vocab: usize,
@@ -306,6 +333,7 @@ impl Encoder {
             })
         };
         Ok(Self {
+            precision,
             hidden,
             heads: config.num_attention_heads,
             vocab: config.vocab_size,
@@ -318,6 +346,11 @@ impl Encoder {
             norm: norm(names.embedding("LayerNorm"))?,
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, Error>>()?,
         })
+    }
+
+    /// What its products are computed in.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Width of a token's vector.
@@ -340,26 +373,35 @@ impl Encoder {
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
-    /// The last hidden states of sequences laid end to end, `[tokens, hidden]` f32, and where each begins
-    /// (`[sequences + 1]`). Ids must be known and sequences at most [`Config::longest`] long.
+    /// The last hidden states of sequences laid end to end, `[tokens, hidden]` f32, and where each sequence begins
+    /// (`[sequences + 1]`); with [`States::First`] a sequence is its first token alone. The same bits either way. Ids
+    /// must be known and sequences at most [`Config::longest`] long.
     pub fn forward<'a>(
         &self,
         sequences: &[&[u32]],
+        states: States,
         workspace: &'a mut Workspace,
     ) -> (&'a mut Vec<f32>, &'a [usize]) {
         let Workspace { x, y, wide, offsets, scratch, rows } = workspace;
         self.embed(sequences, x, y, offsets);
-        let tokens = x.len() / self.hidden;
-        for layer in &self.layers {
-            layer.qkv.product(x, tokens, wide, rows);
+        for (number, layer) in self.layers.iter().enumerate() {
+            let first = states == States::First && number + 1 == self.layers.len();
+            layer.qkv.product(x, x.len() / self.hidden, wide, rows);
             let bias = &layer.qkv.bias;
             let shape = Attention {
                 bias,
                 offsets,
                 heads: self.heads,
+                queries: if first { 1 } else { usize::MAX },
                 distances: self.distances.as_deref(),
             };
             kernels::attention(wide, y, shape, scratch);
+            if first {
+                keep_first(x, offsets, self.hidden);
+                keep_first(y, offsets, self.hidden);
+                (0..).zip(&mut *offsets).for_each(|(row, offset)| *offset = row);
+            }
+            let tokens = x.len() / self.hidden;
             layer.attended.product(y, tokens, wide, rows);
             kernels::add_norm(wide, x, &layer.attended.bias, layer.attended_norm.get());
             // `wide` holds the attended states now; x is free.
@@ -410,4 +452,13 @@ impl Encoder {
         let none = vec![0.0; hidden];
         kernels::add_norm(x, y, &none, self.norm.get());
     }
+}
+
+/// Leaves the first row of each sequence, `[tokens, hidden]` → `[sequences, hidden]`.
+fn keep_first(rows: &mut Vec<f32>, offsets: &[usize], hidden: usize) {
+    let sequences = offsets.len() - 1;
+    for (row, first) in offsets[..sequences].iter().enumerate() {
+        rows.copy_within(first * hidden..(first + 1) * hidden, row * hidden);
+    }
+    rows.truncate(sequences * hidden);
 }

@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 mod math;
 mod product;
 
-pub use product::{Dense, Int8, Rows};
+pub use product::{Bf16, Dense, Int8, Rows};
 
 use product::{Line, Panels, multiply};
 
@@ -28,10 +28,12 @@ pub enum Level {
     Avx512,
     /// AVX-512 VNNI beside them: int8 products in one instruction.
     Vnni,
+    /// `AVX512_BF16` beside that: bf16 products too. AMD Zen 4, Intel Cooper Lake and Sapphire Rapids, and later.
+    Bf16,
 }
 
 /// The level in use: the CPU's, or a lower one that the environment variable `TIDEMILL_CPU` names (`portable`, `avx2`,
-/// `avx512`).
+/// `avx512`, `vnni`).
 pub fn level() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();
     *LEVEL.get_or_init(|| {
@@ -39,7 +41,8 @@ pub fn level() -> Level {
             Ok("portable") => Level::Portable,
             Ok("avx2") => Level::Avx2,
             Ok("avx512") => Level::Avx512,
-            _ => Level::Vnni,
+            Ok("vnni") => Level::Vnni,
+            _ => Level::Bf16,
         };
         detected().min(most)
     })
@@ -52,7 +55,10 @@ fn detected() -> Level {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl");
-    if avx512 && avx2 && is_x86_feature_detected!("avx512vnni") {
+    let vnni = avx512 && avx2 && is_x86_feature_detected!("avx512vnni");
+    if vnni && is_x86_feature_detected!("avx512bf16") {
+        Level::Bf16
+    } else if vnni {
         Level::Vnni
     } else if avx512 && avx2 {
         Level::Avx512
@@ -96,7 +102,9 @@ macro_rules! dispatch {
             #[cfg(target_arch = "x86_64")]
             match level.min(detected()) {
                 // SAFETY: `detected` has asked the CPU for exactly these features.
-                Level::Vnni | Level::Avx512 => return unsafe { $module::avx512($($arg),*) },
+                Level::Bf16 | Level::Vnni | Level::Avx512 => {
+                    return unsafe { $module::avx512($($arg),*) };
+                }
                 // SAFETY: as above.
                 Level::Avx2 => return unsafe { $module::avx2($($arg),*) },
                 Level::Portable => (),
@@ -128,6 +136,8 @@ pub struct Attention<'a> {
     pub offsets: &'a [usize],
     /// Attention heads.
     pub heads: usize,
+    /// How many of each sequence's first tokens attend; the other rows of `out` are left as they were.
+    pub queries: usize,
     /// What a score gains by how far its key stands from its query: `[heads, 2 × reach + 1]` f32, from −reach, the key
     /// before the query, to +reach; a key farther away counts as `reach`. `None`: nothing.
     pub distances: Option<&'a [f32]>,
@@ -196,7 +206,7 @@ fn attention_at(
     attention: Attention<'_>,
     scratch: &mut Scratch,
 ) {
-    let Attention { bias, offsets, heads, distances } = attention;
+    let Attention { bias, offsets, heads, queries, distances } = attention;
     let hidden = bias.len() / 3;
     let dim = hidden / heads;
     for pair in offsets.windows(2) {
@@ -215,15 +225,16 @@ fn attention_at(
             load_head_at(level, Head { tokens, bias, hidden, dim, column }, scratch);
             let distances =
                 distances.map(|table| &table[table.len() / heads * head..][..table.len() / heads]);
-            weigh(level, (length, dim), distances, (&mut out[column..], hidden), scratch);
+            let shape = (queries.min(length), length, dim);
+            weigh(level, shape, distances, (&mut out[column..], hidden), scratch);
         }
     }
 }
 
-/// `out = softmax(queries · keys) · values` of the head in the scratch.
+/// `out = softmax(queries · keys) · values` of the head in the scratch, for the first `asked` queries.
 fn weigh(
     level: Level,
-    (length, dim): (usize, usize),
+    (asked, length, dim): (usize, usize, usize),
     distances: Option<&[f32]>,
     (out, hidden): (&mut [f32], usize),
     scratch: &mut Scratch,
@@ -232,9 +243,9 @@ fn weigh(
     let padded = length.next_multiple_of(16);
     let keys = Panels { lines: keys, inputs: dim, outputs: length };
     let values = Panels { lines: values, inputs: length, outputs: dim };
-    scores.resize(QUERIES.min(length) * padded, 0.0);
-    for first in (0..length).step_by(QUERIES) {
-        let rows = QUERIES.min(length - first);
+    scores.resize(QUERIES.min(asked) * padded, 0.0);
+    for first in (0..asked).step_by(QUERIES) {
+        let rows = QUERIES.min(asked - first);
         let scores = &mut scores[..rows * padded];
         let mut inverse = [0.0_f32; QUERIES];
         multiply(level, rows, (&queries[first * dim..], dim), keys, (scores, padded));
@@ -338,6 +349,19 @@ mod tests {
 
     const LEVELS: [Level; 3] = [Level::Portable, Level::Avx2, Level::Avx512];
 
+    #[test]
+    fn gelu_is_exact_far_from_zero() {
+        for level in LEVELS {
+            for x in [-40.0, -7.320_129, -5.5, -0.0, 0.0, 5.5, 7.320_129, 40.0] {
+                let mut got = vec![x; 19];
+                bias_gelu_at(level, &mut got, &[0.0; 19]);
+                let expect = gelu(x);
+                let close = got.iter().all(|got| (got - expect).abs() <= 1e-7 * x.abs().max(5.0));
+                assert!(close, "{level:?}, {x}: {got:?}, not {expect}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn gelu_is_exact(x in values(37), bias in values(37)) {
@@ -374,6 +398,7 @@ mod tests {
             (heads, dim) in prop_oneof![Just((2, 32)), Just((3, 8)), Just((1, 64)), Just((2, 20))],
             seed in values(97),
             reach in prop_oneof![Just(None), (0..45_usize).prop_map(Some)],
+            asked in 0..60_usize,
         ) {
             let hidden = heads * dim;
             let mut offsets = vec![0];
@@ -386,10 +411,26 @@ mod tests {
             let expect = reference(&qkv, &bias, &offsets, heads, table.as_deref());
             for level in LEVELS {
                 let mut got = vec![0.0; tokens * hidden];
-                let shape =
-                    Attention { bias: &bias, offsets: &offsets, heads, distances: table.as_deref() };
-                attention_at(level, &qkv, &mut got, shape, &mut Scratch::default());
+                let all = Attention {
+                    bias: &bias,
+                    offsets: &offsets,
+                    heads,
+                    queries: usize::MAX,
+                    distances: table.as_deref(),
+                };
+                attention_at(level, &qkv, &mut got, all, &mut Scratch::default());
                 close(&got, &expect, 2e-5)?;
+                let mut some = vec![f32::NAN; tokens * hidden];
+                let first = Attention { queries: asked, ..all };
+                attention_at(level, &qkv, &mut some, first, &mut Scratch::default());
+                for (row, (some, all)) in some.chunks(hidden).zip(got.chunks(hidden)).enumerate() {
+                    let begins = *offsets.iter().rfind(|begins| **begins <= row).unwrap();
+                    if row < begins + asked {
+                        prop_assert_eq!(some, all, "the same bits, row {}", row);
+                    } else {
+                        prop_assert!(some.iter().all(|value| value.is_nan()), "left alone, row {}", row);
+                    }
+                }
             }
         }
     }

@@ -236,8 +236,8 @@ impl Replica {
     fn states(&self, sequences: &[&[u32]], take: Take, shape: Shape) -> Result<Vec<f32>> {
         let batch = Batch::new(sequences, take, shape.padding, &self.steps, &self.device)?;
         let states = match &self.layers {
-            Layers::Bert(layers) => layers.forward(&batch)?,
-            Layers::ModernBert(layers) => layers.forward(&batch)?,
+            Layers::Bert(layers) => layers.forward(&batch, take)?,
+            Layers::ModernBert(layers) => layers.forward(&batch, take)?,
         };
         batch.take(&states, take)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
     }
@@ -311,7 +311,17 @@ impl Batch {
         self.kept.as_ref().map(mask).transpose()
     }
 
-    /// `states` is `[rows × longest, hidden]`. Sums are taken in f32.
+    /// The rows of the last layer whose states are asked for: of `[rows × longest, hidden]` under [`Take::First`] the
+    /// first tokens', `[rows, hidden]`, else all.
+    fn asked(&self, states: Tensor, take: Take) -> Result<Tensor> {
+        if take != Take::First {
+            return Ok(states);
+        }
+        let hidden = states.dim(1)?;
+        states.reshape((self.rows, self.longest, hidden))?.narrow(1, 0, 1)?.squeeze(1)?.contiguous()
+    }
+
+    /// `states` is `[rows × longest, hidden]`, or what [`asked`](Self::asked) has left of it. Sums are taken in f32.
     fn take(&self, states: &Tensor, take: Take) -> Result<Tensor> {
         let hidden = states.dim(1)?;
         let by_row = |states: &Tensor| states.reshape((self.rows, self.longest, hidden));
@@ -320,7 +330,7 @@ impl Batch {
                 Some(tokens) => states.index_select(tokens, 0),
                 None => Ok(states.clone()),
             },
-            Take::First => by_row(states)?.narrow(1, 0, 1)?.contiguous(),
+            Take::First => Ok(states.clone()),
             Take::Mean => {
                 // A product with the mask: one read of the states, summed in f32.
                 let kept = match &self.kept {

@@ -279,6 +279,17 @@ mod tests {
         assert_eq!((batch.len(), batcher.is_empty(), batcher.bytes()), (1, true, 0));
     }
 
+    #[test]
+    fn a_flush_ends_with_the_items_that_it_was_for() {
+        let mut batcher = Batcher::new(LIMITS);
+        batcher.push(item(0, 1, 1), epoch());
+        batcher.flush(Reason::Swap);
+        batcher.retain(|_| false);
+        batcher.flush(Reason::Swap);
+        batcher.push(item(1, 1, 1), epoch());
+        assert!(batcher.poll(epoch(), false).is_none(), "nothing of it is due");
+    }
+
     #[derive(Debug, Clone, Copy)]
     enum Step {
         Push(u64, u64),

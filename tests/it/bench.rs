@@ -134,7 +134,7 @@ fn what_is_missing_is_named_with_its_remedy() {
         (&table, &["--input", broken], 65, &["record 1", "--input", "a, b, color"]),
         (&table, &["--input", "/no/file"], 66, &["/no/file", "--input"]),
         (&text, &["--precision", "f8"], 2, &["f8", "f32, bf16, f16, int8, auto"]),
-        (&text, &["--precision", "bf16"], 78, &["bf16", "set model.precision: f32"]),
+        (&text, &["--precision", "f16"], 78, &["f16", "set model.precision: f32"]),
         (&text, &["--svg", "/no/file", "--workers", "1"], 74, &["/no/file", "--svg"]),
     ] {
         let output = bench(model, arguments);

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  f32    panel = [inputs][32 outputs]                 tile = 12 rows × 32 outputs in registers (AVX-512)
+//!  bf16   panel = [inputs / 2][32 outputs][2 inputs]   the same tile, 2 inputs an instruction (AVX512_BF16)
 //!  int8   panel = [inputs / 4][32 outputs][4 inputs]   the same tile, 4 inputs an instruction (VNNI)
 //! ```
 //!
@@ -12,6 +13,8 @@
 //! int8 is dynamic: weights have a scale for each output (symmetric, fitted once), rows a scale and a zero point
 //! each (asymmetric over the row's own range, since what follows a GELU is hardly negative). The products are
 //! summed in i32, exactly. Without VNNI weights have 7 bits instead of 8, so that the sum of two products fits 16.
+//!
+//! bf16 rounds both factors to 8 bits of mantissa, to even; products are exact and summed in f32.
 
 use super::{Level, detected, level};
 
@@ -71,7 +74,7 @@ pub(super) fn multiply(
     );
     #[cfg(target_arch = "x86_64")]
     match level.min(detected()) {
-        Level::Vnni | Level::Avx512 => {
+        Level::Bf16 | Level::Vnni | Level::Avx512 => {
             // SAFETY: `detected` has asked the CPU for the features, and the lengths were checked above.
             return unsafe { x86::dense_512(rows, (x, x_stride), panels, (out, out_stride)) };
         }
@@ -146,6 +149,129 @@ impl Dense {
     }
 }
 
+/// Inputs that one bf16 instruction takes at once.
+const PAIR: usize = 2;
+
+/// Weights in bf16.
+#[derive(Debug)]
+pub struct Bf16 {
+    inputs: usize,
+    outputs: usize,
+    /// `inputs` up to a whole pair.
+    pairs: usize,
+    panels: Vec<Line<u16, 32>>,
+}
+
+impl Bf16 {
+    /// Rounds and packs `weight`, `[outputs, inputs]` row-major.
+    ///
+    /// # Panics
+    ///
+    /// When its length is another: a bug of the caller.
+    pub fn new(weight: &[f32], inputs: usize, outputs: usize) -> Self {
+        assert!(weight.len() == inputs * outputs, "shape of a weight");
+        let pairs = inputs.div_ceil(PAIR);
+        let mut panels = vec![Line([0_u16; 32]); outputs.div_ceil(PANEL) * pairs * 2];
+        for (output, row) in weight.chunks_exact(inputs.max(1)).enumerate() {
+            let (panel, column) = (output / PANEL, output % PANEL);
+            for (input, value) in row.iter().enumerate() {
+                let line = (panel * pairs + input / PAIR) * 2 + column / 16;
+                panels[line].0[column % 16 * PAIR + input % PAIR] = to_bf16(*value);
+            }
+        }
+        Self { inputs, outputs, pairs, panels }
+    }
+
+    /// `out = x · weightᵀ` with `x` rounded to bf16: `x` is `[rows, inputs]`, `out` is `[rows, outputs]`, f32.
+    /// One thread.
+    ///
+    /// # Panics
+    ///
+    /// When the lengths do not fit: a bug of the caller.
+    pub fn product(&self, x: &[f32], out: &mut [f32], rows: &mut Rows) {
+        self.product_at(level(), x, out, rows);
+    }
+
+    fn product_at(&self, level: Level, x: &[f32], out: &mut [f32], rows: &mut Rows) {
+        let count = out.len() / self.outputs.max(1);
+        assert!(
+            x.len() == count * self.inputs && out.len() == count * self.outputs,
+            "shapes of a product"
+        );
+        rows.pairs = spread(self.pairs * 2 * PAIR) / (2 * PAIR);
+        rows.halves.resize(count * rows.pairs, [0; PAIR]);
+        if !self.inputs.is_multiple_of(PAIR) {
+            // The last input's partner meets a weight of 0, and must be a number.
+            rows.halves
+                .chunks_exact_mut(rows.pairs)
+                .for_each(|row| row[self.pairs - 1] = [0; PAIR]);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if level.min(detected()) == Level::Bf16 {
+            // SAFETY: `detected` has asked the CPU for the features; the lengths were checked above.
+            unsafe {
+                x86::round_512(x, self.inputs, rows);
+                x86::bf16_512(self, rows, out);
+            }
+            return;
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _: Level = level;
+        round(x, self.inputs, rows);
+        self.portable(rows, out);
+    }
+
+    /// On any CPU: the scalar twin of the other.
+    fn portable(&self, rows: &Rows, out: &mut [f32]) {
+        for (row, out) in out.chunks_exact_mut(self.outputs).enumerate() {
+            let values = &rows.halves[row * rows.pairs..][..self.pairs];
+            for (panel, out) in out.chunks_mut(PANEL).enumerate() {
+                let mut sums = [0.0_f32; PANEL];
+                let lines = self.panels[panel * self.pairs * 2..].as_chunks::<2>().0;
+                for (values, lines) in values.iter().zip(lines) {
+                    for (column, sum) in sums.iter_mut().enumerate() {
+                        let weights = &lines[column / 16].0[column % 16 * PAIR..][..PAIR];
+                        for (value, weight) in values.iter().zip(weights).rev() {
+                            *sum += from_bf16(*value) * from_bf16(*weight);
+                        }
+                    }
+                }
+                out.copy_from_slice(&sums[..out.len()]);
+            }
+        }
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.panels[..])
+    }
+}
+
+/// Nearest bf16, halves to even, as `VCVTNEPS2BF16` rounds normal numbers.
+fn to_bf16(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let rounded =
+        if value.is_nan() { bits | 0x0040_0000 } else { bits + 0x7fff + (bits >> 16 & 1) };
+    let [_, _, low, high] = rounded.to_le_bytes();
+    u16::from_le_bytes([low, high])
+}
+
+fn from_bf16(value: u16) -> f32 {
+    f32::from_bits(u32::from(value) << 16)
+}
+
+/// Rounds rows of `inputs` values.
+fn round(x: &[f32], inputs: usize, rows: &mut Rows) {
+    for (values, halves) in x.chunks_exact(inputs).zip(rows.halves.chunks_exact_mut(rows.pairs)) {
+        halves.as_flattened_mut().iter_mut().zip(values).for_each(|(half, v)| *half = to_bf16(*v));
+    }
+}
+
+/// A stride of at least so many bytes. Rows a multiple of 512 apart would share a few sets of the first cache.
+fn spread(bytes: usize) -> usize {
+    if bytes.is_multiple_of(512) { bytes + 64 } else { bytes }
+}
+
 /// Weights in int8, with a scale for each output.
 #[derive(Debug)]
 pub struct Int8 {
@@ -160,7 +286,9 @@ pub struct Int8 {
     sums: Vec<i32>,
 }
 
-/// Rows in u8: value = scale × (byte − zero).
+/// Rows of a product's left side, prepared for its weights; a buffer that is reused.
+///
+/// For int8 in u8: value = scale × (byte − zero). A row with a NaN has a scale of NaN.
 #[derive(Debug, Default)]
 pub struct Rows {
     /// `[rows, stride]`.
@@ -168,6 +296,9 @@ pub struct Rows {
     stride: usize,
     scales: Vec<f32>,
     zeros: Vec<i32>,
+    /// For bf16: `[rows, pairs]`.
+    halves: Vec<[u16; PAIR]>,
+    pairs: usize,
 }
 
 impl Int8 {
@@ -182,7 +313,7 @@ impl Int8 {
 
     fn new_at(level: Level, weight: &[f32], inputs: usize, outputs: usize) -> Self {
         let most = match level.min(detected()) {
-            Level::Vnni | Level::Portable => WIDE,
+            Level::Bf16 | Level::Vnni | Level::Portable => WIDE,
             Level::Avx512 | Level::Avx2 => NARROW,
         };
         let steps = f32::from(most);
@@ -231,7 +362,7 @@ impl Int8 {
         match level {
             // SAFETY: `detected` has asked the CPU for the features; the lengths were checked above, and
             // `quantise` has filled `rows` for this many inputs.
-            Level::Vnni => return unsafe { x86::int8_vnni(self, rows, out) },
+            Level::Bf16 | Level::Vnni => return unsafe { x86::int8_vnni(self, rows, out) },
             // SAFETY: as above.
             Level::Avx512 | Level::Avx2 => return unsafe { x86::int8_256(self, rows, out) },
             Level::Portable => (),
@@ -281,11 +412,7 @@ const MOST: i32 = 255;
 /// Quantises rows of `inputs` values.
 fn quantise(level: Level, x: &[f32], inputs: usize, rows: &mut Rows) {
     let count = x.len() / inputs.max(1);
-    rows.stride = inputs.next_multiple_of(GROUP);
-    // Rows a multiple of 512 bytes apart would share a few sets of the first cache.
-    if rows.stride.is_multiple_of(512) {
-        rows.stride += 64;
-    }
+    rows.stride = spread(inputs.next_multiple_of(GROUP));
     rows.scales.resize(count, 0.0);
     rows.zeros.resize(count, 0);
     // What stands behind the last input meets weights of 0.
@@ -293,15 +420,20 @@ fn quantise(level: Level, x: &[f32], inputs: usize, rows: &mut Rows) {
     #[cfg(target_arch = "x86_64")]
     match level {
         // SAFETY: `level` is at most what `detected` found.
-        Level::Vnni | Level::Avx512 => return unsafe { x86::quantise_512(x, inputs, rows) },
+        Level::Bf16 | Level::Vnni | Level::Avx512 => {
+            return unsafe { x86::quantise_512(x, inputs, rows) };
+        }
         // SAFETY: as above.
         Level::Avx2 => return unsafe { x86::quantise_256(x, inputs, rows) },
         Level::Portable => (),
     }
-    let Rows { bytes, stride, scales, zeros } = rows;
+    let Rows { bytes, stride, scales, zeros, .. } = rows;
     let rows = x.chunks_exact(inputs).zip(bytes.chunks_exact_mut(*stride));
     for ((values, bytes), (scale, zero)) in rows.zip(scales.iter_mut().zip(zeros)) {
         let inverse = fit(range(values), scale, zero);
+        if values.iter().any(|value| value.is_nan()) {
+            *scale = f32::NAN;
+        }
         for (byte, value) in bytes.iter_mut().zip(values) {
             *byte = quantised(*value, inverse, *zero);
         }

@@ -6,6 +6,7 @@ use super::Batch;
 use super::layers::{Linear, Loader, Norm, attention};
 use crate::model::artifact::Error;
 use crate::model::encoder::{self, REACH};
+use crate::model::text::Take;
 
 #[derive(Debug)]
 struct Layer {
@@ -83,16 +84,19 @@ pub(super) fn load(
 }
 
 impl Bert {
-    /// The last hidden states, `[rows × longest, hidden]`.
-    pub(super) fn forward(&self, batch: &Batch) -> Result<Tensor> {
+    /// The last hidden states, `[rows × longest, hidden]`; under [`Take::First`] `[rows, hidden]`.
+    pub(super) fn forward(&self, batch: &Batch, take: Take) -> Result<Tensor> {
         let mask = match (&self.distances, batch.mask(self.words.dtype())?) {
             (None, mask) => mask,
             (Some(table), mask) => Some(self.by_distance(table, mask.as_ref(), batch)?),
         };
         let mut x = self.norm.forward(&self.embed(batch)?)?;
-        for layer in &self.layers {
-            let attended =
+        for (number, layer) in self.layers.iter().enumerate() {
+            let mut attended =
                 attention(&layer.qkv.forward(&x)?, batch, self.heads, mask.as_ref(), None)?;
+            if number + 1 == self.layers.len() {
+                (attended, x) = (batch.asked(attended, take)?, batch.asked(x, take)?);
+            }
             x = layer.attended_norm.forward(&(layer.attended.forward(&attended)? + x)?)?;
             let wide = layer.up.forward(&x)?.gelu_erf()?;
             x = layer.norm.forward(&(layer.down.forward(&wide)? + x)?)?;

@@ -291,8 +291,8 @@ fn rotations(width: usize, longest: usize, theta: f64) -> (Vec<f32>, Vec<f32>) {
 }
 
 impl ModernBert {
-    /// The last hidden states, `[rows × longest, hidden]`.
-    pub(super) fn forward(&self, batch: &Batch) -> Result<Tensor> {
+    /// The last hidden states, `[rows × longest, hidden]`; under [`Take::First`] `[rows, hidden]`.
+    pub(super) fn forward(&self, batch: &Batch, take: Take) -> Result<Tensor> {
         let mask = batch.mask(self.words.dtype())?;
         let narrow = self.narrow(batch)?;
         let rotation = |(cos, sin): &(Tensor, Tensor)| {
@@ -302,7 +302,7 @@ impl ModernBert {
         let [full, window] = self.tables.each_ref().map(rotation);
         let (full, window) = ((mask.as_ref(), full?), (narrow.as_ref().or(mask.as_ref()), window?));
         let mut x = self.norm.forward(&self.words.index_select(&batch.ids, 0)?)?;
-        for layer in &self.layers {
+        for (number, layer) in self.layers.iter().enumerate() {
             let (mask, rotation) = match layer.reach {
                 Reach::Full => &full,
                 Reach::Window => &window,
@@ -312,7 +312,10 @@ impl ModernBert {
                 None => x.clone(),
             };
             let qkv = layer.qkv.forward(&normed)?;
-            let attended = attention(&qkv, batch, self.heads, *mask, Some(rotation))?;
+            let mut attended = attention(&qkv, batch, self.heads, *mask, Some(rotation))?;
+            if number + 1 == self.layers.len() {
+                (attended, x) = (batch.asked(attended, take)?, batch.asked(x, take)?);
+            }
             x = (layer.attended.forward(&attended)? + x)?;
             let wide = layer.up.forward(&layer.norm.forward(&x)?)?;
             let gate = wide.narrow(1, self.wide, self.wide)?;

@@ -9,8 +9,8 @@ use super::{Backbone, Error, Options};
 use crate::config::{Determinism, Precision};
 use crate::model::artifact;
 use crate::model::device::Place;
-use crate::model::encoder::{self, Encoder, Family, Workspace};
-use crate::model::kernels;
+use crate::model::encoder::{self, Encoder, Family, States, Workspace};
+use crate::model::kernels::{self, Level};
 use crate::model::padded::{Padded, Target, modernbert};
 use crate::model::weights::Weights;
 
@@ -68,25 +68,31 @@ impl Architecture {
         options: &Options,
         tokenizer: &Tokenizer,
     ) -> Result<(Backbone, &'static str), Error> {
-        let packed = |encoder, named| Ok((Backbone::Packed(encoder), named));
         if let (Self::Bert(config, _), Place::Cpu) = (self, place) {
-            return match options.precision {
-                Precision::Int8 => {
-                    packed(Encoder::new(config, weights, encoder::Precision::Int8)?, "int8")
+            let encoder = match options.precision {
+                Precision::F32 => Encoder::new(config, weights, encoder::Precision::F32)?,
+                Precision::Int8 => Encoder::new(config, weights, encoder::Precision::Int8)?,
+                Precision::Auto => fastest(config, weights, tokenizer)?,
+                Precision::Bf16 if kernels::level() == Level::Bf16 => {
+                    Encoder::new(config, weights, encoder::Precision::Bf16)?
                 }
-                Precision::Auto => {
-                    fastest(config, weights, tokenizer).and_then(|(e, named)| packed(e, named))
+                Precision::Bf16 => {
+                    return Err(Error::Unsupported(
+                        "model.device: cpu: precision bf16 is fast only on CPUs with AVX512_BF16 (AMD Zen 4, Intel \
+                         Cooper Lake and Sapphire Rapids, and later), and this has none; set model.precision: f32, \
+                         int8 or auto"
+                            .to_owned(),
+                    ));
                 }
-                Precision::F32 => {
-                    packed(Encoder::new(config, weights, encoder::Precision::F32)?, "f32")
-                }
-                Precision::Bf16 | Precision::F16 => {
-                    Err(place.dtype(options.precision).err().map_or_else(
-                        || Error::Unsupported("no such precision on the CPU".to_owned()),
-                        Error::from,
-                    ))
+                Precision::F16 => {
+                    return Err(Error::Unsupported(
+                        "model.device: cpu: precision f16 is for GPUs; set model.precision: f32, int8 or auto"
+                            .to_owned(),
+                    ));
                 }
             };
+            let named = encoder.precision().name();
+            return Ok((Backbone::Packed(encoder), named));
         }
         let dtype = place.dtype(options.precision)?;
         let devices = place.open()?;
@@ -112,45 +118,66 @@ const PROBES: [&str; 8] = [
     "In the beginning the universe was hot, dense and nearly uniform; small differences grew under gravity.",
 ];
 
-/// The least mean cosine to f32 at which `precision: auto` takes int8.
+/// The least mean cosine to f32 at which `precision: auto` takes another.
 const CLOSE: f32 = 0.995;
 
-/// int8 where the CPU multiplies it faster and the probes' mean states stay close to those in f32; else f32.
+/// The fastest on this CPU in which the probes' mean states stay close to those in f32.
 fn fastest(
     config: &encoder::Config,
     weights: &Weights,
     tokenizer: &Tokenizer,
-) -> Result<(Encoder, &'static str), Error> {
+) -> Result<Encoder, Error> {
     let exact = Encoder::new(config, weights, encoder::Precision::F32)?;
-    if kernels::level() == kernels::Level::Portable {
-        return Ok((exact, "f32"));
-    }
-    let fast = Encoder::new(config, weights, encoder::Precision::Int8)?;
-    let longest = config.longest(config.family()?);
-    let mean = |encoder: &Encoder, ids: &[u32]| -> Vec<f32> {
-        let mut workspace = Workspace::default();
-        let (states, _) = encoder.forward(&[ids], &mut workspace);
-        let mut sums = vec![0.0; config.hidden()];
-        for row in states.chunks_exact(config.hidden()) {
-            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
-        }
-        sums
+    let faster: &[encoder::Precision] = match kernels::level() {
+        Level::Portable => &[],
+        Level::Avx2 | Level::Avx512 | Level::Vnni => &[encoder::Precision::Int8],
+        Level::Bf16 => &[encoder::Precision::Int8, encoder::Precision::Bf16],
     };
-    let dot = |a: &[f32], b: &[f32]| -> f32 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
-    let mut sum = 0.0;
+    let longest = config.longest(config.family()?);
+    let mut probes = Vec::new();
     for probe in PROBES {
         let encoded = tokenizer
             .encode_fast(probe, true)
             .map_err(|error| Error::Unsupported(format!("tokenise a probe: {error}")))?;
         let ids: Vec<u32> = encoded.get_ids().iter().copied().take(longest).collect();
         if ids.is_empty() || ids.iter().any(|id| !exact.knows(*id)) {
-            return Ok((exact, "f32"));
+            return Ok(exact);
         }
-        let (a, b) = (mean(&exact, &ids), mean(&fast, &ids));
-        sum += dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt();
+        probes.push(ids);
     }
-    let cosine = sum / f32::from(u8::try_from(PROBES.len()).unwrap_or(u8::MAX));
-    let (encoder, named) = if CLOSE <= cosine { (fast, "int8") } else { (exact, "f32") };
-    tracing::info!(cosine, precision = named, "precision auto: int8 was compared with f32");
-    Ok((encoder, named))
+    for precision in faster {
+        let fast = Encoder::new(config, weights, *precision)?;
+        let cosine = closeness(&exact, &fast, &probes);
+        let taken = CLOSE <= cosine;
+        tracing::info!(
+            cosine,
+            precision = precision.name(),
+            taken,
+            "precision auto: compared with f32"
+        );
+        if taken {
+            return Ok(fast);
+        }
+    }
+    Ok(exact)
+}
+
+/// The mean cosine of two encoders' mean states.
+fn closeness(exact: &Encoder, fast: &Encoder, probes: &[Vec<u32>]) -> f32 {
+    let mean = |encoder: &Encoder, ids: &[u32]| -> Vec<f32> {
+        let mut workspace = Workspace::default();
+        let (states, _) = encoder.forward(&[ids], States::All, &mut workspace);
+        let mut sums = vec![0.0; encoder.hidden()];
+        for row in states.chunks_exact(encoder.hidden()) {
+            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+        }
+        sums
+    };
+    let dot = |a: &[f32], b: &[f32]| -> f32 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
+    let cosine = |ids: &Vec<u32>| {
+        let (a, b) = (mean(exact, ids), mean(fast, ids));
+        dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt()
+    };
+    probes.iter().map(cosine).sum::<f32>()
+        / f32::from(u8::try_from(probes.len()).unwrap_or(u8::MAX))
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use crate::model::Refused;
 use crate::model::device::Memory;
-use crate::model::encoder::{Encoder, Workspace};
+use crate::model::encoder::{Encoder, States, Workspace};
 use crate::model::padded::Padded;
 use crate::model::worker::SUB_BATCH_TOKENS;
 
@@ -54,7 +54,8 @@ impl Backbone {
     pub fn run(&self, sequences: &[&[u32]], take: Take) -> Result<Taken, Refused> {
         match self {
             Self::Packed(encoder) => WORKSPACE.with_borrow_mut(|workspace| {
-                let (states, offsets) = encoder.forward(sequences, workspace);
+                let wanted = if take == Take::First { States::First } else { States::All };
+                let (states, offsets) = encoder.forward(sequences, wanted, workspace);
                 Ok(taken(states, offsets, encoder.hidden(), take))
             }),
             Self::Padded(padded) => {

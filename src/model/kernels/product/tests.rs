@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LEVELS: [Level; 4] = [Level::Portable, Level::Avx2, Level::Avx512, Level::Vnni];
+const LEVELS: [Level; 5] = [Level::Portable, Level::Avx2, Level::Avx512, Level::Vnni, Level::Bf16];
 
 /// Shapes with a rest in every dimension, and values for both matrices.
 fn case() -> impl Strategy<Value = (usize, usize, usize, Vec<f32>, Vec<f32>)> {
@@ -62,6 +62,42 @@ proptest! {
         }
     }
 
+    /// Both round to the same halves; the sums of exact products differ in how an instruction rounds them.
+    #[test]
+    fn bf16_is_the_definition_on_rounded_values((rows, inputs, outputs, x, weight) in case()) {
+        let packed = Bf16::new(&weight, inputs, outputs);
+        let halved = |values: &[f32]| -> Vec<f32> {
+            values.iter().map(|value| from_bf16(to_bf16(*value))).collect()
+        };
+        let expect = reference(&halved(&x), &halved(&weight), inputs);
+        let mut scratch = Rows::default();
+        for level in LEVELS {
+            let mut got = vec![f32::NAN; rows * outputs];
+            // What an earlier product has left behind must not matter.
+            scratch.halves.fill([to_bf16(f32::NAN); PAIR]);
+            packed.product_at(level, &x, &mut got, &mut scratch);
+            for (got, expect) in got.iter().zip(&expect) {
+                prop_assert!((f64::from(*got) - expect).abs() < 1e-4, "{level:?}: {got} {expect}");
+            }
+            for row in 0..rows {
+                let mut alone = vec![f32::NAN; outputs];
+                packed.product_at(level, &x[row * inputs..][..inputs], &mut alone, &mut scratch);
+                prop_assert_eq!(&alone[..], &got[row * outputs..][..outputs], "row-independent");
+            }
+        }
+    }
+
+    #[test]
+    fn bf16_is_the_nearest(bits in any::<u32>()) {
+        let value = f32::from_bits(bits);
+        prop_assume!(value.is_normal() && value.abs() < 3e38);
+        let rounded = to_bf16(value);
+        let off = |half: u16| (f64::from(from_bf16(half)) - f64::from(value)).abs();
+        prop_assert!(off(rounded) <= off(rounded + 1) && off(rounded) <= off(rounded - 1));
+        let tie = bits & 0xffff == 0x8000;
+        prop_assert!(!tie || rounded.is_multiple_of(2), "halves to even");
+    }
+
     #[test]
     fn int8_is_row_independent((rows, inputs, outputs, x, weight) in case()) {
         for level in LEVELS {
@@ -84,6 +120,35 @@ proptest! {
         for (value, byte) in x.iter().zip(&rows.bytes) {
             let back = rows.scales[0] * f32::from(i16::try_from(i32::from(*byte) - rows.zeros[0]).unwrap());
             prop_assert!((value - back).abs() <= rows.scales[0] * 0.501, "{value} {back}");
+        }
+    }
+}
+
+/// A NaN that became a number would be a wrong answer that nothing refuses.
+#[test]
+fn a_nan_poisons_its_row_and_no_other() {
+    for (inputs, place) in [(5, 0), (8, 7), (40, 3), (40, 39), (70, 65)] {
+        let mut x = vec![0.5; 3 * inputs];
+        x[inputs + place] = f32::NAN;
+        let weight = vec![0.25; inputs * 20];
+        for level in LEVELS {
+            let products: [&dyn Fn(&mut [f32]); 3] = [
+                &|out| Dense::new(&weight, inputs, 20).product_at(level, &x, out),
+                &|out| {
+                    Bf16::new(&weight, inputs, 20).product_at(level, &x, out, &mut Rows::default())
+                },
+                &|out| {
+                    let packed = Int8::new_at(level, &weight, inputs, 20);
+                    packed.product_at(level, &x, out, &mut Rows::default());
+                },
+            ];
+            for product in products {
+                let mut out = vec![0.0; 3 * 20];
+                product(&mut out);
+                for (place, value) in out.iter().enumerate() {
+                    assert_eq!(value.is_nan(), place / 20 == 1, "{level:?}, {inputs}, {place}");
+                }
+            }
         }
     }
 }

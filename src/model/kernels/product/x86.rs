@@ -1,28 +1,31 @@
 //! The tiles in instructions of x86-64. Each has its scalar twin in the module above.
 #![expect(clippy::needless_range_loop, reason = "rows are indexed in several arrays at once")]
 use std::arch::x86_64::{
-    __m256i, __m512i, __mmask16, _mm256_add_epi32, _mm256_cvtepi32_ps, _mm256_cvtps_epi32,
-    _mm256_extract_epi32, _mm256_fmadd_ps, _mm256_load_ps, _mm256_load_si256, _mm256_loadu_ps,
-    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_max_epi32, _mm256_max_ps,
-    _mm256_min_epi32, _mm256_min_ps, _mm256_mul_ps, _mm256_mullo_epi32, _mm256_set1_epi16,
-    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256,
-    _mm256_shuffle_epi8, _mm256_storeu_ps, _mm256_sub_epi32, _mm512_add_epi32, _mm512_cvtepi32_ps,
-    _mm512_cvtps_epi32, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_cvtepi32_storeu_epi8, _mm512_mask_storeu_ps,
-    _mm512_maskz_loadu_ps, _mm512_max_epi32, _mm512_max_ps, _mm512_min_epi32, _mm512_min_ps,
-    _mm512_mul_ps, _mm512_mullo_epi32, _mm512_reduce_max_ps, _mm512_reduce_min_ps,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_sub_epi32,
+    __m256bh, __m256i, __m512, __m512bh, __m512i, __mmask16, _CMP_UNORD_Q, _mm256_add_epi32,
+    _mm256_cmp_ps, _mm256_cvtepi32_ps, _mm256_cvtps_epi32, _mm256_extract_epi32, _mm256_fmadd_ps,
+    _mm256_load_ps, _mm256_load_si256, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16,
+    _mm256_maddubs_epi16, _mm256_mask_storeu_epi16, _mm256_max_epi32, _mm256_max_ps,
+    _mm256_min_epi32, _mm256_min_ps, _mm256_movemask_ps, _mm256_mul_ps, _mm256_mullo_epi32,
+    _mm256_or_ps, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
+    _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_storeu_ps, _mm256_sub_epi32,
+    _mm512_add_epi32, _mm512_cmpunord_ps_mask, _mm512_cvtepi32_ps, _mm512_cvtneps_pbh,
+    _mm512_cvtps_epi32, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_load_ps,
+    _mm512_load_si512, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_cvtepi32_storeu_epi8,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_epi32, _mm512_max_ps,
+    _mm512_min_epi32, _mm512_min_ps, _mm512_mul_ps, _mm512_mullo_epi32, _mm512_reduce_max_ps,
+    _mm512_reduce_min_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_sub_epi32,
 };
-use std::array;
+use std::{array, mem};
 
-use super::{Int8, MOST, PANEL, Panels, ROWS, Rows, fit, quantised};
+use super::{Bf16, Int8, MOST, PAIR, PANEL, Panels, ROWS, Rows, fit, quantised};
 
 /// # Safety
 ///
 /// AVX-512 F; `rows` has room for the rows of `x`.
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn quantise_512(x: &[f32], inputs: usize, rows: &mut Rows) {
-    let Rows { bytes, stride, scales, zeros } = rows;
+    let Rows { bytes, stride, scales, zeros, .. } = rows;
     let rows = x.chunks_exact(inputs).zip(bytes.chunks_exact_mut(*stride));
     for ((values, bytes), (scale, zero)) in rows.zip(scales.iter_mut().zip(zeros)) {
         // Lanes behind the last value read as 0, which the range includes anyway.
@@ -32,13 +35,18 @@ pub(super) unsafe fn quantise_512(x: &[f32], inputs: usize, rows: &mut Rows) {
             (mask, unsafe { _mm512_maskz_loadu_ps(mask, values.as_ptr().add(start)) })
         };
         let (mut low, mut high) = (_mm512_setzero_ps(), _mm512_setzero_ps());
+        let mut broken = 0;
         for start in (0..inputs).step_by(16) {
             let value = block(start).1;
+            broken |= _mm512_cmpunord_ps_mask(value, value);
             low = _mm512_min_ps(low, value);
             high = _mm512_max_ps(high, value);
         }
         let range = (_mm512_reduce_min_ps(low), _mm512_reduce_max_ps(high));
         let inverse = _mm512_set1_ps(fit(range, scale, zero));
+        if broken != 0 {
+            *scale = f32::NAN;
+        }
         let (zero, most) = (_mm512_set1_epi32(*zero), _mm512_set1_epi32(MOST));
         for start in (0..inputs).step_by(16) {
             let (mask, value) = block(start);
@@ -59,14 +67,16 @@ pub(super) unsafe fn quantise_512(x: &[f32], inputs: usize, rows: &mut Rows) {
 /// AVX2; `rows` has room for the rows of `x`.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn quantise_256(x: &[f32], inputs: usize, rows: &mut Rows) {
-    let Rows { bytes, stride, scales, zeros } = rows;
+    let Rows { bytes, stride, scales, zeros, .. } = rows;
     let rows = x.chunks_exact(inputs).zip(bytes.chunks_exact_mut(*stride));
     for ((values, bytes), (scale, zero)) in rows.zip(scales.iter_mut().zip(zeros)) {
         let (blocks, rest) = values.as_chunks::<8>();
         let (mut low, mut high) = (_mm256_setzero_ps(), _mm256_setzero_ps());
+        let mut broken = _mm256_setzero_ps();
         for block in blocks {
             // SAFETY: a block is 8 long.
             let value = unsafe { _mm256_loadu_ps(block.as_ptr()) };
+            broken = _mm256_or_ps(broken, _mm256_cmp_ps::<_CMP_UNORD_Q>(value, value));
             low = _mm256_min_ps(low, value);
             high = _mm256_max_ps(high, value);
         }
@@ -79,6 +89,9 @@ pub(super) unsafe fn quantise_256(x: &[f32], inputs: usize, rows: &mut Rows) {
         let low = lows.iter().chain(rest).copied().fold(0.0, f32::min);
         let high = highs.iter().chain(rest).copied().fold(0.0, f32::max);
         let inverse = fit((low, high), scale, zero);
+        if _mm256_movemask_ps(broken) != 0 || rest.iter().any(|value| value.is_nan()) {
+            *scale = f32::NAN;
+        }
         let (by, shift) = (_mm256_set1_ps(inverse), _mm256_set1_epi32(*zero));
         let limit = _mm256_set1_epi32(MOST);
         // Bytes 0, 4, 8 and 12 of each half of a register, side by side.
@@ -185,16 +198,8 @@ unsafe fn dense_tile_512<const R: usize>(
             }
         }
     }
-    let masks = masks(width);
-    for row in 0..R {
-        // SAFETY: the caller's; columns behind `width` are masked.
-        unsafe {
-            _mm512_mask_storeu_ps(out.add(row * stride), masks[0], sums[row][0]);
-            if masks[1] != 0 {
-                _mm512_mask_storeu_ps(out.add(row * stride + 16), masks[1], sums[row][1]);
-            }
-        }
-    }
+    // SAFETY: the caller's.
+    unsafe { store_512(&sums, (out, stride), width) };
 }
 
 /// # Safety
@@ -346,6 +351,104 @@ unsafe fn int8_tile_vnni<const R: usize>(
                     let out = out.add(row * outputs + half * 16);
                     _mm512_mask_storeu_ps(out, masks[half], value);
                 }
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// AVX-512 F, BW, VL and BF16; `rows` has room for the rows of `x`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(super) unsafe fn round_512(x: &[f32], inputs: usize, rows: &mut Rows) {
+    let halves = rows.halves.chunks_exact_mut(rows.pairs);
+    for (values, halves) in x.chunks_exact(inputs).zip(halves) {
+        let out = halves.as_mut_ptr().cast::<i16>();
+        for start in (0..inputs).step_by(16) {
+            let mask = u16::MAX >> (16 - (inputs - start).min(16));
+            // SAFETY: lanes outside `values` are masked, and a row of halves is at least as long.
+            unsafe {
+                let value = _mm512_maskz_loadu_ps(mask, values.as_ptr().add(start));
+                let rounded = mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(value));
+                _mm256_mask_storeu_epi16(out.add(start), mask, rounded);
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// AVX-512 F and BF16; `rows` was rounded for this weight, `out` fits both.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) unsafe fn bf16_512(weight: &Bf16, rows: &Rows, out: &mut [f32]) {
+    let Bf16 { outputs, pairs, .. } = *weight;
+    let count = out.len() / outputs;
+    for panel in 0..outputs.div_ceil(PANEL) {
+        // SAFETY: there are `2 × pairs` lines for each panel.
+        let lines = unsafe { weight.panels.as_ptr().add(panel * pairs * 2) };
+        let width = PANEL.min(outputs - panel * PANEL);
+        let mut row = 0;
+        while row < count {
+            let height = ROWS.min(count - row);
+            // SAFETY: rows `row..row + height` are inside both, and `width` columns inside `out`.
+            unsafe {
+                let x = (rows.halves.as_ptr().add(row * rows.pairs), rows.pairs);
+                let out = (out.as_mut_ptr().add(row * outputs + panel * PANEL), outputs);
+                by_height!(height, bf16_tile_512, (x, lines.cast(), pairs, out, width));
+            }
+            row += height;
+        }
+    }
+}
+
+/// # Safety
+///
+/// AVX-512 F and BF16; `R` rows of `pairs` at `x`, a panel at `lines`, `R` rows of `width` at `out`, each with its
+/// stride.
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn bf16_tile_512<const R: usize>(
+    (x, x_stride): (*const [u16; PAIR], usize),
+    mut lines: *const __m512bh,
+    pairs: usize,
+    (out, stride): (*mut f32, usize),
+    width: usize,
+) {
+    let mut sums = [[_mm512_setzero_ps(); 2]; R];
+    // SAFETY: the caller's.
+    let x: [*const i32; R] = array::from_fn(|row| unsafe { x.add(row * x_stride) }.cast());
+    for pair in 0..pairs {
+        // SAFETY: the caller's.
+        unsafe {
+            let (left, right) = (*lines, *lines.add(1));
+            lines = lines.add(2);
+            for row in 0..R {
+                let two = _mm512_set1_epi32(x[row].add(pair).read_unaligned());
+                let two = mem::transmute::<__m512i, __m512bh>(two);
+                sums[row][0] = _mm512_dpbf16_ps(sums[row][0], two, left);
+                sums[row][1] = _mm512_dpbf16_ps(sums[row][1], two, right);
+            }
+        }
+    }
+    // SAFETY: the caller's.
+    unsafe { store_512(&sums, (out, stride), width) };
+}
+
+/// # Safety
+///
+/// AVX-512 F; `R` rows of `width` at `out`.
+#[target_feature(enable = "avx512f")]
+unsafe fn store_512<const R: usize>(
+    sums: &[[__m512; 2]; R],
+    (out, stride): (*mut f32, usize),
+    width: usize,
+) {
+    let masks = masks(width);
+    for row in 0..R {
+        // SAFETY: the caller's; columns behind `width` are masked.
+        unsafe {
+            _mm512_mask_storeu_ps(out.add(row * stride), masks[0], sums[row][0]);
+            if masks[1] != 0 {
+                _mm512_mask_storeu_ps(out.add(row * stride + 16), masks[1], sums[row][1]);
             }
         }
     }
