@@ -155,7 +155,7 @@ impl Weights {
             Precision::Bf16 => Matrix::Bf16(Bf16::new(&weight, inputs, bias.len())),
             Precision::Int8 => Matrix::Int8(Int8::new(&weight, inputs, bias.len())),
         };
-        Ok(Linear { weight, bias })
+        Ok(Linear { inputs, weight, bias })
     }
 }
 
@@ -200,25 +200,29 @@ enum Matrix {
 /// A dense layer.
 #[derive(Debug)]
 pub struct Linear {
+    inputs: usize,
     weight: Matrix,
     bias: Vec<f32>,
 }
 
 impl Linear {
-    /// `out = x · weightᵀ`, without the bias: `x` is `[rows, inputs]`, `out` becomes `[rows, outputs]`, f32.
-    fn product(&self, x: &[f32], rows: usize, out: &mut Vec<f32>, rounded: &mut Rows) {
-        out.resize(rows * self.bias.len(), 0.0);
+    /// `x · weightᵀ`, without the bias, at the beginning of `out`: `x` is `[rows, inputs]`, the result is
+    /// `[rows, outputs]`, f32.
+    fn product<'a>(&self, x: &[f32], out: &'a mut Vec<f32>, rounded: &mut Rows) -> &'a mut [f32] {
+        let rows = x.len() / self.inputs.max(1);
+        let out = kernels::room(out, rows * self.outputs(), 0.0);
         match &self.weight {
             Matrix::F32(weight) => weight.product(x, out),
             Matrix::Bf16(weight) => weight.product(x, out, rounded),
             Matrix::Int8(weight) => weight.product(x, out, rounded),
         }
+        out
     }
 
     /// `x · weightᵀ + bias`: `x` is `[rows, inputs]`, the result is `[rows, outputs]`, f32.
-    pub fn forward(&self, x: &[f32], rows: usize) -> Vec<f32> {
+    pub fn forward(&self, x: &[f32]) -> Vec<f32> {
         let mut out = Vec::new();
-        self.product(x, rows, &mut out, &mut Rows::default());
+        self.product(x, &mut out, &mut Rows::default());
         for row in out.chunks_exact_mut(self.bias.len()) {
             row.iter_mut().zip(&self.bias).for_each(|(value, bias)| *value += bias);
         }
@@ -283,11 +287,14 @@ pub struct Encoder {
     layers: Vec<Layer>,
 }
 
-/// A thread's buffers.
+/// A thread's buffers. They only grow: what lies behind a batch's rows is left from another.
 #[derive(Debug, Default)]
 pub struct Workspace {
+    /// `[tokens, hidden]`, as the next two.
     x: Vec<f32>,
     y: Vec<f32>,
+    z: Vec<f32>,
+    /// `[tokens, 3 × hidden or intermediate]`.
     wide: Vec<f32>,
     offsets: Vec<usize>,
     scratch: Scratch,
@@ -381,12 +388,13 @@ impl Encoder {
         sequences: &[&[u32]],
         states: States,
         workspace: &'a mut Workspace,
-    ) -> (&'a mut Vec<f32>, &'a [usize]) {
-        let Workspace { x, y, wide, offsets, scratch, rows } = workspace;
+    ) -> (&'a [f32], &'a [usize]) {
+        let Workspace { x, y, z, wide, offsets, scratch, rows } = workspace;
         self.embed(sequences, x, y, offsets);
+        let mut size = x.len();
         for (number, layer) in self.layers.iter().enumerate() {
             let first = states == States::First && number + 1 == self.layers.len();
-            layer.qkv.product(x, x.len() / self.hidden, wide, rows);
+            let qkv = layer.qkv.product(&x[..size], wide, rows);
             let bias = &layer.qkv.bias;
             let shape = Attention {
                 bias,
@@ -395,25 +403,27 @@ impl Encoder {
                 queries: if first { 1 } else { usize::MAX },
                 distances: self.distances.as_deref(),
             };
-            kernels::attention(wide, y, shape, scratch);
+            kernels::attention(qkv, kernels::room(y, size, 0.0), shape, scratch);
             if first {
                 keep_first(x, offsets, self.hidden);
                 keep_first(y, offsets, self.hidden);
                 (0..).zip(&mut *offsets).for_each(|(row, offset)| *offset = row);
+                size = sequences.len() * self.hidden;
             }
-            let tokens = x.len() / self.hidden;
-            layer.attended.product(y, tokens, wide, rows);
-            kernels::add_norm(wide, x, &layer.attended.bias, layer.attended_norm.get());
-            // `wide` holds the attended states now; x is free.
-            std::mem::swap(x, wide);
-            layer.up.product(x, tokens, wide, rows);
-            kernels::bias_gelu(wide, &layer.up.bias);
-            layer.down.product(wide, tokens, y, rows);
-            kernels::add_norm(y, x, &layer.down.bias, layer.norm.get());
+            let attended = layer.attended.product(&y[..size], z, rows);
+            kernels::add_norm(
+                attended,
+                &x[..size],
+                &layer.attended.bias,
+                layer.attended_norm.get(),
+            );
+            let up = layer.up.product(attended, wide, rows);
+            kernels::bias_gelu(up, &layer.up.bias);
+            let down = layer.down.product(up, y, rows);
+            kernels::add_norm(down, attended, &layer.down.bias, layer.norm.get());
             std::mem::swap(x, y);
-            y.resize(tokens * self.hidden, 0.0);
         }
-        (x, offsets)
+        (&x[..size], offsets)
     }
 
     /// Word vectors plus positions, normalised.
@@ -454,11 +464,9 @@ impl Encoder {
     }
 }
 
-/// Leaves the first row of each sequence, `[tokens, hidden]` → `[sequences, hidden]`.
-fn keep_first(rows: &mut Vec<f32>, offsets: &[usize], hidden: usize) {
-    let sequences = offsets.len() - 1;
-    for (row, first) in offsets[..sequences].iter().enumerate() {
+/// Moves the first row of each sequence to the beginning: `[tokens, hidden]` → `[sequences, hidden]`.
+fn keep_first(rows: &mut [f32], offsets: &[usize], hidden: usize) {
+    for (row, first) in offsets[..offsets.len() - 1].iter().enumerate() {
         rows.copy_within(first * hidden..(first + 1) * hidden, row * hidden);
     }
-    rows.truncate(sequences * hidden);
 }

@@ -190,6 +190,14 @@ pub struct Scratch {
     scores: Vec<f32>,
 }
 
+/// The beginning of a buffer that only grows, with room for `length`; what lies there is left from other rows.
+pub(super) fn room<T: Copy>(buffer: &mut Vec<T>, length: usize, new: T) -> &mut [T] {
+    if buffer.len() < length {
+        buffer.resize(length, new);
+    }
+    &mut buffer[..length]
+}
+
 /// Queries whose scores are held at once: those of 512 keys stay in the first cache's neighbourhood.
 const QUERIES: usize = 48;
 
@@ -213,13 +221,11 @@ fn attention_at(
         let length = pair[1] - pair[0];
         let tokens = &qkv[pair[0] * 3 * hidden..pair[1] * 3 * hidden];
         let out = &mut out[pair[0] * hidden..pair[1] * hidden];
-        scratch.queries.resize(length * dim, 0.0);
-        // Zeros behind the last key and dimension are written once and never over.
+        room(&mut scratch.queries, length * dim, 0.0);
+        // What an earlier sequence has left behind the last key and dimension meets no output.
         let zero = Line([0.0; 16]);
-        scratch.keys.clear();
-        scratch.keys.resize(length.div_ceil(32) * dim * 2, zero);
-        scratch.values.clear();
-        scratch.values.resize(dim.div_ceil(32) * length * 2, zero);
+        room(&mut scratch.keys, length.div_ceil(32) * dim * 2, zero);
+        room(&mut scratch.values, dim.div_ceil(32) * length * 2, zero);
         for head in 0..heads {
             let column = head * dim;
             load_head_at(level, Head { tokens, bias, hidden, dim, column }, scratch);
@@ -243,7 +249,7 @@ fn weigh(
     let padded = length.next_multiple_of(16);
     let keys = Panels { lines: keys, inputs: dim, outputs: length };
     let values = Panels { lines: values, inputs: length, outputs: dim };
-    scores.resize(QUERIES.min(asked) * padded, 0.0);
+    room(scores, QUERIES.min(asked) * padded, 0.0);
     for first in (0..asked).step_by(QUERIES) {
         let rows = QUERIES.min(asked - first);
         let scores = &mut scores[..rows * padded];

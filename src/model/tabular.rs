@@ -330,7 +330,7 @@ impl Model for Tabular {
             x.extend_from_slice(features);
         }
         for (number, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x, inputs.len());
+            x = layer.forward(&x);
             if number + 1 != self.layers.len() {
                 self.activate(&mut x);
             }

@@ -8,7 +8,7 @@ use candle_transformers::models::modernbert as candle_modernbert;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tidemill::model::Refused;
-use tidemill::model::encoder::{self, Encoder, Workspace};
+use tidemill::model::encoder::{self, Encoder, States, Workspace};
 use tidemill::model::padded::{Padded, Target, modernbert};
 use tidemill::model::text::Take;
 use tidemill::model::weights::Weights;
@@ -100,11 +100,19 @@ fn the_bert_family_is_the_packed_forward() {
             let part = refs(part);
             let lengths: Vec<usize> = part.iter().map(|ids| ids.len()).collect();
             let mut workspace = Workspace::default();
-            let (states, _) = packed.forward(&part, &mut workspace);
+            let (states, _) = packed.forward(&part, States::All, &mut workspace);
+            let states = states.to_vec();
+            let (first, offsets) = packed.forward(&part, States::First, &mut workspace);
+            assert_eq!(
+                first,
+                taken(&states, &lengths, hidden, Take::First),
+                "{name}: the same bits"
+            );
+            assert_eq!(offsets, (0..=part.len()).collect::<Vec<_>>());
             for take in TAKES {
                 let gap = gap(
                     &padded.states(&part, take).unwrap(),
-                    &taken(states, &lengths, hidden, take),
+                    &taken(&states, &lengths, hidden, take),
                 );
                 assert!(gap <= 1e-5, "{name} {take:?} {lengths:?}: {gap:e}");
             }
@@ -252,7 +260,7 @@ fn modernbert_with_a_head_is_transformers() {
     assert_eq!(config.take().unwrap(), Take::Mean);
     let ids: Vec<Vec<u32>> = goldens.iter().map(|(ids, _)| ids.clone()).collect();
     let states = padded.states(&refs(&ids), config.take().unwrap()).unwrap();
-    let logits = classifier.forward(&head.forward(&states), ids.len());
+    let logits = classifier.forward(&head.forward(&states));
     for ((_, expected), row) in goldens.iter().zip(logits.chunks(3)) {
         let sum: f32 = row.iter().map(|value| value.exp()).sum();
         let scores: Vec<f32> = row.iter().map(|value| value.exp() / sum).collect();

@@ -67,7 +67,7 @@ fn inputs(model: &dyn Model) -> Result<Vec<Input>, Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::{Mutex, PoisonError};
 
     use super::*;
     use crate::model::{About, Prediction};
@@ -98,7 +98,8 @@ mod tests {
 
         fn predict(&self, inputs: &[&Input]) -> Result<Vec<Prediction>, Refused> {
             let area = inputs.len() * inputs[0].tokens();
-            self.calls.lock().unwrap().push((inputs.len(), inputs[0].tokens()));
+            let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+            calls.push((inputs.len(), inputs[0].tokens()));
             if self.memory < area {
                 return Err(Refused::OutOfMemory(format!("{area} tokens")));
             }

@@ -129,22 +129,33 @@ pub(super) fn softmax<const FMA: bool>(rows: &mut [f32], length: usize, inverse:
 
 #[inline(always)]
 fn softmax_row<const FMA: bool>(row: &mut [f32], length: usize) -> f32 {
-    row[length..].fill(f32::MIN);
-    let mut largest = [f32::MIN; LANES];
     let (blocks, _) = row.as_chunks_mut::<LANES>();
+    set_behind(blocks, length, f32::MIN);
+    let mut largest = [f32::MIN; LANES];
     for block in &*blocks {
         for lane in 0..LANES {
             largest[lane] = largest[lane].max(block[lane]);
         }
     }
     let largest = fold(largest, f32::max);
-    for block in blocks {
+    for block in &mut *blocks {
         for value in block {
             *value = exp::<FMA>(*value - largest);
         }
     }
-    row[length..].fill(0.0);
+    set_behind(blocks, length, 0.0);
     1.0 / sum(row, |sum, value| sum + value)
+}
+
+/// Sets what lies behind `length`, all of it in the last block. Not `fill`: a call for a few values.
+#[inline(always)]
+fn set_behind(blocks: &mut [[f32; LANES]], length: usize, value: f32) {
+    if let Some((last, others)) = blocks.split_last_mut() {
+        let kept = length - others.len() * LANES;
+        for (lane, slot) in last.iter_mut().enumerate() {
+            *slot = if lane < kept { *slot } else { value };
+        }
+    }
 }
 
 /// Adds what a score gains by the distance of its key from its query: row `r` is of query `first + r`, and of

@@ -16,7 +16,7 @@
 //!
 //! bf16 rounds both factors to 8 bits of mantissa, to even; products are exact and summed in f32.
 
-use super::{Level, detected, level};
+use super::{Level, detected, level, room};
 
 #[cfg(test)]
 mod tests;
@@ -199,7 +199,7 @@ impl Bf16 {
             "shapes of a product"
         );
         rows.pairs = spread(self.pairs * 2 * PAIR) / (2 * PAIR);
-        rows.halves.resize(count * rows.pairs, [0; PAIR]);
+        room(&mut rows.halves, count * rows.pairs, [0; PAIR]);
         if !self.inputs.is_multiple_of(PAIR) {
             // The last input's partner meets a weight of 0, and must be a number.
             rows.halves
@@ -413,10 +413,10 @@ const MOST: i32 = 255;
 fn quantise(level: Level, x: &[f32], inputs: usize, rows: &mut Rows) {
     let count = x.len() / inputs.max(1);
     rows.stride = spread(inputs.next_multiple_of(GROUP));
-    rows.scales.resize(count, 0.0);
-    rows.zeros.resize(count, 0);
+    room(&mut rows.scales, count, 0.0);
+    room(&mut rows.zeros, count, 0);
     // What stands behind the last input meets weights of 0.
-    rows.bytes.resize(count * rows.stride, 0);
+    room(&mut rows.bytes, count * rows.stride, 0);
     #[cfg(target_arch = "x86_64")]
     match level {
         // SAFETY: `level` is at most what `detected` found.

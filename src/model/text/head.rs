@@ -188,12 +188,11 @@ impl Head {
                 (rows, width)
             }
             Self::Classifier { before, output, .. } | Self::Tokens { before, output, .. } => {
-                let count = offsets.last().copied().unwrap_or(0);
                 let rows = match before.as_deref() {
-                    Some(before) => before.forward(&rows, count),
+                    Some(before) => before.forward(&rows),
                     None => rows,
                 };
-                (output.forward(&rows, count), output.outputs())
+                (output.forward(&rows), output.outputs())
             }
         };
         let mut predictions = Vec::with_capacity(count);
@@ -229,10 +228,10 @@ impl Before {
     }
 
     /// `[rows, hidden]` to `[rows, hidden]`, f32.
-    fn forward(&self, x: &[f32], rows: usize) -> Vec<f32> {
+    fn forward(&self, x: &[f32]) -> Vec<f32> {
         match self {
             Self::Dense(layer, squash) => {
-                let mut y = layer.forward(x, rows);
+                let mut y = layer.forward(x);
                 squash.apply(&mut y);
                 y
             }

@@ -132,21 +132,16 @@ fn a_nan_poisons_its_row_and_no_other() {
         x[inputs + place] = f32::NAN;
         let weight = vec![0.25; inputs * 20];
         for level in LEVELS {
-            let products: [&dyn Fn(&mut [f32]); 3] = [
-                &|out| Dense::new(&weight, inputs, 20).product_at(level, &x, out),
-                &|out| {
-                    Bf16::new(&weight, inputs, 20).product_at(level, &x, out, &mut Rows::default())
-                },
-                &|out| {
-                    let packed = Int8::new_at(level, &weight, inputs, 20);
-                    packed.product_at(level, &x, out, &mut Rows::default());
-                },
-            ];
-            for product in products {
-                let mut out = vec![0.0; 3 * 20];
-                product(&mut out);
+            let mut out = [vec![0.0; 3 * 20], vec![0.0; 3 * 20], vec![0.0; 3 * 20]];
+            let [f32, bf16, int8] = &mut out;
+            let rows = &mut Rows::default();
+            Dense::new(&weight, inputs, 20).product_at(level, &x, f32);
+            Bf16::new(&weight, inputs, 20).product_at(level, &x, bf16, rows);
+            Int8::new_at(level, &weight, inputs, 20).product_at(level, &x, int8, rows);
+            for (kind, out) in out.iter().enumerate() {
                 for (place, value) in out.iter().enumerate() {
-                    assert_eq!(value.is_nan(), place / 20 == 1, "{level:?}, {inputs}, {place}");
+                    let poisoned = place / 20 == 1;
+                    assert_eq!(value.is_nan(), poisoned, "{level:?}, {inputs}, {kind}, {place}");
                 }
             }
         }

@@ -315,7 +315,7 @@ unsafe fn int8_tile_vnni<const R: usize>(
     out: *mut f32,
 ) {
     let Int8 { outputs, groups, .. } = *weight;
-    let mut sums = [[_mm512_setzero_si512(); 2]; R];
+    let (mut lefts, mut rights) = ([_mm512_setzero_si512(); R], [_mm512_setzero_si512(); R]);
     // SAFETY: `panels` holds `2 × groups` lines for each panel.
     let mut lines = unsafe { weight.panels.as_ptr().add(panel * groups * 2) }.cast::<__m512i>();
     // SAFETY: the caller's.
@@ -329,29 +329,47 @@ unsafe fn int8_tile_vnni<const R: usize>(
             for row in 0..R {
                 let four = rows[row].add(group).read_unaligned();
                 let values = _mm512_set1_epi32(four);
-                sums[row][0] = _mm512_dpbusd_epi32(sums[row][0], values, left);
-                sums[row][1] = _mm512_dpbusd_epi32(sums[row][1], values, right);
+                lefts[row] = _mm512_dpbusd_epi32(lefts[row], values, left);
+                rights[row] = _mm512_dpbusd_epi32(rights[row], values, right);
             }
         }
     }
     let width = PANEL.min(outputs - panel * PANEL);
     let masks = masks(width);
-    for half in 0..2 {
-        let first = panel * PANEL + half * 16;
-        // SAFETY: scales and sums are whole panels long; rows and columns of `out` as the caller says.
-        unsafe {
-            let by_output = _mm512_loadu_ps(weight.scales.as_ptr().add(first));
-            let sum = _mm512_loadu_si512(weight.sums.as_ptr().add(first).cast());
-            for row in 0..R {
-                let shift = _mm512_mullo_epi32(_mm512_set1_epi32(*zeros.add(row)), sum);
-                let exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[row][half], shift));
-                let scale = _mm512_mul_ps(_mm512_set1_ps(*scales.add(row)), by_output);
-                let value = _mm512_mul_ps(exact, scale);
-                if masks[half] != 0 {
-                    let out = out.add(row * outputs + half * 16);
-                    _mm512_mask_storeu_ps(out, masks[half], value);
-                }
-            }
+    let (first, fits) = (panel * PANEL, (scales, zeros));
+    // SAFETY: the caller's.
+    unsafe {
+        int8_finish_512(weight, first, lefts, fits, out, masks[0]);
+        if masks[1] != 0 {
+            int8_finish_512(weight, first + 16, rights, fits, out.add(16), masks[1]);
+        }
+    }
+}
+
+/// Sums of `R` rows and 16 outputs, as f32. Called for each half: in a loop over both, they would live in memory.
+///
+/// # Safety
+///
+/// As [`int8_vnni`]; `out` is where column `first` begins, and its columns in `mask` are there.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn int8_finish_512<const R: usize>(
+    weight: &Int8,
+    first: usize,
+    sums: [__m512i; R],
+    (scales, zeros): (*const f32, *const i32),
+    out: *mut f32,
+    mask: __mmask16,
+) {
+    // SAFETY: scales and sums are whole panels long; rows and columns of `out` as the caller says.
+    unsafe {
+        let by_output = _mm512_loadu_ps(weight.scales.as_ptr().add(first));
+        let weights = _mm512_loadu_si512(weight.sums.as_ptr().add(first).cast());
+        for row in 0..R {
+            let shift = _mm512_mullo_epi32(_mm512_set1_epi32(*zeros.add(row)), weights);
+            let exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[row], shift));
+            let scale = _mm512_mul_ps(_mm512_set1_ps(*scales.add(row)), by_output);
+            _mm512_mask_storeu_ps(out.add(row * weight.outputs), mask, _mm512_mul_ps(exact, scale));
         }
     }
 }
@@ -501,7 +519,7 @@ unsafe fn int8_tile_256<const R: usize>(
     let ones = _mm256_set1_epi16(1);
     // SAFETY: the caller's.
     let rows: [*const i32; R] = array::from_fn(|row| unsafe { bytes.add(row * stride) }.cast());
-    let mut sums = [[_mm256_setzero_si256(); 2]; R];
+    let (mut lefts, mut rights) = ([_mm256_setzero_si256(); R], [_mm256_setzero_si256(); R]);
     for group in 0..groups {
         // SAFETY: as above; a row has 4 bytes for each group.
         unsafe {
@@ -510,33 +528,53 @@ unsafe fn int8_tile_256<const R: usize>(
             for row in 0..R {
                 let values = _mm256_set1_epi32(rows[row].add(group).read_unaligned());
                 let wide = _mm256_madd_epi16(_mm256_maddubs_epi16(values, left), ones);
-                sums[row][0] = _mm256_add_epi32(sums[row][0], wide);
+                lefts[row] = _mm256_add_epi32(lefts[row], wide);
                 let wide = _mm256_madd_epi16(_mm256_maddubs_epi16(values, right), ones);
-                sums[row][1] = _mm256_add_epi32(sums[row][1], wide);
+                rights[row] = _mm256_add_epi32(rights[row], wide);
             }
         }
     }
     let width = 16.min(outputs - first);
-    for part in 0..2 {
-        // SAFETY: scales and sums are whole panels long; rows and columns of `out` as the caller says.
-        unsafe {
-            let by_output = _mm256_loadu_ps(weight.scales.as_ptr().add(first + part * 8));
-            let sum = _mm256_loadu_si256(weight.sums.as_ptr().add(first + part * 8).cast());
-            for row in 0..R {
-                let shift = _mm256_mullo_epi32(_mm256_set1_epi32(*zeros.add(row)), sum);
-                let exact = _mm256_cvtepi32_ps(_mm256_sub_epi32(sums[row][part], shift));
-                let scale = _mm256_mul_ps(_mm256_set1_ps(*scales.add(row)), by_output);
-                let value = _mm256_mul_ps(exact, scale);
-                let out = out.add(row * outputs + part * 8);
-                match width.saturating_sub(part * 8) {
-                    0 => (),
-                    wide @ 1..8 => {
-                        let mut rest = [0.0_f32; 8];
-                        _mm256_storeu_ps(rest.as_mut_ptr(), value);
-                        out.copy_from_nonoverlapping(rest.as_ptr(), wide);
-                    }
-                    _ => _mm256_storeu_ps(out, value),
-                }
+    // SAFETY: the caller's.
+    unsafe {
+        int8_finish_256(weight, first, lefts, (scales, zeros), out, width);
+        if 8 < width {
+            int8_finish_256(weight, first + 8, rights, (scales, zeros), out.add(8), width - 8);
+        }
+    }
+}
+
+/// Sums of `R` rows and 8 outputs, as f32.
+///
+/// # Safety
+///
+/// As [`int8_256`]; `out` is where column `first` begins, and `width` columns are there.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn int8_finish_256<const R: usize>(
+    weight: &Int8,
+    first: usize,
+    sums: [__m256i; R],
+    (scales, zeros): (*const f32, *const i32),
+    out: *mut f32,
+    width: usize,
+) {
+    // SAFETY: scales and sums are whole panels long; rows and columns of `out` as the caller says.
+    unsafe {
+        let by_output = _mm256_loadu_ps(weight.scales.as_ptr().add(first));
+        let weights = _mm256_loadu_si256(weight.sums.as_ptr().add(first).cast());
+        for row in 0..R {
+            let shift = _mm256_mullo_epi32(_mm256_set1_epi32(*zeros.add(row)), weights);
+            let exact = _mm256_cvtepi32_ps(_mm256_sub_epi32(sums[row], shift));
+            let scale = _mm256_mul_ps(_mm256_set1_ps(*scales.add(row)), by_output);
+            let value = _mm256_mul_ps(exact, scale);
+            let out = out.add(row * weight.outputs);
+            if width < 8 {
+                let mut rest = [0.0_f32; 8];
+                _mm256_storeu_ps(rest.as_mut_ptr(), value);
+                out.copy_from_nonoverlapping(rest.as_ptr(), width);
+            } else {
+                _mm256_storeu_ps(out, value);
             }
         }
     }
