@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tidemill::config::{Aggregation, Determinism, OnLong, Precision};
 use tidemill::model::artifact::{self, LoadOptions};
+use tidemill::model::kernels::{self, Level};
 use tidemill::model::{Fields, Input, Model, Prediction, Span, Task};
+use tidemill::service::chain;
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data").join(name)
@@ -22,15 +24,14 @@ fn load_in(dir: &Path, precision: Precision) -> Box<dyn Model> {
 }
 
 fn load_as(dir: &Path, precision: Precision, aggregation: Aggregation) -> Box<dyn Model> {
-    let options = LoadOptions {
-        field: "text".to_owned(),
-        precision,
-        aggregation,
-        on_long: OnLong::Truncate,
-        device: "cpu".to_owned(),
-        ..LoadOptions::default()
-    };
-    artifact::build(dir, &options).unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
+    artifact::build(dir, &options(precision, aggregation))
+        .unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
+}
+
+fn options(precision: Precision, aggregation: Aggregation) -> LoadOptions {
+    let (field, device) = ("text".to_owned(), "cpu".to_owned());
+    let on_long = OnLong::Truncate;
+    LoadOptions { field, precision, aggregation, on_long, device, ..LoadOptions::default() }
 }
 
 /// `[(input, expected output)]` of a golden file.
@@ -140,6 +141,27 @@ fn minilm_in_int8_stays_close() {
     let count = f64::from(u32::try_from(distances.len()).unwrap());
     let mean = distances.iter().sum::<f64>() / count;
     assert!(mean <= 0.005, "mean cosine {}", 1.0 - mean);
+}
+
+#[test]
+fn minilm_in_bf16_is_all_but_f32() {
+    let Some(dir) = minilm() else { return };
+    if kernels::level() < Level::Bf16 {
+        let options = options(Precision::Bf16, Aggregation::default());
+        let error = artifact::build(&dir, &options).map(|_| ()).unwrap_err();
+        assert!(chain(&error).contains("AVX512_BF16"), "{error}");
+        return;
+    }
+    let model = load_in(&dir, Precision::Bf16);
+    assert_eq!(model.about().precision, "bf16");
+    check(model.as_ref(), &goldens(&data("minilm.json")), 1e-4);
+}
+
+#[test]
+fn auto_is_the_fastest_that_is_close() {
+    let Some(dir) = minilm() else { return };
+    let expect = if kernels::level() == Level::Portable { "f32" } else { "int8" };
+    assert_eq!(load_in(&dir, Precision::Auto).about().precision, expect);
 }
 
 #[test]
