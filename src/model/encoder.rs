@@ -15,12 +15,45 @@
 use serde::Deserialize;
 
 use super::artifact::{self, Error};
-use super::kernels::{self, Attention, Bf16, Dense, Int8, Norm, Rows, Scratch};
+use super::kernels::{self, Attention};
 use super::weights::Weights;
 
+mod layers;
+pub mod modernbert;
 mod names;
+mod prenorm;
 
+pub(super) use layers::LayerNorm;
+pub use layers::{Linear, Workspace};
 pub(super) use names::{Names, REACH};
+pub(super) use prenorm::{Block, PreNorm};
+
+use layers::keep_first;
+
+/// A forward without padding, on the CPU.
+pub trait Packed: std::fmt::Debug + Send + Sync {
+    /// The last hidden states of sequences laid end to end, `[tokens, hidden]` f32, and where each sequence begins
+    /// (`[sequences + 1]`); with [`States::First`] a sequence is its first token alone. The same bits either way, and
+    /// whatever other sequences there are. Ids must be known, sequences not empty and not longer than the model takes.
+    fn forward<'a>(
+        &self,
+        sequences: &[&[u32]],
+        states: States,
+        workspace: &'a mut Workspace,
+    ) -> (&'a [f32], &'a [usize]);
+
+    /// What its products are computed in.
+    fn precision(&self) -> Precision;
+
+    /// Width of a token's vector.
+    fn hidden(&self) -> usize;
+
+    /// Whether a token id has a vector.
+    fn knows(&self, id: u32) -> bool;
+
+    /// Bytes of the weights.
+    fn bytes(&self) -> u64;
+}
 
 /// The layouts of checkpoints that this reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,31 +165,15 @@ impl Config {
     }
 }
 
-impl Weights {
-    /// A dense layer as transformers stores it, or several of the same inputs side by side:
-    /// `weight` `[outputs, inputs]`, `bias` `[outputs]` each.
-    ///
-    /// # Errors
-    ///
-    /// As [`take`](Self::take).
-    pub fn linear(
-        &self,
-        names: &[&str],
-        (inputs, outputs): (usize, usize),
-        precision: Precision,
-    ) -> Result<Linear, Error> {
-        let (mut weight, mut bias) = (Vec::new(), Vec::new());
-        for name in names {
-            weight.append(&mut self.take(&format!("{name}.weight"), &[outputs, inputs])?);
-            bias.append(&mut self.take(&format!("{name}.bias"), &[outputs])?);
-        }
-        let weight = match precision {
-            Precision::F32 => Matrix::F32(Dense::new(&weight, inputs, bias.len())),
-            Precision::Bf16 => Matrix::Bf16(Bf16::new(&weight, inputs, bias.len())),
-            Precision::Int8 => Matrix::Int8(Int8::new(&weight, inputs, bias.len())),
-        };
-        Ok(Linear { inputs, weight, bias })
-    }
+#[derive(Debug)]
+struct Layer {
+    /// `[hidden, 3 × hidden]`: queries, keys, values side by side.
+    qkv: Linear,
+    attended: Linear,
+    attended_norm: LayerNorm,
+    up: Linear,
+    down: Linear,
+    norm: LayerNorm,
 }
 
 /// What an encoder's matrix products are computed in.
@@ -190,85 +207,7 @@ pub enum States {
     First,
 }
 
-#[derive(Debug)]
-enum Matrix {
-    F32(Dense),
-    Bf16(Bf16),
-    Int8(Int8),
-}
-
-/// A dense layer.
-#[derive(Debug)]
-pub struct Linear {
-    inputs: usize,
-    weight: Matrix,
-    bias: Vec<f32>,
-}
-
-impl Linear {
-    /// `x · weightᵀ`, without the bias, at the beginning of `out`: `x` is `[rows, inputs]`, the result is
-    /// `[rows, outputs]`, f32.
-    fn product<'a>(&self, x: &[f32], out: &'a mut Vec<f32>, rounded: &mut Rows) -> &'a mut [f32] {
-        let rows = x.len() / self.inputs.max(1);
-        let out = kernels::room(out, rows * self.outputs(), 0.0);
-        match &self.weight {
-            Matrix::F32(weight) => weight.product(x, out),
-            Matrix::Bf16(weight) => weight.product(x, out, rounded),
-            Matrix::Int8(weight) => weight.product(x, out, rounded),
-        }
-        out
-    }
-
-    /// `x · weightᵀ + bias`: `x` is `[rows, inputs]`, the result is `[rows, outputs]`, f32.
-    pub fn forward(&self, x: &[f32]) -> Vec<f32> {
-        let mut out = Vec::new();
-        self.product(x, &mut out, &mut Rows::default());
-        for row in out.chunks_exact_mut(self.bias.len()) {
-            row.iter_mut().zip(&self.bias).for_each(|(value, bias)| *value += bias);
-        }
-        out
-    }
-
-    /// Values in a row of the result.
-    pub fn outputs(&self) -> usize {
-        self.bias.len()
-    }
-
-    /// Bytes of the weights in memory.
-    pub fn bytes(&self) -> usize {
-        match &self.weight {
-            Matrix::F32(weight) => weight.bytes(),
-            Matrix::Bf16(weight) => weight.bytes(),
-            Matrix::Int8(weight) => weight.bytes(),
-        }
-    }
-}
-
-#[derive(Debug)]
-struct LayerNorm {
-    gamma: Vec<f32>,
-    beta: Vec<f32>,
-    eps: f32,
-}
-
-impl LayerNorm {
-    fn get(&self) -> Norm<'_> {
-        Norm { gamma: &self.gamma, beta: &self.beta, eps: self.eps }
-    }
-}
-
-#[derive(Debug)]
-struct Layer {
-    /// `[hidden, 3 × hidden]`: queries, keys, values side by side.
-    qkv: Linear,
-    attended: Linear,
-    attended_norm: LayerNorm,
-    up: Linear,
-    down: Linear,
-    norm: LayerNorm,
-}
-
-/// An encoder.
+/// An encoder of the BERT family.
 #[derive(Debug)]
 pub struct Encoder {
     precision: Precision,
@@ -287,20 +226,6 @@ pub struct Encoder {
     layers: Vec<Layer>,
 }
 
-/// A thread's buffers. They only grow: what lies behind a batch's rows is left from another.
-#[derive(Debug, Default)]
-pub struct Workspace {
-    /// `[tokens, hidden]`, as the next two.
-    x: Vec<f32>,
-    y: Vec<f32>,
-    z: Vec<f32>,
-    /// `[tokens, 3 × hidden or intermediate]`.
-    wide: Vec<f32>,
-    offsets: Vec<usize>,
-    scratch: Scratch,
-    rows: Rows,
-}
-
 impl Encoder {
     /// Builds it from a checkpoint's tensors.
     ///
@@ -311,13 +236,8 @@ impl Encoder {
         let family = config.family()?;
         let hidden = config.hidden_size;
         let names = Names::new(config, family, weights);
-        #[expect(clippy::cast_possible_truncation, reason = "1e-12 is a normal f32")]
-        let eps = config.layer_norm_eps as f32;
-        let norm = |name: String| -> Result<LayerNorm, Error> {
-            let gamma = weights.take(&format!("{name}.weight"), &[hidden])?;
-            let beta = weights.take(&format!("{name}.bias"), &[hidden])?;
-            Ok(LayerNorm { gamma, beta, eps })
-        };
+        let eps = config.layer_norm_eps;
+        let norm = |name: String| LayerNorm::new(weights, &name, hidden, true, eps);
         let (words, positions) = names.tables(config, weights)?;
         let layer = |number| {
             let name = |part: &str| names.layer(number, part);
@@ -353,77 +273,6 @@ impl Encoder {
             norm: norm(names.embedding("LayerNorm"))?,
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, Error>>()?,
         })
-    }
-
-    /// What its products are computed in.
-    pub fn precision(&self) -> Precision {
-        self.precision
-    }
-
-    /// Width of a token's vector.
-    pub fn hidden(&self) -> usize {
-        self.hidden
-    }
-
-    /// Whether a token id has a vector.
-    pub fn knows(&self, id: u32) -> bool {
-        usize::try_from(id).is_ok_and(|id| id < self.vocab)
-    }
-
-    /// Bytes of the weights.
-    pub fn bytes(&self) -> u64 {
-        let layer = |layer: &Layer| -> usize {
-            [&layer.qkv, &layer.attended, &layer.up, &layer.down].map(Linear::bytes).iter().sum()
-        };
-        let tables = size_of_val(&self.words[..]) + size_of_val(&self.positions[..]);
-        let bytes = tables + self.layers.iter().map(layer).sum::<usize>();
-        u64::try_from(bytes).unwrap_or(u64::MAX)
-    }
-
-    /// The last hidden states of sequences laid end to end, `[tokens, hidden]` f32, and where each sequence begins
-    /// (`[sequences + 1]`); with [`States::First`] a sequence is its first token alone. The same bits either way. Ids
-    /// must be known and sequences at most [`Config::longest`] long.
-    pub fn forward<'a>(
-        &self,
-        sequences: &[&[u32]],
-        states: States,
-        workspace: &'a mut Workspace,
-    ) -> (&'a [f32], &'a [usize]) {
-        let Workspace { x, y, z, wide, offsets, scratch, rows } = workspace;
-        self.embed(sequences, x, y, offsets);
-        let mut size = x.len();
-        for (number, layer) in self.layers.iter().enumerate() {
-            let first = states == States::First && number + 1 == self.layers.len();
-            let qkv = layer.qkv.product(&x[..size], wide, rows);
-            let bias = &layer.qkv.bias;
-            let shape = Attention {
-                bias,
-                offsets,
-                heads: self.heads,
-                queries: if first { 1 } else { usize::MAX },
-                distances: self.distances.as_deref(),
-            };
-            kernels::attention(qkv, kernels::room(y, size, 0.0), shape, scratch);
-            if first {
-                keep_first(x, offsets, self.hidden);
-                keep_first(y, offsets, self.hidden);
-                (0..).zip(&mut *offsets).for_each(|(row, offset)| *offset = row);
-                size = sequences.len() * self.hidden;
-            }
-            let attended = layer.attended.product(&y[..size], z, rows);
-            kernels::add_norm(
-                attended,
-                &x[..size],
-                &layer.attended.bias,
-                layer.attended_norm.get(),
-            );
-            let up = layer.up.product(attended, wide, rows);
-            kernels::bias_gelu(up, &layer.up.bias);
-            let down = layer.down.product(up, y, rows);
-            kernels::add_norm(down, attended, &layer.down.bias, layer.norm.get());
-            std::mem::swap(x, y);
-        }
-        (&x[..size], offsets)
     }
 
     /// Word vectors plus positions, normalised.
@@ -464,9 +313,70 @@ impl Encoder {
     }
 }
 
-/// Moves the first row of each sequence to the beginning: `[tokens, hidden]` → `[sequences, hidden]`.
-fn keep_first(rows: &mut [f32], offsets: &[usize], hidden: usize) {
-    for (row, first) in offsets[..offsets.len() - 1].iter().enumerate() {
-        rows.copy_within(first * hidden..(first + 1) * hidden, row * hidden);
+impl Packed for Encoder {
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    fn hidden(&self) -> usize {
+        self.hidden
+    }
+
+    fn knows(&self, id: u32) -> bool {
+        usize::try_from(id).is_ok_and(|id| id < self.vocab)
+    }
+
+    fn bytes(&self) -> u64 {
+        let layer = |layer: &Layer| -> usize {
+            [&layer.qkv, &layer.attended, &layer.up, &layer.down].map(Linear::bytes).iter().sum()
+        };
+        let tables = size_of_val(&self.words[..]) + size_of_val(&self.positions[..]);
+        let bytes = tables + self.layers.iter().map(layer).sum::<usize>();
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+
+    fn forward<'a>(
+        &self,
+        sequences: &[&[u32]],
+        states: States,
+        workspace: &'a mut Workspace,
+    ) -> (&'a [f32], &'a [usize]) {
+        let Workspace { x, y, z, wide, offsets, scratch, rows, .. } = workspace;
+        self.embed(sequences, x, y, offsets);
+        let mut size = x.len();
+        for (number, layer) in self.layers.iter().enumerate() {
+            let first = states == States::First && number + 1 == self.layers.len();
+            let qkv = layer.qkv.product(&x[..size], wide, rows);
+            let bias = &layer.qkv.bias;
+            let shape = Attention {
+                bias,
+                offsets,
+                heads: self.heads,
+                window: None,
+                rotation: None,
+                queries: if first { 1 } else { usize::MAX },
+                distances: self.distances.as_deref(),
+            };
+            kernels::attention(qkv, kernels::room(y, size, 0.0), shape, scratch);
+            if first {
+                keep_first(x, offsets, self.hidden);
+                keep_first(y, offsets, self.hidden);
+                (0..).zip(&mut *offsets).for_each(|(row, offset)| *offset = row);
+                size = sequences.len() * self.hidden;
+            }
+            let attended = layer.attended.product(&y[..size], z, rows);
+            kernels::add_norm(
+                attended,
+                &x[..size],
+                &layer.attended.bias,
+                layer.attended_norm.get(),
+            );
+            let up = layer.up.product(attended, wide, rows);
+            kernels::bias_gelu(up, &layer.up.bias);
+            let down = layer.down.product(up, y, rows);
+            kernels::add_norm(down, attended, &layer.down.bias, layer.norm.get());
+            std::mem::swap(x, y);
+        }
+        (&x[..size], offsets)
     }
 }

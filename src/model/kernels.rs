@@ -127,6 +127,16 @@ pub struct Norm<'a> {
     pub eps: f32,
 }
 
+/// Positions as rotations of queries and keys, `[positions, head_dim / 2]` f32 each: pair `i` of a head is its
+/// dimensions `i` and `i + head_dim / 2`. Su et al. 2021.
+#[derive(Debug, Clone, Copy)]
+pub struct Rotation<'a> {
+    /// Cosines.
+    pub cos: &'a [f32],
+    /// Sines.
+    pub sin: &'a [f32],
+}
+
 /// Attention of packed sequences.
 #[derive(Debug, Clone, Copy)]
 pub struct Attention<'a> {
@@ -136,6 +146,10 @@ pub struct Attention<'a> {
     pub offsets: &'a [usize],
     /// Attention heads.
     pub heads: usize,
+    /// How far a token sees to either side; `None`: the whole sequence.
+    pub window: Option<usize>,
+    /// By which position; `None`: not at all.
+    pub rotation: Option<Rotation<'a>>,
     /// How many of each sequence's first tokens attend; the other rows of `out` are left as they were.
     pub queries: usize,
     /// What a score gains by how far its key stands from its query: `[heads, 2 × reach + 1]` f32, from −reach, the key
@@ -150,6 +164,19 @@ dispatch!(
 dispatch!(
     /// `x = norm(x + bias + residual)` by row. `x` and `residual` are `[tokens, hidden]`, `bias` is `[hidden]`, f32.
     add_norm, add_norm_at, norm_levels, (x: &mut [f32], residual: &[f32], bias: &[f32], norm: Norm<'_>)
+);
+dispatch!(
+    /// `x = norm(x)` by row. `x` is `[tokens, hidden]`, f32.
+    norm, norm_at, plain_norm_levels, (x: &mut [f32], norm: Norm<'_>)
+);
+dispatch!(
+    /// `x += y + bias`, and `out = norm(x)`, by row. `x`, `y` and `out` are `[tokens, hidden]`, `bias` is `[hidden]`, f32.
+    add_then_norm, add_then_norm_at, then_norm_levels,
+    (x: &mut [f32], y: &[f32], bias: &[f32], norm: Norm<'_>, out: &mut [f32])
+);
+dispatch!(
+    /// `out = gelu(x) × gate` by row, exact: a row of `x` is `[x, gate]`, each as wide as a row of `out`, f32.
+    gelu_gate, gelu_gate_at, gate_levels, (x: &[f32], width: usize, out: &mut [f32])
 );
 dispatch!(
     /// Softmax of padded rows of scores, not yet divided by the sums, whose inverses it gives.
@@ -175,6 +202,7 @@ pub struct Head<'a> {
     dim: usize,
     /// Where the head's columns begin.
     column: usize,
+    rotation: Option<Rotation<'a>>,
 }
 
 /// Buffers of [`attention`], reused between calls.
@@ -182,6 +210,8 @@ pub struct Head<'a> {
 pub struct Scratch {
     /// `[length, dim]`, scaled.
     queries: Vec<f32>,
+    /// A key on its way into the panels, `[dim]`.
+    key: Vec<f32>,
     /// Panels `[dim][32 keys]`.
     keys: Vec<Line<f32, 16>>,
     /// Panels `[length][32 dimensions]`.
@@ -202,7 +232,7 @@ pub(super) fn room<T: Copy>(buffer: &mut Vec<T>, length: usize, new: T) -> &mut 
 const QUERIES: usize = 48;
 
 /// Softmax attention within each sequence. `qkv` is `[tokens, 3 × hidden]` without its bias, `out` is
-/// `[tokens, hidden]`, f32. No mask and no padding: a sequence sees itself whole.
+/// `[tokens, hidden]`, f32. No mask and no padding.
 pub fn attention(qkv: &[f32], out: &mut [f32], attention: Attention<'_>, scratch: &mut Scratch) {
     attention_at(level(), qkv, out, attention, scratch);
 }
@@ -214,7 +244,7 @@ fn attention_at(
     attention: Attention<'_>,
     scratch: &mut Scratch,
 ) {
-    let Attention { bias, offsets, heads, queries, distances } = attention;
+    let Attention { bias, offsets, heads, window, rotation, queries, distances } = attention;
     let hidden = bias.len() / 3;
     let dim = hidden / heads;
     for pair in offsets.windows(2) {
@@ -222,45 +252,72 @@ fn attention_at(
         let tokens = &qkv[pair[0] * 3 * hidden..pair[1] * 3 * hidden];
         let out = &mut out[pair[0] * hidden..pair[1] * hidden];
         room(&mut scratch.queries, length * dim, 0.0);
+        room(&mut scratch.key, dim, 0.0);
         // What an earlier sequence has left behind the last key and dimension meets no output.
         let zero = Line([0.0; 16]);
         room(&mut scratch.keys, length.div_ceil(32) * dim * 2, zero);
         room(&mut scratch.values, dim.div_ceil(32) * length * 2, zero);
         for head in 0..heads {
             let column = head * dim;
-            load_head_at(level, Head { tokens, bias, hidden, dim, column }, scratch);
+            load_head_at(level, Head { tokens, bias, hidden, dim, column, rotation }, scratch);
             let distances =
                 distances.map(|table| &table[table.len() / heads * head..][..table.len() / heads]);
-            let shape = (queries.min(length), length, dim);
+            let shape = Shape { asked: queries.min(length), length, dim, window };
             weigh(level, shape, distances, (&mut out[column..], hidden), scratch);
         }
     }
 }
 
-/// `out = softmax(queries · keys) · values` of the head in the scratch, for the first `asked` queries.
+/// What [`weigh`] computes.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// The first so many queries.
+    asked: usize,
+    length: usize,
+    dim: usize,
+    window: Option<usize>,
+}
+
+/// `out = softmax(queries · keys) · values` of the head in the scratch.
 fn weigh(
     level: Level,
-    (asked, length, dim): (usize, usize, usize),
+    Shape { asked, length, dim, window }: Shape,
     distances: Option<&[f32]>,
     (out, hidden): (&mut [f32], usize),
     scratch: &mut Scratch,
 ) {
-    let Scratch { queries, keys, values, scores } = scratch;
-    let padded = length.next_multiple_of(16);
-    let keys = Panels { lines: keys, inputs: dim, outputs: length };
-    let values = Panels { lines: values, inputs: length, outputs: dim };
-    room(scores, QUERIES.min(asked) * padded, 0.0);
+    let Scratch { queries, keys, values, scores, .. } = scratch;
     for first in (0..asked).step_by(QUERIES) {
         let rows = QUERIES.min(asked - first);
-        let scores = &mut scores[..rows * padded];
-        let mut inverse = [0.0_f32; QUERIES];
+        // The keys that these queries see, from a panel's first on.
+        let (begin, end) = match window {
+            Some(window) => {
+                (first.saturating_sub(window) / 32 * 32, length.min(first + rows + window))
+            }
+            None => (0, length),
+        };
+        let (seen, first_seen) = (end - begin, first - begin);
+        let padded = seen.next_multiple_of(16);
+        let scores = room(scores, rows * padded, 0.0);
+        let keys = Panels { lines: &keys[begin * dim / 16..], inputs: dim, outputs: seen };
         multiply(level, rows, (&queries[first * dim..], dim), keys, (scores, padded));
         if let Some(distances) = distances {
-            add_distances_at(level, scores, length, first, distances);
+            add_distances_at(level, scores, seen, first_seen, distances);
         }
-        softmax_at(level, scores, length, &mut inverse[..rows]);
+        if let Some(window) = window {
+            for (query, row) in (first_seen..).zip(scores.chunks_exact_mut(padded)) {
+                row[..query.saturating_sub(window)].fill(f32::MIN);
+                row[seen.min(query + window + 1)..seen].fill(f32::MIN);
+            }
+        }
+        let mut inverse = [0.0_f32; QUERIES];
+        softmax_at(level, scores, seen, &mut inverse[..rows]);
         let out = &mut out[first * hidden..];
-        multiply(level, rows, (scores, padded), values, (out, hidden));
+        for (panel, column) in (0..dim).step_by(32).enumerate() {
+            let lines = &values[(panel * length + begin) * 2..];
+            let values = Panels { lines, inputs: seen, outputs: 32.min(dim - column) };
+            multiply(level, rows, (scores, padded), values, (&mut out[column..], hidden));
+        }
         for (row, inverse) in inverse[..rows].iter().enumerate() {
             out[row * hidden..][..dim].iter_mut().for_each(|value| *value *= inverse);
         }
@@ -316,12 +373,27 @@ mod tests {
         offsets: &[usize],
         heads: usize,
         distances: Option<&[f32]>,
+        window: Option<usize>,
+        rotation: Option<Rotation<'_>>,
     ) -> Vec<f32> {
         let hidden = bias.len() / 3;
         let dim = hidden / heads;
-        let at = |token: usize, part: usize, head: usize, d: usize| {
+        let plain = |token: usize, part: usize, head: usize, d: usize| {
             let column = part * hidden + head * dim + d;
             f64::from(qkv[token * 3 * hidden + column]) + f64::from(bias[column])
+        };
+        let at = |token: usize, part: usize, head: usize, d: usize| {
+            let Some(rotation) = rotation.filter(|_| part < 2) else {
+                return plain(token, part, head, d);
+            };
+            let position = token - offsets.iter().rfind(|begin| **begin <= token).unwrap();
+            let angle = position * (dim / 2) + d % (dim / 2);
+            let (cos, sin) = (f64::from(rotation.cos[angle]), f64::from(rotation.sin[angle]));
+            let (a, b) = (
+                plain(token, part, head, d % (dim / 2)),
+                plain(token, part, head, d % (dim / 2) + dim / 2),
+            );
+            if d < dim / 2 { a * cos - b * sin } else { b * cos + a * sin }
         };
         let distance = |head: usize, query: usize, key: usize| {
             let Some(table) = distances else { return 0.0 };
@@ -334,6 +406,9 @@ mod tests {
             for head in 0..heads {
                 for q in pair[0]..pair[1] {
                     let score = |k: usize| -> f64 {
+                        if window.is_some_and(|window| window < k.abs_diff(q)) {
+                            return 0.0;
+                        }
                         let dot: f64 =
                             (0..dim).map(|d| at(q, 0, head, d) * at(k, 1, head, d)).sum();
                         (dot / (dim as f64).sqrt() + distance(head, q, k)).exp()
@@ -399,12 +474,45 @@ mod tests {
         }
 
         #[test]
+        fn add_then_norm_is_a_sum_and_a_norm(
+            (x, y, bias) in (values(3 * 40), values(3 * 40), values(40)),
+        ) {
+            let (gamma, beta) = (&bias[..], vec![0.5; 40]);
+            let norm = Norm { gamma, beta: &beta, eps: 1e-5 };
+            for level in LEVELS {
+                let mut expect = x.clone();
+                add_norm_at(level, &mut expect, &y, &bias, norm);
+                let (mut sum, mut got) = (x.clone(), vec![f32::NAN; x.len()]);
+                add_then_norm_at(level, &mut sum, &y, &bias, norm, &mut got);
+                prop_assert_eq!(&got, &expect, "{:?}: the bits of the fused one", level);
+                for (place, sum) in sum.iter().enumerate() {
+                    prop_assert!((sum - (x[place] + y[place] + bias[place % 40])).abs() < 1e-5);
+                }
+            }
+        }
+
+        #[test]
+        fn a_gate_multiplies(x in values(3 * 2 * 37)) {
+            for level in LEVELS {
+                let mut got = vec![f32::NAN; 3 * 37];
+                gelu_gate_at(level, &x, 37, &mut got);
+                for (row, got) in x.chunks(2 * 37).zip(got.chunks(37)) {
+                    let (value, gate) = row.split_at(37);
+                    let expect: Vec<f32> = value.iter().zip(gate).map(|(v, g)| gelu(*v) * g).collect();
+                    close(got, &expect, 1e-5)?;
+                }
+            }
+        }
+
+        #[test]
         fn attention_is_the_definition(
-            lengths in prop::collection::vec(1..40_usize, 1..4),
+            lengths in prop::collection::vec(prop_oneof![1..40_usize, 90..130_usize], 1..4),
             (heads, dim) in prop_oneof![Just((2, 32)), Just((3, 8)), Just((1, 64)), Just((2, 20))],
             seed in values(97),
             reach in prop_oneof![Just(None), (0..45_usize).prop_map(Some)],
             asked in 0..60_usize,
+            window in prop_oneof![Just(None), (0..70_usize).prop_map(Some)],
+            rotated in any::<bool>(),
         ) {
             let hidden = heads * dim;
             let mut offsets = vec![0];
@@ -414,13 +522,19 @@ mod tests {
             let bias: Vec<f32> = (0..3 * hidden).map(|i| seed[i % 97] / 9.0).collect();
             let table: Option<Vec<f32>> =
                 reach.map(|reach| (0..heads * (2 * reach + 1)).map(|i| seed[i * 5 % 97] / 2.0).collect());
-            let expect = reference(&qkv, &bias, &offsets, heads, table.as_deref());
+            let angles: Vec<f32> = (0..130 * (dim / 2)).map(|i| seed[i % 97]).collect();
+            let (cos, sin): (Vec<f32>, Vec<f32>) = angles.iter().map(|a| (a.cos(), a.sin())).unzip();
+            let rotation = rotated.then_some(Rotation { cos: &cos, sin: &sin });
+            let expect =
+                reference(&qkv, &bias, &offsets, heads, table.as_deref(), window, rotation);
             for level in LEVELS {
                 let mut got = vec![0.0; tokens * hidden];
                 let all = Attention {
                     bias: &bias,
                     offsets: &offsets,
                     heads,
+                    window,
+                    rotation,
                     queries: usize::MAX,
                     distances: table.as_deref(),
                 };

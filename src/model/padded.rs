@@ -29,9 +29,9 @@ use super::text::Take;
 use super::weights::Weights;
 use super::{Refused, artifact};
 
-pub mod bert;
+mod bert;
 mod layers;
-pub mod modernbert;
+mod modernbert;
 
 use layers::Loader;
 
@@ -136,11 +136,13 @@ impl Padded {
     ///
     /// As [`bert`](Self::bert).
     pub fn modernbert(
-        config: &modernbert::Config,
+        config: &encoder::modernbert::Config,
         weights: &Weights,
         target: Target<'_>,
     ) -> std::result::Result<Self, artifact::Error> {
-        let shape = config.shape()?;
+        config.check()?;
+        let (hidden, longest) = (config.hidden(), config.longest());
+        let shape = Shape { hidden, vocab: config.vocab_size, longest, padding: None };
         let load = |loader: &Loader<'_>| Ok(Layers::ModernBert(modernbert::load(config, loader)?));
         Self::new(weights, target, shape, load)
     }

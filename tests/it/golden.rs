@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tidemill::config::{Aggregation, Determinism, OnLong, Precision};
+use tidemill::config::{Aggregation, OnLong, Precision};
 use tidemill::model::artifact::{self, LoadOptions};
 use tidemill::model::kernels::{self, Level};
 use tidemill::model::{Fields, Input, Model, Prediction, Span, Task};
@@ -175,6 +175,8 @@ fn tiny_checkpoints_are_transformers() {
         "tiny-mpnet-labels",
         "tiny-bert-value",
         "tiny-distilbert-values",
+        "tiny-modernbert",
+        "tiny-modernbert-labels",
     ] {
         println!("{name}");
         let dir = data(name);
@@ -202,23 +204,6 @@ fn token_classifiers_are_transformers_pipeline() {
             let goldens = goldens(&dir.join(format!("golden-{strategy}.json")));
             check(model.as_ref(), &goldens, 1e-5);
         }
-    }
-}
-
-/// Through the service's own door: a padded model under `determinism: strict` is as independent of the batch.
-#[test]
-fn modernbert_is_transformers() {
-    for name in ["tiny-modernbert", "tiny-modernbert-labels"] {
-        println!("{name}");
-        let dir = data(name);
-        let options = LoadOptions {
-            field: "text".to_owned(),
-            device: "cpu".to_owned(),
-            determinism: Determinism::Strict,
-            ..LoadOptions::default()
-        };
-        let model = artifact::build(&dir, &options).unwrap();
-        check(model.as_ref(), &goldens(&dir.join("golden.json")), 1e-5);
     }
 }
 

@@ -8,8 +8,8 @@ use candle_transformers::models::modernbert as candle_modernbert;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tidemill::model::Refused;
-use tidemill::model::encoder::{self, Encoder, States, Workspace};
-use tidemill::model::padded::{Padded, Target, modernbert};
+use tidemill::model::encoder::{self, Encoder, Packed, States, Workspace, modernbert};
+use tidemill::model::padded::{Padded, Target};
 use tidemill::model::text::Take;
 use tidemill::model::weights::Weights;
 use tokenizers::Tokenizer;
@@ -85,14 +85,23 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
+/// A checkpoint's packed forward and its padded one, both in f32.
+fn both(name: &str) -> (Box<dyn Packed>, Padded) {
+    if name.contains("modernbert") {
+        let (padded, config, weights) = modern(name, DType::F32);
+        let precision = encoder::Precision::F32;
+        let packed = modernbert::ModernBert::new(&config, &weights, precision).unwrap();
+        return (Box::new(packed), padded);
+    }
+    let (config, weights) = (json(&data(name), "config.json"), Weights::open(&data(name)).unwrap());
+    let packed = Encoder::new(&config, &weights, encoder::Precision::F32).unwrap();
+    (Box::new(packed), bert(name, DType::F32, false))
+}
+
 #[test]
-fn the_bert_family_is_the_packed_forward() {
-    for name in BERTS {
-        let dir = data(name);
-        let config: encoder::Config = json(&dir, "config.json");
-        let weights = Weights::open(&dir).unwrap();
-        let packed = Encoder::new(&config, &weights, encoder::Precision::F32).unwrap();
-        let padded = bert(name, DType::F32, false);
+fn the_padded_forward_is_the_packed_one() {
+    for name in BERTS.into_iter().chain(["tiny-modernbert", "tiny-modernbert-labels"]) {
+        let (packed, padded) = both(name);
         let hidden = padded.hidden();
         let mixed = sequences(padded.longest());
         // Of mixed lengths, of one length without any mask, one alone.

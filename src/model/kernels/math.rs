@@ -4,7 +4,7 @@
 #![expect(clippy::inline_always, reason = "must be compiled into the variant of each CPU")]
 #![expect(clippy::many_single_char_names, reason = "a, b, c of a × b + c")]
 
-use super::{Head, Norm, Scratch};
+use super::{Head, Norm, Rotation, Scratch};
 
 /// f32 in a block: one AVX-512 register, two of AVX2.
 const LANES: usize = 16;
@@ -56,12 +56,16 @@ fn erf<const FMA: bool>(x: f32) -> f32 {
 }
 
 #[inline(always)]
+fn gelu<const FMA: bool>(x: f32) -> f32 {
+    let half = 0.5 * x;
+    fma::<FMA>(half, erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2), half)
+}
+
+#[inline(always)]
 pub(super) fn bias_gelu<const FMA: bool>(x: &mut [f32], bias: &[f32]) {
     for row in x.chunks_exact_mut(bias.len()) {
         for (value, bias) in row.iter_mut().zip(bias) {
-            let t = *value + *bias;
-            let half = 0.5 * t;
-            *value = fma::<FMA>(half, erf::<FMA>(t * std::f32::consts::FRAC_1_SQRT_2), half);
+            *value = gelu::<FMA>(*value + *bias);
         }
     }
 }
@@ -93,7 +97,6 @@ fn fold(mut partial: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
     partial[0]
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a width is far below 2^24")]
 #[inline(always)]
 pub(super) fn add_norm<const FMA: bool>(
     x: &mut [f32],
@@ -102,17 +105,57 @@ pub(super) fn add_norm<const FMA: bool>(
     norm: Norm<'_>,
 ) {
     let width = bias.len();
-    let Norm { gamma, beta, eps } = norm;
-    let (gamma, beta) = (&gamma[..width], &beta[..width]);
     for (row, residual) in x.chunks_exact_mut(width).zip(residual.chunks_exact(width)) {
         for place in 0..width {
             row[place] += bias[place] + residual[place];
         }
-        let mean = sum(row, |sum, value| sum + value) / width as f32;
-        let square = |sum: f32, value: f32| fma::<FMA>(value - mean, value - mean, sum);
-        let scale = 1.0 / (sum(row, square) / width as f32 + eps).sqrt();
+        norm_row::<FMA>(row, norm);
+    }
+}
+
+#[inline(always)]
+pub(super) fn norm<const FMA: bool>(x: &mut [f32], norm: Norm<'_>) {
+    x.chunks_exact_mut(norm.gamma.len()).for_each(|row| norm_row::<FMA>(row, norm));
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a width is far below 2^24")]
+#[inline(always)]
+fn norm_row<const FMA: bool>(row: &mut [f32], Norm { gamma, beta, eps }: Norm<'_>) {
+    let width = row.len();
+    let (gamma, beta) = (&gamma[..width], &beta[..width]);
+    let mean = sum(row, |sum, value| sum + value) / width as f32;
+    let square = |sum: f32, value: f32| fma::<FMA>(value - mean, value - mean, sum);
+    let scale = 1.0 / (sum(row, square) / width as f32 + eps).sqrt();
+    for place in 0..width {
+        row[place] = fma::<FMA>((row[place] - mean) * scale, gamma[place], beta[place]);
+    }
+}
+
+#[inline(always)]
+pub(super) fn add_then_norm<const FMA: bool>(
+    x: &mut [f32],
+    y: &[f32],
+    bias: &[f32],
+    norm: Norm<'_>,
+    out: &mut [f32],
+) {
+    let width = bias.len();
+    let rows = x.chunks_exact_mut(width).zip(y.chunks_exact(width));
+    for ((row, y), out) in rows.zip(out.chunks_exact_mut(width)) {
         for place in 0..width {
-            row[place] = fma::<FMA>((row[place] - mean) * scale, gamma[place], beta[place]);
+            row[place] += bias[place] + y[place];
+        }
+        out.copy_from_slice(row);
+        norm_row::<FMA>(out, norm);
+    }
+}
+
+#[inline(always)]
+pub(super) fn gelu_gate<const FMA: bool>(x: &[f32], width: usize, out: &mut [f32]) {
+    for (row, out) in x.chunks_exact(2 * width).zip(out.chunks_exact_mut(width)) {
+        let (values, gates) = row.split_at(width);
+        for ((out, value), gate) in out.iter_mut().zip(values).zip(gates) {
+            *out = gelu::<FMA>(*value) * gate;
         }
     }
 }
@@ -181,7 +224,7 @@ pub(super) fn add_distances<const FMA: bool>(
 #[expect(clippy::cast_precision_loss, reason = "a head is far narrower than 2^24")]
 #[inline(always)]
 pub(super) fn load_head<const FMA: bool>(head: Head<'_>, scratch: &mut Scratch) {
-    let Head { tokens, bias, hidden, dim, column } = head;
+    let Head { tokens, bias, hidden, dim, column, rotation } = head;
     let scale = 1.0 / (dim as f32).sqrt();
     let query_bias = &bias[column..][..dim];
     let key_bias = &bias[hidden + column..][..dim];
@@ -197,11 +240,20 @@ pub(super) fn load_head<const FMA: bool>(head: Head<'_>, scratch: &mut Scratch) 
         for ((out, value), bias) in queries.iter_mut().zip(query).zip(query_bias) {
             *out = scale * (value + bias);
         }
+        let row = &mut scratch.key[..dim];
+        for ((out, value), bias) in row.iter_mut().zip(key).zip(key_bias) {
+            *out = value + bias;
+        }
+        if let Some(Rotation { cos, sin }) = rotation {
+            let angles = place * (dim / 2)..(place + 1) * (dim / 2);
+            rotate::<FMA>(queries, &cos[angles.clone()], &sin[angles.clone()]);
+            rotate::<FMA>(row, &cos[angles.clone()], &sin[angles]);
+        }
         let lines = &mut scratch.keys[place / (2 * LANES) * dim * 2..][..dim * 2];
         let (half, lane) = (place / LANES % 2, place % LANES);
         let lines = lines.as_chunks_mut::<2>().0;
-        for ((lines, value), bias) in lines.iter_mut().zip(key).zip(key_bias) {
-            lines[half].0[lane] = value + bias;
+        for (lines, value) in lines.iter_mut().zip(row) {
+            lines[half].0[lane] = *value;
         }
         for block in 0..width {
             let panel = block / 2 * length;
@@ -213,5 +265,14 @@ pub(super) fn load_head<const FMA: bool>(head: Head<'_>, scratch: &mut Scratch) 
                 *out = value + bias;
             }
         }
+    }
+}
+
+/// Turns each pair `(i, i + half)` by its angle.
+#[inline(always)]
+fn rotate<const FMA: bool>(row: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let (left, right) = row.split_at_mut(cos.len());
+    for (((a, b), cos), sin) in left.iter_mut().zip(right).zip(cos).zip(sin) {
+        (*a, *b) = (fma::<FMA>(*a, *cos, -(*b * sin)), fma::<FMA>(*b, *cos, *a * sin));
     }
 }

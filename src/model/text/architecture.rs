@@ -9,9 +9,9 @@ use super::{Backbone, Error, Options};
 use crate::config::{Determinism, Precision};
 use crate::model::artifact;
 use crate::model::device::Place;
-use crate::model::encoder::{self, Encoder, Family, States, Workspace};
+use crate::model::encoder::{self, Encoder, Family, Packed, States, Workspace, modernbert};
 use crate::model::kernels::{self, Level};
-use crate::model::padded::{Padded, Target, modernbert};
+use crate::model::padded::{Padded, Target};
 use crate::model::weights::Weights;
 
 /// What `config.json` describes.
@@ -68,13 +68,14 @@ impl Architecture {
         options: &Options,
         tokenizer: &Tokenizer,
     ) -> Result<(Backbone, &'static str), Error> {
-        if let (Self::Bert(config, _), Place::Cpu) = (self, place) {
-            let encoder = match options.precision {
-                Precision::F32 => Encoder::new(config, weights, encoder::Precision::F32)?,
-                Precision::Int8 => Encoder::new(config, weights, encoder::Precision::Int8)?,
-                Precision::Auto => fastest(config, weights, tokenizer)?,
+        if *place == Place::Cpu {
+            let build = |precision| self.packed(weights, precision);
+            let packed = match options.precision {
+                Precision::F32 => build(encoder::Precision::F32)?,
+                Precision::Int8 => build(encoder::Precision::Int8)?,
+                Precision::Auto => fastest(build, self.longest(), tokenizer)?,
                 Precision::Bf16 if kernels::level() == Level::Bf16 => {
-                    Encoder::new(config, weights, encoder::Precision::Bf16)?
+                    build(encoder::Precision::Bf16)?
                 }
                 Precision::Bf16 => {
                     return Err(Error::Unsupported(
@@ -91,8 +92,8 @@ impl Architecture {
                     ));
                 }
             };
-            let named = encoder.precision().name();
-            return Ok((Backbone::Packed(encoder), named));
+            let named = packed.precision().name();
+            return Ok((Backbone::Packed(packed), named));
         }
         let dtype = place.dtype(options.precision)?;
         let devices = place.open()?;
@@ -103,6 +104,19 @@ impl Architecture {
             Self::ModernBert(config) => Padded::modernbert(config, weights, target)?,
         };
         Ok((Backbone::Padded(padded), dtype.as_str()))
+    }
+
+    fn packed(
+        &self,
+        weights: &Weights,
+        precision: encoder::Precision,
+    ) -> Result<Box<dyn Packed>, artifact::Error> {
+        Ok(match self {
+            Self::Bert(config, _) => Box::new(Encoder::new(config, weights, precision)?),
+            Self::ModernBert(config) => {
+                Box::new(modernbert::ModernBert::new(config, weights, precision)?)
+            }
+        })
     }
 }
 
@@ -123,17 +137,16 @@ const CLOSE: f32 = 0.995;
 
 /// The fastest on this CPU in which the probes' mean states stay close to those in f32.
 fn fastest(
-    config: &encoder::Config,
-    weights: &Weights,
+    build: impl Fn(encoder::Precision) -> Result<Box<dyn Packed>, artifact::Error>,
+    longest: usize,
     tokenizer: &Tokenizer,
-) -> Result<Encoder, Error> {
-    let exact = Encoder::new(config, weights, encoder::Precision::F32)?;
+) -> Result<Box<dyn Packed>, Error> {
+    let exact = build(encoder::Precision::F32)?;
     let faster: &[encoder::Precision] = match kernels::level() {
         Level::Portable => &[],
         Level::Avx2 | Level::Avx512 | Level::Vnni => &[encoder::Precision::Int8],
         Level::Bf16 => &[encoder::Precision::Int8, encoder::Precision::Bf16],
     };
-    let longest = config.longest(config.family()?);
     let mut probes = Vec::new();
     for probe in PROBES {
         let encoded = tokenizer
@@ -146,8 +159,8 @@ fn fastest(
         probes.push(ids);
     }
     for precision in faster {
-        let fast = Encoder::new(config, weights, *precision)?;
-        let cosine = closeness(&exact, &fast, &probes);
+        let fast = build(*precision)?;
+        let cosine = closeness(exact.as_ref(), fast.as_ref(), &probes);
         let taken = CLOSE <= cosine;
         tracing::info!(
             cosine,
@@ -163,8 +176,8 @@ fn fastest(
 }
 
 /// The mean cosine of two encoders' mean states.
-fn closeness(exact: &Encoder, fast: &Encoder, probes: &[Vec<u32>]) -> f32 {
-    let mean = |encoder: &Encoder, ids: &[u32]| -> Vec<f32> {
+fn closeness(exact: &dyn Packed, fast: &dyn Packed, probes: &[Vec<u32>]) -> f32 {
+    let mean = |encoder: &dyn Packed, ids: &[u32]| -> Vec<f32> {
         let mut workspace = Workspace::default();
         let (states, _) = encoder.forward(&[ids], States::All, &mut workspace);
         let mut sums = vec![0.0; encoder.hidden()];

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use crate::model::Refused;
 use crate::model::device::Memory;
-use crate::model::encoder::{Encoder, States, Workspace};
+use crate::model::encoder::{self, States, Workspace};
 use crate::model::padded::Padded;
 use crate::model::worker::SUB_BATCH_TOKENS;
 
@@ -34,7 +34,7 @@ pub struct Taken {
 #[derive(Debug)]
 pub enum Backbone {
     /// Our own forward on the CPU, without padding.
-    Packed(Encoder),
+    Packed(Box<dyn encoder::Packed>),
     /// Candle's tensors, on GPUs and for what has no packed forward.
     Padded(Padded),
 }
