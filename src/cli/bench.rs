@@ -158,7 +158,7 @@ fn bench(args: &Args) -> Result<Report, Failure> {
         task: name(about.task),
         architecture: about.architecture.clone(),
         device: about.device.clone(),
-        instructions: format!("{:?}", kernels::level()).to_lowercase(),
+        instructions: kernels::level().name().to_owned(),
         cores,
         unit: if is_text(about.task) { "token" } else { "row" },
         records: u64::try_from(records.different).unwrap_or(u64::MAX),

@@ -11,7 +11,8 @@ use std::sync::{Mutex, PoisonError, TryLockError};
 
 use candle_core::{DType, Device};
 
-use super::Refused;
+use super::kernels::{self, Level};
+use super::{Refused, encoder};
 use crate::config::Precision;
 
 /// What `model.device` says.
@@ -119,13 +120,9 @@ impl Place {
         let fail = |why: &str| Err(Error(format!("model.device: {self}: {why}")));
         match (self, precision) {
             (_, Precision::F32) | (Self::Cpu, Precision::Auto) => Ok(DType::F32),
-            (Self::Cpu, Precision::Bf16 | Precision::F16) => fail(
-                "Candle has no fast products in bf16 and f16 for CPUs; set model.precision: f32",
-            ),
-            (Self::Cpu, Precision::Int8) => fail(
-                "precision int8 is only for the families with a forward of our own (bert, distilbert, \
-                 roberta, xlm-roberta); set model.precision: f32",
-            ),
+            (Self::Cpu, Precision::Bf16 | Precision::F16 | Precision::Int8) => {
+                fail("Candle has fast products in f32 only for CPUs; set model.precision: f32")
+            }
             (Self::Cuda(_) | Self::Metal(_), Precision::Bf16 | Precision::Auto) => Ok(DType::BF16),
             (Self::Cuda(_) | Self::Metal(_), Precision::F16) => Ok(DType::F16),
             (Self::Cuda(_) | Self::Metal(_), Precision::Int8) => fail(
@@ -133,6 +130,28 @@ impl Place {
                  model.precision: bf16",
             ),
         }
+    }
+}
+
+/// What `model.precision` is to a forward of our own on this CPU; `None`: `auto`.
+///
+/// # Errors
+///
+/// A precision that this CPU has no fast products for.
+pub fn packed(precision: Precision) -> Result<Option<encoder::Precision>, Error> {
+    match precision {
+        Precision::F32 => Ok(Some(encoder::Precision::F32)),
+        Precision::Int8 => Ok(Some(encoder::Precision::Int8)),
+        Precision::Auto => Ok(None),
+        Precision::Bf16 if kernels::level() == Level::Bf16 => Ok(Some(encoder::Precision::Bf16)),
+        Precision::Bf16 => Err(Error(
+            "model.device: cpu: precision bf16 is fast only on CPUs with AVX512_BF16 (AMD Zen 4, Intel Cooper Lake and \
+             Sapphire Rapids, and later), and this has none; set model.precision: f32, int8 or auto"
+                .to_owned(),
+        )),
+        Precision::F16 => Err(Error(
+            "model.device: cpu: precision f16 is for GPUs; set model.precision: f32, int8 or auto".to_owned(),
+        )),
     }
 }
 
@@ -204,6 +223,11 @@ pub struct Memory {
     pub free: u64,
     /// All of it.
     pub total: u64,
+}
+
+/// The memory of the device with the least left; `None` where that is the process's own.
+pub fn least(devices: &[Device]) -> Option<Memory> {
+    devices.iter().filter_map(memory).min_by_key(|memory| memory.free)
 }
 
 /// What the driver says; `None` for the CPU and for Metal, which shares the machine's memory.

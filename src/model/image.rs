@@ -4,9 +4,9 @@
 //!  base64 ─► bytes ─► pixels: decode, resize, crop ─► [3, side, side] ─► ViT ─► [labels] ─► softmax | sigmoid ─► label
 //! ```
 //!
-//! Decoding and resizing are in `prepare`, on the decode threads; the encoder is candle-transformers'. On the CPU
-//! images go through it one at a time: the sums of its matrix products run in an order that depends on how many rows
-//! there are, and an answer must not depend on the batch.
+//! Decoding and resizing are in `prepare`, on the decode threads. On the CPU the encoder is our own, and an answer does
+//! not depend on the batch; on GPUs it is candle-transformers', and its last bits may
+//! (`determinism: strict` runs one image a call).
 //!
 //! Dosovitskiy et al. 2021 (`ViT`). Tensor names as in Hugging Face's transformers.
 
@@ -18,29 +18,29 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Activation;
-use candle_transformers::models::vit;
+use candle_transformers::models::vit as candle_vit;
 use serde::Deserialize;
 
 use super::artifact::{self, Error, LoadOptions};
-use super::padded;
+use super::device::{self, Place, Replicas};
 use super::tabular::{best, sigmoid, softmax};
 use super::weights::Weights;
-use super::{About, Fields, Input, Model, Prediction, Refused, Task, text_field};
-use crate::config::Precision;
+use super::{
+    About, Fields, Input, Model, Prediction, Refused, Task, encoder, padded, text_field, worker,
+};
+use crate::config::Determinism;
 use crate::record::{Fault, FaultClass};
 
 mod pixels;
 mod resample;
+mod vit;
 
 use pixels::Preprocess;
+use vit::Vit;
 
 /// A grey pixel as a PNG in base64: what a model is warmed up with.
 pub(super) const GREY: &str =
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==";
-
-/// Images in one pass. Measured on two cores: with two or more, scores differ by up to 3e-7 from those of one, and at
-/// 197 tokens (`ViT` with 192 and with 768 dimensions) a pass is no faster beyond the noise.
-const AT_ONCE: usize = 1;
 
 /// Most patches: attention takes memory by their square.
 const MOST_PATCHES: usize = 4_096;
@@ -84,7 +84,7 @@ fn yes() -> bool {
 
 impl Config {
     /// Candle's configuration and the number of patches, once everything that the forward relies on was checked.
-    fn checked(&self) -> Result<(vit::Config, usize), Error> {
+    fn checked(&self) -> Result<(candle_vit::Config, usize), Error> {
         let fail = |message: String| Err(Error::config("config.json", message));
         let architecture = self.architectures.first().map_or("", String::as_str);
         if self.model_type != "vit" || architecture != "ViTForImageClassification" {
@@ -124,7 +124,7 @@ impl Config {
         if MOST_PATCHES < patches {
             return fail(format!("{patches} patches, more than {MOST_PATCHES}"));
         }
-        let vit = vit::Config {
+        let vit = candle_vit::Config {
             hidden_size: self.hidden_size,
             num_hidden_layers: self.num_hidden_layers,
             num_attention_heads: self.num_attention_heads,
@@ -171,14 +171,61 @@ impl Config {
 pub struct Image {
     about: About,
     preprocess: Preprocess,
-    encoder: vit::Model,
-    device: Device,
+    encoder: Encoder,
     side: usize,
     /// Patches and the class token.
     tokens: usize,
     /// Sigmoid instead of softmax.
     independent: bool,
     labels: Arc<[String]>,
+}
+
+/// What computes a classifier's output.
+enum Encoder {
+    Packed(Box<Vit>),
+    Candle(Candle),
+}
+
+/// candle-transformers' model, on each of the devices.
+struct Candle {
+    replicas: Replicas<(candle_vit::Model, Device)>,
+    devices: Vec<Device>,
+    dtype: DType,
+    /// One image a call: the same bits whatever the batch.
+    strict: bool,
+}
+
+impl Candle {
+    fn new(
+        config: &candle_vit::Config,
+        labels: usize,
+        weights: &Weights,
+        devices: Vec<Device>,
+        (dtype, strict): (DType, bool),
+    ) -> Result<Self, Error> {
+        let replicas = Replicas::new(&devices, |device| {
+            let model = candle_vit::Model::new(config, labels, weights.builder(dtype, device));
+            model.map(|model| (model, device.clone()))
+        });
+        let replicas = replicas
+            .map_err(|error| Error::config("config.json", format!("build its encoder: {error}")))?;
+        Ok(Self { replicas, devices, dtype, strict })
+    }
+
+    /// Of images `[images, 3, side, side]` f32 the classifier's output `[images, labels]` f32.
+    fn logits(&self, images: &[f32], side: usize) -> Result<Vec<f32>, Refused> {
+        let image = 3 * side * side;
+        let part = if self.strict { image } else { images.len().max(1) };
+        let run = |pixels: &[f32]| -> candle_core::Result<Vec<f32>> {
+            self.replicas.with(|(model, device)| {
+                let shape = (pixels.len() / image, 3, side, side);
+                let pixels = Tensor::from_slice(pixels, shape, device)?.to_dtype(self.dtype)?;
+                model.forward(&pixels)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
+            })
+        };
+        let parts: candle_core::Result<Vec<_>> = images.chunks_exact(part).map(run).collect();
+        parts.map(|parts| parts.concat()).map_err(|error| device::refused(&error))
+    }
 }
 
 impl std::fmt::Debug for Image {
@@ -193,19 +240,8 @@ impl std::fmt::Debug for Image {
 ///
 /// With the file or tensor, what was expected and what was found.
 pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
-    let fail = |message: String| Error::config("config.json", message);
-    if options.device != "cpu" {
-        let message =
-            format!("device {:?}: image models run on the CPU in this build", options.device);
-        return Err(fail(message));
-    }
-    if [Precision::Int8, Precision::Bf16].contains(&options.precision) {
-        let message = format!(
-            "precision {:?}: image models run in f32; set model.precision: f32 (or auto)",
-            options.precision
-        );
-        return Err(fail(message));
-    }
+    let fail = |error: device::Error| Error::config("config.json", error.to_string());
+    let place: Place = options.device.parse().map_err(fail)?;
     let config: Config = artifact::json(dir, "config.json")?;
     let (vit, patches) = config.checked()?;
     let preprocess = Preprocess::load(dir, u32::from(config.image_size))?;
@@ -214,35 +250,38 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
     let rows = rows.ok_or_else(|| Error::tensor("classifier.weight", "is missing"))?;
     let labels = config.labels(rows)?;
     let independent = config.independent(rows)?;
-    let (device, bytes) = (Device::Cpu, weights.bytes());
-    let tensors = weights.builder(DType::F32, &device);
-    let encoder = vit::Model::new(&vit, rows, tensors)
-        .map_err(|error| Error::config("config.json", format!("build its encoder: {error}")))?;
+    let (encoder, precision, chunk_tokens, bytes) = if place == Place::Cpu {
+        // Nothing to compare precisions by is known of images: `auto` is f32.
+        let precision = device::packed(options.precision).map_err(fail)?;
+        let precision = precision.unwrap_or(encoder::Precision::F32);
+        let vit = Vit::new(&vit, rows, &weights, precision)?;
+        let bytes = vit.bytes();
+        (Encoder::Packed(Box::new(vit)), precision.name(), worker::SUB_BATCH_TOKENS, bytes)
+    } else {
+        let (dtype, devices) =
+            (place.dtype(options.precision).map_err(fail)?, place.open().map_err(fail)?);
+        let elements = weights.bytes() / 4 * u64::try_from(devices.len()).unwrap_or(1);
+        let bytes = elements * u64::try_from(dtype.size_in_bytes()).unwrap_or(4);
+        let how = (dtype, options.determinism == Determinism::Strict);
+        let encoder = Encoder::Candle(Candle::new(&vit, rows, &weights, devices, how)?);
+        (encoder, dtype.as_str(), padded::GPU_TOKENS, bytes)
+    };
     let about = About {
         task: Task::ImageClassification,
         architecture: config.model_type,
-        precision: "f32",
-        device: "cpu".to_owned(),
+        precision,
+        device: place.to_string(),
         fields: vec![options.field.clone()],
         labels: labels.clone(),
         bytes,
-        chunk_tokens: padded::CPU_TOKENS,
+        chunk_tokens,
         padded: false,
     };
     let (side, tokens, labels) = (vit.image_size, patches + 1, labels.into());
-    Ok(Image { about, preprocess, encoder, device, side, tokens, independent, labels })
+    Ok(Image { about, preprocess, encoder, side, tokens, independent, labels })
 }
 
 impl Image {
-    /// The classifier's output for images, `[images, labels]` f32, row-major.
-    fn logits(&self, images: &[&[u8]]) -> candle_core::Result<Vec<f32>> {
-        let mut values = Vec::with_capacity(images.len() * self.side * self.side * 3);
-        images.iter().for_each(|pixels| self.preprocess.normalise(pixels, &mut values));
-        let shape = (images.len(), 3, self.side, self.side);
-        let pixels = Tensor::from_vec(values, shape, &self.device)?;
-        self.encoder.forward(&pixels)?.flatten_all()?.to_vec1()
-    }
-
     fn answer(&self, logits: &[f32]) -> Prediction {
         let scores = if self.independent {
             logits.iter().map(|logit| sigmoid(*logit)).collect()
@@ -270,6 +309,13 @@ impl Model for Image {
         Ok(Input::Pixels { pixels, tokens: self.tokens })
     }
 
+    fn memory(&self) -> Option<device::Memory> {
+        match &self.encoder {
+            Encoder::Packed(_) => None,
+            Encoder::Candle(candle) => device::least(&candle.devices),
+        }
+    }
+
     fn predict(&self, inputs: &[&Input]) -> Result<Vec<Prediction>, Refused> {
         let refused = |row: usize, message: &str| Refused::Row { row, message: message.to_owned() };
         let mut images = Vec::with_capacity(inputs.len());
@@ -287,16 +333,52 @@ impl Model for Image {
                 }
             }
         }
+        let mut values = Vec::with_capacity(images.len() * self.side * self.side * 3);
+        images.iter().for_each(|pixels| self.preprocess.normalise(pixels, &mut values));
+        let logits = match &self.encoder {
+            Encoder::Packed(vit) => vit.logits(&values),
+            Encoder::Candle(candle) => candle.logits(&values, self.side)?,
+        };
         let mut predictions = Vec::with_capacity(images.len());
-        for images in images.chunks(AT_ONCE) {
-            let logits = self.logits(images).map_err(|error| Refused::Batch(error.to_string()))?;
-            for logits in logits.chunks_exact(self.labels.len()) {
-                if logits.iter().any(|logit| !logit.is_finite()) {
-                    return Err(refused(predictions.len(), "the output is NaN or infinite"));
-                }
-                predictions.push(self.answer(logits));
+        for logits in logits.chunks_exact(self.labels.len()) {
+            if logits.iter().any(|logit| !logit.is_finite()) {
+                return Err(refused(predictions.len(), "the output is NaN or infinite"));
             }
+            predictions.push(self.answer(logits));
         }
         Ok(predictions)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// candle-transformers' model is what runs on GPUs: here it runs on the CPU.
+    #[test]
+    fn the_packed_forward_is_that_of_candle() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data/tiny-vit");
+        let config: Config = artifact::json(&dir, "config.json").unwrap();
+        let (config, _) = config.checked().unwrap();
+        let weights = Weights::open(&dir).unwrap();
+        let side = config.image_size;
+        let images: Vec<f32> = (0..5 * 3 * side * side)
+            .map(|at| f32::from(u8::try_from(at * 7 % 251).unwrap()) / 60.0 - 2.0)
+            .collect();
+        let ours = Vit::new(&config, 3, &weights, encoder::Precision::F32).unwrap().logits(&images);
+        let candle = |strict| {
+            let devices = vec![Device::Cpu, Device::Cpu];
+            let candle = Candle::new(&config, 3, &weights, devices, (DType::F32, strict)).unwrap();
+            move |images: &[f32]| candle.logits(images, side).unwrap()
+        };
+        for candle in [candle(false), candle(true)] {
+            let theirs = candle(&images);
+            assert_eq!(theirs.len(), ours.len());
+            let gap = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(gap < 1e-5, "{gap:e}");
+        }
+        let strict = candle(true);
+        let alone = images.chunks_exact(3 * side * side).flat_map(&strict).collect::<Vec<_>>();
+        assert_eq!(alone, strict(&images), "one image a call");
     }
 }

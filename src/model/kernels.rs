@@ -32,6 +32,19 @@ pub enum Level {
     Bf16,
 }
 
+impl Level {
+    /// For people: the newest instructions that it uses.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "no vector instructions assumed",
+            Self::Avx2 => "AVX2",
+            Self::Avx512 => "AVX-512",
+            Self::Vnni => "AVX-512 VNNI",
+            Self::Bf16 => "AVX-512 VNNI BF16",
+        }
+    }
+}
+
 /// The level in use: the CPU's, or a lower one that the environment variable `TIDEMILL_CPU` names (`portable`, `avx2`,
 /// `avx512`, `vnni`).
 pub fn level() -> Level {

@@ -225,7 +225,7 @@ impl Padded {
 
     /// The memory of the device with the least left; `None` where that is the process's own.
     pub fn memory(&self) -> Option<device::Memory> {
-        self.devices.iter().filter_map(device::memory).min_by_key(|memory| memory.free)
+        device::least(&self.devices)
     }
 
     /// Padded tokens that one call is best given.

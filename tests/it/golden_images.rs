@@ -106,7 +106,7 @@ fn tiny_vit_is_transformers() {
     let about = model.about();
     assert_eq!((about.task, about.fields.len()), (Task::ImageClassification, 1));
     assert_eq!(about.labels, ["cat", "dog", "tide mill"]);
-    assert_eq!(about.bytes, 4 * 45_187);
+    assert!(4 * 45_187 <= about.bytes, "panels are whole: {}", about.bytes);
     let golden = read(&data("tiny-vit/golden.json"));
     let golden = golden.as_array().unwrap();
     let prepare = |row: &Value| model.prepare(row["input"].as_object().unwrap()).unwrap();
@@ -316,7 +316,7 @@ fn configurations_out_of_bounds_are_refused() {
     let unnamed = build(altered("config.json", &json!({"id2label": {}})).path()).unwrap();
     assert_eq!(unnamed.about().labels, ["LABEL_0", "LABEL_1", "LABEL_2"]);
     for (device, precision, part) in
-        [("cuda:0", Precision::F32, "cuda:0"), ("cpu", Precision::Int8, "run in f32")]
+        [("cuda:0", Precision::F32, "cuda:0"), ("cpu", Precision::F16, "f16 is for GPUs")]
     {
         let options = LoadOptions { device: device.to_owned(), precision, ..options() };
         let error = artifact::build(&data("tiny-vit"), &options).err().unwrap().to_string();

@@ -1,5 +1,7 @@
 //! What encoders are made of: dense layers in each precision, norms, buffers.
 
+use std::cell::RefCell;
+
 use super::Precision;
 use crate::model::artifact::Error;
 use crate::model::kernels::{self, Bf16, Dense, Int8, Norm, Rows, Scratch};
@@ -37,12 +39,7 @@ impl Weights {
             }
         }
         bias.resize(names.len() * outputs, 0.0);
-        let weight = match precision {
-            Precision::F32 => Matrix::F32(Dense::new(&weight, inputs, bias.len())),
-            Precision::Bf16 => Matrix::Bf16(Bf16::new(&weight, inputs, bias.len())),
-            Precision::Int8 => Matrix::Int8(Int8::new(&weight, inputs, bias.len())),
-        };
-        Ok(Linear { inputs, weight, bias })
+        Ok(Linear::new(&weight, bias, inputs, precision))
     }
 }
 
@@ -62,6 +59,22 @@ pub struct Linear {
 }
 
 impl Linear {
+    /// Packs `weight` `[outputs, inputs]`; `bias` is `[outputs]`.
+    pub(in crate::model) fn new(
+        weight: &[f32],
+        bias: Vec<f32>,
+        inputs: usize,
+        precision: Precision,
+    ) -> Self {
+        let outputs = bias.len();
+        let weight = match precision {
+            Precision::F32 => Matrix::F32(Dense::new(weight, inputs, outputs)),
+            Precision::Bf16 => Matrix::Bf16(Bf16::new(weight, inputs, outputs)),
+            Precision::Int8 => Matrix::Int8(Int8::new(weight, inputs, outputs)),
+        };
+        Self { inputs, weight, bias }
+    }
+
     /// `x · weightᵀ`, without the bias, at the beginning of `out`: `x` is `[rows, inputs]`, the result is
     /// `[rows, outputs]`, f32.
     pub(in crate::model) fn product<'a>(
@@ -138,16 +151,32 @@ impl LayerNorm {
 #[derive(Debug, Default)]
 pub struct Workspace {
     /// `[tokens, hidden]`, as the next two.
-    pub(super) x: Vec<f32>,
-    pub(super) y: Vec<f32>,
-    pub(super) z: Vec<f32>,
+    pub(in crate::model) x: Vec<f32>,
+    pub(in crate::model) y: Vec<f32>,
+    pub(in crate::model) z: Vec<f32>,
     /// `[tokens, 3 × hidden or intermediate]`.
-    pub(super) wide: Vec<f32>,
+    pub(in crate::model) wide: Vec<f32>,
     /// `[tokens, intermediate]`, where a gate halves it.
-    pub(super) gated: Vec<f32>,
-    pub(super) offsets: Vec<usize>,
-    pub(super) scratch: Scratch,
-    pub(super) rows: Rows,
+    pub(in crate::model) gated: Vec<f32>,
+    pub(in crate::model) offsets: Vec<usize>,
+    pub(in crate::model) scratch: Scratch,
+    pub(in crate::model) rows: Rows,
+}
+
+thread_local! {
+    /// A worker's buffers, for whatever model it runs.
+    static WORKSPACE: RefCell<Workspace> = RefCell::default();
+}
+
+impl Workspace {
+    /// Runs on this thread's buffers.
+    ///
+    /// # Panics
+    ///
+    /// When `run` asks for them again.
+    pub fn with<R>(run: impl FnOnce(&mut Self) -> R) -> R {
+        WORKSPACE.with_borrow_mut(run)
+    }
 }
 
 /// Moves the first row of each sequence to the beginning: `[tokens, hidden]` → `[sequences, hidden]`.

@@ -6,9 +6,9 @@ use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use super::{Backbone, Error, Options};
-use crate::config::{Determinism, Precision};
+use crate::config::Determinism;
 use crate::model::artifact;
-use crate::model::device::Place;
+use crate::model::device::{self, Place};
 use crate::model::encoder::{self, Encoder, Family, Packed, States, Workspace, modernbert};
 use crate::model::kernels::{self, Level};
 use crate::model::padded::{Padded, Target};
@@ -70,27 +70,9 @@ impl Architecture {
     ) -> Result<(Backbone, &'static str), Error> {
         if *place == Place::Cpu {
             let build = |precision| self.packed(weights, precision);
-            let packed = match options.precision {
-                Precision::F32 => build(encoder::Precision::F32)?,
-                Precision::Int8 => build(encoder::Precision::Int8)?,
-                Precision::Auto => fastest(build, self.longest(), tokenizer)?,
-                Precision::Bf16 if kernels::level() == Level::Bf16 => {
-                    build(encoder::Precision::Bf16)?
-                }
-                Precision::Bf16 => {
-                    return Err(Error::Unsupported(
-                        "model.device: cpu: precision bf16 is fast only on CPUs with AVX512_BF16 (AMD Zen 4, Intel \
-                         Cooper Lake and Sapphire Rapids, and later), and this has none; set model.precision: f32, \
-                         int8 or auto"
-                            .to_owned(),
-                    ));
-                }
-                Precision::F16 => {
-                    return Err(Error::Unsupported(
-                        "model.device: cpu: precision f16 is for GPUs; set model.precision: f32, int8 or auto"
-                            .to_owned(),
-                    ));
-                }
+            let packed = match device::packed(options.precision)? {
+                Some(precision) => build(precision)?,
+                None => fastest(build, self.longest(), tokenizer)?,
             };
             let named = packed.precision().name();
             return Ok((Backbone::Packed(packed), named));

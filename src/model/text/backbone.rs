@@ -1,7 +1,5 @@
 //! The seam between a text model's heads and what computes its hidden states.
 
-use std::cell::RefCell;
-
 use crate::model::Refused;
 use crate::model::device::Memory;
 use crate::model::encoder::{self, States, Workspace};
@@ -39,11 +37,6 @@ pub enum Backbone {
     Padded(Padded),
 }
 
-thread_local! {
-    /// A worker's buffers, for whatever model it runs.
-    static WORKSPACE: RefCell<Workspace> = RefCell::default();
-}
-
 impl Backbone {
     /// Runs sequences of token ids and gives what `take` says of their last hidden states. Ids must be
     /// [known](Self::knows), sequences not empty and at most as long as the model takes.
@@ -53,7 +46,7 @@ impl Backbone {
     /// When the device refuses; the CPU never does.
     pub fn run(&self, sequences: &[&[u32]], take: Take) -> Result<Taken, Refused> {
         match self {
-            Self::Packed(encoder) => WORKSPACE.with_borrow_mut(|workspace| {
+            Self::Packed(encoder) => Workspace::with(|workspace| {
                 let wanted = if take == Take::First { States::First } else { States::All };
                 let (states, offsets) = encoder.forward(sequences, wanted, workspace);
                 Ok(taken(states, offsets, encoder.hidden(), take))
