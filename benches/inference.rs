@@ -1,6 +1,7 @@
 //! The models against the libraries that people run instead, both sides in one run, interleaved, medians.
 //!
-//! `cargo bench --bench inference -- MODEL_DIR LINES_FILE [PYTHON]`, or `growth MODEL_DIR` for the last lines alone
+//! `cargo bench --bench inference -- MODEL_DIR LINES_FILE [PYTHON]`; `growth MODEL_DIR` for the last lines alone;
+//! `families PYTHON` for ModernBERT-base and ViT-B/16 with random weights against PyTorch
 //!
 //! `LINES_FILE` holds a sentence a line; `PYTHON` is one with the packages that `benches/peer.py` names, and is left out
 //! with its rows where there is none. Each side is a process of its own that is told what to run, so that
@@ -38,6 +39,7 @@ fn main() {
     match &arguments[..] {
         [side, model] if side == "side" => answer(model),
         [growing, model] if growing == "growth" => growth(&mut Side::ours(model, "")),
+        [word, python] if word == "families" => families(python),
         [model, lines] => compare(model, lines, None),
         [model, lines, python] => compare(model, lines, Some(python)),
         _ => println!("skipped: cargo bench --bench inference -- MODEL_DIR LINES_FILE [PYTHON]"),
@@ -98,7 +100,8 @@ fn row(what: &str, work: f64, mut theirs: impl FnMut() -> f64, mut ours: impl Fn
         own.push(ours());
     }
     let (peer, own) = (work / median(peer), work / median(own));
-    println!("| {what} | {peer:.0} | {own:.0} | {:.2} |", own / peer);
+    let digits = usize::from(peer < 50.0);
+    println!("| {what} | {peer:.digits$} | {own:.digits$} | {:.2} |", own / peer);
 }
 
 fn compare(model: &str, lines: &str, python: Option<&str>) {
@@ -119,9 +122,7 @@ fn compare(model: &str, lines: &str, python: Option<&str>) {
     let run = |side: &str, threads: u32, sorted: bool| json!({ "do": "run", "side": side, "threads": threads, "sorted": sorted });
     println!("| work | peer | Tidemill | ratio |\n|---|---:|---:|---:|");
     if let Some(python) = python {
-        let cache = std::env::temp_dir().join("tidemill-peer");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peer.py");
-        let mut peer = Side::start(Command::new(python).arg(script).arg(model).arg(cache));
+        let mut peer = peer(python, model);
         peer.ask(&load);
         let mut rows = vec![
             ("f32, 1 core, by length; ONNX Runtime, fused graph", "ort-f32", "f32", 1, true),
@@ -216,6 +217,39 @@ fn compare(model: &str, lines: &str, python: Option<&str>) {
         );
     }
     growth(&mut ours);
+}
+
+fn peer(python: &str, model: &str) -> Side {
+    let cache = std::env::temp_dir().join("tidemill-peer");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peer.py");
+    Side::start(Command::new(python).arg(script).arg(model).arg(cache))
+}
+
+/// Other architectures of the usual size, on two cores.
+fn families(python: &str) {
+    let mut peer = peer(python, "");
+    println!("| work; PyTorch | peer | Tidemill | ratio |\n|---|---:|---:|---:|");
+    for (family, texts, images) in [("modernbert", 96_usize, 0), ("vit", 0, 16_usize)] {
+        let dir = peer.ask(&json!({ "do": "make", "family": family }));
+        let mut ours = Side::ours(dir["dir"].as_str().unwrap(), "");
+        let ids: Vec<Vec<usize>> =
+            (0..texts).map(|row| vec![1_000 + row; 5 + row * 37 % 90]).collect();
+        ours.ask(&json!({ "do": "load", "ids": ids, "images": images, "batch": 32 }));
+        let sides: &[(&str, &str)] = match kernels::level() {
+            Level::Bf16 => &[("torch-f32", "f32"), ("torch-bf16", "bf16"), ("torch-bf16", "int8")],
+            _ => &[("torch-f32", "f32"), ("torch-f32", "int8")],
+        };
+        for (side, own) in sides {
+            let theirs = json!({ "do": "family", "family": family, "side": side, "threads": 2, "ids": ids, "images": images });
+            let own_run = json!({ "do": "run", "side": own, "threads": 2, "sorted": true });
+            row(
+                &format!("{family}, {own}, 2 cores; {side}"),
+                (texts + images) as f64,
+                || peer.seconds(&theirs),
+                || ours.seconds(&own_run),
+            );
+        }
+    }
 }
 
 /// Time a token at each length of sequence. A token's attention grows with the length, all else is to be flat: how far
@@ -313,6 +347,10 @@ fn answer(model: &str) {
             "load" => {
                 let ids: Vec<Box<[u32]>> = serde_json::from_value(command["ids"].clone()).unwrap();
                 inputs = ids.into_iter().map(Input::Tokens).collect();
+                // What ViT-B/16 takes of an image.
+                let image =
+                    || Input::Pixels { pixels: vec![99; 224 * 224 * 3].into(), tokens: 197 };
+                inputs.extend((0..command["images"].as_u64().unwrap_or(0)).map(|_| image()));
                 json!({ "ok": true })
             }
             "open" => {

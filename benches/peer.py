@@ -6,6 +6,9 @@ Started by the bench with MODEL_DIR CACHE_DIR; reads one JSON command a line, an
   {"do": "load", "ids": [[…], …], "batch": 32}                       -> {"ok": true}
   {"do": "run", "side": "ort-f32", "threads": 1, "sorted": true, "out": FILE|null}
                                                                      -> {"seconds": …, "cpu": …}
+  {"do": "make", "family": "vit"}                                    -> {"dir": …}: ViT-B/16 or ModernBERT-base, random weights
+  {"do": "family", "family": "vit", "side": "torch-f32", "threads": 2, "ids": [[…], …], "images": 8}
+                                                                     -> {"seconds": …}: ids by ModernBERT, images by ViT
   {"do": "tabular", "rows": 256}                                     -> {"seconds": …} for one predict_proba
   {"do": "memory"}                                                   -> {"mib": …}
 
@@ -138,6 +141,53 @@ def run(command):
     return answer
 
 
+def make(family):
+    """A checkpoint of the usual size: its speed does not depend on what it has learned."""
+    import shutil
+
+    import torch
+    import transformers as hf
+
+    to = CACHE / family
+    if not (to / "model.safetensors").exists():
+        torch.manual_seed(0)
+        if family == "vit":
+            hf.ViTForImageClassification(hf.ViTConfig(num_labels=10)).save_pretrained(to)
+            mean = [0.5] * 3
+            side = {"height": 224, "width": 224}
+            preprocess = {"image_processor_type": "ViTImageProcessor", "do_resize": True, "do_rescale": True, "resample": 2,
+                          "do_normalize": True, "image_mean": mean, "image_std": mean, "rescale_factor": 1 / 255, "size": side}
+            (to / "preprocessor_config.json").write_text(json.dumps(preprocess))
+        else:
+            hf.ModernBertModel(hf.ModernBertConfig()).save_pretrained(to)
+            tiny = pathlib.Path(__file__).parent.parent / "tests/it/data/tiny-modernbert"
+            shutil.copy(tiny / "tokenizer.json", to)
+    return {"dir": str(to)}
+
+
+def family(command):
+    import torch
+    import transformers as hf
+
+    name, (_, dtype) = command["family"], command["side"].split("-")
+    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[dtype]
+    torch.set_num_threads(command["threads"])
+    if (name, dtype) not in loaded:
+        kind = hf.ViTForImageClassification if name == "vit" else hf.ModernBertModel
+        loaded[name, dtype] = kind.from_pretrained(CACHE / name, dtype=dtype).eval()
+    model = loaded[name, dtype]
+    began = time.perf_counter()
+    with torch.inference_mode():
+        if name == "vit":
+            model(pixel_values=torch.zeros(command["images"], 3, 224, 224, dtype=dtype))
+        ids = sorted(command["ids"], key=len, reverse=True)
+        for at in range(0, len(ids), batch):
+            part = [torch.tensor(row) for row in ids[at:at + batch]]
+            padded = torch.nn.utils.rnn.pad_sequence(part, batch_first=True)
+            model(input_ids=padded, attention_mask=(padded != 0).long())
+    return {"seconds": time.perf_counter() - began}
+
+
 def tabular(count):
     global table
     if table is None:
@@ -168,6 +218,10 @@ for line in sys.stdin:
         answer = {"ok": True}
     elif command["do"] == "run":
         answer = run(command)
+    elif command["do"] == "make":
+        answer = make(command["family"])
+    elif command["do"] == "family":
+        answer = family(command)
     elif command["do"] == "tabular":
         answer = tabular(command["rows"])
     else:
