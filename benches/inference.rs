@@ -1,7 +1,7 @@
 //! The models against the libraries that people run instead, both sides in one run, interleaved, medians.
 //!
 //! `cargo bench --bench inference -- MODEL_DIR LINES_FILE [PYTHON]`; `growth MODEL_DIR` for the last lines alone;
-//! `families PYTHON` for ModernBERT-base and ViT-B/16 with random weights against PyTorch
+//! `families PYTHON` for `ModernBERT`-base and `ViT`-B/16 with random weights against `PyTorch`
 //!
 //! `LINES_FILE` holds a sentence a line; `PYTHON` is one with the packages that `benches/peer.py` names, and is left out
 //! with its rows where there is none. Each side is a process of its own that is told what to run, so that
@@ -237,7 +237,9 @@ fn families(python: &str) {
         ours.ask(&json!({ "do": "load", "ids": ids, "images": images, "batch": 32 }));
         let sides: &[(&str, &str)] = match kernels::level() {
             Level::Bf16 => &[("torch-f32", "f32"), ("torch-bf16", "bf16"), ("torch-bf16", "int8")],
-            _ => &[("torch-f32", "f32"), ("torch-f32", "int8")],
+            Level::Portable | Level::Avx2 | Level::Avx512 | Level::Vnni => {
+                &[("torch-f32", "f32"), ("torch-f32", "int8")]
+            }
         };
         for (side, own) in sides {
             let theirs = json!({ "do": "family", "family": family, "side": side, "threads": 2, "ids": ids, "images": images });

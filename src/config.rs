@@ -340,6 +340,8 @@ pub struct Model {
     pub precision: Precision,
     /// Whether an answer's last bits may depend on the batch.
     pub determinism: Determinism,
+    /// Memory for answers that are given again to equal inputs; 0 computes each.
+    pub cache: Size,
     /// What happens to a text longer than the model takes.
     pub on_long: OnLong,
     /// Longest input in tokens; default: what the model's own files say.
@@ -357,6 +359,7 @@ impl Default for Model {
             workers: Workers::Auto,
             precision: Precision::F32,
             determinism: Determinism::Fast,
+            cache: Size(0),
             on_long: OnLong::Truncate,
             max_length: None,
             aggregation: Aggregation::Simple,
@@ -383,7 +386,7 @@ pub enum Precision {
     /// As the checkpoint was trained.
     #[default]
     F32,
-    /// Half the memory; on GPUs.
+    /// Half the memory; on GPUs, and on CPUs with `AVX512_BF16`.
     Bf16,
     /// Half the memory, more digits, less range; on GPUs.
     F16,
@@ -397,10 +400,10 @@ pub enum Precision {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Determinism {
-    /// They may, on models that pad.
+    /// They may, on GPUs.
     #[default]
     Fast,
-    /// They never do: a model that pads runs one record a call.
+    /// They never do: on a GPU a model runs one record a call.
     Strict,
 }
 

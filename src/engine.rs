@@ -334,14 +334,14 @@ impl Engine {
     }
 
     fn answer(&mut self, answer: Option<Answer>) -> Result<(), Failure> {
-        let Some(Answer { batch, rows, outcomes, took, encode }) = answer else {
+        let Some(Answer { batch, rows, outcomes, took, encode, hits }) = answer else {
             return Err(failure("the inference threads ended without a word; this is a bug"));
         };
         let place =
             self.in_model.iter().position(|asked| asked.batch == batch && asked.rows == rows);
         let asked = place.map(|place| self.in_model.remove(place));
         *self.inference.entry(batch).or_default() += took;
-        self.parts.metrics.inferred(took, encode);
+        self.parts.metrics.inferred(took, encode, hits);
         if let Err(refused) = &outcomes {
             tracing::warn!(batch, rows = rows.len(), %refused, "batch refused");
         }

@@ -20,8 +20,10 @@ use std::sync::Arc;
 
 use crate::format::kind;
 use crate::record::{Fault, FaultClass, ModelId};
+use cache::Cache;
 
 pub mod artifact;
+pub mod cache;
 pub mod device;
 pub mod encoder;
 pub mod image;
@@ -213,6 +215,8 @@ pub struct Served {
     pub id: ModelId,
     /// The model itself.
     pub model: Box<dyn Model>,
+    /// What it has answered before, where `model.cache` says so.
+    pub cache: Option<Cache>,
 }
 
 impl std::fmt::Debug for Served {

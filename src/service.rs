@@ -89,6 +89,7 @@ pub fn load_options(config: &Config) -> LoadOptions {
         aggregation: config.model.aggregation,
         device: config.model.device.clone(),
         determinism: config.model.determinism,
+        cache: config.model.cache.0,
         ..LoadOptions::default()
     }
 }

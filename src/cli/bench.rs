@@ -36,7 +36,7 @@ pub struct Args {
     /// The registry's directory
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// f32, int8 or auto, on GPUs f32, bf16, f16 or auto; several are compared: f32,int8
+    /// f32, bf16, int8 or auto, on GPUs f32, bf16, f16 or auto; several are compared: f32,int8
     #[arg(long, default_value = "f32", value_delimiter = ',', value_parser = precision)]
     precision: Vec<Precision>,
     /// cpu, cuda:0

@@ -40,7 +40,7 @@ pub struct Args {
     /// The field that holds the text, or an image in base64
     #[arg(long, default_value = "text")]
     field: String,
-    /// f32, int8 or auto; on GPUs f32, bf16, f16 or auto
+    /// f32, bf16, int8 or auto; on GPUs f32, bf16, f16 or auto
     #[arg(long, default_value = "f32", value_parser = precision)]
     precision: Precision,
     /// Make an error of a text that is too long, instead of using its beginning

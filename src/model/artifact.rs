@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use super::cache::Cache;
 use super::{Fields, Input, Model, Prediction, Served, Task, image, tabular, text, worker};
 use crate::config::{Aggregation, Determinism, OnLong, Output, Precision};
 use crate::record::{ModelId, Version};
@@ -104,6 +105,8 @@ pub struct LoadOptions {
     pub device: String,
     /// Whether an answer's last bits may depend on the batch.
     pub determinism: Determinism,
+    /// Bytes of answers that are kept to be given again.
+    pub cache: u64,
 }
 
 /// `manifest.json`, written last.
@@ -413,7 +416,7 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Served, Error> {
     let directory = || absolute.file_name().map(|name| name.to_string_lossy().into_owned());
     let name = named.or_else(directory).unwrap_or_else(|| "model".to_owned());
     let id = ModelId { name: name.into(), version: options.version, digest: digest.into() };
-    Ok(Served { id, model })
+    Ok(Served { id, model, cache: Cache::new(options.cache) })
 }
 
 /// Runs the golden inputs, alone and together, and compares every number.

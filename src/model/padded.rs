@@ -1,4 +1,4 @@
-//! Text models on Candle's tensors: on GPUs, and for architectures without a packed forward.
+//! Text models on Candle's tensors, on GPUs.
 //!
 //! ```text
 //!  ids, lengths ─► upload, once ─► word + position ─► layers ─► pool on the device ─► [rows, hidden] f32 ─► host
@@ -39,7 +39,7 @@ use layers::Loader;
 /// for the attention scores of 512 tokens in 12 heads to take 400 MB in bf16.
 pub const GPU_TOKENS: usize = 32_768;
 
-/// The same on a core of the CPU, where a call costs little and the states should stay near the core.
+/// The same on a core of the CPU, where only tests run this.
 pub const CPU_TOKENS: usize = 1_024;
 
 /// Where, in what, and how a model is to run.

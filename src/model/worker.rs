@@ -73,6 +73,8 @@ pub struct Answer {
     pub took: Duration,
     /// Time spent encoding, summed over threads.
     pub encode: Duration,
+    /// Predictions that were not computed: the cache had them.
+    pub hits: usize,
 }
 
 /// About so many tokens go through a packed model at once: they and a layer's weights stay in a core's second-level
@@ -123,6 +125,7 @@ struct State {
     tasks: usize,
     started: Option<Instant>,
     encode: Duration,
+    hits: usize,
 }
 
 impl Workers {
@@ -171,6 +174,7 @@ impl Workers {
             tasks: parts.len(),
             started: None,
             encode: Duration::ZERO,
+            hits: 0,
         };
         let running = Arc::new(Running { job, state: Mutex::new(state) });
         let tasks = parts.into_iter().map(|rows| Task { running: Arc::clone(&running), rows });
@@ -246,15 +250,16 @@ impl Shared {
             state.refused.is_some()
         };
         let result = if skip || task.rows.is_empty() {
-            Ok((Vec::new(), Duration::ZERO))
+            Ok(Answered::default())
         } else {
             self.predict(job, &task.rows)
         };
         let mut state = lock(state);
         match result {
-            Ok((outcomes, encode)) => {
-                state.encode += encode;
-                for (row, outcome) in outcomes {
+            Ok(answered) => {
+                state.encode += answered.encode;
+                state.hits += answered.hits;
+                for (row, outcome) in answered.outcomes {
                     state.outcomes[row] = Some(outcome);
                 }
             }
@@ -271,12 +276,13 @@ impl Shared {
         };
         let (batch, rows) = (job.batch.number, job.rows.clone());
         let took = state.started.map_or(Duration::ZERO, |started| started.elapsed());
-        let answer = Answer { batch, rows, outcomes, took, encode: state.encode };
+        let (encode, hits) = (state.encode, state.hits);
+        let answer = Answer { batch, rows, outcomes, took, encode, hits };
         drop(state);
         self.answers.blocking_send(answer)
     }
 
-    /// The rows' outcomes, in any order, and the time that encoding them took.
+    /// The rows' outcomes, in any order.
     fn predict(&self, job: &Job, rows: &[usize]) -> Result<Answered, Refused> {
         let version = job.served.id.version;
         let model = &job.served.model;
@@ -302,10 +308,14 @@ impl Shared {
         }
         inputs.extend(again.iter().map(|(row, input)| (*row, input)));
         if inputs.is_empty() {
-            return Ok((outcomes, Duration::ZERO));
+            return Ok(Answered { outcomes, ..Answered::default() });
         }
         let refs: Vec<&Input> = inputs.iter().map(|(_, input)| *input).collect();
-        let predictions = predict(model.as_ref(), &refs).map_err(|refused| match refused {
+        let answered = match &job.served.cache {
+            Some(cache) => cache.predict(model.as_ref(), &refs),
+            None => predict(model.as_ref(), &refs).map(|predictions| (predictions, 0)),
+        };
+        let (predictions, hits) = answered.map_err(|refused| match refused {
             Refused::Row { row, message } => {
                 Refused::Row { row: inputs.get(row).map_or(usize::MAX, |(row, _)| *row), message }
             }
@@ -319,12 +329,19 @@ impl Shared {
                 format::encode(prediction, &self.output, record.key.as_deref(), fields.as_ref());
             outcomes.push((*row, Outcome::Prediction(value)));
         }
-        Ok((outcomes, started.elapsed()))
+        Ok(Answered { outcomes, encode: started.elapsed(), hits })
     }
 }
 
-/// Rows with their outcomes, and the time that encoding took.
-type Answered = (Vec<(usize, Outcome<Vec<u8>>)>, Duration);
+/// What became of a sub-batch.
+#[derive(Debug, Default)]
+struct Answered {
+    /// Rows with their outcomes.
+    outcomes: Vec<(usize, Outcome<Vec<u8>>)>,
+    /// Time that encoding took.
+    encode: Duration,
+    hits: usize,
+}
 
 /// `Model::predict`, with a panic turned into a refusal, so that halving finds the record that causes it.
 ///

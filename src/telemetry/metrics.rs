@@ -33,6 +33,7 @@ pub const ALL: &[(&str, Unit, &str)] = &[
     (AGE, Unit::Seconds, "From a record's timestamp to the commit of its outcome."),
     (DEAD_LETTERS, Unit::Count, "Dead letters committed, by class."),
     (TRANSACTIONS, Unit::Count, "Transactions, by how they ended."),
+    (CACHE_HITS, Unit::Count, "Records answered by what an equal one was answered before."),
     (REBALANCES, Unit::Count, "Changes of the assignment."),
     (PARTITIONS, Unit::Count, "Partitions assigned."),
     (MODEL_INFO, Unit::Count, "1 for the version that serves."),
@@ -54,6 +55,7 @@ const STAGE: &str = "tidemill_stage_duration_seconds";
 const AGE: &str = "tidemill_record_age_seconds";
 const DEAD_LETTERS: &str = "tidemill_dead_letters_total";
 const TRANSACTIONS: &str = "tidemill_transactions_total";
+const CACHE_HITS: &str = "tidemill_cache_hits_total";
 const REBALANCES: &str = "tidemill_rebalances_total";
 const PARTITIONS: &str = "tidemill_assigned_partitions";
 const MODEL_INFO: &str = "tidemill_model_info";
@@ -84,6 +86,7 @@ struct Handles {
     age: Histogram,
     dead_letters: BTreeMap<&'static str, Counter>,
     transactions: BTreeMap<How, Counter>,
+    cache_hits: Counter,
     rebalances: Counter,
     partitions: Gauge,
     model_load: Histogram,
@@ -149,6 +152,7 @@ pub fn register(recorder: PrometheusRecorder) -> Metrics {
         transactions: How::ALL
             .map(|how| (how, counter(TRANSACTIONS, "outcome", how.name())))
             .into(),
+        cache_hits: recorder.register_counter(&key(CACHE_HITS, Vec::new()), &METADATA),
         rebalances: recorder.register_counter(&key(REBALANCES, Vec::new()), &METADATA),
         partitions: gauge(PARTITIONS),
         model_load: histogram(MODEL_LOAD, Vec::new()),
@@ -189,7 +193,8 @@ impl Metrics {
     }
 
     /// A batch came back from the model.
-    pub fn inferred(&self, took: Duration, encode: Duration) {
+    pub fn inferred(&self, took: Duration, encode: Duration, hits: usize) {
+        self.0.cache_hits.increment(u64::try_from(hits).unwrap_or(0));
         self.0.infer.record(took.as_secs_f64());
         self.0.encode.record(encode.as_secs_f64());
     }

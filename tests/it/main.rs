@@ -21,4 +21,5 @@ mod models;
 mod padded;
 mod service;
 mod tidy;
+mod workers;
 mod world;

@@ -33,7 +33,7 @@ pub struct Taken {
 pub enum Backbone {
     /// Our own forward on the CPU, without padding.
     Packed(Box<dyn encoder::Packed>),
-    /// Candle's tensors, on GPUs and for what has no packed forward.
+    /// Candle's tensors, on GPUs.
     Padded(Padded),
 }
 
