@@ -86,15 +86,18 @@ fn sum(row: &[f32], each: impl Fn(f32, f32) -> f32) -> f32 {
     fold(partial, |a, b| a + b)
 }
 
-/// Halves against each other until one is left: fewer steps in a row than lane by lane.
+/// Halves against each other until one is left: fewer steps in a row than lane by lane. Each step has its own array,
+/// whose length is known, or it would go through memory lane by lane.
 #[inline(always)]
-fn fold(mut partial: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
-    for width in [8, 4, 2, 1] {
-        for lane in 0..width {
-            partial[lane] = join(partial[lane], partial[lane + width]);
-        }
+fn fold(sixteen: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+    let (mut eight, mut four) = ([0.0; 8], [0.0; 4]);
+    for lane in 0..8 {
+        eight[lane] = join(sixteen[lane], sixteen[lane + 8]);
     }
-    partial[0]
+    for lane in 0..4 {
+        four[lane] = join(eight[lane], eight[lane + 4]);
+    }
+    join(join(four[0], four[2]), join(four[1], four[3]))
 }
 
 #[inline(always)]
@@ -177,17 +180,29 @@ fn softmax_row<const FMA: bool>(row: &mut [f32], length: usize) -> f32 {
     let mut largest = [f32::MIN; LANES];
     for block in &*blocks {
         for lane in 0..LANES {
-            largest[lane] = largest[lane].max(block[lane]);
+            largest[lane] = larger(largest[lane], block[lane]);
         }
     }
-    let largest = fold(largest, f32::max);
+    let largest = fold(largest, larger);
     for block in &mut *blocks {
         for value in block {
             *value = exp::<FMA>(*value - largest);
         }
     }
     set_behind(blocks, length, 0.0);
-    1.0 / sum(row, |sum, value| sum + value)
+    let mut sums = [0.0_f32; LANES];
+    for block in &*blocks {
+        for lane in 0..LANES {
+            sums[lane] += block[lane];
+        }
+    }
+    1.0 / fold(sums, |a, b| a + b)
+}
+
+/// One instruction, unlike `f32::max`, which tells a NaN from a number.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if a < b { b } else { a }
 }
 
 /// Sets what lies behind `length`, all of it in the last block. Not `fill`: a call for a few values.
