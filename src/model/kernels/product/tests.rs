@@ -1,6 +1,9 @@
 use proptest::prelude::*;
 
+use super::bf16::{from_bf16, to_bf16};
+use super::int8::quantise;
 use super::*;
+use crate::model::kernels::Level;
 
 const LEVELS: [Level; 5] = [Level::Portable, Level::Avx2, Level::Avx512, Level::Vnni, Level::Bf16];
 
