@@ -84,5 +84,5 @@ unsafe fn bf16_tile_512<const R: usize>(
         }
     }
     // SAFETY: the caller's.
-    unsafe { store_512(&sums, (out, stride), width) };
+    unsafe { store_512(sums, (out, stride), width) };
 }

@@ -68,7 +68,7 @@ unsafe fn dense_tile_512<const R: usize>(
         }
     }
     // SAFETY: the caller's.
-    unsafe { store_512(&sums, (out, stride), width) };
+    unsafe { store_512(sums, (out, stride), width) };
 }
 
 /// # Safety
