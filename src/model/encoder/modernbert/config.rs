@@ -177,7 +177,7 @@ impl Config {
         types.iter().map(reach).collect()
     }
 
-    /// What a sequence classifier takes of the states, before its [`Head`].
+    /// What a sequence classifier takes of the states, before its [`Head`](super::Head).
     ///
     /// # Errors
     ///
