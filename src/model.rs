@@ -209,6 +209,18 @@ pub enum Refused {
     DeviceLost(String),
 }
 
+impl Refused {
+    /// The same refusal of a call that was a part of another: `rows` holds where each input of the part stands there.
+    pub(crate) fn of_part(self, rows: impl Fn(usize) -> Option<usize>) -> Self {
+        match self {
+            Self::Row { row, message } => {
+                Self::Row { row: rows(row).unwrap_or(usize::MAX), message }
+            }
+            other @ (Self::Batch(_) | Self::OutOfMemory(_) | Self::DeviceLost(_)) => other,
+        }
+    }
+}
+
 /// A model with its identity, as the registry hands it over.
 pub struct Served {
     /// Name, version, digest.

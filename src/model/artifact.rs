@@ -163,6 +163,21 @@ pub(super) fn bounded(numbers: &[(&str, usize, usize)]) -> Result<(), Error> {
     }
 }
 
+/// As [`bounded`], for what every transformer has.
+pub(super) fn bounded_layers(
+    hidden: usize,
+    layers: usize,
+    heads: usize,
+    intermediate: usize,
+) -> Result<(), Error> {
+    bounded(&[
+        ("hidden_size", hidden, 16_384),
+        ("num_hidden_layers", layers, 256),
+        ("num_attention_heads", heads, 1_024),
+        ("intermediate_size", intermediate, 65_536),
+    ])
+}
+
 /// A JSON file of the artifact.
 pub(super) fn json<T: DeserializeOwned>(dir: &Path, file: &str) -> Result<T, Error> {
     let bytes = bytes(dir, file)?;

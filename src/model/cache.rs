@@ -87,12 +87,8 @@ impl Cache {
             return Ok((answers.into_iter().flatten().collect(), inputs.len()));
         }
         let missing: Vec<&Input> = computed.iter().map(|(row, _)| inputs[*row]).collect();
-        let fresh = worker::predict(model, &missing).map_err(|refused| match refused {
-            Refused::Row { row, message } => {
-                Refused::Row { row: computed.get(row).map_or(usize::MAX, |(row, _)| *row), message }
-            }
-            other @ (Refused::Batch(_) | Refused::OutOfMemory(_) | Refused::DeviceLost(_)) => other,
-        })?;
+        let fresh = worker::predict(model, &missing)
+            .map_err(|refused| refused.of_part(|row| Some(computed.get(row)?.0)))?;
         for ((_, key), prediction) in computed.iter().zip(&fresh) {
             if let Some(key) = key {
                 self.0.insert(*key, prediction.clone());

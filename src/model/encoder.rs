@@ -28,7 +28,7 @@ pub use layers::{Linear, Workspace};
 pub(super) use names::{Names, REACH};
 pub(super) use prenorm::{Block, PreNorm};
 
-use layers::keep_first;
+use layers::{keep_first, lay};
 
 /// A forward without padding, on the CPU.
 pub trait Packed: std::fmt::Debug + Send + Sync {
@@ -127,11 +127,13 @@ impl Config {
         {
             return fail(format!("position_embedding_type {kind:?}; only absolute is supported"));
         }
+        artifact::bounded_layers(
+            self.hidden_size,
+            self.num_hidden_layers,
+            self.num_attention_heads,
+            self.intermediate_size,
+        )?;
         artifact::bounded(&[
-            ("hidden_size", self.hidden_size, 16_384),
-            ("num_hidden_layers", self.num_hidden_layers, 256),
-            ("num_attention_heads", self.num_attention_heads, 1_024),
-            ("intermediate_size", self.intermediate_size, 65_536),
             ("vocab_size", self.vocab_size, 4_000_000),
             ("max_position_embeddings", self.max_position_embeddings, 1_000_000),
         ])?;
@@ -286,12 +288,8 @@ impl Encoder {
         let hidden = self.hidden;
         x.clear();
         y.clear();
-        offsets.clear();
-        offsets.push(0);
-        let mut end = 0;
+        lay(sequences, offsets);
         for sequence in sequences {
-            end += sequence.len();
-            offsets.push(end);
             let mut next =
                 self.padding.map_or(0, |padding| usize::try_from(padding).unwrap_or(0) + 1);
             for id in *sequence {
@@ -359,10 +357,7 @@ impl Packed for Encoder {
             };
             kernels::attention(qkv, kernels::room(y, size, 0.0), shape, scratch);
             if first {
-                keep_first(x, offsets, self.hidden);
-                keep_first(y, offsets, self.hidden);
-                (0..).zip(&mut *offsets).for_each(|(row, offset)| *offset = row);
-                size = sequences.len() * self.hidden;
+                size = keep_first([x, y], offsets, self.hidden);
             }
             let attended = layer.attended.product(&y[..size], z, rows);
             kernels::add_norm(

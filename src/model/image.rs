@@ -101,11 +101,13 @@ impl Config {
             return fail(format!("num_channels is {}; only 3 is supported", self.num_channels));
         }
         let (image_size, patch_size) = (usize::from(self.image_size), usize::from(self.patch_size));
+        artifact::bounded_layers(
+            self.hidden_size,
+            self.num_hidden_layers,
+            self.num_attention_heads,
+            self.intermediate_size,
+        )?;
         artifact::bounded(&[
-            ("hidden_size", self.hidden_size, 16_384),
-            ("num_hidden_layers", self.num_hidden_layers, 256),
-            ("num_attention_heads", self.num_attention_heads, 1_024),
-            ("intermediate_size", self.intermediate_size, 65_536),
             ("image_size", image_size, 4_096),
             ("patch_size", patch_size, image_size),
         ])?;

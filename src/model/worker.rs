@@ -315,12 +315,8 @@ impl Shared {
             Some(cache) => cache.predict(model.as_ref(), &refs),
             None => predict(model.as_ref(), &refs).map(|predictions| (predictions, 0)),
         };
-        let (predictions, hits) = answered.map_err(|refused| match refused {
-            Refused::Row { row, message } => {
-                Refused::Row { row: inputs.get(row).map_or(usize::MAX, |(row, _)| *row), message }
-            }
-            other @ (Refused::Batch(_) | Refused::OutOfMemory(_) | Refused::DeviceLost(_)) => other,
-        })?;
+        let (predictions, hits) =
+            answered.map_err(|refused| refused.of_part(|row| Some(inputs.get(row)?.0)))?;
         #[expect(clippy::disallowed_methods, reason = "measures encoding, decides nothing")]
         let started = Instant::now();
         for ((row, _), prediction) in inputs.iter().zip(&predictions) {

@@ -179,9 +179,26 @@ impl Workspace {
     }
 }
 
-/// Moves the first row of each sequence to the beginning: `[tokens, hidden]` → `[sequences, hidden]`.
-pub(super) fn keep_first(rows: &mut [f32], offsets: &[usize], hidden: usize) {
-    for (row, first) in offsets[..offsets.len() - 1].iter().enumerate() {
-        rows.copy_within(first * hidden..(first + 1) * hidden, row * hidden);
+/// Leaves of each sequence its first row, in both `[tokens, hidden]`, and makes `offsets` say so. Gives the length that
+/// both have now.
+pub(super) fn keep_first(both: [&mut [f32]; 2], offsets: &mut [usize], hidden: usize) -> usize {
+    let sequences = offsets.len() - 1;
+    for rows in both {
+        for (row, first) in offsets[..sequences].iter().enumerate() {
+            rows.copy_within(first * hidden..(first + 1) * hidden, row * hidden);
+        }
     }
+    (0..).zip(offsets).for_each(|(row, offset)| *offset = row);
+    sequences * hidden
+}
+
+/// Writes where sequences begin that are laid end to end, and the end of the last: `[sequences + 1]`.
+pub(super) fn lay(sequences: &[&[u32]], offsets: &mut Vec<usize>) {
+    let ends = sequences.iter().scan(0, |end, sequence| {
+        *end += sequence.len();
+        Some(*end)
+    });
+    offsets.clear();
+    offsets.push(0);
+    offsets.extend(ends);
 }

@@ -2,7 +2,7 @@
 //!
 //! Warner et al. 2024. Tensor names as in Hugging Face's transformers.
 
-use super::layers::LayerNorm;
+use super::layers::{LayerNorm, lay};
 use super::{Block, Packed, PreNorm, Precision, States, Workspace};
 use crate::model::artifact::Error;
 use crate::model::kernels::{self, Dense};
@@ -93,12 +93,9 @@ impl Packed for ModernBert {
         let Workspace { x, y, offsets, .. } = workspace;
         x.clear();
         y.clear();
-        offsets.clear();
-        offsets.push(0);
-        let (hidden, mut end) = (self.layers.hidden, 0);
+        lay(sequences, offsets);
+        let hidden = self.layers.hidden;
         for sequence in sequences {
-            end += sequence.len();
-            offsets.push(end);
             for id in *sequence {
                 let word = usize::try_from(*id).unwrap_or(0).min(self.vocab - 1) * hidden;
                 x.extend_from_slice(&self.words[word..word + hidden]);

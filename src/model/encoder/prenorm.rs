@@ -67,10 +67,7 @@ impl PreNorm {
             };
             kernels::attention(qkv, &mut y[..size], shape, scratch);
             if first {
-                keep_first(x, offsets, self.hidden);
-                keep_first(y, offsets, self.hidden);
-                (0..).zip(&mut *offsets).for_each(|(row, offset)| *offset = row);
-                size = (offsets.len() - 1) * self.hidden;
+                size = keep_first([x, y], offsets, self.hidden);
             }
             let (x, y) = (&mut x[..size], &mut y[..size]);
             let attended = block.attended.product(y, z, rows);

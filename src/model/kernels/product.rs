@@ -59,6 +59,25 @@ pub struct Rows {
     pairs: usize,
 }
 
+/// Where a weight stands among panels of which an instruction takes `group` inputs at once: its line, and its place there.
+#[inline]
+fn slot(group: usize, inputs: usize, output: usize, input: usize) -> (usize, usize) {
+    let (panel, column) = (output / PANEL, output % PANEL);
+    let line = (panel * inputs.div_ceil(group) + input / group) * 2 + column / 16;
+    (line, column % 16 * group + input % group)
+}
+
+/// Rows of a product `[rows, inputs]` → `[rows, outputs]`.
+///
+/// # Panics
+///
+/// When the lengths do not fit: a bug of the caller.
+fn rows_of((x, inputs): (&[f32], usize), (out, outputs): (&[f32], usize)) -> usize {
+    let rows = out.len() / outputs.max(1);
+    assert!(x.len() == rows * inputs && out.len() == rows * outputs, "shapes of a product");
+    rows
+}
+
 /// A stride of at least so many bytes. Rows a multiple of 512 apart would share a few sets of the first cache.
 fn spread(bytes: usize) -> usize {
     if bytes.is_multiple_of(512) { bytes + 64 } else { bytes }

@@ -80,11 +80,13 @@ impl Config {
     /// What is not supported, with what is.
     pub(in crate::model) fn check(&self) -> Result<(), Error> {
         let fail = |message: String| Err(Error::config("config.json", message));
+        artifact::bounded_layers(
+            self.hidden_size,
+            self.num_hidden_layers,
+            self.num_attention_heads,
+            self.intermediate_size,
+        )?;
         artifact::bounded(&[
-            ("hidden_size", self.hidden_size, 16_384),
-            ("num_hidden_layers", self.num_hidden_layers, 256),
-            ("num_attention_heads", self.num_attention_heads, 1_024),
-            ("intermediate_size", self.intermediate_size, 65_536),
             ("vocab_size", self.vocab_size, 4_000_000),
             ("max_position_embeddings", self.max_position_embeddings, 1_000_000),
             ("local_attention", self.window() * 2, 1_000_000),

@@ -1,6 +1,6 @@
 //! bf16.
 
-use super::{Line, PAIR, PANEL, Rows, spread};
+use super::{Line, PAIR, PANEL, Rows, rows_of, slot, spread};
 use crate::model::kernels::{Level, detected, level, room};
 
 #[cfg(target_arch = "x86_64")]
@@ -27,10 +27,9 @@ impl Bf16 {
         let pairs = inputs.div_ceil(PAIR);
         let mut panels = vec![Line([0_u16; 32]); outputs.div_ceil(PANEL) * pairs * 2];
         for (output, row) in weight.chunks_exact(inputs.max(1)).enumerate() {
-            let (panel, column) = (output / PANEL, output % PANEL);
             for (input, value) in row.iter().enumerate() {
-                let line = (panel * pairs + input / PAIR) * 2 + column / 16;
-                panels[line].0[column % 16 * PAIR + input % PAIR] = to_bf16(*value);
+                let (line, place) = slot(PAIR, inputs, output, input);
+                panels[line].0[place] = to_bf16(*value);
             }
         }
         Self { inputs, outputs, pairs, panels }
@@ -47,11 +46,7 @@ impl Bf16 {
     }
 
     pub(super) fn product_at(&self, level: Level, x: &[f32], out: &mut [f32], rows: &mut Rows) {
-        let count = out.len() / self.outputs.max(1);
-        assert!(
-            x.len() == count * self.inputs && out.len() == count * self.outputs,
-            "shapes of a product"
-        );
+        let count = rows_of((x, self.inputs), (out, self.outputs));
         rows.pairs = spread(self.pairs * 2 * PAIR) / (2 * PAIR);
         room(&mut rows.halves, count * rows.pairs, [0; PAIR]);
         if !self.inputs.is_multiple_of(PAIR) {

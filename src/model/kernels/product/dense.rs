@@ -1,6 +1,6 @@
 //! f32.
 
-use super::{Line, PANEL};
+use super::{Line, PANEL, rows_of, slot};
 use crate::model::kernels::{Level, detected, level};
 
 #[cfg(target_arch = "x86_64")]
@@ -81,9 +81,9 @@ impl Dense {
         let lines = outputs.div_ceil(PANEL) * inputs * 2;
         let mut panels = vec![Line([0.0; 16]); lines];
         for (output, row) in weight.chunks_exact(inputs.max(1)).enumerate() {
-            let (panel, column) = (output / PANEL, output % PANEL);
             for (input, value) in row.iter().enumerate() {
-                panels[(panel * inputs + input) * 2 + column / 16].0[column % 16] = *value;
+                let (line, place) = slot(1, inputs, output, input);
+                panels[line].0[place] = *value;
             }
         }
         Self { inputs, outputs, panels }
@@ -100,8 +100,7 @@ impl Dense {
 
     pub(super) fn product_at(&self, level: Level, x: &[f32], out: &mut [f32]) {
         let Self { inputs, outputs, ref panels } = *self;
-        let rows = out.len() / outputs.max(1);
-        assert!(x.len() == rows * inputs && out.len() == rows * outputs, "shapes of a product");
+        let rows = rows_of((x, inputs), (out, outputs));
         let panels = Panels { lines: panels, inputs, outputs };
         multiply(level, rows, (x, inputs), panels, (out, outputs));
     }

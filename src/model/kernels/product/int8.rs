@@ -1,6 +1,6 @@
 //! int8.
 
-use super::{Line, PANEL, Rows, spread};
+use super::{Line, PANEL, Rows, rows_of, slot, spread};
 use crate::model::kernels::{Level, detected, level, room};
 
 #[cfg(target_arch = "x86_64")]
@@ -56,13 +56,12 @@ impl Int8 {
             let scale = (largest / steps).max(f32::MIN_POSITIVE);
             let inverse = 1.0 / scale;
             scales[output] = scale;
-            let (panel, column) = (output / PANEL, output % PANEL);
             for (input, value) in row.iter().enumerate() {
                 #[expect(clippy::cast_possible_truncation, reason = "clamped")]
                 let byte = nearest(value * inverse).clamp(-most, most) as i8;
                 sums[output] += i32::from(byte);
-                let line = (panel * groups + input / GROUP) * 2 + column / 16;
-                panels[line].0[column % 16 * GROUP + input % GROUP] = byte;
+                let (line, place) = slot(GROUP, inputs, output, input);
+                panels[line].0[place] = byte;
             }
         }
         Self { inputs, outputs, groups, panels, scales, sums }
@@ -79,11 +78,7 @@ impl Int8 {
     }
 
     pub(super) fn product_at(&self, level: Level, x: &[f32], out: &mut [f32], rows: &mut Rows) {
-        let count = out.len() / self.outputs.max(1);
-        assert!(
-            x.len() == count * self.inputs && out.len() == count * self.outputs,
-            "shapes of a product"
-        );
+        rows_of((x, self.inputs), (out, self.outputs));
         let level = level.min(detected());
         quantise(level, x, self.inputs, rows);
         #[cfg(target_arch = "x86_64")]
