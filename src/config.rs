@@ -43,6 +43,8 @@ pub struct Config {
     pub model: Model,
     /// Where versions come from.
     pub registry: Registry,
+    /// What is kept over a restart.
+    pub state: State,
     /// Deadlines and memory.
     pub limits: Limits,
     /// Probes and metrics.
@@ -62,10 +64,18 @@ pub struct Kafka {
     pub instance: Option<String>,
     /// Transactional producers, each with its thread; the partitions are spread over them.
     pub lanes: u16,
-    /// Where a group without committed offsets begins.
+    /// Where a group that never committed anything begins.
     pub start_from: StartFrom,
+    /// What a missing committed offset means in a group that has written manifests before.
+    pub on_missing_offset: MissingOffset,
+    /// Longest that the manifest topic may be read for missing offsets.
+    pub manifest_scan: Time,
     /// What an offset that is no longer there means.
     pub on_out_of_range: OutOfRange,
+    /// What an input topic means that was deleted and created again.
+    pub on_recreated: Recreated,
+    /// What a stop does with the membership of the group.
+    pub on_stop: OnStop,
     /// Properties of librdkafka for all clients, by their own dotted names.
     pub common: BTreeMap<String, String>,
     /// … for the consumer.
@@ -95,7 +105,11 @@ impl Default for Kafka {
             instance: None,
             lanes: 1,
             start_from: StartFrom::Earliest,
+            on_missing_offset: MissingOffset::Manifest,
+            manifest_scan: Time::millis(300_000),
             on_out_of_range: OutOfRange::Stop,
+            on_recreated: Recreated::Stop,
+            on_stop: OnStop::Stay,
             common: BTreeMap::new(),
             consumer: BTreeMap::new(),
             producer: BTreeMap::new(),
@@ -103,14 +117,46 @@ impl Default for Kafka {
     }
 }
 
-/// Where a group without committed offsets begins.
+/// Where a group that never committed anything begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StartFrom {
     /// The first record that is there.
     Earliest,
-    /// The end: what was written before the first start is never read.
+    /// The end at the group's first start: what was written before it is never read.
     Latest,
+}
+
+/// What a missing committed offset means in a group that has written manifests before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MissingOffset {
+    /// Go on behind the newest manifest of the partition; stop where there is none.
+    Manifest,
+    /// Stop loudly.
+    Stop,
+    /// Begin at `start_from`, as if nothing had ever been predicted.
+    Start,
+}
+
+/// What an input topic means that was deleted and created again under its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recreated {
+    /// Stop loudly.
+    Stop,
+    /// Begin the new topic at its first record.
+    Start,
+}
+
+/// What a stop does with the membership of the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnStop {
+    /// Nothing: this replica's partitions wait for it until its session expires.
+    Stay,
+    /// Leave: the other replicas take the partitions over at once.
+    Leave,
 }
 
 /// What to do when the committed offset is no longer in the log.
@@ -332,6 +378,10 @@ pub struct Model {
     pub uri: String,
     /// How often the alias is looked up.
     pub poll: Time,
+    /// What a new version may change.
+    pub allow_change: Vec<Change>,
+    /// How long a partition is held back whose last answer is of another version than the one that serves here.
+    pub takeover_wait: Time,
     /// `cpu`, `cuda:0`, several as `cuda:0,cuda:1`, `metal:0`.
     pub device: String,
     /// Inference threads; `auto` is one a core, on GPUs one a device.
@@ -355,6 +405,8 @@ impl Default for Model {
         Self {
             uri: String::new(),
             poll: Time::millis(10_000),
+            allow_change: Vec::new(),
+            takeover_wait: Time::millis(60_000),
             device: "cpu".to_owned(),
             workers: Workers::Auto,
             precision: Precision::F32,
@@ -365,6 +417,16 @@ impl Default for Model {
             aggregation: Aggregation::Simple,
         }
     }
+}
+
+/// What a new version may change against the one that serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    /// The fields that it reads.
+    Fields,
+    /// The task, the kind or width of the output, or the labels.
+    Output,
 }
 
 /// How many inference threads.
@@ -441,6 +503,14 @@ pub enum Aggregation {
 pub struct Registry {
     /// The directory `<root>` of `<root>/<name>/<version>/…`.
     pub root: Option<PathBuf>,
+}
+
+/// What is kept over a restart.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct State {
+    /// A folder that outlives the process: the journal of the batches in flight, and what a version did to it.
+    pub dir: Option<PathBuf>,
 }
 
 /// Deadlines and memory.

@@ -1,5 +1,14 @@
 //! The decode thread: records in, model inputs out, in order, while the model runs the batch before.
+//!
+//! What is prepared here is prepared for the version that is current at that moment, and bears it. A batch that is cut
+//! under another version takes nothing of it: its worker asks the [`Decoder`] again, from the record's own bytes.
+//!
+//! # Invariant
+//!
+//! 1. An outcome depends on the record's bytes and the batch's version, and on nothing else: not on the version that
+//!    was current when the record was decoded, and not on the moment of the swap.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -9,10 +18,46 @@ use tokio::sync::mpsc;
 use crate::config::{Include, Input as Settings, UnknownFields};
 use crate::format;
 use crate::log::{Arrival, Chunk};
-use crate::model::worker::{Decoded, Prepared};
-use crate::model::{Fields, Served};
+use crate::model::{Fields, Input, Served};
 use crate::pipeline::Item;
-use crate::record::{Epoch, Fault, FaultClass, Offset, Partition, Record};
+use crate::record::{Epoch, Fault, FaultClass, Offset, Partition, Record, Version};
+
+/// A record with what one version's decoding made of it.
+#[derive(Debug)]
+pub struct Decoded {
+    /// The record as it was read.
+    pub record: Arc<Record>,
+    /// The version that `prepared` is good for. Under any other version the record is decoded again.
+    pub version: Version,
+    /// What that version's model gets.
+    pub prepared: Prepared,
+}
+
+/// What decoding made of a record, for one version.
+#[derive(Debug)]
+pub enum Prepared {
+    /// Ready for the model.
+    Input {
+        /// What the model is given.
+        input: Input,
+        /// The record's fields that `output.include` takes along; `None` where it takes none.
+        included: Option<Fields>,
+    },
+    /// No value: passes through.
+    Tombstone,
+    /// Cannot be answered by that version.
+    Fault(Fault),
+}
+
+impl Prepared {
+    /// What the record costs the model; 0 where the model does not see it.
+    pub fn tokens(&self) -> usize {
+        match self {
+            Self::Input { input, .. } => input.tokens(),
+            Self::Tombstone | Self::Fault(_) => 0,
+        }
+    }
+}
 
 /// The version that records are prepared for. A batch may be cut under another one: its worker then
 /// prepares again.
@@ -50,12 +95,11 @@ pub struct Arrived {
 #[derive(Debug, Clone)]
 pub struct Decoder {
     settings: Settings,
-    /// Whether the fields are kept: for `output.include`, or because a swap may want them again.
     include: Include,
 }
 
 impl Decoder {
-    /// A decoder for these inputs.
+    /// A decoder for these inputs, whose outputs take `include` along.
     pub fn new(settings: Settings, include: Include) -> Self {
         Self { settings, include }
     }
@@ -64,42 +108,49 @@ impl Decoder {
     pub fn item(&self, epoch: Epoch, record: Record, served: &Served) -> Item<Decoded> {
         let (partition, offset) = (record.partition, record.offset);
         let bytes = u64::try_from(record.bytes()).unwrap_or(u64::MAX);
-        let payload = self.decode(record, served);
-        let tokens = match &payload.prepared {
-            Prepared::Input(_, input) => u64::try_from(input.tokens()).unwrap_or(u64::MAX),
-            Prepared::Tombstone | Prepared::Fault(_) => 0,
-        };
+        let prepared = self.prepare(&record, served);
+        let tokens = u64::try_from(prepared.tokens()).unwrap_or(u64::MAX);
+        let version = served.id.version;
+        let payload = Decoded { record: Arc::new(record), version, prepared };
         Item { partition, epoch, offset, bytes, tokens, payload }
     }
 
-    fn decode(&self, record: Record, served: &Served) -> Decoded {
-        let prepared = match &record.value {
-            None => Ok((Prepared::Tombstone, None)),
-            Some(value) => self.prepare(value, served),
+    /// What the version `served` makes of a record. The same record and version give the same, always.
+    pub fn prepare(&self, record: &Record, served: &Served) -> Prepared {
+        let Some(value) = &record.value else {
+            return Prepared::Tombstone;
         };
-        let (prepared, fields) = prepared.unwrap_or_else(|fault| (Prepared::Fault(fault), None));
-        Decoded { record: Arc::new(record), fields, prepared }
+        // Content of a record never ends the process: what decoding it panics on is this record's fault.
+        let decoded = catch_unwind(AssertUnwindSafe(|| self.decode(value, served)));
+        let decoded = decoded.unwrap_or_else(|_panic| {
+            let message = "decoding the record panicked; please report this as a bug";
+            Err(Fault::new(FaultClass::Undecodable, message))
+        });
+        match decoded {
+            Ok((input, included)) => Prepared::Input { input, included },
+            Err(fault) => Prepared::Fault(fault),
+        }
     }
 
-    fn prepare(&self, value: &[u8], served: &Served) -> Result<(Prepared, Option<Fields>), Fault> {
+    fn decode(&self, value: &[u8], served: &Served) -> Result<(Input, Option<Fields>), Fault> {
         let mut fields = format::decode(self.settings.format, &self.settings.field, value)?;
-        let about = served.model.about();
         if self.settings.unknown_fields == UnknownFields::Reject {
-            let unknown = fields.keys().find(|name| !about.fields.contains(name));
-            if let Some(name) = unknown {
+            let known = &served.model.about().fields;
+            if let Some(name) = fields.keys().find(|name| !known.contains(name)) {
                 let message = format!("field {name:?} is not one of the model's");
                 return Err(Fault::new(FaultClass::Invalid, message));
             }
         }
         let input = served.model.prepare(&fields)?;
-        match &self.include {
-            Include::All => (),
+        let included = match &self.include {
+            Include::None | Include::Key => None,
+            Include::All => Some(fields),
             Include::Fields(names) => {
-                fields.retain(|name, _| names.contains(name) || about.fields.contains(name));
+                fields.retain(|name, _| names.contains(name));
+                Some(fields)
             }
-            Include::None | Include::Key => fields.retain(|name, _| about.fields.contains(name)),
-        }
-        Ok((Prepared::Input(served.id.version, input), Some(fields)))
+        };
+        Ok((input, included))
     }
 }
 

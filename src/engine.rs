@@ -22,10 +22,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::config::Config;
-use crate::decode::{Arrived, Current};
+use crate::decode::{Arrived, Current, Decoded};
 use crate::http::Health;
 use crate::log::{self, BatchInfo, Control, Done, Failure, Log, Row};
-use crate::model::worker::{Answer, Decoded, Job, Workers};
+use crate::model::worker::{Answer, Job, Workers};
 use crate::model::{Refused, Served};
 use crate::pipeline::publish::Transaction;
 use crate::pipeline::{Batch, Effect, Event, Limits, Pipeline, Stop, arrive, batch};

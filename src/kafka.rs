@@ -46,6 +46,7 @@ use crate::record::{Epoch, Partition};
 pub mod class;
 pub mod group;
 pub mod lane;
+pub mod native;
 pub mod producer;
 pub mod settings;
 pub mod source;

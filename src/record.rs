@@ -63,8 +63,9 @@ impl fmt::Display for Version {
 /// A record's header: a name and a value that may be absent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
-    /// The name; Kafka allows the same name several times.
-    pub name: String,
+    /// The name's bytes: UTF-8 by Kafka's protocol, but not every client keeps to it. The same name may stand several
+    /// times.
+    pub name: Vec<u8>,
     /// The value's bytes; `None` is Kafka's null.
     pub value: Option<Vec<u8>>,
 }

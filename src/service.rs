@@ -167,14 +167,14 @@ fn assemble(
 ) -> Result<Parts, Failure> {
     let no_thread = |error: std::io::Error| temporary(&format!("start a thread: {error}"));
     let (answers_in, answers) = mpsc::channel(16);
-    let workers =
-        Workers::start(workers(config), config.output.clone(), answers_in).map_err(no_thread)?;
+    let decoder = Decoder::new(config.input.clone(), config.output.include.clone());
+    let (count, output) = (workers(config), config.output.clone());
+    let workers = Workers::start(count, decoder.clone(), output, answers_in).map_err(no_thread)?;
     let mut log = tokio::task::block_in_place(|| open(config))?;
     let (_closed, empty) = mpsc::channel(1);
     let chunks = std::mem::replace(&mut log.chunks, empty);
     let current = Current::new(Arc::clone(&serving));
     let (arrived_in, arrived) = mpsc::channel(2);
-    let decoder = Decoder::new(config.input.clone(), config.output.include.clone());
     decode::start(decoder, current.clone(), chunks, arrived_in).map_err(no_thread)?;
     Ok(Parts {
         log,

@@ -14,9 +14,9 @@ use super::predict::precision;
 use crate::bench::statistics::{agreement, duration};
 use crate::bench::{Crew, Curve, Point, Report, chart, recommend, sentences};
 use crate::config::{Config, Include, Precision, Workers};
-use crate::decode::Decoder;
+use crate::decode::{Decoded, Decoder, Prepared};
 use crate::log::Failure;
-use crate::model::worker::{self, Decoded, Prepared};
+use crate::model::worker;
 use crate::model::{Fields, Input, Served, Task, kernels};
 use crate::pipeline::Item;
 use crate::record::{Epoch, Offset, Partition, Record};
@@ -302,7 +302,7 @@ fn curves(sides: &[Side], records: &Records) -> Result<Vec<Curve>, Failure> {
         .first(COMPARED)
         .iter()
         .filter_map(|item| match &item.payload.prepared {
-            Prepared::Input(_, input) => Some(input),
+            Prepared::Input { input, .. } => Some(input),
             Prepared::Tombstone | Prepared::Fault(_) => None,
         })
         .collect();
@@ -391,7 +391,7 @@ fn read(args: &Args, served: &Served) -> Result<Records, Failure> {
                 fault.get_or_insert_with(|| format!("record {number}: {why}"));
             }
             Prepared::Tombstone => (),
-            Prepared::Input(..) => {
+            Prepared::Input { .. } => {
                 good.push(line);
                 items.push(item);
             }

@@ -13,10 +13,10 @@ use tokio::sync::mpsc;
 use crate::config::{
     Aggregation, Config, Include, OnLong, Precision, Time, Workers as WorkerCount,
 };
-use crate::decode::Decoder;
+use crate::decode::{Decoded, Decoder};
 use crate::log::Failure;
 use crate::model::Served;
-use crate::model::worker::{Answer, Decoded, Job, Workers};
+use crate::model::worker::{Answer, Job, Workers};
 use crate::pipeline::arrive::Assigned;
 use crate::pipeline::{Effect, Event, Item, Limits, Pipeline, Stop};
 use crate::record::{Epoch, Offset, Outcome, Partition, Record};
@@ -143,15 +143,15 @@ struct Lines<W> {
 impl<W: Write> Lines<W> {
     fn new(config: &Config, served: Arc<Served>, output: W) -> Result<Self, Failure> {
         let (answers_in, answers) = mpsc::channel(16);
-        let workers =
-            Workers::start(service::workers(config), config.output.clone(), answers_in).map_err(
-                |error| Failure { message: format!("start a thread: {error}"), exit: 75 },
-            )?;
+        let decoder = Decoder::new(config.input.clone(), Include::None);
+        let count = service::workers(config);
+        let workers = Workers::start(count, decoder.clone(), config.output.clone(), answers_in)
+            .map_err(|error| Failure { message: format!("start a thread: {error}"), exit: 75 })?;
         let limits = engine::limits(config);
         let mut lines = Self {
             pipeline: Pipeline::new(limits, served.id.version),
             limits,
-            decoder: Decoder::new(config.input.clone(), Include::None),
+            decoder,
             served,
             workers,
             answers,

@@ -39,7 +39,7 @@ pub struct Summary {
 }
 
 fn header<'a>(headers: &'a [Header], name: &str) -> Option<&'a str> {
-    let found = headers.iter().find(|header| header.name == name)?;
+    let found = headers.iter().find(|header| header.name == name.as_bytes())?;
     std::str::from_utf8(found.value.as_deref()?).ok()
 }
 

@@ -180,26 +180,6 @@ pub(super) fn committed(
     }
 }
 
-/// The group's generation as this member knows it; `None` while it is no member. A commit without a
-/// generation or member id would be accepted by the broker *unfenced*.
-#[expect(unsafe_code, reason = "rdkafka keeps generation and member id of the metadata to itself")]
-pub(super) fn generation(consumer: &BaseConsumer<Context>) -> Option<i32> {
-    use rdkafka::bindings as c;
-    // SAFETY: the client outlives this call; the metadata is ours until it is destroyed, and the member id
-    // points into it and ends with a zero byte.
-    unsafe {
-        let metadata = c::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
-        if metadata.is_null() {
-            return None;
-        }
-        let generation = c::rd_kafka_consumer_group_metadata_generation_id(metadata);
-        let member = c::rd_kafka_consumer_group_metadata_member_id(metadata);
-        let valid = generation >= 0 && !member.is_null() && *member != 0;
-        c::rd_kafka_consumer_group_metadata_destroy(metadata);
-        valid.then_some(generation)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

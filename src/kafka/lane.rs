@@ -27,7 +27,8 @@ use rdkafka::topic_partition_list::Offset as Place;
 use tokio::sync::mpsc;
 
 use super::class::{Action, Call};
-use super::group::{committed, generation};
+use super::group::committed;
+use super::native::generation;
 use super::producer::{Inner, Producer, Trouble};
 use super::{Shared, settings};
 use crate::log::{Control, Done, Failure, Finished, How, Row, Transaction};
@@ -217,12 +218,12 @@ impl Lane {
         };
         let deadline = Instant::now() + REJOIN;
         loop {
-            let before = generation(&consumer);
+            let before = generation(consumer.client());
             let metadata = consumer.group_metadata();
             match metadata {
                 Some(metadata)
                     if before.is_some()
-                        && before == generation(&consumer)
+                        && before == generation(consumer.client())
                         && !consumer.assignment_lost() =>
                 {
                     return Ok(metadata);

@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{
     BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext,
     ThreadedProducer,
 };
 
 use super::class::{Action, Call, Symptom, classify};
-use super::{Journal, Shared, settings, spawn};
+use super::{Journal, Shared, native, settings, spawn};
 use crate::log::Failure;
 use crate::log::message::Message;
 
@@ -224,8 +224,8 @@ impl Producer {
     pub(super) fn send(&mut self, message: &Message<'_>, deadline: Instant) -> Result<(), Trouble> {
         loop {
             let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
-            for (key, value) in &message.headers {
-                headers = headers.insert(Header { key, value: value.as_deref() });
+            for (name, value) in &message.headers {
+                native::add_header(&mut headers, name, value.as_deref());
             }
             let record = BaseRecord::<[u8], [u8]> {
                 topic: message.topic,

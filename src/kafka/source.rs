@@ -15,17 +15,17 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::Offset as Place;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 
 use super::group::{Context, Rebalance, committed, give_up, partition};
-use super::{Shared, settings, spawn};
+use super::{Shared, native, settings, spawn};
 use crate::config::StartFrom;
 use crate::log::{Arrival, Assigned, Chunk, Control, Failure};
-use crate::record::{Epoch, Header, Offset, Partition, Record};
+use crate::record::{Epoch, Offset, Partition, Record};
 
 /// Most records of a chunk.
 const CHUNK_RECORDS: usize = 512;
@@ -397,20 +397,13 @@ fn waker(sleeper: &Arc<OnceLock<Thread>>) -> impl Fn() + Send + Sync + 'static {
 
 /// Copies a message out of the client's buffers.
 fn copy(message: &BorrowedMessage<'_>, partition: Partition) -> Record {
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        let own = |h: rdkafka::message::Header<'_, &[u8]>| Header {
-            name: h.key.to_owned(),
-            value: h.value.map(<[u8]>::to_vec),
-        };
-        headers.iter().map(own).collect()
-    });
     Record {
         partition,
         offset: Offset(message.offset()),
         timestamp: message.timestamp().to_millis(),
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
-        headers,
+        headers: native::headers(message),
     }
 }
 

@@ -87,8 +87,8 @@ impl Naming {
     }
 }
 
-/// A header: its name and its value's bytes, `None` for Kafka's null.
-pub type Named<'a> = (Cow<'a, str>, Option<Cow<'a, [u8]>>);
+/// A header: its name's and its value's bytes, `None` for Kafka's null.
+pub type Named<'a> = (Cow<'a, [u8]>, Option<Cow<'a, [u8]>>);
 
 /// One message of a transaction, borrowed from its row where that saves a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,7 +143,7 @@ impl<'a> Message<'a> {
     }
 
     fn push(&mut self, name: &'static str, value: impl Into<Text<'a>>) {
-        self.headers.push((Cow::Borrowed(name), Some(value.into().0)));
+        self.headers.push((Cow::Borrowed(name.as_bytes()), Some(value.into().0)));
     }
 }
 
@@ -300,11 +300,11 @@ fn inherit<'a>(message: &mut Message<'a>, record: &'a Record, ours_follow: bool)
     let borrowed = |bytes: &'a Vec<u8>| Cow::Borrowed(bytes.as_slice());
     message
         .headers
-        .extend(kept.map(|h| (Cow::Borrowed(h.name.as_str()), h.value.as_ref().map(borrowed))));
+        .extend(kept.map(|h| (Cow::Borrowed(h.name.as_slice()), h.value.as_ref().map(borrowed))));
 }
 
-fn reserved(name: &str) -> bool {
-    RESERVED.iter().any(|prefix| name.starts_with(prefix))
+fn reserved(name: &[u8]) -> bool {
+    RESERVED.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
 }
 
 /// A manifest's fields, in the order in which they are written.

@@ -21,33 +21,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::config::Output;
+use crate::decode::{Decoded, Decoder, Prepared};
 use crate::format;
+use crate::model::Fields;
 use crate::pipeline::Batch;
-use crate::record::{Fault, Outcome, Record, Version};
+use crate::record::Outcome;
 
-use super::{About, Fields, Input, Prediction, Refused, Served, device};
-
-/// A record, decoded and prepared.
-#[derive(Debug)]
-pub struct Decoded {
-    /// The record as it was read.
-    pub record: Arc<Record>,
-    /// Its fields, where `output.include` or another version's `prepare` may want them.
-    pub fields: Option<Fields>,
-    /// What the model gets.
-    pub prepared: Prepared,
-}
-
-/// What decoding made of a record.
-#[derive(Debug)]
-pub enum Prepared {
-    /// Ready for the model of this version.
-    Input(Version, Input),
-    /// No value: passes through.
-    Tombstone,
-    /// Cannot be answered.
-    Fault(Fault),
-}
+use super::{About, Input, Prediction, Refused, Served, device};
 
 /// Rows of a batch and the model that runs them.
 #[derive(Debug)]
@@ -95,6 +75,7 @@ pub struct Workers {
 struct Shared {
     queue: Mutex<Queue>,
     ready: Condvar,
+    decoder: Decoder,
     output: Output,
     answers: mpsc::Sender<Answer>,
 }
@@ -129,18 +110,20 @@ struct State {
 }
 
 impl Workers {
-    /// Starts `count` threads that encode as `output` says and send what they finish to `answers`.
+    /// Starts `count` threads that encode as `output` says and send what they finish to `answers`. `decoder` prepares
+    /// records again that were prepared for another version than their batch's.
     ///
     /// # Errors
     ///
     /// When the system gives no thread.
     pub fn start(
         count: usize,
+        decoder: Decoder,
         output: Output,
         answers: mpsc::Sender<Answer>,
     ) -> std::io::Result<Self> {
-        let shared =
-            Arc::new(Shared { queue: Mutex::default(), ready: Condvar::new(), output, answers });
+        let (queue, ready) = (Mutex::default(), Condvar::new());
+        let shared = Arc::new(Shared { queue, ready, decoder, output, answers });
         let thread = |number| {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name(format!("infer-{number}")).spawn(move || shared.work())
@@ -155,14 +138,12 @@ impl Workers {
         let mut outcomes = Vec::with_capacity(items.len());
         let mut inputs = Vec::with_capacity(items.len());
         for (row, item) in items.iter().enumerate() {
-            outcomes.push(match &item.payload.prepared {
-                Prepared::Tombstone => Some(Outcome::Tombstone),
-                Prepared::Fault(fault) => Some(Outcome::DeadLetter(fault.clone())),
-                Prepared::Input(_, input) => {
-                    inputs.push((row, input.tokens()));
-                    None
-                }
-            });
+            let Decoded { version, prepared, .. } = &item.payload;
+            let known = (*version == job.served.id.version).then(|| outcome(prepared)).flatten();
+            if known.is_none() {
+                inputs.push((row, prepared.tokens()));
+            }
+            outcomes.push(known);
         }
         let mut parts = cut(inputs, self.threads.len(), job.served.model.about());
         if parts.is_empty() {
@@ -284,48 +265,88 @@ impl Shared {
 
     /// The rows' outcomes, in any order.
     fn predict(&self, job: &Job, rows: &[usize]) -> Result<Answered, Refused> {
-        let version = job.served.id.version;
-        let model = &job.served.model;
         let items = &job.batch.items[job.rows.clone()];
-        let mut outcomes = Vec::with_capacity(rows.len());
-        // Prepared for another version: the swap came between. Rare, so done here and again.
-        let (none, mut again) = (Fields::new(), Vec::<(usize, Input)>::new());
-        let mut inputs: Vec<(usize, &Input)> = Vec::with_capacity(rows.len());
+        // A swap came between decoding and this batch: these rows were prepared for another version.
+        let again: Vec<(usize, Prepared)> = rows
+            .iter()
+            .filter(|row| items[**row].payload.version != job.served.id.version)
+            .map(|row| (*row, self.decoder.prepare(&items[*row].payload.record, &job.served)))
+            .collect();
+        let mut answered = Answered::default();
+        let mut inputs = Vec::with_capacity(rows.len());
+        let mut stale = again.iter();
         for row in rows {
-            let decoded = &items[*row].payload;
-            match &decoded.prepared {
-                Prepared::Input(prepared, input) if *prepared == version => {
-                    inputs.push((*row, input));
+            let Decoded { record, version, prepared } = &items[*row].payload;
+            let fresh = *version == job.served.id.version;
+            let prepared =
+                if fresh { prepared } else { stale.next().map_or(prepared, |(_, again)| again) };
+            match prepared {
+                Prepared::Input { input, included } => {
+                    let (key, included) = (record.key.as_deref(), included.as_ref());
+                    inputs.push(Asked { row: *row, input, key, included });
                 }
-                Prepared::Input(..) => {
-                    match model.prepare(decoded.fields.as_ref().unwrap_or(&none)) {
-                        Ok(input) => again.push((*row, input)),
-                        Err(fault) => outcomes.push((*row, Outcome::DeadLetter(fault))),
-                    }
+                known @ (Prepared::Tombstone | Prepared::Fault(_)) => {
+                    answered.outcomes.extend(outcome(known).map(|outcome| (*row, outcome)));
                 }
-                Prepared::Tombstone | Prepared::Fault(_) => (),
             }
         }
-        inputs.extend(again.iter().map(|(row, input)| (*row, input)));
-        if inputs.is_empty() {
-            return Ok(Answered { outcomes, ..Answered::default() });
+        if again.is_empty() {
+            self.ask(&job.served, &inputs, &mut answered)?;
+            return Ok(answered);
         }
-        let refs: Vec<&Input> = inputs.iter().map(|(_, input)| *input).collect();
-        let answered = match &job.served.cache {
-            Some(cache) => cache.predict(model.as_ref(), &refs),
-            None => predict(model.as_ref(), &refs).map(|predictions| (predictions, 0)),
+        // They were cut by what they cost the other version.
+        let costs = inputs.iter().enumerate().map(|(at, asked)| (at, asked.input.tokens()));
+        for part in cut(costs.collect(), 1, job.served.model.about()) {
+            let part: Vec<Asked<'_>> = part.into_iter().map(|at| inputs[at]).collect();
+            self.ask(&job.served, &part, &mut answered)?;
+        }
+        Ok(answered)
+    }
+
+    /// Runs the model, or asks the cache, and encodes the answers.
+    fn ask(
+        &self,
+        served: &Served,
+        asked: &[Asked<'_>],
+        answered: &mut Answered,
+    ) -> Result<(), Refused> {
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let inputs: Vec<&Input> = asked.iter().map(|asked| asked.input).collect();
+        let result = match &served.cache {
+            Some(cache) => cache.predict(served.model.as_ref(), &inputs),
+            None => predict(served.model.as_ref(), &inputs).map(|predictions| (predictions, 0)),
         };
         let (predictions, hits) =
-            answered.map_err(|refused| refused.of_part(|row| Some(inputs.get(row)?.0)))?;
+            result.map_err(|refused| refused.of_part(|row| Some(asked.get(row)?.row)))?;
+        answered.hits += hits;
         #[expect(clippy::disallowed_methods, reason = "measures encoding, decides nothing")]
         let started = Instant::now();
-        for ((row, _), prediction) in inputs.iter().zip(&predictions) {
-            let Decoded { record, fields, .. } = &items[*row].payload;
-            let value =
-                format::encode(prediction, &self.output, record.key.as_deref(), fields.as_ref());
-            outcomes.push((*row, Outcome::Prediction(value)));
+        for (Asked { row, key, included, .. }, prediction) in asked.iter().zip(&predictions) {
+            let value = format::encode(prediction, &self.output, *key, *included);
+            answered.outcomes.push((*row, Outcome::Prediction(value)));
         }
-        Ok(Answered { outcomes, encode: started.elapsed(), hits })
+        answered.encode += started.elapsed();
+        Ok(())
+    }
+}
+
+/// A row that the model is asked about.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    row: usize,
+    input: &'a Input,
+    key: Option<&'a [u8]>,
+    included: Option<&'a Fields>,
+}
+
+/// The outcome of a record that the model need not see.
+fn outcome(prepared: &Prepared) -> Option<Outcome<Vec<u8>>> {
+    match prepared {
+        Prepared::Input { .. } => None,
+        Prepared::Tombstone => Some(Outcome::Tombstone),
+        Prepared::Fault(fault) => Some(Outcome::DeadLetter(fault.clone())),
     }
 }
 

@@ -137,7 +137,7 @@ impl Store {
         self.transaction(|store| {
             for message in messages {
                 let Message { timestamp, key, value, headers } = message;
-                let headers = headers.iter().map(|h| (h.name.as_str(), h.value.as_deref()));
+                let headers = headers.iter().map(|h| (h.name.as_slice(), h.value.as_deref()));
                 let place = (topic, partition, *timestamp);
                 store.insert(place, key.as_deref(), value.as_deref(), &pack(headers))?;
             }
@@ -246,12 +246,12 @@ impl Store {
 }
 
 /// Headers as bytes: for each the name's length, the name, the value's length or -1, the value.
-fn pack<'a>(headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) -> Vec<u8> {
+fn pack<'a>(headers: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>) -> Vec<u8> {
     let mut bytes = Vec::new();
     let length = |length: usize| i32::try_from(length).unwrap_or(i32::MAX).to_le_bytes();
     for (name, value) in headers {
         bytes.extend(length(name.len()));
-        bytes.extend(name.as_bytes());
+        bytes.extend(name);
         match value {
             None => bytes.extend((-1_i32).to_le_bytes()),
             Some(value) => {
@@ -279,7 +279,7 @@ fn unpack(bytes: &[u8]) -> Vec<Header> {
     let mut rest = bytes;
     let mut headers = Vec::new();
     while let (Ok(Some(name)), Ok(value)) = (take(&mut rest), take(&mut rest)) {
-        headers.push(Header { name: String::from_utf8_lossy(&name).into_owned(), value });
+        headers.push(Header { name, value });
     }
     headers
 }
@@ -300,7 +300,7 @@ mod tests {
         let mut store = Store::open(&dir.path().join("log")).unwrap();
         store.create_topic("t", 2).unwrap();
         let header = |name: &str, value: Option<&[u8]>| Header {
-            name: name.to_owned(),
+            name: name.as_bytes().to_vec(),
             value: value.map(<[u8]>::to_vec),
         };
         let messages = [

@@ -64,7 +64,7 @@ fn killed_and_started_again_each_record_is_answered_once() {
     for partition in 0..2 {
         let messages = store.read("out", partition, Offset(0), 100_000).unwrap();
         let source = |headers: &[tidemill::record::Header]| -> i64 {
-            let found = headers.iter().find(|header| header.name == "tidemill.source.offset");
+            let found = headers.iter().find(|header| header.name == b"tidemill.source.offset");
             String::from_utf8(found.unwrap().value.clone().unwrap()).unwrap().parse().unwrap()
         };
         let offsets: Vec<i64> =

@@ -20,6 +20,7 @@ mod mock_kafka;
 mod models;
 mod padded;
 mod service;
+mod swaps;
 mod tidy;
 mod workers;
 mod world;

@@ -36,7 +36,7 @@ fn answers(cache: u64) -> Vec<Answer> {
     };
     let output = Output { include: Include::Key, ..Output::default() };
     let (sender, mut answers) = mpsc::channel(8);
-    let workers = Workers::start(2, output, sender).unwrap();
+    let workers = Workers::start(2, decoder.clone(), output, sender).unwrap();
     let batch = |number: u64, rows: std::ops::Range<u8>| Batch {
         number,
         lane: 0,

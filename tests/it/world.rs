@@ -94,13 +94,14 @@ impl World {
 
     /// Version `v` of a model that answers x + v.
     pub(crate) fn add_version(&self, version: u32) {
+        self.add(version, &[Column { name: "x", impute: None }]);
+    }
+
+    /// Version `version` of a model that answers the sum of its columns, and its number.
+    pub(crate) fn add(&self, version: u32, columns: &[Column]) {
         let dir = self.registry().join("lin").join(version.to_string());
-        fs::create_dir_all(&dir).unwrap();
-        let config = r#"{"task":"tabular-regression","architecture":"linear","output":"identity"}"#;
-        fs::write(dir.join("config.json"), config).unwrap();
-        let columns = r#"{"columns":[{"name":"x","kind":"numeric"}]}"#;
-        fs::write(dir.join("preprocess.json"), columns).unwrap();
-        fs::write(dir.join("model.safetensors"), weights(version)).unwrap();
+        #[expect(clippy::cast_precision_loss, reason = "versions are small")]
+        linear(&dir, columns, version as f32);
         artifact::write_manifest(
             &dir,
             "lin",
@@ -207,15 +208,35 @@ impl World {
     }
 }
 
-/// A safetensors file with weight 1 and bias `version`.
-#[expect(clippy::cast_precision_loss, reason = "versions are small")]
-fn weights(version: u32) -> Vec<u8> {
-    let header = r#"{"layers.0.bias":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"layers.0.weight":{"dtype":"F32","shape":[1,1],"data_offsets":[4,8]}}"#;
+/// A column of a [`linear`] model.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Column {
+    pub(crate) name: &'static str,
+    /// What takes the place of a missing value.
+    pub(crate) impute: Option<f64>,
+}
+
+/// Writes a regression that answers `bias` and the sum of its columns.
+pub(crate) fn linear(dir: &Path, columns: &[Column], bias: f32) {
+    fs::create_dir_all(dir).unwrap();
+    let config = r#"{"task":"tabular-regression","architecture":"linear","output":"identity"}"#;
+    fs::write(dir.join("config.json"), config).unwrap();
+    let fitted = columns.iter().map(
+        |Column { name, impute }| serde_json::json!({"name": name, "kind": "numeric", "impute": impute}),
+    );
+    let preprocess = serde_json::json!({ "columns": fitted.collect::<Vec<_>>() });
+    fs::write(dir.join("preprocess.json"), preprocess.to_string()).unwrap();
+    let end = 4 + 4 * columns.len();
+    let header = serde_json::json!({
+        "layers.0.bias": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+        "layers.0.weight": {"dtype": "F32", "shape": [1, columns.len()], "data_offsets": [4, end]},
+    });
+    let header = header.to_string();
     let mut bytes = u64::try_from(header.len()).unwrap().to_le_bytes().to_vec();
     bytes.extend(header.as_bytes());
-    bytes.extend((version as f32).to_le_bytes());
-    bytes.extend(1.0_f32.to_le_bytes());
-    bytes
+    bytes.extend(bias.to_le_bytes());
+    bytes.extend(columns.iter().flat_map(|_| 1.0_f32.to_le_bytes()));
+    fs::write(dir.join("model.safetensors"), bytes).unwrap();
 }
 
 /// A replica of the service: the real binary.

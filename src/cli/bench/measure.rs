@@ -13,10 +13,11 @@ use tokio::sync::mpsc;
 
 use crate::bench::Sample;
 use crate::bench::statistics::float;
-use crate::config::Output;
+use crate::config::{Include, Input, Output};
+use crate::decode::{Decoded, Decoder};
 use crate::log::Failure;
 use crate::model::Served;
-use crate::model::worker::{Answer, Decoded, Job, Workers};
+use crate::model::worker::{Answer, Job, Workers};
 use crate::pipeline::{Batch, Item};
 use crate::record::{Reason, Version};
 use crate::telemetry::metrics::resident_bytes;
@@ -97,7 +98,8 @@ impl Side {
     /// Starts so many workers for a model.
     pub(super) fn start(served: Arc<Served>, workers: u16) -> Result<Self, Failure> {
         let (answers_in, answers) = mpsc::channel(16);
-        let pool = Workers::start(usize::from(workers), Output::default(), answers_in)
+        let decoder = Decoder::new(Input::default(), Include::None);
+        let pool = Workers::start(usize::from(workers), decoder, Output::default(), answers_in)
             .map_err(|error| Failure { message: format!("start a thread: {error}"), exit: 75 })?;
         Ok(Self { served, workers, sizes: Vec::new(), pool, answers, next: 0 })
     }

@@ -30,7 +30,7 @@ fn info() -> BatchInfo {
 
 fn row(topic: u16, number: i32, offset: i64, outcome: Outcome<Vec<u8>>) -> Row {
     let own = |name: &str, value: Option<&[u8]>| Header {
-        name: name.to_owned(),
+        name: name.as_bytes().to_vec(),
         value: value.map(<[u8]>::to_vec),
     };
     let record = Record {
@@ -46,7 +46,7 @@ fn row(topic: u16, number: i32, offset: i64, outcome: Outcome<Vec<u8>>) -> Row {
 
 fn headers(message: &Message<'_>) -> Vec<(String, Option<String>)> {
     let text = |b: &Cow<'_, [u8]>| String::from_utf8_lossy(b).into_owned();
-    message.headers.iter().map(|(n, v)| (n.to_string(), v.as_ref().map(text))).collect()
+    message.headers.iter().map(|(n, v)| (text(n), v.as_ref().map(text))).collect()
 }
 
 fn pair(name: &str, value: &str) -> (String, Option<String>) {
@@ -163,7 +163,7 @@ fn what_is_too_large_is_cut_to_the_limit_and_says_so() {
         partition: None,
         key: Some(Cow::Borrowed(&[1; 400])),
         value: Some(Cow::Owned(vec![2; 1_000])),
-        headers: vec![(Cow::Borrowed("own"), Some(Cow::Owned(vec![3; 300])))],
+        headers: vec![(Cow::Borrowed(b"own"), Some(Cow::Owned(vec![3; 300])))],
         timestamp: None,
     };
     assert_eq!(message.clone().truncated(5_000), message);
