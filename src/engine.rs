@@ -494,7 +494,8 @@ impl Engine {
             let info = BatchInfo {
                 id: Uuid::now_v7(),
                 model: Arc::new(served.id.clone()),
-                swapped_from: batch.swapped_from,
+                signature: Arc::clone(&served.signature),
+                part_of: None,
                 reason: batch.reason,
                 bytes: batch.items.iter().map(|item| item.bytes).sum(),
                 tokens: batch.items.iter().map(|item| item.tokens).sum(),

@@ -24,9 +24,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::record::{Epoch, ModelId, Offset, Outcome, Partition, Reason, Record, Version};
+use crate::record::{Epoch, ModelId, Offset, Outcome, Partition, Reason, Record, Signature};
 
 pub mod message;
+pub mod note;
 
 /// The channel ends of an open log. Dropping `lanes` ends the lane threads.
 #[derive(Debug)]
@@ -119,8 +120,10 @@ pub struct BatchInfo {
     pub id: uuid::Uuid,
     /// The version that answered.
     pub model: Arc<ModelId>,
-    /// The version that served this lane before, if this batch is the first after a swap.
-    pub swapped_from: Option<Version>,
+    /// What that version takes and gives.
+    pub signature: Arc<Signature>,
+    /// The batch that this is a part of, where one was too large for a transaction.
+    pub part_of: Option<uuid::Uuid>,
     /// Why the batch was closed.
     pub reason: Reason,
     /// Payload bytes of its records.

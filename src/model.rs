@@ -19,7 +19,7 @@
 use std::sync::Arc;
 
 use crate::format::kind;
-use crate::record::{Fault, FaultClass, ModelId};
+use crate::record::{Fault, FaultClass, ModelId, Signature};
 use cache::Cache;
 
 pub mod artifact;
@@ -95,12 +95,35 @@ pub struct About {
     pub fields: Vec<String>,
     /// Labels by index, for classifiers.
     pub labels: Vec<String>,
+    /// Numbers in an answer: an embedding's length, a classifier's labels, 1 of a regression.
+    pub width: usize,
     /// Bytes that the weights take.
     pub bytes: u64,
     /// Tokens that one call of `predict` is best given.
     pub chunk_tokens: usize,
     /// Whether a call costs its rows times its longest row, and not the sum of its tokens.
     pub padded: bool,
+}
+
+impl About {
+    /// What a swap must not change unasked, in words that two versions can be compared by.
+    pub fn signature(&self) -> Signature {
+        let task = serde_json::to_value(self.task).ok();
+        let task = task.and_then(|task| task.as_str().map(str::to_owned)).unwrap_or_default();
+        let output = match self.task {
+            Task::TextEmbedding => format!("embedding of {} numbers", self.width),
+            Task::TabularRegression => "a value".to_owned(),
+            Task::TextClassification
+            | Task::TokenClassification
+            | Task::TabularClassification
+            | Task::ImageClassification => {
+                let mut labels = self.labels.clone();
+                labels.sort();
+                format!("{} labels: {}", labels.len(), Signature::short(&labels))
+            }
+        };
+        Signature { task, fields: self.fields.clone(), output }
+    }
 }
 
 /// What a model is for.
@@ -225,6 +248,8 @@ impl Refused {
 pub struct Served {
     /// Name, version, digest.
     pub id: ModelId,
+    /// What it takes and gives.
+    pub signature: Arc<Signature>,
     /// The model itself.
     pub model: Box<dyn Model>,
     /// What it has answered before, where `model.cache` says so.

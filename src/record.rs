@@ -33,6 +33,16 @@ pub struct Partition {
     pub number: i32,
 }
 
+/// A topic's id: 22 characters of base64. It changes when a topic is deleted and created again under its name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicId(pub Arc<str>);
+
+impl fmt::Display for TopicId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Counts how often a partition was assigned to us. A record of an older epoch is not ours any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
@@ -238,6 +248,35 @@ impl Reason {
             Self::Rebalance => "rebalance",
             Self::Shutdown => "shutdown",
         }
+    }
+}
+
+/// What a version takes and gives. A swap that would change it is refused, unless the configuration allows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Signature {
+    /// The task, as Hugging Face spells it.
+    pub task: String,
+    /// Names of the fields that it reads, in its order.
+    pub fields: Vec<String>,
+    /// Kind and width of an answer, labels sorted: `embedding of 384 numbers`, `2 labels: no, yes`.
+    pub output: String,
+}
+
+impl Signature {
+    /// Most characters of a list that stand in a signature; a longer one is its beginning and its hash.
+    const LONGEST: usize = 400;
+
+    /// A list of names for a person, of bounded length, that differs where the names do.
+    pub fn short(names: &[String]) -> String {
+        let list = names.join(", ");
+        if list.len() <= Self::LONGEST {
+            return list;
+        }
+        let end = list.floor_char_boundary(Self::LONGEST);
+        let hash = list.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        format!("{}… (FNV-1a {hash:016x})", list.get(..end).unwrap_or_default())
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, StartFrom};
-use crate::log::message::Naming;
+use crate::log::message::{Naming, Notes};
 use crate::log::{Arrival, Assigned, Chunk, Control, Done, Failure, How, Log, Transaction};
 use crate::record::{Epoch, Offset, Partition, Record};
 
@@ -259,7 +259,11 @@ impl Writer {
                 for row in &finished.rows {
                     store.append_message(&batch.message(row))?;
                 }
-                store.append_message(&batch.manifest(finished).map_err(Error::Manifest)?)?;
+                let notes = Notes::new();
+                let manifests = batch.manifests(finished, &notes, usize::MAX);
+                for manifest in manifests.map_err(Error::Manifest)? {
+                    store.append_message(&manifest)?;
+                }
             }
             for (partition, (_, next)) in &transaction.next {
                 store.commit(group, naming.input(*partition), partition.number, *next)?;

@@ -31,6 +31,7 @@ use super::group::committed;
 use super::native::generation;
 use super::producer::{Inner, Producer, Trouble};
 use super::{Shared, settings};
+use crate::log::message::Notes;
 use crate::log::{Control, Done, Failure, Finished, How, Row, Transaction};
 use crate::record::{Fault, FaultClass, Offset, Outcome, Partition};
 
@@ -196,13 +197,14 @@ impl Lane {
             }
             self.producer.send(&message, deadline)?;
         }
-        let manifest = batch.manifest(finished).map_err(|e| Trouble {
+        let notes = Notes::new();
+        let manifests = batch.manifests(finished, &notes, self.limit).map_err(|e| Trouble {
             call: Call::Send,
             action: Action::Exit(75),
             fenced: false,
             why: format!("write manifest: {e}"),
         })?;
-        self.producer.send(&manifest.truncated(self.limit), deadline)
+        manifests.iter().try_for_each(|manifest| self.producer.send(manifest, deadline))
     }
 
     /// The group's metadata under a generation that was valid before and after it was taken.

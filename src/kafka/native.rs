@@ -17,17 +17,7 @@ use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, OwnedHeaders};
 
-use crate::record::Header;
-
-/// A topic's id: 22 characters of base64. Changes when a topic is deleted and created again under its name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TopicId(pub String);
-
-impl std::fmt::Display for TopicId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
+use crate::record::{Header, TopicId};
 
 /// What the cluster says of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,7 +103,10 @@ unsafe fn topic(topic: *const c::rd_kafka_TopicDescription_t) -> Topic {
             && (c::rd_kafka_Uuid_most_significant_bits(id) != 0
                 || c::rd_kafka_Uuid_least_significant_bits(id) != 0);
         let id = if known { string(c::rd_kafka_Uuid_base64str(id)) } else { None };
-        Topic { id: id.map(TopicId), partitions: i32::try_from(count).unwrap_or(i32::MAX) }
+        Topic {
+            id: id.map(|id| TopicId(id.into())),
+            partitions: i32::try_from(count).unwrap_or(i32::MAX),
+        }
     }
 }
 

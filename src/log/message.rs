@@ -15,8 +15,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::config::{Config, Headers, OutputPartition};
+use crate::log::note::Note;
 use crate::log::{BatchInfo, Finished, Row};
-use crate::record::{Fault, Outcome, Partition, Record};
+use crate::record::{Fault, ModelId, Outcome, Partition, Record, Signature, TopicId};
 
 /// The names of headers that only we write. A record's own headers of these names are left out of what we
 /// write, so that a reader never meets a predecessor's provenance.
@@ -25,9 +26,14 @@ const RESERVED: [&str; 2] = ["tidemill.", "__connect.errors."];
 /// What Kafka adds to a message at most: record and batch framing, lengths, timestamps.
 const FRAMING: usize = 128;
 
+/// What each partition's committed offset says beside its number.
+pub type Notes = BTreeMap<Partition, Note>;
+
 /// Where messages go and what is written beside them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Naming {
+    /// The consumer group.
+    pub group: String,
     /// The input topics; [`Partition::topic`] counts them.
     pub inputs: Vec<String>,
     /// Predictions and tombstones.
@@ -49,7 +55,10 @@ impl Naming {
             Some(topic) => topic.clone(),
             None => format!("{input}-dlq"),
         };
+        let group = &config.kafka.group;
         Self {
+            // Only the embedded log goes without one.
+            group: if group.is_empty() { "tidemill".to_owned() } else { group.clone() },
             inputs: config.input.topics.clone(),
             output: config.output.topic.clone(),
             dead_letters: config.input.topics.iter().map(dead_letter).collect(),
@@ -199,38 +208,85 @@ impl Batch<'_> {
         message
     }
 
-    /// The batch's manifest: what its rows became. Its key is the batch id.
+    /// The batch's manifest: what its rows became. Its key is the batch id. One that would be larger than `limit` bytes
+    /// is written in pieces, each with its share of the ranges; `notes` says which version answered last where.
     ///
     /// # Errors
     ///
     /// What `serde_json` refuses; no batch is known that it would.
-    pub fn manifest(&self, finished: &Finished) -> Result<Message<'_>, serde_json::Error> {
-        let mut outcomes = [0_u64; 3];
+    pub fn manifests(
+        &self,
+        finished: &Finished,
+        notes: &Notes,
+        limit: usize,
+    ) -> Result<Vec<Message<'_>>, serde_json::Error> {
+        let ranges = self.ranges(finished, notes);
+        let mut pieces = 1;
+        loop {
+            let share = ranges.len().div_ceil(pieces).max(1);
+            let of = ranges.len().div_ceil(share).max(1);
+            let mut shares = ranges.chunks(share);
+            let piece = |piece| {
+                let piece = Piece { piece, pieces: of };
+                self.manifest(finished, piece, shares.next().unwrap_or_default())
+            };
+            let messages: Vec<Message<'_>> = (1..=of).map(piece).collect::<Result<_, _>>()?;
+            if share == 1 || messages.iter().all(|message| message.size() <= limit) {
+                return Ok(messages);
+            }
+            pieces *= 2;
+        }
+    }
+
+    /// The offsets of a batch, by partition.
+    fn ranges(&self, finished: &Finished, notes: &Notes) -> Vec<Range<'_>> {
         let mut ranges: BTreeMap<Partition, Range<'_>> = BTreeMap::new();
+        for row in &finished.rows {
+            let Record { partition, offset, .. } = *row.record;
+            let range = ranges.entry(partition).or_insert_with(|| {
+                let note = notes.get(&partition);
+                let before = note.filter(|note| !note.is_of(&self.info.model));
+                Range {
+                    topic: self.naming.input(partition),
+                    topic_id: note.and_then(|note| note.topic.as_ref().map(TopicId::to_string)),
+                    partition: partition.number,
+                    first: offset.0,
+                    next: offset.0,
+                    count: 0,
+                    previous: before.and_then(|note| note.model.as_ref().map(ModelId::to_string)),
+                }
+            });
+            range.next = offset.next().0;
+            range.count += 1;
+        }
+        ranges.into_values().collect()
+    }
+
+    fn manifest(
+        &self,
+        finished: &Finished,
+        piece: Piece,
+        ranges: &[Range<'_>],
+    ) -> Result<Message<'_>, serde_json::Error> {
+        let mut outcomes = [0_u64; 3];
         for row in &finished.rows {
             outcomes[match row.outcome {
                 Outcome::Prediction(_) => 0,
                 Outcome::DeadLetter(_) => 1,
                 Outcome::Tombstone => 2,
             }] += 1;
-            let Record { partition, offset, .. } = *row.record;
-            let range = ranges.entry(partition).or_insert_with(|| Range {
-                topic: self.naming.input(partition),
-                partition: partition.number,
-                first: offset.0,
-                next: offset.0,
-                count: 0,
-            });
-            range.next = offset.next().0;
-            range.count += 1;
         }
         let [predictions, dead_letters, tombstones] = outcomes;
+        let BatchInfo { model, signature, .. } = self.info;
         let value = serde_json::to_vec(&Manifest {
             batch_id: &self.id,
-            model: &self.info.model.name,
-            version: self.info.model.version.0,
-            digest: &self.info.model.digest,
-            swapped_from: self.info.swapped_from.map(|v| v.0),
+            part_of: self.info.part_of.map(|id| id.to_string()),
+            piece: (piece.pieces != 1).then_some(piece),
+            group: &self.naming.group,
+            model: &model.name,
+            version: model.version.0,
+            digest: &model.digest,
+            signature,
             reason: self.info.reason.name(),
             records: predictions + dead_letters + tombstones,
             predictions,
@@ -239,12 +295,17 @@ impl Batch<'_> {
             bytes: self.info.bytes,
             tokens: self.info.tokens,
             inference_seconds: self.info.inference.as_secs_f64(),
-            ranges: ranges.into_values().collect(),
+            ranges,
         })?;
+        let key = match piece.piece {
+            1 => Cow::Borrowed(self.id.as_bytes()),
+            // Each piece has a key of its own, or compaction would keep only one of them.
+            piece => Cow::Owned(format!("{}/{piece}", self.id).into_bytes()),
+        };
         Ok(Message {
             topic: &self.naming.manifest,
             partition: None,
-            key: Some(Cow::Borrowed(self.id.as_bytes())),
+            key: Some(key),
             value: Some(Cow::Owned(value)),
             headers: Vec::new(),
             timestamp: None,
@@ -261,7 +322,7 @@ impl Batch<'_> {
     /// The record's own headers, then where the prediction comes from.
     fn stamp<'a>(&'a self, message: &mut Message<'a>, record: &'a Record) {
         let mode = self.naming.headers;
-        inherit(message, record, mode != Headers::None);
+        inherit(message, record);
         if mode == Headers::None {
             return;
         }
@@ -282,7 +343,7 @@ impl Batch<'_> {
 
     /// The record's own headers, then why it could not be answered, as Kafka Connect writes it.
     fn explain<'a>(&'a self, message: &mut Message<'a>, record: &'a Record, fault: &'a Fault) {
-        inherit(message, record, true);
+        inherit(message, record);
         message.push("__connect.errors.topic", self.naming.input(record.partition));
         message.push("__connect.errors.partition", record.partition.number.to_string());
         message.push("__connect.errors.offset", record.offset.to_string());
@@ -291,12 +352,14 @@ impl Batch<'_> {
         message.push("__connect.errors.exception.class.name", fault.class.name());
         message.push("__connect.errors.exception.message", fault.message.as_str());
         message.push("tidemill.error.class", fault.class.name());
+        message.push("tidemill.model.name", &*self.info.model.name);
+        message.push("tidemill.model.version", self.version.as_str());
         message.push("tidemill.batch.id", self.id.as_str());
     }
 }
 
-fn inherit<'a>(message: &mut Message<'a>, record: &'a Record, ours_follow: bool) {
-    let kept = record.headers.iter().filter(|h| !(ours_follow && reserved(&h.name)));
+fn inherit<'a>(message: &mut Message<'a>, record: &'a Record) {
+    let kept = record.headers.iter().filter(|h| !reserved(&h.name));
     let borrowed = |bytes: &'a Vec<u8>| Cow::Borrowed(bytes.as_slice());
     message
         .headers
@@ -311,10 +374,16 @@ fn reserved(name: &[u8]) -> bool {
 #[derive(Serialize)]
 struct Manifest<'a> {
     batch_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part_of: Option<String>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    piece: Option<Piece>,
+    group: &'a str,
     model: &'a str,
     version: u64,
     digest: &'a str,
-    swapped_from: Option<u64>,
+    #[serde(flatten)]
+    signature: &'a Signature,
     reason: &'static str,
     records: u64,
     predictions: u64,
@@ -323,17 +392,30 @@ struct Manifest<'a> {
     bytes: u64,
     tokens: u64,
     inference_seconds: f64,
-    ranges: Vec<Range<'a>>,
+    ranges: &'a [Range<'a>],
+}
+
+/// Which of how many messages that describe one batch. The counts are the whole batch's in each, the ranges its own.
+#[derive(Clone, Copy, Serialize)]
+struct Piece {
+    piece: usize,
+    pieces: usize,
 }
 
 /// The records of one partition: `count` of the offsets `first..next`, which may have gaps.
 #[derive(Serialize)]
 struct Range<'a> {
     topic: &'a str,
+    /// Tells this topic from another one of the same name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic_id: Option<String>,
     partition: i32,
     first: i64,
     next: i64,
     count: u64,
+    /// The version that had answered this partition until here, where it is another one: the record of a change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous: Option<String>,
 }
 
 /// The partition, of `count`, of a key, as the Java client chooses it; 0 for a record without key.

@@ -431,7 +431,8 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Served, Error> {
     let directory = || absolute.file_name().map(|name| name.to_string_lossy().into_owned());
     let name = named.or_else(directory).unwrap_or_else(|| "model".to_owned());
     let id = ModelId { name: name.into(), version: options.version, digest: digest.into() };
-    Ok(Served { id, model, cache: Cache::new(options.cache) })
+    let signature = Arc::new(model.about().signature());
+    Ok(Served { id, signature, model, cache: Cache::new(options.cache) })
 }
 
 /// Runs the golden inputs, alone and together, and compares every number.

@@ -275,6 +275,7 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
         device: place.to_string(),
         fields: vec![options.field.clone()],
         labels: labels.clone(),
+        width: labels.len(),
         bytes,
         chunk_tokens,
         padded: false,

@@ -220,6 +220,7 @@ pub fn load(dir: &Path) -> Result<Tabular, Error> {
         device: "cpu".to_owned(),
         fields: preprocess.columns.iter().map(|column| column.name().to_owned()).collect(),
         labels: config.labels.clone(),
+        width: config.labels.len().max(1),
         bytes: u64::try_from(layers.iter().map(Linear::bytes).sum::<usize>()).unwrap_or(u64::MAX),
         chunk_tokens: SUB_BATCH_TOKENS,
         padded: false,

@@ -118,6 +118,7 @@ pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
         device: place.to_string(),
         fields: vec![options.field.clone()],
         labels: head.labels().to_vec(),
+        width: if head.labels().is_empty() { architecture.hidden() } else { head.labels().len() },
         bytes: backbone.bytes(),
         chunk_tokens: backbone.chunk_tokens(),
         padded: backbone.pads(),

@@ -392,6 +392,7 @@ mod tests {
             device: "cpu".to_owned(),
             fields: Vec::new(),
             labels: Vec::new(),
+            width: 1,
             bytes: 0,
             chunk_tokens,
             padded,

@@ -257,7 +257,8 @@ impl Loop {
         let info = BatchInfo {
             id: uuid::Uuid::now_v7(),
             model: Arc::clone(&self.model),
-            swapped_from: None,
+            signature: Arc::default(),
+            part_of: None,
             reason: Reason::Idle,
             bytes: 0,
             tokens: 0,

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::record::{Epoch, FaultClass, Header, ModelId, Offset, Reason, Version};
+use crate::record::{Epoch, FaultClass, Header, Offset, Reason, Version};
 
 fn naming(headers: Headers) -> Naming {
     let mut config = Config::default();
@@ -20,7 +20,12 @@ fn info() -> BatchInfo {
             version: Version(3),
             digest: "sha256:ab".into(),
         }),
-        swapped_from: Some(Version(2)),
+        signature: Arc::new(Signature {
+            task: "text-classification".to_owned(),
+            fields: vec!["text".to_owned()],
+            output: "2 labels: no, yes".to_owned(),
+        }),
+        part_of: None,
         reason: Reason::Swap,
         bytes: 9,
         tokens: 5,
@@ -94,7 +99,7 @@ fn headers_follow_the_mode() {
         names(Headers::Compact),
         ["trace", "tidemill.model.version", "tidemill.batch.id", "tidemill.source.offset"]
     );
-    assert_eq!(names(Headers::None), ["trace", "tidemill.batch.id"]);
+    assert_eq!(names(Headers::None), ["trace"], "a predecessor's provenance is none of ours");
 }
 
 #[test]
@@ -123,6 +128,8 @@ fn a_dead_letter_holds_the_original_bytes_and_the_reason() {
         pair("__connect.errors.exception.class.name", "undecodable"),
         pair("__connect.errors.exception.message", "decode value: expected an object"),
         pair("tidemill.error.class", "undecodable"),
+        pair("tidemill.model.name", "sentiment"),
+        pair("tidemill.model.version", "3"),
         pair("tidemill.batch.id", "00000000-0000-0000-0000-000000000007"),
     ];
     assert_eq!(headers(&message), expected);
@@ -139,21 +146,62 @@ fn a_manifest_says_what_became_of_the_batch() {
     ];
     let finished = Finished { info: info.clone(), rows };
     let batch = naming.batch(&info);
-    let message = batch.manifest(&finished).unwrap();
+    let noted = |model: Option<ModelId>| Note {
+        topic: Some(TopicId("kW3pZ1bQTbm2dOOpqZJ8pA".into())),
+        model,
+        first: 1,
+        partitions: 2,
+        seen: Offset(0),
+        skip: None,
+    };
+    let two = ModelId { version: Version(2), ..(*info.model).clone() };
+    let notes = Notes::from([
+        (Partition { topic: 0, number: 1 }, noted(Some(two))),
+        (Partition { topic: 1, number: 0 }, noted(Some((*info.model).clone()))),
+    ]);
+    let mut messages = batch.manifests(&finished, &notes, 5_000).unwrap();
+    assert_eq!(messages.len(), 1);
+    let message = messages.remove(0);
     assert_eq!((message.topic, message.partition), ("sentiment-manifest", None));
     let id = "00000000-0000-0000-0000-000000000007";
     assert_eq!(message.key.as_deref(), Some(id.as_bytes()));
     let value: serde_json::Value = serde_json::from_slice(&message.value.unwrap()).unwrap();
     let expected = serde_json::json!({
-        "batch_id": id, "model": "sentiment", "version": 3, "digest": "sha256:ab",
-        "swapped_from": 2, "reason": "swap", "records": 3, "predictions": 1, "dead_letters": 1,
+        "batch_id": id, "group": "tidemill", "model": "sentiment", "version": 3, "digest": "sha256:ab",
+        "task": "text-classification", "fields": ["text"], "output": "2 labels: no, yes",
+        "reason": "swap", "records": 3, "predictions": 1, "dead_letters": 1,
         "tombstones": 1, "bytes": 9, "tokens": 5, "inference_seconds": 0.25,
         "ranges": [
-            {"topic": "reviews", "partition": 1, "first": 10, "next": 14, "count": 2},
-            {"topic": "mails", "partition": 0, "first": 2, "next": 3, "count": 1},
+            {"topic": "reviews", "topic_id": "kW3pZ1bQTbm2dOOpqZJ8pA", "partition": 1, "first": 10,
+             "next": 14, "count": 2, "previous": "sentiment/2"},
+            {"topic": "mails", "topic_id": "kW3pZ1bQTbm2dOOpqZJ8pA", "partition": 0, "first": 2,
+             "next": 3, "count": 1},
         ],
     });
     assert_eq!(value, expected);
+}
+
+#[test]
+fn a_manifest_that_is_too_large_is_written_in_pieces() {
+    let (naming, info) = (naming(Headers::Full), info());
+    let rows = (0..100).map(|number| row(0, number, 7, Outcome::Tombstone)).collect();
+    let finished = Finished { info: info.clone(), rows };
+    let batch = naming.batch(&info);
+    let messages = batch.manifests(&finished, &Notes::new(), 3_000).unwrap();
+    assert!(1 < messages.len() && messages.iter().all(|message| message.size() <= 3_000));
+    let mut partitions = Vec::new();
+    let mut keys = std::collections::BTreeSet::new();
+    for (place, message) in (1..).zip(&messages) {
+        let value: serde_json::Value =
+            serde_json::from_slice(message.value.as_deref().unwrap()).unwrap();
+        assert_eq!(value["piece"], place);
+        assert_eq!(value["pieces"], messages.len());
+        assert_eq!(value["records"], 100, "of the whole batch");
+        let ranges = value["ranges"].as_array().unwrap();
+        partitions.extend(ranges.iter().map(|range| range["partition"].as_i64().unwrap()));
+        assert!(keys.insert(message.key.clone()), "compaction would keep one of them");
+    }
+    assert_eq!(partitions, (0..100).collect::<Vec<_>>());
 }
 
 #[test]

@@ -115,6 +115,7 @@ mod tests {
             device: device.to_owned(),
             fields: vec!["text".to_owned()],
             labels: Vec::new(),
+            width: 1,
             bytes: 0,
             chunk_tokens: 24,
             padded: true,
