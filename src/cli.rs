@@ -13,6 +13,7 @@ pub mod demo;
 pub mod models;
 pub mod predict;
 pub mod run;
+pub mod trial;
 pub mod verify;
 
 /// Micro-batch inference on Kafka, exactly once.
@@ -40,6 +41,9 @@ enum Command {
     /// Look after the versions of a model registry
     #[command(subcommand)]
     Models(models::Models),
+    /// Load a version and exit: the service starts it before it loads one itself
+    #[command(hide = true)]
+    Trial,
 }
 
 impl Cli {
@@ -53,6 +57,7 @@ impl Cli {
             Command::Check(args) => check::run(&args),
             Command::Verify(args) => verify::run(&args),
             Command::Models(command) => models::run(&command),
+            Command::Trial => trial::run(),
         }
     }
 }

@@ -33,6 +33,53 @@ pub struct Decoded {
     pub prepared: Prepared,
 }
 
+/// What an allocation takes beside its bytes: the allocator's rounding.
+const ALLOCATION: usize = 16;
+
+impl Decoded {
+    /// Bytes of memory that it takes while it waits, is in the model and is committed, its outcome not counted.
+    pub fn memory(&self) -> usize {
+        let frame = size_of::<Item<Self>>() + size_of::<Instant>() + size_of::<Record>();
+        let bytes = |bytes: &Option<Vec<u8>>| {
+            bytes.as_ref().map_or(0, |bytes| bytes.capacity() + ALLOCATION)
+        };
+        let Record { key, value, headers, .. } = &*self.record;
+        let headers: usize = headers
+            .iter()
+            .map(|h| size_of_val(h) + h.name.capacity() + ALLOCATION + bytes(&h.value))
+            .sum();
+        let prepared = match &self.prepared {
+            Prepared::Input { input, included } => {
+                input.memory() + included.as_ref().map_or(0, fields_memory)
+            }
+            Prepared::Tombstone => 0,
+            Prepared::Fault(fault) => fault.message.capacity() + ALLOCATION,
+        };
+        frame + 2 * ALLOCATION + bytes(key) + bytes(value) + headers + prepared
+    }
+}
+
+/// What decoded fields take: a map's entry for each, and what it holds.
+fn fields_memory(fields: &Fields) -> usize {
+    fn value(of: &serde_json::Value) -> usize {
+        const FRAME: usize = size_of::<serde_json::Value>();
+        FRAME
+            + match of {
+                serde_json::Value::String(text) => text.capacity() + ALLOCATION,
+                serde_json::Value::Array(items) => {
+                    items.iter().map(value).sum::<usize>() + ALLOCATION
+                }
+                serde_json::Value::Object(entries) => fields_memory(entries),
+                serde_json::Value::Null
+                | serde_json::Value::Bool(_)
+                | serde_json::Value::Number(_) => 0,
+            }
+    }
+    /// An entry of a map beside its key and value: hash and place.
+    const ENTRY: usize = 48;
+    fields.iter().map(|(name, of)| ENTRY + name.capacity() + ALLOCATION + value(of)).sum()
+}
+
 /// What decoding made of a record, for one version.
 #[derive(Debug)]
 pub enum Prepared {
@@ -112,7 +159,8 @@ impl Decoder {
         let tokens = u64::try_from(prepared.tokens()).unwrap_or(u64::MAX);
         let version = served.id.version;
         let payload = Decoded { record: Arc::new(record), version, prepared };
-        Item { partition, epoch, offset, bytes, tokens, payload }
+        let memory = u64::try_from(payload.memory()).unwrap_or(u64::MAX);
+        Item { partition, epoch, offset, bytes, tokens, memory, alone: None, payload }
     }
 
     /// What the version `served` makes of a record. The same record and version give the same, always.

@@ -219,13 +219,15 @@ pub enum Reason {
     Swap,
     /// Partitions were taken away.
     Rebalance,
+    /// Its records were in flight when the process died, and are looked at by themselves.
+    Alone,
     /// The service stops.
     Shutdown,
 }
 
 impl Reason {
     /// Every reason, in the order of the metric's labels.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Records,
         Self::Bytes,
         Self::Tokens,
@@ -233,6 +235,7 @@ impl Reason {
         Self::Idle,
         Self::Swap,
         Self::Rebalance,
+        Self::Alone,
         Self::Shutdown,
     ];
 
@@ -246,6 +249,7 @@ impl Reason {
             Self::Idle => "idle",
             Self::Swap => "swap",
             Self::Rebalance => "rebalance",
+            Self::Alone => "alone",
             Self::Shutdown => "shutdown",
         }
     }

@@ -17,6 +17,8 @@ use crate::model::Served;
 use crate::model::artifact::{self, LoadOptions};
 use crate::record::Version;
 
+pub mod change;
+pub mod trial;
 mod uri;
 pub mod watch;
 

@@ -7,50 +7,88 @@
 //! |     3 | open the log: claim the transactional  | leave the group, join the log's threads  |
 //! |       | ids, then join the group               |                                          |
 //! |     4 | engine; ready when partitions are ours | HTTP                                     |
-//! |     5 | watch the registry                     |                                          |
 //!
-//! A thread that dies closes its channel; the engine sees it and the process exits non-zero. The next start
-//! claims the transactional ids, which aborts what was open.
+//! The registry is watched from the fourth step on. A thread that dies closes its channel, a task that ends is seen where
+//! the engine waits: the process then exits non-zero. The next start claims the transactional ids, which aborts what was
+//! open.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
-use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, mpsc, watch as cell};
+use tokio::task::{Id, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Workers as WorkerCount};
 use crate::decode::{self, Current, Decoder};
 use crate::engine::{Engine, Parts};
 use crate::http::{self, Health};
-use crate::log::{Failure, Log};
+use crate::log::{Failure, Log, Opening};
 use crate::model::Served;
-use crate::model::artifact::LoadOptions;
+use crate::model::artifact::{self, LoadOptions};
 use crate::model::device::Place;
 use crate::model::worker::Workers;
-use crate::registry::{Registry, Uri, watch};
+use crate::registry::trial::{self, Failed};
+use crate::registry::{Registry, Uri, change, watch};
 use crate::telemetry::Telemetry;
 
 /// How a run differs from another one of the same configuration.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Stop at the ends seen at the start.
+    /// Stop when the group has committed what was there at the start.
     pub until_end: bool,
+    /// Stop by then with what is left.
+    pub deadline: Option<Instant>,
     /// Cancelled from outside: stop cleanly.
     pub stop: CancellationToken,
     /// What the probes say.
     pub health: Arc<Health>,
     /// Wakes the registry watcher before its time.
     pub wake: Arc<Notify>,
+    /// The program that tries a version before it is loaded here: this one, unless it is a test.
+    pub trial: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             until_end: false,
+            deadline: None,
             stop: CancellationToken::new(),
             health: Arc::new(Health::default()),
             wake: Arc::new(Notify::new()),
+            trial: None,
         }
+    }
+}
+
+/// The tasks beside the engine, by name. One that ends by itself ends the service: a watcher that died without a word
+/// would mean that no version is ever swapped again.
+#[derive(Debug, Default)]
+pub struct Tasks {
+    set: JoinSet<()>,
+    names: HashMap<Id, &'static str>,
+}
+
+impl Tasks {
+    /// Starts a task that is meant to run until the service stops.
+    pub fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let id = self.set.spawn(task).id();
+        self.names.insert(id, name);
+    }
+
+    /// Waits until one of them ends, and says which; for ever while all run.
+    pub async fn next(&mut self) -> Failure {
+        let (id, why) = match self.set.join_next_with_id().await {
+            None => return std::future::pending().await,
+            Some(Ok((id, ()))) => (id, "ended by itself".to_owned()),
+            Some(Err(error)) => (error.id(), format!("died: {error}")),
+        };
+        let name = self.names.remove(&id).unwrap_or("unknown");
+        temporary(&format!("the task {name:?} {why}; this is a bug, a new start goes on"))
     }
 }
 
@@ -113,7 +151,8 @@ pub fn load_model(config: &Config) -> Result<(Registry, Uri, Served), Failure> {
     Ok((registry, uri, served))
 }
 
-/// Runs the service on the log that `open` gives, until a signal, `options.stop`, or the end.
+/// Runs the service on the log that `open` gives, until a signal, `options.stop`, or the end. A stop that comes while
+/// the model is loaded or the log is opened ends at once: nothing is held yet.
 ///
 /// # Errors
 ///
@@ -122,58 +161,190 @@ pub async fn run(
     config: Config,
     telemetry: Telemetry,
     options: Options,
-    open: impl FnOnce(&Config) -> Result<Log, Failure>,
+    open: impl FnOnce(&Config, &Opening) -> Result<Log, Failure> + Send + 'static,
 ) -> Result<(), Failure> {
     let stop = options.stop.child_token();
-    let mut tasks = JoinSet::new();
+    let leave_for_good = Arc::new(AtomicBool::new(false));
+    let mut tasks = Tasks::default();
     let listener = http::bind(config.http.listen).await?;
     let http_stop = CancellationToken::new();
     let health = Arc::clone(&options.health);
-    tasks.spawn(http::serve(listener, health, telemetry.clone(), http_stop.clone()));
-    tasks.spawn(upkeep(telemetry.clone()));
-    tasks.spawn(stop_on_signal(stop.clone()));
-
-    let (registry, uri, served) = tokio::task::block_in_place(|| load_model(&config))?;
-    tracing::info!(model = %served.id, digest = %served.id.digest, "model loaded");
-    let (staged_in, staged) = mpsc::channel(1);
-    tasks.spawn(watch::run(watch::Watch {
-        registry,
-        uri,
-        options: load_options(&config),
-        poll: config.model.poll.0,
-        wake: Arc::clone(&options.wake),
-        serving: served.id.clone(),
-        staged: staged_in,
-        metrics: telemetry.metrics.clone(),
-        health: Arc::clone(&options.health),
-        stop: stop.clone(),
-    }));
-    let parts = assemble(&config, &telemetry, &options, Arc::new(served), staged, &stop, open)?;
+    tasks.spawn("http", http::serve(listener, health, telemetry.clone(), http_stop.clone()));
+    tasks.spawn("upkeep", upkeep(telemetry.clone()));
+    tasks.spawn("signals", stop_on_signal(stop.clone(), Arc::clone(&leave_for_good)));
+    let started = tokio::select! {
+        started = start(&config, &options, &stop, open) => started?,
+        ended = tasks.next() => return Err(ended),
+    };
+    let Some(started) = started else {
+        tracing::info!("stopped before anything was read");
+        return Ok(());
+    };
+    let parts = assemble(&config, &telemetry, &options, started, (tasks, &stop))?;
+    let parts = Parts { leave_for_good, ..parts };
     let ended = Engine::new(&config, parts).run().await;
     http_stop.cancel();
     stop.cancel();
-    tasks.shutdown().await;
     ended
+}
+
+/// What there is before the engine begins.
+struct Started {
+    registry: Registry,
+    uri: Uri,
+    served: Arc<Served>,
+    log: Log,
+}
+
+/// Loads the first version and opens the log; `None` where a stop came first.
+async fn start(
+    config: &Config,
+    options: &Options,
+    stop: &CancellationToken,
+    open: impl FnOnce(&Config, &Opening) -> Result<Log, Failure> + Send + 'static,
+) -> Result<Option<Started>, Failure> {
+    let Some((registry, uri, served)) = first_version(config, options, stop).await? else {
+        return Ok(None);
+    };
+    tracing::info!(model = %served.id, digest = %served.id.digest, "model loaded");
+    let serving = Some(served.id.clone());
+    let opening = Opening { until_end: options.until_end, serving, stop: stop.clone() };
+    let own = config.clone();
+    let opened = tokio::task::spawn_blocking(move || open(&own, &opening));
+    let Some(log) = unless_stopped("open the log", opened, stop).await? else {
+        return Ok(None);
+    };
+    if let Some((model, before)) = log.last.as_ref().filter(|(model, _)| *model != served.id) {
+        change::check(before, &served.signature, &config.model.allow_change).map_err(|why| {
+            let message = format!("begin with {} after {model}: {why}", served.id);
+            Failure { message, exit: 78 }
+        })?;
+    }
+    Ok(Some(Started { registry, uri, served: Arc::new(served), log }))
+}
+
+/// Loads the version that the configuration names now. Where that one cannot be loaded and the alias `previous` is
+/// there, that version serves instead, and the watcher goes on trying.
+async fn first_version(
+    config: &Config,
+    options: &Options,
+    stop: &CancellationToken,
+) -> Result<Option<(Registry, Uri, Served)>, Failure> {
+    let configuration = |message: String| Failure { message, exit: 78 };
+    let uri: Uri = config
+        .model
+        .uri
+        .parse()
+        .map_err(|error| configuration(format!("read model.uri: {}", chain(&error))))?;
+    let registry = Registry::new(config.registry.root.clone());
+    let mut wanted = uri.clone();
+    loop {
+        let (own, asked) = (registry.clone(), wanted.clone());
+        let look = tokio::task::spawn_blocking(move || Ok(own.resolve(&asked)));
+        let Some(resolved) = unless_stopped("look at the registry", look, stop).await? else {
+            return Ok(None);
+        };
+        let refused = |why: String| configuration(format!("load {wanted}: {why}"));
+        let resolved = resolved.map_err(|error| refused(chain(&error)))?;
+        let version = resolved.version;
+        let load = LoadOptions { name: resolved.name, version, ..load_options(config) };
+        let why = match try_first(options, &resolved.dir, &load, stop).await {
+            Err(Failed::Stopped) => return Ok(None),
+            Err(Failed::Refused(why)) => why,
+            Ok(()) => {
+                let loading = tokio::task::spawn_blocking(move || {
+                    Ok(artifact::load(&resolved.dir, &load).map_err(|error| chain(&error)))
+                });
+                let Some(loaded) = unless_stopped("load the model", loading, stop).await? else {
+                    return Ok(None);
+                };
+                match loaded {
+                    Ok(served) => return Ok(Some((registry, uri, served))),
+                    Err(why) => why,
+                }
+            }
+        };
+        let previous = previous(&registry, &wanted, version);
+        tracing::error!(%version, why, "the version is refused");
+        wanted = previous.ok_or_else(|| refused(why))?;
+        tracing::error!(model = %wanted, "the version before it serves instead; it is tried again");
+    }
+}
+
+/// The version to fall back to from `version`, where an alias was followed.
+fn previous(registry: &Registry, uri: &Uri, version: crate::record::Version) -> Option<Uri> {
+    let Uri::Alias { model, .. } = uri else { return None };
+    let previous = registry.alias(model, "previous").ok().filter(|before| *before != version)?;
+    Some(Uri::Version { model: model.clone(), version: previous })
+}
+
+/// Loads a version in a process of its own first, where it is a program of ours that runs on the CPU.
+async fn try_first(
+    options: &Options,
+    dir: &std::path::Path,
+    load: &LoadOptions,
+    stop: &CancellationToken,
+) -> Result<(), Failed> {
+    let Some(program) = options.trial.as_ref().filter(|_| load.device == "cpu") else {
+        return Ok(());
+    };
+    let task = trial::Task { dir: dir.to_owned(), options: load.clone() };
+    trial::run(program, &task, artifact::available_memory(), stop).await
+}
+
+/// Waits for work on another thread; `None` where a stop comes first, which does not wait for it.
+async fn unless_stopped<T>(
+    what: &str,
+    work: JoinHandle<Result<T, Failure>>,
+    stop: &CancellationToken,
+) -> Result<Option<T>, Failure> {
+    tokio::select! {
+        done = work => match done {
+            Ok(result) => result.map(Some),
+            Err(error) => Err(temporary(&format!("{what}: {error}; this is a bug"))),
+        },
+        () = stop.cancelled() => Ok(None),
+    }
 }
 
 fn assemble(
     config: &Config,
     telemetry: &Telemetry,
     options: &Options,
-    serving: Arc<Served>,
-    staged: mpsc::Receiver<Arc<Served>>,
-    stop: &CancellationToken,
-    open: impl FnOnce(&Config) -> Result<Log, Failure>,
+    started: Started,
+    (mut tasks, stop): (Tasks, &CancellationToken),
 ) -> Result<Parts, Failure> {
     let no_thread = |error: std::io::Error| temporary(&format!("start a thread: {error}"));
+    let Started { registry, uri, served, mut log } = started;
+    let (heard_in, heard) = mpsc::channel(1);
+    let (ask, questions) = cell::channel(0);
+    let follows = matches!(uri, Uri::Alias { .. });
+    tasks.spawn(
+        "watch",
+        watch::run(watch::Watch {
+            registry,
+            uri,
+            options: load_options(config),
+            allow: config.model.allow_change.clone(),
+            trial: options.trial.clone().filter(|_| config.model.device == "cpu"),
+            poll: config.model.poll.0,
+            wake: Arc::clone(&options.wake),
+            questions,
+            serving: served.id.clone(),
+            signature: Arc::clone(&served.signature),
+            heard: heard_in,
+            metrics: telemetry.metrics.clone(),
+            health: Arc::clone(&options.health),
+            stop: stop.clone(),
+        }),
+    );
     let (answers_in, answers) = mpsc::channel(16);
     let decoder = Decoder::new(config.input.clone(), config.output.include.clone());
     let (count, output) = (workers(config), config.output.clone());
     let workers = Workers::start(count, decoder.clone(), output, answers_in).map_err(no_thread)?;
-    let mut log = tokio::task::block_in_place(|| open(config))?;
     let (_closed, empty) = mpsc::channel(1);
     let chunks = std::mem::replace(&mut log.chunks, empty);
-    let current = Current::new(Arc::clone(&serving));
+    let current = Current::new(Arc::clone(&served));
     let (arrived_in, arrived) = mpsc::channel(2);
     decode::start(decoder, current.clone(), chunks, arrived_in).map_err(no_thread)?;
     Ok(Parts {
@@ -181,13 +352,17 @@ fn assemble(
         arrived,
         workers,
         answers,
-        staged,
-        serving,
+        heard,
+        ask: follows.then_some(ask),
+        serving: served,
         current,
         metrics: telemetry.metrics.clone(),
         health: Arc::clone(&options.health),
+        tasks,
         stop: stop.clone(),
+        leave_for_good: Arc::default(),
         until_end: options.until_end,
+        deadline: options.deadline,
     })
 }
 
@@ -199,26 +374,30 @@ async fn upkeep(telemetry: Telemetry) {
     }
 }
 
-/// Kubernetes sends SIGTERM, a terminal SIGINT. The second signal does not wait.
-async fn stop_on_signal(stop: CancellationToken) {
+/// Kubernetes sends SIGTERM, a terminal SIGINT; SIGUSR1 also leaves the group for good. The second signal does not
+/// wait.
+async fn stop_on_signal(stop: CancellationToken, leave_for_good: Arc<AtomicBool>) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("listen for signals: the system refuses; stop this process with SIGKILL");
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut leave)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::user_defined1()),
+    ) else {
+        tracing::error!("listen for signals: the system refuses");
         return;
     };
-    for first in [true, false] {
-        tokio::select! {
-            _ = terminate.recv() => (),
-            _ = interrupt.recv() => (),
-        }
-        if first {
-            stop.cancel();
-        } else {
+    loop {
+        let asks_to_leave = tokio::select! {
+            _ = terminate.recv() => false,
+            _ = interrupt.recv() => false,
+            _ = leave.recv() => true,
+        };
+        leave_for_good.fetch_or(asks_to_leave, Ordering::AcqRel);
+        if stop.is_cancelled() && !asks_to_leave {
             tracing::warn!("second signal: stopping at once; what was not committed is read again");
             exit_now();
         }
+        stop.cancel();
     }
 }
 

@@ -13,15 +13,18 @@ use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, StartFrom};
-use crate::log::message::{Naming, Notes};
-use crate::log::{Arrival, Assigned, Chunk, Control, Done, Failure, How, Log, Transaction};
-use crate::record::{Epoch, Offset, Partition, Record};
+use crate::log::manifest::Manifest;
+use crate::log::message::{self, Naming, Notes};
+use crate::log::note::Note;
+use crate::log::{
+    Arrival, Assigned, Chunk, Control, Done, Failure, Gate, How, Leave, Log, Opening, Transaction,
+};
+use crate::record::{Epoch, ModelId, Offset, Partition, Record, Signature};
 
 mod store;
 
@@ -33,6 +36,9 @@ const CHUNK: usize = 512;
 /// How long the reading thread waits for new records or for room: the latency this log adds at most.
 const PACE: Duration = Duration::from_millis(5);
 
+/// Longest that a commit may take: a disk that is slow, and another program that holds the file.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// One process has the file, so its partitions are assigned once.
 const EPOCH: Epoch = Epoch(1);
 
@@ -42,19 +48,23 @@ const EPOCH: Epoch = Epoch(1);
 /// # Errors
 ///
 /// When the file cannot be opened, or another process has it.
-pub fn open(file: &Path, config: &Config, naming: &Naming) -> Result<Log, Failure> {
+pub fn open(
+    file: &Path,
+    config: &Config,
+    naming: &Naming,
+    opening: &Opening,
+) -> Result<Log, Failure> {
     let lock = lock(file)?;
     let store = Store::open(file).map_err(|error| failure(&error))?;
-    let group =
-        if config.kafka.group.is_empty() { "tidemill" } else { &config.kafka.group }.to_owned();
     create_topics(&store, naming).map_err(|error| failure(&error))?;
-    let reader = Reader::new(store, naming, &group, config.kafka.start_from)
+    let last = last(&store, naming, opening.serving.as_ref()).map_err(|error| failure(&error))?;
+    let (reader, notes) = Reader::new(store, naming, config.kafka.start_from, opening.until_end)
         .map_err(|error| failure(&error))?;
 
     let (control_in, control) = mpsc::channel(8);
     let (chunks_in, chunks) = mpsc::channel(4);
     let (done_in, done) = mpsc::channel(16);
-    let leave = CancellationToken::new();
+    let leave = Leave::default();
     let no_thread =
         |error: std::io::Error| Failure { message: format!("start a thread: {error}"), exit: 75 };
     let mut threads = Vec::new();
@@ -63,7 +73,7 @@ pub fn open(file: &Path, config: &Config, naming: &Naming) -> Result<Log, Failur
         let (lane_in, transactions) = mpsc::channel(1);
         lanes.push(lane_in);
         let store = Store::open(file).map_err(|error| failure(&error))?;
-        let writer = Writer { lane, store, naming: naming.clone(), group: group.clone() };
+        let writer = Writer { lane, store, naming: naming.clone(), notes: notes.clone() };
         let (done, control) = (done_in.clone(), control_in.clone());
         let body = move || writer.run(transactions, &done, &control);
         threads.push(thread(&format!("lane-{lane}"), body).map_err(no_thread)?);
@@ -74,7 +84,8 @@ pub fn open(file: &Path, config: &Config, naming: &Naming) -> Result<Log, Failur
         drop(lock);
     };
     threads.push(thread("read", body).map_err(no_thread)?);
-    Ok(Log { control, chunks, lanes, done, leave, threads })
+    let (shared, patience, judge) = (false, PATIENCE, None);
+    Ok(Log { control, chunks, lanes, done, leave, shared, patience, judge, last, threads })
 }
 
 fn thread(
@@ -113,49 +124,94 @@ fn create_topics(store: &Store, naming: &Naming) -> Result<(), Error> {
     naming.written().iter().try_for_each(|topic| store.create_topic(topic, most))
 }
 
+/// The version that answered last, where it is another than the one that is to serve, with what it took and gave.
+fn last(
+    store: &Store,
+    naming: &Naming,
+    serving: Option<&ModelId>,
+) -> Result<Option<(ModelId, Signature)>, Error> {
+    let mut newest: Option<(i64, ModelId, Signature)> = None;
+    for partition in 0..i32::from(store.partitions(&naming.manifest)?) {
+        let end = store.end(&naming.manifest, partition)?;
+        let before = Offset(end.0.saturating_sub(1).max(0));
+        for stored in store.read(&naming.manifest, partition, before, 1)? {
+            let (time, value) = (stored.message.timestamp, stored.message.value);
+            let Ok(manifest) = Manifest::read(&value.unwrap_or_default()) else { continue };
+            let younger = newest.as_ref().is_none_or(|(seen, ..)| *seen <= time);
+            if let Some(signature) = manifest.signature.clone().filter(|_| younger) {
+                newest = Some((time, manifest.model(), signature));
+            }
+        }
+    }
+    let newest = newest.map(|(_, model, signature)| (model, signature));
+    Ok(newest.filter(|(model, _)| serving.is_some_and(|serving| serving != model)))
+}
+
 /// The reading side.
 struct Reader {
     store: Store,
     topics: Vec<String>,
-    /// The next offset of each partition, and the end that was told last.
-    positions: BTreeMap<Partition, (Offset, Option<Offset>)>,
+    /// The next offset of each partition, the end that was told last, and whether it may be read.
+    positions: BTreeMap<Partition, (Offset, Option<Offset>, Gate)>,
     assigned: Vec<Assigned>,
 }
 
 impl Reader {
-    fn new(store: Store, naming: &Naming, group: &str, from: StartFrom) -> Result<Self, Error> {
-        let mut positions = BTreeMap::new();
+    fn new(
+        store: Store,
+        naming: &Naming,
+        from: StartFrom,
+        until_end: bool,
+    ) -> Result<(Self, Notes), Error> {
+        let (mut positions, mut notes) = (BTreeMap::new(), Notes::new());
         let mut assigned = Vec::new();
         for (index, topic) in (0_u16..).zip(&naming.inputs) {
-            for number in 0..i32::from(store.partitions(topic)?) {
+            let partitions = i32::from(store.partitions(topic)?);
+            for number in 0..partitions {
                 let partition = Partition { topic: index, number };
-                let committed = store.committed(group, topic, number)?;
+                let committed = store.committed(&naming.group, topic, number)?;
                 let end = store.end(topic, number)?;
-                let start = match from {
+                let next = committed.unwrap_or(match from {
                     StartFrom::Earliest => Offset(0),
                     StartFrom::Latest => end,
-                };
-                positions.insert(partition, (committed.unwrap_or(start), None));
-                assigned.push(Assigned { partition, epoch: EPOCH, committed, end });
+                });
+                let note = store.note(&naming.group, topic, number)?.unwrap_or_else(|| Note {
+                    topic: None,
+                    model: None,
+                    first: wall_clock_ms(),
+                    partitions,
+                    seen: next,
+                    skip: None,
+                });
+                positions.insert(partition, (next, None, Gate::new(|| ())));
+                assigned.push(Assigned {
+                    partition,
+                    epoch: EPOCH,
+                    next,
+                    end,
+                    until: until_end.then_some(end),
+                    skip: None,
+                    answered: note.model.clone(),
+                    gate: positions[&partition].2.clone(),
+                });
+                notes.insert(partition, note);
             }
         }
-        Ok(Self { store, topics: naming.inputs.clone(), positions, assigned })
+        let topics = naming.inputs.clone();
+        Ok((Self { store, topics, positions, assigned }, notes))
     }
 
     /// Reads until told to leave.
-    fn run(
-        mut self,
-        control: &mpsc::Sender<Control>,
-        chunks: &mpsc::Sender<Chunk>,
-        leave: &CancellationToken,
-    ) {
+    fn run(mut self, control: &mpsc::Sender<Control>, chunks: &mpsc::Sender<Chunk>, leave: &Leave) {
         let assigned = std::mem::take(&mut self.assigned);
-        if control.blocking_send(Control::Assigned(assigned)).is_err() {
+        // The file is always there.
+        let first = [Control::Reachable(true), Control::Assigned(assigned)];
+        if first.into_iter().any(|control_| control.blocking_send(control_).is_err()) {
             return;
         }
         // Nobody sends: it is the pause between two looks.
         let (_sender, pause) = sync_channel::<()>(0);
-        while !leave.is_cancelled() {
+        while !leave.is_asked() {
             let chunk = match self.next() {
                 Ok(chunk) => chunk,
                 Err(error) => {
@@ -168,10 +224,10 @@ impl Reader {
                 wait(&pause);
                 continue;
             }
-            let ends = self.positions.iter().filter_map(|(p, (_, end))| Some((*p, (*end)?)));
+            let ends = self.positions.iter().filter_map(|(p, (_, end, _))| Some((*p, (*end)?)));
             control.try_send(Control::Ends(ends.collect())).unwrap_or_default(); // lag may be told later
             let mut waiting = Some(chunk);
-            while let Some(chunk) = waiting.take().filter(|_| !leave.is_cancelled()) {
+            while let Some(chunk) = waiting.take().filter(|_| !leave.is_asked()) {
                 match chunks.try_send(chunk) {
                     Ok(()) => (),
                     Err(mpsc::error::TrySendError::Closed(_)) => return,
@@ -187,7 +243,10 @@ impl Reader {
     /// What is new, of every partition in turn.
     fn next(&mut self) -> Result<Chunk, Error> {
         let mut chunk = Chunk::default();
-        for (partition, (position, told)) in &mut self.positions {
+        for (partition, (position, told, gate)) in &mut self.positions {
+            if !gate.is_open() {
+                continue;
+            }
             let topic = &self.topics[usize::from(partition.topic)];
             let stored = self.store.read(topic, partition.number, *position, CHUNK)?;
             let all = stored.len() < CHUNK;
@@ -219,7 +278,8 @@ struct Writer {
     lane: usize,
     store: Store,
     naming: Naming,
-    group: String,
+    /// What each partition's commits carry forward. A partition belongs to one lane.
+    notes: Notes,
 }
 
 impl Writer {
@@ -244,6 +304,8 @@ impl Writer {
                 committed,
                 took: started.elapsed(),
                 how: How::Committed,
+                buried: Vec::new(),
+                fits: None,
             };
             if done.blocking_send(answer).is_err() {
                 return;
@@ -252,23 +314,35 @@ impl Writer {
     }
 
     fn commit(&mut self, transaction: &Transaction) -> Result<(), Error> {
-        let Self { store, naming, group, .. } = self;
+        let Self { store, naming, notes, .. } = self;
+        let mut after = notes.clone();
         store.transaction(|store| {
             for finished in &transaction.batches {
                 let batch = naming.batch(&finished.info);
                 for row in &finished.rows {
                     store.append_message(&batch.message(row))?;
                 }
-                let notes = Notes::new();
-                let manifests = batch.manifests(finished, &notes, usize::MAX);
+                let manifests = batch.manifests(finished, &after, usize::MAX);
                 for manifest in manifests.map_err(Error::Manifest)? {
                     store.append_message(&manifest)?;
                 }
+                message::answered(&mut after, finished);
             }
             for (partition, (_, next)) in &transaction.next {
-                store.commit(group, naming.input(*partition), partition.number, *next)?;
+                if let Some(note) = after.get(partition) {
+                    let name = naming.input(*partition);
+                    store.commit(&naming.group, name, partition.number, (*next, note))?;
+                }
             }
             Ok(())
-        })
+        })?;
+        *notes = after;
+        Ok(())
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the time of a group's first start is wall time")]
+fn wall_clock_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -22,6 +22,13 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
+    /// Everything there is to scrape, in Prometheus' text format.
+    pub fn render(&self) -> String {
+        self.metrics.read();
+        self.prometheus.run_upkeep();
+        self.prometheus.render() + &self.metrics.render_lags()
+    }
+
     /// Installs the log and the recorder for the whole process. Once a process.
     ///
     /// # Errors

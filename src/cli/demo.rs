@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::config::{Config, Include, InputFormat, LogFormat, Logging, Precision, Time};
 use crate::demo::assets;
 use crate::demo::summary::{Summary, thousands};
-use crate::log::Failure;
 use crate::log::message::Naming;
+use crate::log::{Failure, Opening};
 use crate::record::{Offset, Version};
 use crate::registry::Registry;
 use crate::service::{self, chain};
@@ -147,7 +147,8 @@ fn demo(args: &Args) -> Result<Summary, Failure> {
     let runtime = service::runtime()?;
     let open_naming = naming.clone();
     let log = place.log();
-    let open = move |config: &Config| sqlite::open(&log, config, &open_naming);
+    let open =
+        move |config: &Config, opening: &Opening| sqlite::open(&log, config, &open_naming, opening);
     let running = runtime.spawn(service::run(config.clone(), telemetry, options.clone(), open));
     let mut run = Run { store, naming, config, options, running, total: 0 };
     match &args.model {

@@ -159,7 +159,14 @@ impl<W: Write> Lines<W> {
             written: 0,
             output,
         };
-        let assigned = Assigned { partition: LINES, epoch: Epoch(0), committed: None, until: None };
+        let assigned = Assigned {
+            partition: LINES,
+            epoch: Epoch(0),
+            next: Offset(0),
+            until: None,
+            skip: None,
+            recorded: None,
+        };
         lines.handle(Event::Assigned(vec![assigned]))?;
         Ok(lines)
     }
@@ -230,7 +237,7 @@ impl<W: Write> Lines<W> {
     fn answered(&mut self, answer: Answer) -> Result<(), Failure> {
         self.in_model -= 1;
         let Answer { batch, rows, outcomes, .. } = answer;
-        self.handle(Event::Inferred { batch, rows, answer: outcomes })
+        self.handle(Event::Inferred { batch, rows, answer: outcomes, bytes: 0 })
     }
 
     fn handle(&mut self, event: Event<Decoded, Vec<u8>>) -> Result<(), Failure> {
@@ -258,13 +265,19 @@ impl<W: Write> Lines<W> {
                         }
                         let committed = transaction.next.iter().map(|(p, (_, next))| (*p, *next));
                         let committed = committed.collect();
-                        events.push(Event::Committed { lane, id: transaction.id, committed });
+                        let (id, buried) = (transaction.id, Vec::new());
+                        events.push(Event::Committed { lane, id, committed, buried, fits: None });
                     }
                     Effect::Stop(Stop::Model(message)) => {
                         return Err(Failure { message, exit: 75 });
                     }
-                    // Every line has its answer here, however many are errors.
-                    Effect::Stop(Stop::DeadLetters { .. })
+                    // Lines are read from the first on, by one version, and each has its answer here, however many
+                    // are errors.
+                    Effect::Stop(
+                        Stop::DeadLetters(_) | Stop::Takeover { .. } | Stop::WentBack { .. },
+                    )
+                    | Effect::Open(..)
+                    | Effect::Ask(_)
                     | Effect::Release(_)
                     | Effect::Retire(_) => (),
                 }

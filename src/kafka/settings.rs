@@ -3,15 +3,28 @@
 //! A `ClientConfig` is never printed: it holds passwords.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
-use crate::config::{Config, OutOfRange, OutputPartition};
+use crate::config::{Config, OutputPartition};
 
 /// Largest message when the topics' own limits cannot be read, bytes: what a broker takes by default, less
 /// its framing.
 pub(super) const DEFAULT_LIMIT: usize = 1_000_000;
+
+/// Largest message that the client hands over, bytes, before compression: what it can.
+const LARGEST: usize = 1_000_000_000;
+
+/// The shortest pause before the client repeats a request: its own default.
+const BACKOFF: Duration = Duration::from_millis(100);
+
+/// How long the client waits before it repeats a request. Half of it must be longer than a call that needs one round
+/// trip: only then does a call that takes longer tell that it was repeated.
+pub(super) fn backoff(round_trip: Duration) -> Duration {
+    BACKOFF.max(round_trip.saturating_mul(4))
+}
 
 /// What all clients of a process share. Times in milliseconds.
 const COMMON: [(&str, &str); 3] = [
@@ -37,13 +50,11 @@ const CONSUMER: [(&str, &str); 13] = [
     ("statistics.interval.ms", "5000"),
 ];
 
-const PRODUCER: [(&str, &str); 6] = [
+const PRODUCER: [(&str, &str); 5] = [
     ("transaction.timeout.ms", "15000"),
     // A transaction is sent whole and then waited for: there is nothing to linger for.
     ("linger.ms", "0"),
     ("compression.type", "zstd"),
-    // Half of it tells a repeated request from a slow one; see `lane`.
-    ("retry.backoff.ms", "100"),
     ("queue.buffering.max.messages", "200000"),
     ("queue.buffering.max.kbytes", "262144"),
 ];
@@ -112,9 +123,30 @@ pub(super) fn instance(config: &Config) -> Option<String> {
         .filter(|name| !name.is_empty())
 }
 
-/// The settings that only look: for metadata and topic limits.
-pub(super) fn admin(config: &Config, instance: &str) -> ClientConfig {
-    client(config, instance, &[], &BTreeMap::new())
+/// The settings of the client that only looks: at topics, groups and offsets.
+pub(super) fn look(config: &Config, instance: &str) -> ClientConfig {
+    let mut client = client(config, instance, &[], &BTreeMap::new());
+    client.set("group.id", &config.kafka.group).set("enable.auto.commit", "false");
+    client
+}
+
+/// The settings of a client that reads a topic without being a member of the group.
+pub(super) fn reader(config: &Config, instance: &str) -> ClientConfig {
+    let mut client = look(config, instance);
+    client.set("isolation.level", "read_committed").set("enable.partition.eof", "true");
+    client.set("auto.offset.reset", "earliest");
+    client
+}
+
+/// How a lane's producer sends, for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tuning {
+    /// Bytes that go into one batch of the client; a larger message goes by itself.
+    pub(super) limit: usize,
+    /// Each message by itself, so that the broker's verdict on it is its own.
+    pub(super) isolated: bool,
+    /// How long the client waits before it repeats a request.
+    pub(super) backoff: Duration,
 }
 
 /// The consumer's settings.
@@ -126,14 +158,8 @@ pub(super) fn consumer(config: &Config, instance: &str) -> ClientConfig {
         }
     }
     client.set("group.id", &config.kafka.group).set("group.instance.id", instance);
-    client.set(
-        "auto.offset.reset",
-        match config.kafka.on_out_of_range {
-            OutOfRange::Stop => "error",
-            OutOfRange::Earliest => "earliest",
-            OutOfRange::Latest => "latest",
-        },
-    );
+    // A position is always given; one that does not fit any more is looked at anew.
+    client.set("auto.offset.reset", "error");
     if !config.kafka.consumer.contains_key("queued.max.messages.kbytes") {
         // Half of the memory for records in flight: the other half is in the engine.
         let kib = (config.limits.memory.0 / 2048).clamp(64, 2_097_151);
@@ -142,12 +168,22 @@ pub(super) fn consumer(config: &Config, instance: &str) -> ClientConfig {
     client
 }
 
-/// The settings of lane `lane`'s producer, for messages of at most `limit` bytes.
-pub(super) fn producer(config: &Config, instance: &str, lane: usize, limit: usize) -> ClientConfig {
+/// The settings of lane `lane`'s producer.
+pub(super) fn producer(
+    config: &Config,
+    instance: &str,
+    lane: usize,
+    tuning: Tuning,
+) -> ClientConfig {
     let mut client = client(config, instance, &PRODUCER, &config.kafka.producer);
-    let id = format!("tidemill.{}.{instance}.{lane}", config.kafka.group);
-    client.set("transactional.id", id).set("batch.size", limit.to_string());
-    client.set("message.max.bytes", limit.to_string());
+    let id = format!("tidemill/{}/{instance}/{lane}", config.kafka.group);
+    client.set("transactional.id", id).set("batch.size", tuning.limit.to_string());
+    // The broker judges what is left after compression, so it is asked; the client's own limit is out of the way.
+    client.set("message.max.bytes", LARGEST.to_string());
+    client.set("retry.backoff.ms", tuning.backoff.as_millis().to_string());
+    if tuning.isolated {
+        client.set("batch.num.messages", "1");
+    }
     client.set(
         "partitioner",
         match config.output.partition {
@@ -158,10 +194,12 @@ pub(super) fn producer(config: &Config, instance: &str, lane: usize, limit: usiz
     client
 }
 
-/// The largest message that the user allows, bytes.
-pub(super) fn own_limit(config: &Config) -> usize {
-    let given = |map: &BTreeMap<String, String>| map.get("message.max.bytes")?.parse().ok();
-    given(&config.kafka.producer).or_else(|| given(&config.kafka.common)).unwrap_or(usize::MAX)
+/// How long a member of the group may be silent before the group gives its partitions away.
+pub(super) fn session(config: &Config) -> Duration {
+    let settings = consumer(config, "");
+    let millis = settings.get("session.timeout.ms").and_then(|ms| ms.parse().ok());
+    // KIP-848's is the broker's own: 45 s by default.
+    Duration::from_millis(millis.unwrap_or(45_000))
 }
 
 fn client(
@@ -187,6 +225,8 @@ fn client(
 mod tests {
     use super::*;
 
+    const TUNING: Tuning = Tuning { limit: 5_000, isolated: false, backoff: BACKOFF };
+
     fn config() -> Config {
         let mut config = Config::default();
         config.kafka.group = "g".to_owned();
@@ -209,9 +249,9 @@ mod tests {
         assert_eq!(consumer.get("group.instance.id"), Some("pod-0"));
         assert_eq!(consumer.get("client.id"), Some("pod-0"));
         assert_eq!(consumer.get("auto.offset.reset"), Some("error"));
-        let producer = producer(&config, "pod-0", 2, 5_000);
-        assert_eq!(producer.get("transactional.id"), Some("tidemill.g.pod-0.2"));
-        assert_eq!(producer.get("message.max.bytes"), Some("5000"));
+        let producer = producer(&config, "pod-0", 2, TUNING);
+        assert_eq!(producer.get("transactional.id"), Some("tidemill/g/pod-0/2"));
+        assert_eq!(producer.get("batch.size"), Some("5000"));
     }
 
     #[test]
@@ -220,7 +260,7 @@ mod tests {
         config.kafka.consumer.insert("session.timeout.ms".to_owned(), "6000".to_owned());
         config.kafka.producer.insert("compression.type".to_owned(), "lz4".to_owned());
         assert_eq!(consumer(&config, "i").get("session.timeout.ms"), Some("6000"));
-        assert_eq!(producer(&config, "i", 0, 9).get("compression.type"), Some("lz4"));
+        assert_eq!(producer(&config, "i", 0, TUNING).get("compression.type"), Some("lz4"));
         assert_eq!(consumer(&config, "i").get("bootstrap.servers"), Some("b:9092"));
     }
 

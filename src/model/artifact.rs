@@ -85,7 +85,7 @@ impl Error {
 }
 
 /// How a version is to be loaded.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct LoadOptions {
     /// The registered name; default: the manifest's, else the directory's.
     pub name: Option<String>,
@@ -513,6 +513,13 @@ pub fn write_manifest(dir: &Path, name: &str, options: &LoadOptions) -> Result<M
     fs::write(&path, text).map_err(write)?;
     File::open(&path).and_then(|file| file.sync_all()).map_err(write)?;
     Ok(manifest)
+}
+
+/// Memory that this process may still take, in bytes, as its limits and the machine stand now; `None` where the system
+/// does not say.
+pub fn available_memory() -> Option<u64> {
+    let used = crate::telemetry::metrics::resident_bytes().unwrap_or(0);
+    crate::telemetry::metrics::memory_limit().map(|limit| limit.saturating_sub(used))
 }
 
 /// Shared by what hands a version on.

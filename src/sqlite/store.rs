@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
 use crate::log::message;
+use crate::log::note::Note;
 use crate::record::{Header, Offset};
 
 const SCHEMA: &str = "
@@ -16,6 +17,10 @@ create table if not exists records (
 ) strict, without rowid;
 create table if not exists offsets (
     grp text not null, topic text not null, partition integer not null, next integer not null,
+    primary key (grp, topic, partition)
+) strict, without rowid;
+create table if not exists notes (
+    grp text not null, topic text not null, partition integer not null, note text not null,
     primary key (grp, topic, partition)
 ) strict, without rowid;
 ";
@@ -219,16 +224,36 @@ impl Store {
         Ok(found.optional().map_err(sqlite("read an offset"))?.map(Offset))
     }
 
+    /// What was committed beside a group's offset.
+    pub(super) fn note(
+        &self,
+        group: &str,
+        topic: &str,
+        partition: i32,
+    ) -> Result<Option<Note>, Error> {
+        let query = "select note from notes where grp = ?1 and topic = ?2 and partition = ?3";
+        let found: Option<String> = self
+            .connection
+            .query_row(query, params![group, topic, partition], |row| row.get(0))
+            .optional()
+            .map_err(sqlite("read what was committed beside an offset"))?;
+        Ok(found.and_then(|note| Note::read(note.as_bytes())))
+    }
+
     pub(super) fn commit(
         &self,
         group: &str,
         topic: &str,
         partition: i32,
-        next: Offset,
+        (next, note): (Offset, &Note),
     ) -> Result<(), Error> {
         let put = "insert or replace into offsets values (?1, ?2, ?3, ?4)";
         let done = self.connection.execute(put, params![group, topic, partition, next.0]);
-        done.map(drop).map_err(sqlite("commit an offset"))
+        done.map_err(sqlite("commit an offset"))?;
+        let put = "insert or replace into notes values (?1, ?2, ?3, ?4)";
+        let note = note.to_string();
+        let done = self.connection.execute(put, params![group, topic, partition, note]);
+        done.map(drop).map_err(sqlite("commit an offset's note"))
     }
 
     /// All that `work` does, or nothing.
@@ -324,8 +349,10 @@ mod tests {
     fn a_failed_transaction_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let mut store = Store::open(&dir.path().join("log")).unwrap();
+        let note =
+            Note { topic: None, model: None, first: 1, partitions: 1, seen: Offset(0), skip: None };
         let result: Result<(), Error> = store.transaction(|store| {
-            store.commit("g", "t", 0, Offset(5))?;
+            store.commit("g", "t", 0, (Offset(5), &note))?;
             Err(Error::NoTopic("t".to_owned()))
         });
         assert!(result.is_err());

@@ -16,7 +16,9 @@ use rdkafka::topic_partition_list::{Offset as Place, TopicPartitionList};
 use tidemill::config::Config;
 use tidemill::kafka;
 use tidemill::log::message::Naming;
-use tidemill::log::{Arrival, BatchInfo, Control, Done, Finished, How, Log, Row, Transaction};
+use tidemill::log::{
+    Arrival, BatchInfo, Control, Done, Finished, How, Log, Opening, Row, Transaction,
+};
 use tidemill::record::{Epoch, ModelId, Offset, Outcome, Partition, Reason, Record, Version};
 
 use crate::broker::Broker;
@@ -204,7 +206,8 @@ impl Loop {
                 for a in list {
                     self.assigned.insert(a.partition, a.epoch);
                     self.ends.insert(a.partition, a.end);
-                    self.committed.insert(a.partition, a.committed.unwrap_or(Offset(0)));
+                    self.committed.insert(a.partition, a.next);
+                    a.gate.open();
                 }
             }
             Control::Revoked { partitions, done, .. } => {
@@ -220,6 +223,10 @@ impl Loop {
                     self.ends.entry(p).and_modify(|e| *e = end);
                 }
             }
+            Control::Finished
+            | Control::Reachable(_)
+            | Control::Uncovered(_)
+            | Control::Outside(_) => (),
             Control::Failed(failure) => self.failure = Some(failure),
         }
     }
@@ -278,8 +285,8 @@ impl Loop {
 
     /// Leaves as the service does and gives back what was done.
     pub(crate) fn stop(self) -> Vec<Done> {
-        let Log { control, chunks, lanes, done, leave, threads } = self.log;
-        leave.cancel();
+        let Log { control, chunks, lanes, done, leave, threads, .. } = self.log;
+        leave.ask(false);
         drop((lanes, control, chunks, done));
         for thread in threads {
             thread.join().unwrap();
@@ -289,7 +296,7 @@ impl Loop {
 }
 
 fn open(config: &Config) -> Loop {
-    Loop::new(kafka::open(config, Naming::new(config)).unwrap(), 100)
+    Loop::new(kafka::open(config, Naming::new(config), &Opening::default()).unwrap(), 100)
 }
 
 #[test]
@@ -368,7 +375,7 @@ fn a_broker_that_dies_and_returns_costs_nothing() {
 fn a_missing_topic_is_named() {
     let Some(broker) = Broker::start() else { return };
     let config = config(&broker.servers, "missing", 1);
-    let failure = kafka::open(&config, Naming::new(&config)).unwrap_err();
+    let failure = kafka::open(&config, Naming::new(&config), &Opening::default()).unwrap_err();
     assert_eq!(failure.exit, 78);
     assert!(failure.message.contains("missing-out"), "{failure}");
 }

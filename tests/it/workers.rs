@@ -41,7 +41,6 @@ fn answers(cache: u64) -> Vec<Answer> {
         number,
         lane: 0,
         version: Version::default(),
-        swapped_from: None,
         reason: Reason::Records,
         waited: Duration::ZERO,
         items: rows.map(item).collect(),

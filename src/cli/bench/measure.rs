@@ -48,7 +48,6 @@ impl Records {
             number: 0,
             lane: 0,
             version: Version::default(),
-            swapped_from: None,
             reason: Reason::Records,
             waited: Duration::ZERO,
             items,
