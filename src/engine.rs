@@ -189,7 +189,7 @@ impl Engine {
                 done = self.parts.log.done.recv() => self.done(done)?,
                 answer = self.parts.answers.recv() => self.answer(answer)?,
                 Some(heard) = self.parts.heard.recv() => self.heard(heard)?,
-                ended = self.parts.tasks.next() => return Err(ended),
+                ended = self.parts.tasks.next(), if !closing => self.task_ended(ended)?,
                 () = self.parts.stop.cancelled(), if !closing => self.close()?,
                 () = tokio::time::sleep_until(wake.into()) => self.tick()?,
                 arrived = self.parts.arrived.recv(), if room && reads => self.arrived(arrived)?,
@@ -369,6 +369,11 @@ impl Engine {
             }
             Heard::Named(question) => self.handle(Event::Named(question)),
         }
+    }
+
+    /// A task beside the engine has ended; at a stop they do.
+    fn task_ended(&self, ended: Failure) -> Result<(), Failure> {
+        if self.parts.stop.is_cancelled() { Ok(()) } else { Err(ended) }
     }
 
     fn close(&mut self) -> Result<(), Failure> {

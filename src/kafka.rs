@@ -39,8 +39,10 @@ use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use tokio::sync::mpsc;
+
+use native::Topic;
 
 use crate::config::{Config, OutputPartition};
 use crate::log::message::{Naming, Notes};
@@ -315,12 +317,30 @@ impl Shared {
         let topic = self.naming.output.as_str();
         let ask = |_| {
             let begin = Instant::now();
-            let asked = native::describe_topics(self.look.client(), &[topic], FIRST_ANSWER);
+            let asked = self.look.fetch_metadata(Some(topic), LIMITS_ANSWER);
             asked.ok().map(|_| begin.elapsed())
         };
-        if let Some(best) = (0..3).filter_map(ask).min() {
+        if let Some(best) = (0..3).map_while(ask).min() {
             self.set_round_trip(best);
         }
+    }
+
+    /// Describes topics. Where the cluster has no controller to ask, by their partitions alone: an id that is not known
+    /// is not compared now, and the observer goes on asking.
+    fn describe(&self, names: &[&str], timeout: Duration) -> KafkaResult<BTreeMap<String, Topic>> {
+        let described = native::describe_topics(self.look.client(), names, timeout);
+        let Err(KafkaError::AdminOp(RDKafkaErrorCode::OperationTimedOut)) = described else {
+            return described;
+        };
+        let mut topics = BTreeMap::new();
+        for name in names {
+            let metadata = self.look.fetch_metadata(Some(name), timeout)?;
+            let count = metadata.topics().first().map_or(0, |t| t.partitions().len());
+            let topic = Topic { id: None, partitions: i32::try_from(count).unwrap_or(i32::MAX) };
+            topics.insert((*name).to_owned(), topic);
+        }
+        tracing::warn!("the cluster names no controller: topic ids are not compared for now");
+        Ok(topics)
     }
 
     fn set_round_trip(&self, time: Duration) {

@@ -120,6 +120,8 @@ pub struct Place {
     pub note: Note,
     /// Why it is not simply the committed offset; then it is committed before the first record is read.
     pub moved: Option<String>,
+    /// Whether that is worth a warning: records are passed over, or the group has lost something.
+    pub loud: bool,
 }
 
 /// Why an operator must decide.
@@ -173,12 +175,21 @@ impl Facts<'_> {
         self.topic.as_ref().map_or_else(|| "unknown".to_owned(), TopicId::to_string)
     }
 
+    /// Somewhere else than at the committed offset, loudly.
+    fn moved(&self, next: Offset, note: Note, why: String) -> Begin {
+        Begin::At(Place { loud: true, ..self.place_at(next, note, Some(why)) })
+    }
+
     fn at(&self, next: Offset, note: Note, moved: Option<String>) -> Begin {
+        Begin::At(self.place_at(next, note, moved))
+    }
+
+    fn place_at(&self, next: Offset, note: Note, moved: Option<String>) -> Place {
         // A topic's id is known to be this one now; so whatever is committed from here on is of it.
         let topic = self.topic.clone().or(note.topic);
         let skip = note.skip.filter(|skip| next.0 < skip.end);
         let note = Note { topic, seen: next, skip, ..note };
-        Begin::At(Place { next, note, moved })
+        Place { next, note, moved, loud: false }
     }
 
     /// A committed offset of a topic that is not there any more.
@@ -211,7 +222,7 @@ impl Facts<'_> {
                 let skip = answered.map(|range| Range { start: range.start.0, end: range.end.0 });
                 let note = Note { model, skip, ..self.fresh() };
                 let moved = format!("the topic was created again with id {new}{said}");
-                self.at(self.low, note, Some(moved))
+                self.moved(self.low, note, moved)
             }
         }
     }
@@ -226,7 +237,10 @@ impl Facts<'_> {
     ) -> Begin {
         let gone = offset < self.low;
         if !gone && offset <= self.high {
-            return self.at(offset, note, moved);
+            return match moved {
+                Some(why) => self.moved(offset, note, why),
+                None => self.at(offset, note, None),
+            };
         }
         let place = self.place();
         let found = if gone {
@@ -256,7 +270,7 @@ impl Facts<'_> {
             OutOfRange::Earliest => self.low,
             OutOfRange::Latest => self.end,
         };
-        self.at(to, note, Some(found))
+        self.moved(to, note, found)
     }
 
     fn missing(&self, policy: Policy, sure: bool) -> Begin {

@@ -17,6 +17,7 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use tokio::sync::mpsc;
 
+use super::group::Committed;
 use super::native::{self, Group, Topic, Which};
 use super::{Shared, group};
 use crate::config::Recreated;
@@ -306,11 +307,29 @@ impl Observer {
             .collect();
         // What retention has deleted nobody can read any more.
         let left = if left.is_empty() { left } else { self.still_there(&left, until) };
-        if left.is_empty() {
+        if left.is_empty() && self.fits(&committed) {
             self.finished = true;
             self.tell(Control::Finished);
         }
         Ok(())
+    }
+
+    /// Whether committed offsets are of these topics and within them. One beyond a partition's end, or of another topic
+    /// of the same name, says nothing about what was done: whoever takes the partition decides.
+    fn fits(&self, committed: &BTreeMap<Partition, Option<Committed>>) -> bool {
+        let (client, naming) = (self.shared.look.client(), &self.shared.naming);
+        let pairs: Vec<(&str, i32)> =
+            committed.keys().map(|p| (naming.input(*p), p.number)).collect();
+        let names: Vec<&str> = naming.inputs.iter().map(String::as_str).collect();
+        let asked = native::list_offsets(client, &pairs, Which::High, ANSWER)
+            .and_then(|high| Ok((high, native::describe_topics(client, &names, ANSWER)?)));
+        let Ok((high, topics)) = asked else { return false };
+        committed.iter().zip(high).all(|((partition, committed), high)| {
+            let Some(Committed { next, note }) = committed else { return true };
+            let now = topics.get(naming.input(*partition)).and_then(|topic| topic.id.as_ref());
+            let of = note.as_ref().and_then(|note| note.topic.as_ref());
+            next.0 <= high && (of.is_none() || now.is_none() || of == now)
+        })
     }
 
     /// Those partitions that still hold something below their end.

@@ -153,13 +153,17 @@ impl Opener {
             };
             if let Some(why) = &place.moved {
                 let name = self.shared.naming.input(partition);
-                let from =
-                    committed.as_ref().map_or_else(|| "none".to_owned(), |c| c.next.to_string());
-                tracing::warn!(
-                    "{name}/{}: reading begins at {}, the committed offset was {from}: {why}",
-                    partition.number,
-                    place.next
-                );
+                let from = committed
+                    .as_ref()
+                    .map_or_else(|| "a committed offset".to_owned(), |c| c.next.to_string());
+                let (number, next) = (partition.number, place.next);
+                if place.loud {
+                    tracing::warn!(
+                        "{name}/{number}: reading begins at {next}, not at {from}: {why}"
+                    );
+                } else {
+                    tracing::info!("{name}/{number}: reading begins at {next}: {why}");
+                }
                 moved.push((partition, place.next, place.note.clone()));
             }
             let end = Offset(seen.end.get(&partition).copied().unwrap_or(place.next.0));
@@ -194,7 +198,7 @@ impl Opener {
         let naming = &self.shared.naming;
         let client = self.shared.look.client();
         let names: Vec<&str> = naming.all();
-        let topics = match native::describe_topics(client, &names, ANSWER) {
+        let topics = match self.shared.describe(&names, ANSWER) {
             Ok(topics) => topics,
             Err(error) => return self.again("describe the topics", &error, deadline),
         };

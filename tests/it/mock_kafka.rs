@@ -52,7 +52,10 @@ fn after(api: Api, errors: &[Error]) -> Result<How, u8> {
     let failure = work.failure.take();
     let done = work.stop();
     match failure {
-        Some(failure) => Err(failure.exit),
+        Some(failure) => {
+            eprintln!("{api:?}: {failure}");
+            Err(failure.exit)
+        }
         None => Ok(done[0].how),
     }
 }
