@@ -37,9 +37,10 @@ use uuid::Uuid;
 
 use super::class::{Action, Call};
 use super::group;
+use super::native;
 use super::producer::{Inner, Producer, Trouble, Verdicts};
 use super::settings::Tuning;
-use super::{Shared, native};
+use super::shared::Shared;
 use crate::log::message::Amend;
 use crate::log::{Control, Done, Failure, How, Row, Transaction};
 use crate::record::{Epoch, Offset, Outcome, Partition};

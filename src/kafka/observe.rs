@@ -17,9 +17,10 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use tokio::sync::mpsc;
 
+use super::group;
 use super::group::Committed;
 use super::native::{self, Group, Topic, Which};
-use super::{Shared, group};
+use super::shared::Shared;
 use crate::config::Recreated;
 use crate::log::{Control, Failure, Leave};
 use crate::record::{Offset, Partition, TopicId};

@@ -21,7 +21,8 @@ use rdkafka::producer::{
 
 use super::class::{Action, Call, Symptom, classify, is_of_a_record};
 use super::settings::Tuning;
-use super::{Journal, Shared, native, settings, spawn};
+use super::shared::Shared;
+use super::{Journal, native, settings, spawn};
 use crate::log::Failure;
 use crate::log::message::Message;
 

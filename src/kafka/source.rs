@@ -19,18 +19,19 @@ use std::time::{Duration, Instant};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::Offset as Place;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::group::{Context, Rebalance, partition};
+use super::group::{Context, Rebalance};
 use super::observe::Order;
-use super::opening::{Answer, Claims, Opened, Opener};
-use super::twin::{How, Lost, Step};
-use super::{Guard, Held, Shared, native, settings, spawn};
-use crate::log::{Arrival, Assigned, Chunk, Control, Failure, Gate, Leave};
+use super::opening::{Answer, Claims, Opener};
+use super::shared::Shared;
+use super::twin::Lost;
+use super::{Guard, native, settings, spawn};
+use crate::log::{Arrival, Chunk, Control, Failure, Gate, Leave};
 use crate::record::{Epoch, Offset, Partition, Record};
 
 /// Most records of a chunk.
@@ -46,13 +47,13 @@ const EVENTS: usize = 16;
 const STALLED: Duration = Duration::from_millis(3);
 /// How long leaving the group may take, and closing the client after it.
 const CLOSE: Duration = Duration::from_secs(10);
-/// What the engine has beyond `limits.transaction` to answer a revocation.
-const REVOKE_MARGIN: Duration = Duration::from_secs(2);
 /// How long the cluster may take to describe the group.
 const ANSWER: Duration = Duration::from_secs(5);
-/// A warning that is said again and again: after so long first, then after twice as long, up to [`RARELY`].
-const SELDOM: Duration = Duration::from_secs(10);
-const RARELY: Duration = Duration::from_secs(600);
+
+mod rebalance;
+mod trouble;
+
+use trouble::Said;
 
 /// A partition that is fetched.
 struct Split {
@@ -104,13 +105,6 @@ pub(super) struct Source {
     /// Since when other members have refused to agree on how partitions are given out.
     disagreed: Option<Instant>,
     said: BTreeMap<String, Said>,
-}
-
-/// A warning that was said before.
-struct Said {
-    count: u64,
-    next: Instant,
-    pause: Duration,
 }
 
 impl Source {
@@ -297,305 +291,11 @@ impl Source {
         }
     }
 
-    /// The group gives partitions: answered at once, with nothing to fetch yet, so that the others go on.
-    fn assign(&mut self, list: &TopicPartitionList) -> Result<(), Failure> {
-        self.disagreed = None;
-        let partitions = self.partitions(list);
-        tracing::info!(count = partitions.len(), "partitions assigned");
-        self.consumer()?
-            .incremental_assign(&TopicPartitionList::new())
-            .map_err(|e| self.shared.failure("take assigned partitions", &e, 75))?;
-        if partitions.is_empty() {
-            self.tell(Control::Assigned(Vec::new()));
-        }
-        self.claim(partitions)
-    }
-
-    fn claim(&mut self, partitions: Vec<Partition>) -> Result<(), Failure> {
-        if partitions.is_empty() {
-            return Ok(());
-        }
-        let mut claims = Claims::new();
-        for partition in partitions {
-            self.epoch += 1;
-            let epoch = Epoch(self.epoch);
-            self.shared.claim(partition, Some(epoch));
-            claims.push((partition, epoch));
-        }
-        self.claims.try_send(claims).map_err(|error| Failure {
-            message: format!(
-                "take assigned partitions: the thread that opens them is behind ({error})"
-            ),
-            exit: 75,
-        })
-    }
-
-    /// Partitions whose beginning is known: they are fetched from now on, and read when the engine opens their gates.
-    fn take(&mut self, opened: Vec<Opened>) -> Result<(), Failure> {
-        let shared = Arc::clone(&self.shared);
-        let consumer = self.consumer()?;
-        let mut places = TopicPartitionList::new();
-        let (mut assigned, mut splits) = (Vec::new(), Vec::new());
-        for Opened { partition, epoch, next, end, note } in opened {
-            if !shared.claims(partition, epoch) {
-                continue; // taken away meanwhile
-            }
-            let name = shared.naming.input(partition);
-            let added = places.add_partition_offset(name, partition.number, Place::Offset(next.0));
-            let queue = consumer.split_partition_queue(name, partition.number);
-            let (Ok(()), Some(mut queue)) = (added, queue) else {
-                let message = format!("take {name}/{}: refused by the client", partition.number);
-                return Err(Failure { message, exit: 75 });
-            };
-            queue.set_nonempty_callback(waker(&self.sleeper));
-            let gate = Gate::new(waker(&self.sleeper));
-            let until = shared.until.as_ref().map(|until| {
-                // A partition that was not there at the start has nothing that is to be read.
-                until.get(&partition).copied().unwrap_or(next)
-            });
-            let skip = note.skip.clone().map(|skip| Offset(skip.start)..Offset(skip.end));
-            assigned.push(Assigned {
-                partition,
-                epoch,
-                next,
-                end,
-                until,
-                skip,
-                answered: note.model.clone(),
-                gate: gate.clone(),
-            });
-            shared.write_held().insert(partition, Held { epoch, committed: next, note });
-            splits.push(Split { partition, epoch, start: next, queue, gate });
-        }
-        if assigned.is_empty() {
-            return Ok(());
-        }
-        self.splits.append(&mut splits);
-        self.tell(Control::Assigned(assigned));
-        consumer
-            .incremental_assign(&places)
-            .map_err(|e| self.shared.failure("take assigned partitions", &e, 75))
-    }
-
-    /// The group takes partitions: given up once no transaction holds them, or at once where they are lost already.
-    fn revoke(&mut self, list: &TopicPartitionList) -> Result<(), Failure> {
-        let consumer = self.consumer()?;
-        let lost = consumer.assignment_lost();
-        let partitions = self.partitions(list);
-        tracing::info!(count = partitions.len(), lost, "partitions revoked");
-        self.disown(&partitions, lost);
-        self.fetch_no_more(&consumer, list)
-    }
-
-    /// Stops reading partitions; unless they are lost, once nothing of theirs is being committed.
-    fn disown(&mut self, partitions: &[Partition], lost: bool) {
-        let held = |shared: &Shared| {
-            let held = shared.read_held();
-            partitions.iter().copied().filter(|p| held.contains_key(p)).collect::<Vec<_>>()
-        };
-        let read = held(&self.shared);
-        partitions.iter().for_each(|p| self.shared.claim(*p, None));
-        let drop_held = |shared: &Shared| {
-            let mut held = shared.write_held();
-            read.iter().for_each(|p| drop(held.remove(p)));
-        };
-        if lost {
-            drop_held(&self.shared);
-        }
-        self.splits.retain(|split| !partitions.contains(&split.partition));
-        if read.is_empty() {
-            return;
-        }
-        let (done, answer) = sync_channel(1);
-        self.tell(Control::Revoked { partitions: read.clone(), lost, done });
-        if !lost {
-            let patience = self.shared.config.limits.transaction.0 + REVOKE_MARGIN;
-            let deadline = Instant::now() + patience;
-            while !self.ends.leave.is_asked() && Instant::now() < deadline {
-                match answer.recv_timeout(IDLE) {
-                    Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
-                    Err(RecvTimeoutError::Timeout) => {}
-                }
-            }
-            drop_held(&self.shared);
-        }
-    }
-
-    /// Answers a revocation: what was fetched of `list` is not any more.
-    fn fetch_no_more(
-        &self,
-        consumer: &BaseConsumer<Context>,
-        list: &TopicPartitionList,
-    ) -> Result<(), Failure> {
-        super::group::give_up(consumer, list)
-            .map_err(|e| self.shared.failure("give up revoked partitions", &e, 75))
-    }
-
-    /// Looks anew where partitions begin that are ours: their topic is another one, or their offset does not fit.
-    fn reopen(&mut self, partitions: &[Partition]) -> Result<(), Failure> {
-        let claimed = self.shared.claimed();
-        let ours: Vec<Partition> =
-            partitions.iter().copied().filter(|p| claimed.contains(p)).collect();
-        if ours.is_empty() {
-            return Ok(());
-        }
-        let consumer = self.consumer()?;
-        let mut list = TopicPartitionList::new();
-        for partition in &ours {
-            list.add_partition(self.shared.naming.input(*partition), partition.number);
-        }
-        self.disown(&ours, true);
-        self.fetch_no_more(&consumer, &list)?;
-        self.claim(ours)
-    }
-
-    /// Gives everything up, so that the group gives all partitions out again.
-    fn leave_to_rejoin(&mut self) -> Result<(), Failure> {
-        self.consumer()?.unsubscribe();
-        self.rejoining = true;
-        Ok(())
-    }
-
-    fn partitions(&self, list: &TopicPartitionList) -> Vec<Partition> {
-        let naming = &self.shared.naming;
-        list.elements().iter().filter_map(|e| partition(naming, e.topic(), e.partition())).collect()
-    }
-
     fn consumer(&self) -> Result<Arc<BaseConsumer<Context>>, Failure> {
         self.consumer.clone().ok_or_else(|| Failure {
             message: "use the group's client: there is none; this is a bug".to_owned(),
             exit: 75,
         })
-    }
-
-    /// What an error of the consumer means: most cure themselves inside the client.
-    fn judge(&mut self, error: &KafkaError, partition: Option<Partition>) -> Result<(), Failure> {
-        let Some(code) = error.rdkafka_error_code() else {
-            self.warn(&error.to_string());
-            return Ok(());
-        };
-        let place = partition
-            .map_or_else(String::new, |p| format!(" {}/{}", self.shared.naming.input(p), p.number));
-        // The first error of a client that is of no use any more says only that it is; the client knows the cause.
-        let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_)) || code == Code::Fatal;
-        let cause = self.consumer.as_ref().and_then(|c| c.client().fatal_error());
-        let code = cause.map_or(code, |(code, _)| code);
-        match meaning(code, fatal) {
-            Meaning::Again => self.warn(&format!("read{place}: the client tries again: {error}")),
-            Meaning::Reopen => {
-                self.warn(&format!("read{place}: {error}: looking anew where it begins"));
-                self.reopen(partition.as_slice())?;
-            }
-            Meaning::UnknownTopic => {
-                self.warn(&format!("read{place}: {error}: comparing the topics' ids"));
-                self.shared.doubt_topics();
-            }
-            Meaning::Lost(how) => self.lose(how),
-            Meaning::Disagree => {
-                let since = *self.disagreed.get_or_insert_with(Instant::now);
-                let session = settings::session(&self.shared.config);
-                if session <= since.elapsed() {
-                    let message = format!(
-                        "join the group {}: another member gives partitions out in another way than \
-                         cooperative-sticky (a plain consumer's range or roundrobin?); stop it, or give this \
-                         service a kafka.group of its own",
-                        self.shared.naming.group
-                    );
-                    return Err(Failure { message, exit: 78 });
-                }
-                self.warn(
-                    "join the group: its members do not agree yet how partitions are given out",
-                );
-            }
-            Meaning::Exit(exit, remedy) => {
-                let failure = self.shared.failure(&format!("read{place}"), error, exit);
-                return Err(Failure { message: format!("{}; {remedy}", failure.message), exit });
-            }
-        }
-        Ok(())
-    }
-
-    /// The group has given our name to another one: this client is of no use any more.
-    fn lose(&mut self, how: How) {
-        let Some(consumer) = self.consumer.take() else { return };
-        tracing::warn!(
-            instance = self.shared.instance,
-            ?how,
-            "another member has this kafka.instance: looking whether it lives"
-        );
-        consumer.context().closing.store(true, Ordering::Release);
-        let claimed = self.shared.claimed();
-        self.disown(&claimed, true);
-        drop_aside(consumer);
-        let now = Instant::now();
-        // Waiting for the same name again is the same loss.
-        let since = match &self.lost {
-            Some((lost, _)) if lost.how == how => lost.since,
-            _ => now,
-        };
-        let took_over = *self.shared.took_over.lock().unwrap_or_else(PoisonError::into_inner);
-        let session = settings::session(&self.shared.config);
-        let lost = Lost { how, since, took_over, session, looks: 0 };
-        self.lost = Some((lost, now));
-        let reason = format!(
-            "another process has joined the group as {}: waiting until it is gone",
-            self.shared.instance
-        );
-        self.tell(Control::Outside(Some(reason)));
-    }
-
-    /// Joins again once nobody else has our name.
-    fn rejoin(&mut self) -> Result<(), Failure> {
-        let now = Instant::now();
-        let (Some((lost, next)), None) = (&mut self.lost, &self.consumer) else { return Ok(()) };
-        if now < *next {
-            return Ok(());
-        }
-        let held = self.shared.is_held_by_another(ANSWER);
-        match lost.step(held, now) {
-            Step::Wait(pause) => {
-                lost.looks += 1;
-                *next = now + pause;
-                Ok(())
-            }
-            Step::Join => {
-                tracing::info!("nobody has this kafka.instance any more: joining the group again");
-                self.tell(Control::Outside(None));
-                self.join()
-            }
-            Step::Exit => {
-                let message = format!(
-                    "stay in the group: another live process has the same kafka.instance {}: give each replica \
-                     its own name",
-                    self.shared.instance
-                );
-                Err(Failure { message, exit: 78 })
-            }
-        }
-    }
-
-    /// Says a warning at once, and then more and more seldom, with how often it came.
-    fn warn(&mut self, line: &str) {
-        let now = Instant::now();
-        match self.said.get_mut(line) {
-            Some(said) => {
-                said.count += 1;
-                if said.next <= now {
-                    said.pause = said.pause.saturating_mul(2).min(RARELY);
-                    said.next = now + said.pause;
-                    tracing::warn!(times = said.count, "{line}");
-                }
-            }
-            None => {
-                tracing::warn!("{line}");
-                // Lines that differ in what they quote would pile up.
-                if self.said.len() == 64 {
-                    self.said.clear();
-                }
-                let said = Said { count: 1, next: now + SELDOM, pause: SELDOM };
-                self.said.insert(line.to_owned(), said);
-            }
-        }
     }
 
     fn fail(&mut self, failure: Failure) {
@@ -656,53 +356,6 @@ impl Source {
     }
 }
 
-/// Drops a client that is of no use any more, on a thread of its own: that may take its time.
-fn drop_aside(consumer: Arc<BaseConsumer<Context>>) {
-    if let Err(failure) = spawn("close", move || drop(consumer)) {
-        tracing::debug!("{failure}");
-    }
-}
-
-/// What an error of the consumer means.
-#[derive(Debug, PartialEq, Eq)]
-enum Meaning {
-    /// The client tries again by itself.
-    Again,
-    /// The offset does not fit the log any more.
-    Reopen,
-    /// A topic is not there, or not yet.
-    UnknownTopic,
-    /// Another member has our name.
-    Lost(How),
-    /// The members do not agree how partitions are given out.
-    Disagree,
-    /// The process must stop: exit code and remedy.
-    Exit(u8, &'static str),
-}
-
-fn meaning(code: Code, fatal: bool) -> Meaning {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "librdkafka knows about 200 codes")]
-    match code {
-        Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation => Meaning::Reopen,
-        Code::FencedInstanceId => Meaning::Lost(How::Fenced),
-        Code::UnreleasedInstanceId => Meaning::Lost(How::Unreleased),
-        Code::UnknownTopicOrPartition
-        | Code::UnknownTopic
-        | Code::UnknownPartition
-        | Code::UnknownTopicId => Meaning::UnknownTopic,
-        Code::InconsistentGroupProtocol => Meaning::Disagree,
-        Code::TopicAuthorizationFailed => {
-            Meaning::Exit(78, "allow READ and DESCRIBE on the input topics")
-        }
-        Code::GroupAuthorizationFailed => Meaning::Exit(78, "allow READ on the group kafka.group"),
-        Code::PollExceeded => {
-            Meaning::Exit(75, "the poll thread was stopped for minutes; start again")
-        }
-        _ if fatal => Meaning::Exit(75, "start again"),
-        _ => Meaning::Again,
-    }
-}
-
 fn waker(sleeper: &Arc<OnceLock<Thread>>) -> impl Fn() + Send + Sync + 'static {
     let sleeper = Arc::clone(sleeper);
     move || {
@@ -721,28 +374,5 @@ fn copy(message: &BorrowedMessage<'_>, partition: Partition) -> Record {
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
         headers: native::headers(message),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_the_client_cannot_cure_has_a_meaning_of_its_own() {
-        for (code, fatal, expect) in [
-            (Code::AutoOffsetReset, false, Meaning::Reopen),
-            (Code::OffsetOutOfRange, false, Meaning::Reopen),
-            (Code::UnknownTopicOrPartition, false, Meaning::UnknownTopic),
-            (Code::FencedInstanceId, true, Meaning::Lost(How::Fenced)),
-            (Code::UnreleasedInstanceId, true, Meaning::Lost(How::Unreleased)),
-            (Code::InconsistentGroupProtocol, false, Meaning::Disagree),
-            (Code::Fatal, true, Meaning::Exit(75, "start again")),
-            (Code::BrokerTransportFailure, false, Meaning::Again),
-            (Code::AllBrokersDown, false, Meaning::Again),
-        ] {
-            assert_eq!(meaning(code, fatal), expect, "{code:?}");
-        }
-        assert!(matches!(meaning(Code::TopicAuthorizationFailed, false), Meaning::Exit(78, _)));
     }
 }

@@ -52,10 +52,7 @@ fn after(api: Api, errors: &[Error]) -> Result<How, u8> {
     let failure = work.failure.take();
     let done = work.stop();
     match failure {
-        Some(failure) => {
-            eprintln!("{api:?}: {failure}");
-            Err(failure.exit)
-        }
+        Some(failure) => Err(failure.exit),
         None => Ok(done[0].how),
     }
 }
