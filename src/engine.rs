@@ -14,8 +14,7 @@
 //! neither starve a due batch nor grow the memory. Whatever can hang outside has a deadline that is known here: a batch
 //! in the model, a transaction on its lane, a stop. A task that ends by itself ends the service by its name.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,6 +25,7 @@ use uuid::Uuid;
 use crate::config::{Config, OnStop};
 use crate::decode::{Arrived, Current, Decoded};
 use crate::http::Health;
+use crate::journal::Journal;
 use crate::log::{self, BatchInfo, Control, Done, Failure, Gate, Log, Row};
 use crate::model::worker::{Answer, Job, Workers};
 use crate::model::{Refused, Served};
@@ -42,6 +42,7 @@ mod lag;
 mod leave;
 mod limits;
 mod sizing;
+mod submit;
 
 use flight::{InModel, Outstanding, Tally};
 use lag::Lag;
@@ -66,6 +67,8 @@ pub struct Parts {
     pub serving: Arc<Served>,
     /// Where the decode thread looks which version to prepare for.
     pub current: Current,
+    /// Where it is written what is in flight.
+    pub journal: Journal,
     /// Metric handles.
     pub metrics: Metrics,
     /// What the probes say.
@@ -93,6 +96,13 @@ pub struct Engine {
     models: BTreeMap<Version, Arc<Served>>,
     /// Ranges in the model, with the time they were given to it.
     in_model: Vec<InModel>,
+    journal: Journal,
+    /// Versions that have answered records which nobody suspects.
+    answers: BTreeSet<Version>,
+    /// Versions that need no witness any more, or found none.
+    witnessed: BTreeSet<Version>,
+    /// Suspects that wait for one.
+    delayed: Vec<Job>,
     /// Time in the model, by batch, until it is committed.
     inference: BTreeMap<u64, Duration>,
     sizing: Sizing,
@@ -141,6 +151,10 @@ impl Engine {
             effects: Vec::new(),
             models,
             in_model: Vec::new(),
+            journal: parts.journal.clone(),
+            answers: BTreeSet::new(),
+            witnessed: BTreeSet::new(),
+            delayed: Vec::new(),
             inference: BTreeMap::new(),
             sizing,
             gates: BTreeMap::new(),
@@ -249,7 +263,9 @@ impl Engine {
         let mut taken = Vec::with_capacity(assigned.len());
         for assigned in assigned {
             let recorded = self.recorded(assigned.answered.as_ref());
-            let log::Assigned { partition, epoch, next, end, until, skip, gate, .. } = assigned;
+            let log::Assigned { partition, epoch, next, end, until, skip, topic, gate, .. } =
+                assigned;
+            self.journal.assigned(partition, topic, next);
             self.lag.assigned(partition, end);
             self.gates.insert((partition, epoch), gate);
             taken.push(arrive::Assigned { partition, epoch, next, until, skip, recorded });
@@ -314,12 +330,13 @@ impl Engine {
     }
 
     fn answer(&mut self, answer: Option<Answer>) -> Result<(), Failure> {
-        let Some(Answer { batch, rows, outcomes, took, encode, hits }) = answer else {
+        let Some(answer) = answer else {
             return Err(failure("the inference threads ended without a word; this is a bug"));
         };
-        let place =
-            self.in_model.iter().position(|asked| asked.batch == batch && asked.rows == rows);
-        let asked = place.map(|place| self.in_model.remove(place));
+        let (asked, answer) = self.returned(answer);
+        let Some(Answer { batch, rows, outcomes, took, encode, hits }) = answer else {
+            return Ok(()); // a witness, whose answer nobody wants
+        };
         *self.inference.entry(batch).or_default() += took;
         self.parts.metrics.inferred(took, encode, hits);
         if let Err(refused) = &outcomes {
@@ -420,23 +437,6 @@ impl Engine {
             }
             Effect::Stop(stop) => self.stop(stop),
         }
-    }
-
-    fn infer(&mut self, batch: Arc<Batch<Decoded>>, rows: Range<usize>) -> Result<(), Failure> {
-        let version = batch.version;
-        let Some(served) = self.models.get(&version).map(Arc::clone) else {
-            return Err(failure(&format!(
-                "version {version} was cut but is not loaded; this is a bug"
-            )));
-        };
-        if rows.len() == batch.items.len() {
-            self.closed(&batch, &served);
-        }
-        let tokens = batch.items[rows.clone()].iter().map(|item| item.tokens).sum();
-        let (number, asked) = (batch.number, rows.clone());
-        self.in_model.push(InModel { batch: number, rows: asked, version, tokens, since: now() });
-        self.parts.workers.submit(Job { batch, rows, served });
-        Ok(())
     }
 
     /// Counts a batch that was just closed, and says so if it is the first of a version. With several lanes, batches of

@@ -34,6 +34,7 @@ pub mod demo;
 pub mod engine;
 pub mod format;
 pub mod http;
+pub mod journal;
 pub mod kafka;
 pub mod log;
 pub mod model;

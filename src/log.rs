@@ -30,7 +30,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::pipeline::publish::Buried;
-use crate::record::{Epoch, ModelId, Offset, Outcome, Partition, Reason, Record, Signature};
+use crate::record::{
+    Epoch, ModelId, Offset, Outcome, Partition, Reason, Record, Signature, TopicId,
+};
 
 pub mod manifest;
 pub mod message;
@@ -182,6 +184,8 @@ pub struct Assigned {
     pub skip: Option<Range<Offset>>,
     /// The model that answered last in this partition, by its committed offset.
     pub answered: Option<ModelId>,
+    /// The id of its topic; `None` where the log has none.
+    pub topic: Option<TopicId>,
     /// To be opened when it may be read.
     pub gate: Gate,
 }

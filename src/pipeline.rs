@@ -365,6 +365,12 @@ impl<T, O> Pipeline<T, O> {
         })
     }
 
+    /// The records that wait to go into the model and that nobody suspects.
+    pub fn waiting(&self) -> impl Iterator<Item = &Item<T>> {
+        let items = self.lanes.iter().flat_map(|lane| lane.batcher.waiting());
+        items.filter(|item| item.alone.is_none())
+    }
+
     /// Whether every partition that is ours is committed up to its `until`.
     pub fn reached_ends(&self) -> bool {
         self.owned.reached_ends()

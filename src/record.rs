@@ -160,17 +160,23 @@ pub enum FaultClass {
     Refused,
     /// The prediction is larger than the output topic takes.
     Oversized,
+    /// Alone in the model, the record took longer than `limits.inference`, more than once.
+    TooSlow,
+    /// The process died whenever the record was alone in the model.
+    Killed,
 }
 
 impl FaultClass {
     /// Every class, in the order of the metric's labels.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Undecodable,
         Self::Missing,
         Self::Invalid,
         Self::TooLong,
         Self::Refused,
         Self::Oversized,
+        Self::TooSlow,
+        Self::Killed,
     ];
 
     /// The name in metrics and headers.
@@ -182,6 +188,8 @@ impl FaultClass {
             Self::TooLong => "too_long",
             Self::Refused => "refused",
             Self::Oversized => "oversized",
+            Self::TooSlow => "too_slow",
+            Self::Killed => "killed",
         }
     }
 
@@ -190,7 +198,7 @@ impl FaultClass {
         match self {
             Self::Undecodable => "VALUE_CONVERTER",
             Self::Missing | Self::Invalid | Self::TooLong => "TRANSFORMATION",
-            Self::Refused => "TASK_PUT",
+            Self::Refused | Self::TooSlow | Self::Killed => "TASK_PUT",
             Self::Oversized => "TASK_PRODUCE",
         }
     }

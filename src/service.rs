@@ -13,27 +13,31 @@
 //! open.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tokio::sync::{Notify, mpsc, watch as cell};
-use tokio::task::{Id, JoinHandle, JoinSet};
+use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Workers as WorkerCount};
 use crate::decode::{self, Current, Decoder};
 use crate::engine::{Engine, Parts};
 use crate::http::{self, Health};
+use crate::journal::Journal;
 use crate::log::{Failure, Log, Opening};
 use crate::model::Served;
-use crate::model::artifact::{self, LoadOptions};
+use crate::model::artifact::LoadOptions;
 use crate::model::device::Place;
 use crate::model::worker::Workers;
-use crate::registry::trial::{self, Failed};
-use crate::registry::{Registry, Uri, change, watch};
+use crate::registry::{Registry, Uri, watch};
 use crate::telemetry::Telemetry;
+
+mod start;
+
+use start::{Start, Started};
 
 /// How a run differs from another one of the same configuration.
 #[derive(Debug, Clone)]
@@ -48,6 +52,8 @@ pub struct Options {
     pub health: Arc<Health>,
     /// Wakes the registry watcher before its time.
     pub wake: Arc<Notify>,
+    /// A model that is there already: it serves, whatever `model.uri` says, and nothing is followed.
+    pub serve: Option<Arc<Served>>,
     /// The program that tries a version before it is loaded here: this one, unless it is a test.
     pub trial: Option<PathBuf>,
 }
@@ -60,6 +66,7 @@ impl Default for Options {
             stop: CancellationToken::new(),
             health: Arc::new(Health::default()),
             wake: Arc::new(Notify::new()),
+            serve: None,
             trial: None,
         }
     }
@@ -163,6 +170,7 @@ pub async fn run(
     options: Options,
     open: impl FnOnce(&Config, &Opening) -> Result<Log, Failure> + Send + 'static,
 ) -> Result<(), Failure> {
+    let journal = journal(&config)?;
     let stop = options.stop.child_token();
     let leave_for_good = Arc::new(AtomicBool::new(false));
     let mut tasks = Tasks::default();
@@ -171,140 +179,43 @@ pub async fn run(
     let health = Arc::clone(&options.health);
     tasks.spawn("http", http::serve(listener, health, telemetry.clone(), http_stop.clone()));
     tasks.spawn("upkeep", upkeep(telemetry.clone()));
-    tasks.spawn("signals", stop_on_signal(stop.clone(), Arc::clone(&leave_for_good)));
+    let signals = stop_on_signal(stop.clone(), Arc::clone(&leave_for_good), journal.clone());
+    tasks.spawn("signals", signals);
+    let start = Start { config: &config, options: &options, stop: &stop, journal: &journal };
     let started = tokio::select! {
-        started = start(&config, &options, &stop, open) => started?,
-        ended = tasks.next() => return Err(ended),
+        started = start.run(open) => started,
+        ended = tasks.next() => Err(ended),
     };
+    let started = started.inspect_err(|_| journal.close())?;
     let Some(started) = started else {
         tracing::info!("stopped before anything was read");
+        journal.close();
         return Ok(());
     };
-    let parts = assemble(&config, &telemetry, &options, started, (tasks, &stop))?;
+    let parts = assemble(&config, &telemetry, &options, started, (tasks, &stop, &journal))?;
     let parts = Parts { leave_for_good, ..parts };
     let ended = Engine::new(&config, parts).run().await;
+    journal.close();
     http_stop.cancel();
     stop.cancel();
     ended
 }
 
-/// What there is before the engine begins.
-struct Started {
-    registry: Registry,
-    uri: Uri,
-    served: Arc<Served>,
-    log: Log,
-}
-
-/// Loads the first version and opens the log; `None` where a stop came first.
-async fn start(
-    config: &Config,
-    options: &Options,
-    stop: &CancellationToken,
-    open: impl FnOnce(&Config, &Opening) -> Result<Log, Failure> + Send + 'static,
-) -> Result<Option<Started>, Failure> {
-    let Some((registry, uri, served)) = first_version(config, options, stop).await? else {
-        return Ok(None);
+/// The journal of this replica: in `state.dir`, for an embedded log beside its file.
+fn journal(config: &Config) -> Result<Journal, Failure> {
+    let log = config.log.as_deref().and_then(|log| log.strip_prefix("sqlite:")).map(Path::new);
+    let beside = log.map(|log| {
+        let mut name = log.as_os_str().to_owned();
+        name.push(".state");
+        PathBuf::from(name)
+    });
+    let Some(dir) = config.state.dir.as_ref().or(beside.as_ref()) else {
+        return Ok(Journal::default());
     };
-    tracing::info!(model = %served.id, digest = %served.id.digest, "model loaded");
-    let serving = Some(served.id.clone());
-    let opening = Opening { until_end: options.until_end, serving, stop: stop.clone() };
-    let own = config.clone();
-    let opened = tokio::task::spawn_blocking(move || open(&own, &opening));
-    let Some(log) = unless_stopped("open the log", opened, stop).await? else {
-        return Ok(None);
-    };
-    if let Some((model, before)) = log.last.as_ref().filter(|(model, _)| *model != served.id) {
-        change::check(before, &served.signature, &config.model.allow_change).map_err(|why| {
-            let message = format!("begin with {} after {model}: {why}", served.id);
-            Failure { message, exit: 78 }
-        })?;
+    if log.is_some_and(|log| !log.exists()) {
+        Journal::forget(dir);
     }
-    Ok(Some(Started { registry, uri, served: Arc::new(served), log }))
-}
-
-/// Loads the version that the configuration names now. Where that one cannot be loaded and the alias `previous` is
-/// there, that version serves instead, and the watcher goes on trying.
-async fn first_version(
-    config: &Config,
-    options: &Options,
-    stop: &CancellationToken,
-) -> Result<Option<(Registry, Uri, Served)>, Failure> {
-    let configuration = |message: String| Failure { message, exit: 78 };
-    let uri: Uri = config
-        .model
-        .uri
-        .parse()
-        .map_err(|error| configuration(format!("read model.uri: {}", chain(&error))))?;
-    let registry = Registry::new(config.registry.root.clone());
-    let mut wanted = uri.clone();
-    loop {
-        let (own, asked) = (registry.clone(), wanted.clone());
-        let look = tokio::task::spawn_blocking(move || Ok(own.resolve(&asked)));
-        let Some(resolved) = unless_stopped("look at the registry", look, stop).await? else {
-            return Ok(None);
-        };
-        let refused = |why: String| configuration(format!("load {wanted}: {why}"));
-        let resolved = resolved.map_err(|error| refused(chain(&error)))?;
-        let version = resolved.version;
-        let load = LoadOptions { name: resolved.name, version, ..load_options(config) };
-        let why = match try_first(options, &resolved.dir, &load, stop).await {
-            Err(Failed::Stopped) => return Ok(None),
-            Err(Failed::Refused(why)) => why,
-            Ok(()) => {
-                let loading = tokio::task::spawn_blocking(move || {
-                    Ok(artifact::load(&resolved.dir, &load).map_err(|error| chain(&error)))
-                });
-                let Some(loaded) = unless_stopped("load the model", loading, stop).await? else {
-                    return Ok(None);
-                };
-                match loaded {
-                    Ok(served) => return Ok(Some((registry, uri, served))),
-                    Err(why) => why,
-                }
-            }
-        };
-        let previous = previous(&registry, &wanted, version);
-        tracing::error!(%version, why, "the version is refused");
-        wanted = previous.ok_or_else(|| refused(why))?;
-        tracing::error!(model = %wanted, "the version before it serves instead; it is tried again");
-    }
-}
-
-/// The version to fall back to from `version`, where an alias was followed.
-fn previous(registry: &Registry, uri: &Uri, version: crate::record::Version) -> Option<Uri> {
-    let Uri::Alias { model, .. } = uri else { return None };
-    let previous = registry.alias(model, "previous").ok().filter(|before| *before != version)?;
-    Some(Uri::Version { model: model.clone(), version: previous })
-}
-
-/// Loads a version in a process of its own first, where it is a program of ours that runs on the CPU.
-async fn try_first(
-    options: &Options,
-    dir: &std::path::Path,
-    load: &LoadOptions,
-    stop: &CancellationToken,
-) -> Result<(), Failed> {
-    let Some(program) = options.trial.as_ref().filter(|_| load.device == "cpu") else {
-        return Ok(());
-    };
-    let task = trial::Task { dir: dir.to_owned(), options: load.clone() };
-    trial::run(program, &task, artifact::available_memory(), stop).await
-}
-
-/// Waits for work on another thread; `None` where a stop comes first, which does not wait for it.
-async fn unless_stopped<T>(
-    what: &str,
-    work: JoinHandle<Result<T, Failure>>,
-    stop: &CancellationToken,
-) -> Result<Option<T>, Failure> {
-    tokio::select! {
-        done = work => match done {
-            Ok(result) => result.map(Some),
-            Err(error) => Err(temporary(&format!("{what}: {error}; this is a bug"))),
-        },
-        () = stop.cancelled() => Ok(None),
-    }
+    Journal::open(dir, &config.input.topics)
 }
 
 fn assemble(
@@ -312,7 +223,7 @@ fn assemble(
     telemetry: &Telemetry,
     options: &Options,
     started: Started,
-    (mut tasks, stop): (Tasks, &CancellationToken),
+    (mut tasks, stop, journal): (Tasks, &CancellationToken, &Journal),
 ) -> Result<Parts, Failure> {
     let no_thread = |error: std::io::Error| temporary(&format!("start a thread: {error}"));
     let Started { registry, uri, served, mut log } = started;
@@ -325,6 +236,7 @@ fn assemble(
             registry,
             uri,
             options: load_options(config),
+            journal: journal.clone(),
             allow: config.model.allow_change.clone(),
             trial: options.trial.clone().filter(|_| config.model.device == "cpu"),
             poll: config.model.poll.0,
@@ -346,7 +258,8 @@ fn assemble(
     let chunks = std::mem::replace(&mut log.chunks, empty);
     let current = Current::new(Arc::clone(&served));
     let (arrived_in, arrived) = mpsc::channel(2);
-    decode::start(decoder, current.clone(), chunks, arrived_in).map_err(no_thread)?;
+    decode::start(decoder, current.clone(), journal.clone(), chunks, arrived_in)
+        .map_err(no_thread)?;
     Ok(Parts {
         log,
         arrived,
@@ -356,6 +269,7 @@ fn assemble(
         ask: follows.then_some(ask),
         serving: served,
         current,
+        journal: journal.clone(),
         metrics: telemetry.metrics.clone(),
         health: Arc::clone(&options.health),
         tasks,
@@ -376,7 +290,11 @@ async fn upkeep(telemetry: Telemetry) {
 
 /// Kubernetes sends SIGTERM, a terminal SIGINT; SIGUSR1 also leaves the group for good. The second signal does not
 /// wait.
-async fn stop_on_signal(stop: CancellationToken, leave_for_good: Arc<AtomicBool>) {
+async fn stop_on_signal(
+    stop: CancellationToken,
+    leave_for_good: Arc<AtomicBool>,
+    journal: Journal,
+) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut leave)) = (
         signal(SignalKind::terminate()),
@@ -395,6 +313,7 @@ async fn stop_on_signal(stop: CancellationToken, leave_for_good: Arc<AtomicBool>
         leave_for_good.fetch_or(asks_to_leave, Ordering::AcqRel);
         if stop.is_cancelled() && !asks_to_leave {
             tracing::warn!("second signal: stopping at once; what was not committed is read again");
+            journal.close();
             exit_now();
         }
         stop.cancel();

@@ -192,6 +192,7 @@ impl Reader {
                     until: until_end.then_some(end),
                     skip: None,
                     answered: note.model.clone(),
+                    topic: note.topic.clone(),
                     gate: positions[&partition].2.clone(),
                 });
                 notes.insert(partition, note);

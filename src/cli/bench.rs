@@ -380,7 +380,7 @@ fn read(args: &Args, served: &Served) -> Result<Records, Failure> {
             value: Some(line.clone().into_bytes()),
             headers: Vec::new(),
         };
-        decoder.item(Epoch(0), record, served)
+        decoder.item(Epoch(0), record, None, served)
     };
     let mut fault = None;
     let (mut good, mut items) = (Vec::new(), Vec::new());

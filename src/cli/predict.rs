@@ -223,7 +223,7 @@ impl<W: Write> Lines<W> {
             value: Some(line),
             headers: Vec::new(),
         };
-        self.decoder.item(Epoch(0), record, &self.served)
+        self.decoder.item(Epoch(0), record, None, &self.served)
     }
 
     fn answer(&mut self) -> Result<(), Failure> {

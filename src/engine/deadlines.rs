@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::flight::InModel;
+use super::submit::key;
 use super::{Engine, failure, now};
 use crate::log::Failure;
 use crate::pipeline::publish::Flood;
@@ -40,6 +41,7 @@ impl Engine {
         if let Some(InModel { batch, rows, since, .. }) = self.in_model.first()
             && *since + self.inference_limit <= now
         {
+            self.journal.overran(&key(*batch, rows));
             return Err(failure(&format!(
                 "run batch {batch} ({} records): no answer within limits.inference = {:?}; the device \
                  hangs, or the limit is too low for this model",

@@ -17,6 +17,8 @@ pub(super) struct InModel {
     pub(super) rows: Range<usize>,
     pub(super) version: Version,
     pub(super) tokens: u64,
+    /// Suspects, by themselves.
+    pub(super) alone: bool,
     pub(super) since: Instant,
 }
 

@@ -161,6 +161,11 @@ impl<T> Batcher<T> {
         self.waiting.is_empty()
     }
 
+    /// What waits, oldest first.
+    pub fn waiting(&self) -> impl Iterator<Item = &Item<T>> {
+        self.waiting.iter().map(|(_, item)| item)
+    }
+
     /// Bytes of memory that what waits takes.
     pub fn memory(&self) -> u64 {
         self.memory

@@ -20,6 +20,7 @@ use super::trial::{self, Failed};
 use super::{Error, Registry, Resolved, Uri, change};
 use crate::config::Change;
 use crate::http::Health;
+use crate::journal::Journal;
 use crate::model::Served;
 use crate::model::artifact::{self, LoadOptions};
 use crate::record::{ModelId, Signature, Version};
@@ -52,6 +53,8 @@ pub struct Watch {
     pub uri: Uri,
     /// How to load.
     pub options: LoadOptions,
+    /// Knows which versions have ended this process before.
+    pub journal: Journal,
     /// What a version may change.
     pub allow: Vec<Change>,
     /// The program that tries a version first; `None` loads it here at once.
@@ -195,16 +198,22 @@ async fn patiently<T>(
 async fn load(watch: &Watch, resolved: Resolved, before: &Signature) -> Result<Served, Failed> {
     let Resolved { name, version, dir } = resolved;
     let options = LoadOptions { name, version, ..watch.options.clone() };
+    let name = options.name.clone().unwrap_or_default();
+    if let Some(why) = watch.journal.refuses(&name, version, true) {
+        return Err(Failed::Refused(why));
+    }
     let started = now();
     if let Some(program) = &watch.trial {
         let memory = artifact::available_memory();
         let task = trial::Task { dir: dir.clone(), options: options.clone() };
         trial::run(program, &task, memory, &watch.stop).await?;
     }
+    watch.journal.loading(&name, version);
     let loaded = tokio::task::spawn_blocking(move || {
         artifact::load(&dir, &options).map_err(|source| Error::Artifact { path: dir, source })
     });
     let loaded = patiently(watch, "loading a version", loaded).await.ok_or(Failed::Stopped)?;
+    watch.journal.loaded(&name, version);
     watch.metrics.loaded(started.elapsed());
     let served = match loaded {
         Ok(Ok(served)) => served,

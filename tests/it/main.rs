@@ -15,6 +15,7 @@ mod exactly_once;
 mod files;
 mod golden;
 mod golden_images;
+mod journal;
 mod kafka_log;
 mod mock_kafka;
 mod models;

@@ -82,7 +82,7 @@ impl Bench {
 
     /// What a service says of a record that has run this version from the start.
     fn alone(&mut self, record: &Record, version: Version) -> Outcome<Vec<u8>> {
-        let item = self.decoder.item(Epoch(1), record.clone(), &self.versions[&version]);
+        let item = self.decoder.item(Epoch(1), record.clone(), None, &self.versions[&version]);
         let batch = Batch {
             number: 0,
             lane: 0,
@@ -193,7 +193,7 @@ proptest! {
                 Step::Decode => {
                     if let Some(record) = records.get(next) {
                         let served = &bench.versions[&current];
-                        decoded.push(bench.decoder.item(Epoch(1), record.clone(), served));
+                        decoded.push(bench.decoder.item(Epoch(1), record.clone(), None, served));
                         next += 1;
                     }
                 }

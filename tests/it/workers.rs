@@ -32,7 +32,7 @@ fn answers(cache: u64) -> Vec<Answer> {
             value: Some(format!("{{\"text\":{text}}}").into_bytes()),
             headers: Vec::new(),
         };
-        decoder.item(Epoch(1), record, &served)
+        decoder.item(Epoch(1), record, None, &served)
     };
     let output = Output { include: Include::Key, ..Output::default() };
     let (sender, mut answers) = mpsc::channel(8);

@@ -13,6 +13,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers as _, Message};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tidemill::model::artifact::{self, LoadOptions};
 
@@ -132,6 +133,16 @@ impl World {
         let file = self.dir.path().join(format!("{instance}.yaml"));
         fs::write(&file, text).unwrap();
         file
+    }
+
+    /// Appends values to a partition of the input.
+    pub(crate) fn produce(&self, partition: i32, values: &[&str]) {
+        let producer: ThreadedProducer<DefaultProducerContext> = self.client().create().unwrap();
+        for value in values {
+            let record = BaseRecord::<[u8], [u8]>::to("in").partition(partition);
+            producer.send(record.payload(value.as_bytes())).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(PATIENCE).unwrap();
     }
 
     /// Everything in a topic, partition by partition.

@@ -84,6 +84,7 @@ impl Source {
                 until,
                 skip,
                 answered: note.model.clone(),
+                topic: note.topic.clone(),
                 gate: gate.clone(),
             });
             shared.write_held().insert(partition, Held { epoch, committed: next, note });
