@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::config::{Include, Input as Settings, UnknownFields};
-use crate::format;
+use crate::config::{Input as Settings, UnknownFields};
+use crate::format::{self, Read};
 use crate::journal::{Journal, Mark};
 use crate::log::{Arrival, Chunk, note};
-use crate::model::{Fields, Input, Served};
+use crate::model::{Input, Served};
 use crate::pipeline::Item;
 use crate::record::{Epoch, Fault, FaultClass, Offset, Partition, Record, Version};
 
@@ -58,9 +58,7 @@ impl Decoded {
             .map(|h| size_of_val(h) + h.name.capacity() + ALLOCATION + bytes(&h.value))
             .sum();
         let prepared = match &self.prepared {
-            Prepared::Input { input, included } => {
-                input.memory() + included.as_ref().map_or(0, fields_memory)
-            }
+            Prepared::Input(input) => input.memory(),
             Prepared::Tombstone => 0,
             Prepared::Fault(fault) => fault.message.capacity() + ALLOCATION,
         };
@@ -68,37 +66,11 @@ impl Decoded {
     }
 }
 
-/// What decoded fields take: a map's entry for each, and what it holds.
-fn fields_memory(fields: &Fields) -> usize {
-    fn value(of: &serde_json::Value) -> usize {
-        const FRAME: usize = size_of::<serde_json::Value>();
-        FRAME
-            + match of {
-                serde_json::Value::String(text) => text.capacity() + ALLOCATION,
-                serde_json::Value::Array(items) => {
-                    items.iter().map(value).sum::<usize>() + ALLOCATION
-                }
-                serde_json::Value::Object(entries) => fields_memory(entries),
-                serde_json::Value::Null
-                | serde_json::Value::Bool(_)
-                | serde_json::Value::Number(_) => 0,
-            }
-    }
-    /// An entry of a map beside its key and value: hash and place.
-    const ENTRY: usize = 48;
-    fields.iter().map(|(name, of)| ENTRY + name.capacity() + ALLOCATION + value(of)).sum()
-}
-
 /// What decoding made of a record, for one version.
 #[derive(Debug)]
 pub enum Prepared {
-    /// Ready for the model.
-    Input {
-        /// What the model is given.
-        input: Input,
-        /// The record's fields that `output.include` takes along; `None` where it takes none.
-        included: Option<Fields>,
-    },
+    /// Ready for the model: what it is given.
+    Input(Input),
     /// No value: passes through.
     Tombstone,
     /// Cannot be answered by that version.
@@ -109,7 +81,7 @@ impl Prepared {
     /// What the record costs the model; 0 where the model does not see it.
     pub fn tokens(&self) -> usize {
         match self {
-            Self::Input { input, .. } => input.tokens(),
+            Self::Input(input) => input.tokens(),
             Self::Tombstone | Self::Fault(_) => 0,
         }
     }
@@ -151,13 +123,17 @@ pub struct Arrived {
 #[derive(Debug, Clone)]
 pub struct Decoder {
     settings: Settings,
-    include: Include,
 }
 
 impl Decoder {
-    /// A decoder for these inputs, whose outputs take `include` along.
-    pub fn new(settings: Settings, include: Include) -> Self {
-        Self { settings, include }
+    /// A decoder for these inputs.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings }
+    }
+
+    /// What the values of the input topics are.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// One record, decoded and prepared for the version `served`, with what it costs. A suspect is not touched here.
@@ -204,30 +180,21 @@ impl Decoder {
             Err(Fault::new(FaultClass::Undecodable, message))
         });
         match decoded {
-            Ok((input, included)) => Prepared::Input { input, included },
+            Ok(input) => Prepared::Input(input),
             Err(fault) => Prepared::Fault(fault),
         }
     }
 
-    fn decode(&self, value: &[u8], served: &Served) -> Result<(Input, Option<Fields>), Fault> {
-        let mut fields = format::decode(self.settings.format, &self.settings.field, value)?;
-        if self.settings.unknown_fields == UnknownFields::Reject {
-            let known = &served.model.about().fields;
-            if let Some(name) = fields.keys().find(|name| !known.contains(name)) {
-                let message = format!("field {name:?} is not one of the model's");
-                return Err(Fault::new(FaultClass::Invalid, message));
-            }
+    fn decode(&self, value: &[u8], served: &Served) -> Result<Input, Fault> {
+        let known = &served.model.about().fields;
+        let Read { fields, unknown } = format::decode(&self.settings, known, value)?;
+        if let Some(name) =
+            unknown.filter(|_| self.settings.unknown_fields == UnknownFields::Reject)
+        {
+            let message = format!("field {name:?} is not one of the model's");
+            return Err(Fault::new(FaultClass::Invalid, message));
         }
-        let input = served.model.prepare(&fields)?;
-        let included = match &self.include {
-            Include::None | Include::Key => None,
-            Include::All => Some(fields),
-            Include::Fields(names) => {
-                fields.retain(|name, _| names.contains(name));
-                Some(fields)
-            }
-        };
-        Ok((input, included))
+        served.model.prepare(&fields)
     }
 }
 

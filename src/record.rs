@@ -148,7 +148,7 @@ impl Fault {
 /// The kinds of [`Fault`]. Few and fixed: they are a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FaultClass {
-    /// The bytes are not what `input.format` says: no UTF-8, no JSON, nested too deep; or an image is none.
+    /// The bytes are not what `input.format` says: not valid UTF-8, not valid JSON, not an image.
     Undecodable,
     /// A field the model needs is missing or null and has no fitted replacement.
     Missing,

@@ -251,7 +251,7 @@ fn assemble(
         }),
     );
     let (answers_in, answers) = mpsc::channel(16);
-    let decoder = Decoder::new(config.input.clone(), config.output.include.clone());
+    let decoder = Decoder::new(config.input.clone());
     let (count, output) = (workers(config), config.output.clone());
     let workers = Workers::start(count, decoder.clone(), output, answers_in).map_err(no_thread)?;
     let (_closed, empty) = mpsc::channel(1);

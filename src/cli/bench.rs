@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::predict::precision;
 use crate::bench::statistics::{agreement, duration};
 use crate::bench::{Crew, Curve, Point, Report, chart, recommend, sentences};
-use crate::config::{Config, Include, Precision, Workers};
+use crate::config::{Config, Precision, Workers};
 use crate::decode::{Decoded, Decoder, Prepared};
 use crate::log::Failure;
 use crate::model::worker;
@@ -302,7 +302,7 @@ fn curves(sides: &[Side], records: &Records) -> Result<Vec<Curve>, Failure> {
         .first(COMPARED)
         .iter()
         .filter_map(|item| match &item.payload.prepared {
-            Prepared::Input { input, .. } => Some(input),
+            Prepared::Input(input) => Some(input),
             Prepared::Tombstone | Prepared::Fault(_) => None,
         })
         .collect();
@@ -370,7 +370,7 @@ fn read(args: &Args, served: &Served) -> Result<Records, Failure> {
         }
         None => golden(args, served)?,
     };
-    let decoder = Decoder::new(config(args, Precision::F32).input, Include::None);
+    let decoder = Decoder::new(config(args, Precision::F32).input);
     let item = |line: &String| -> Item<Decoded> {
         let record = Record {
             partition: Partition { topic: 0, number: 0 },
@@ -391,7 +391,7 @@ fn read(args: &Args, served: &Served) -> Result<Records, Failure> {
                 fault.get_or_insert_with(|| format!("record {number}: {why}"));
             }
             Prepared::Tombstone => (),
-            Prepared::Input { .. } => {
+            Prepared::Input(_) => {
                 good.push(line);
                 items.push(item);
             }

@@ -10,9 +10,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use crate::config::{
-    Aggregation, Config, Include, OnLong, Precision, Time, Workers as WorkerCount,
-};
+use crate::config::{Aggregation, Config, OnLong, Precision, Time, Workers as WorkerCount};
 use crate::decode::{Decoded, Decoder};
 use crate::log::Failure;
 use crate::model::Served;
@@ -143,7 +141,7 @@ struct Lines<W> {
 impl<W: Write> Lines<W> {
     fn new(config: &Config, served: Arc<Served>, output: W) -> Result<Self, Failure> {
         let (answers_in, answers) = mpsc::channel(16);
-        let decoder = Decoder::new(config.input.clone(), Include::None);
+        let decoder = Decoder::new(config.input.clone());
         let count = service::workers(config);
         let workers = Workers::start(count, decoder.clone(), config.output.clone(), answers_in)
             .map_err(|error| Failure { message: format!("start a thread: {error}"), exit: 75 })?;

@@ -95,7 +95,7 @@ impl Engine {
 
     /// A record that nobody suspects, by itself: the model sees it, whatever it was prepared for.
     fn witness(&self, job: &Job) -> Option<Job> {
-        let good = |item: &&Item<Decoded>| matches!(item.payload.prepared, Prepared::Input { .. });
+        let good = |item: &&Item<Decoded>| matches!(item.payload.prepared, Prepared::Input(_));
         let other = self.pipeline.waiting().find(good)?;
         let payload = Decoded::later(Arc::clone(&other.payload.record));
         let item = Item {

@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::cache::Cache;
 use super::{Fields, Input, Model, Prediction, Served, Task, image, tabular, text, worker};
-use crate::config::{Aggregation, Determinism, OnLong, Output, Precision};
+use crate::config::{Aggregation, Determinism, OnLong, Precision};
 use crate::record::{ModelId, Version};
 
 mod warm;
@@ -459,7 +459,7 @@ fn compare(dir: &Path, model: &dyn Model, file: &str, tolerance: f64) -> Result<
 
 /// A prediction as the JSON that is published.
 fn value(prediction: &Prediction) -> Result<Value, String> {
-    let bytes = crate::format::encode(prediction, &Output::default(), None, None);
+    let bytes = crate::format::encode_alone(prediction);
     serde_json::from_slice(&bytes).map_err(|error| error.to_string())
 }
 

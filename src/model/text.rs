@@ -167,35 +167,49 @@ fn kept<T: Copy>(all: &[T], longest: usize) -> Vec<T> {
     }
 }
 
-/// Bytes of text that are tokenised for each token that can be used, before looking whether it was enough.
+/// Bytes of text that are tokenised for each token that can be used: first, and at most. A tokenizer takes a hundred
+/// times the memory of its text, so the rest of a text that is longer than a model takes is not looked at.
 const BYTES_A_TOKEN: usize = 32;
+const MOST_BYTES_A_TOKEN: usize = 128;
+/// The last tokens of a text that was cut may be others than the whole text's: the cut may be inside a word.
+const UNSURE: usize = 100;
 
 impl Text {
     /// The tokens of a text with their special tokens, of which the first `longest` count, and whether that leaves
     /// some of the text out.
     fn encode(&self, text: &str) -> Result<(Encoding, bool), Fault> {
-        let mut limit = self.longest.saturating_mul(BYTES_A_TOKEN);
-        loop {
-            let end = text.floor_char_boundary(limit);
-            let head = text.get(..end).unwrap_or(text);
-            // A tokenizer's regular expressions may panic on hostile text.
-            let encoded = catch_unwind(AssertUnwindSafe(|| match &self.marker {
-                None => self.tokenizer.encode_fast(head, true),
-                Some(_) => self.tokenizer.encode_char_offsets(head, true),
-            }));
-            let invalid =
-                |why: String| Fault::new(FaultClass::Invalid, format!("tokenise the text: {why}"));
-            let encoding = encoded
-                .map_err(|_panic| invalid("the tokenizer panicked".to_owned()))?
-                .map_err(|error| invalid(error.to_string()))?;
-            let cut = end < text.len();
-            if cut && encoding.len() < self.longest {
-                limit = limit.saturating_mul(4);
-                continue;
+        for each in [BYTES_A_TOKEN, MOST_BYTES_A_TOKEN] {
+            let end = text.floor_char_boundary((self.longest + UNSURE).saturating_mul(each));
+            let encoding = self.tokenise(text.get(..end).unwrap_or(text))?;
+            if end == text.len() {
+                let long = self.longest < encoding.len();
+                return Ok((encoding, long));
             }
-            let long = cut || self.longest < encoding.len();
-            return Ok((encoding, long));
+            if self.longest + UNSURE <= encoding.len() {
+                return Ok((encoding, true));
+            }
         }
+        let message = format!(
+            "the text has {} bytes, and its first {} have fewer than the {} tokens that the model takes: it is \
+             nearly all white space, or one word",
+            text.len(),
+            (self.longest + UNSURE).saturating_mul(MOST_BYTES_A_TOKEN),
+            self.longest
+        );
+        Err(Fault::new(FaultClass::TooLong, message))
+    }
+
+    fn tokenise(&self, text: &str) -> Result<Encoding, Fault> {
+        // A tokenizer's regular expressions may panic on hostile text.
+        let encoded = catch_unwind(AssertUnwindSafe(|| match &self.marker {
+            None => self.tokenizer.encode_fast(text, true),
+            Some(_) => self.tokenizer.encode_char_offsets(text, true),
+        }));
+        let invalid =
+            |why: String| Fault::new(FaultClass::Invalid, format!("tokenise the text: {why}"));
+        encoded
+            .map_err(|_panic| invalid("the tokenizer panicked".to_owned()))?
+            .map_err(|error| invalid(error.to_string()))
     }
 }
 

@@ -67,7 +67,7 @@ impl Bench {
         };
         let input = Input { unknown_fields: unknown, ..Input::default() };
         let include = Include::Fields(vec!["a".to_owned()]);
-        let decoder = Decoder::new(input, include.clone());
+        let decoder = Decoder::new(input);
         let output = Output { include, ..Output::default() };
         let (sender, answers) = mpsc::channel(8);
         let workers = Workers::start(2, decoder.clone(), output, sender).unwrap();

@@ -18,7 +18,7 @@ fn answers(cache: u64) -> Vec<Answer> {
     let (field, device) = ("text".to_owned(), "cpu".to_owned());
     let options = LoadOptions { field, device, cache, ..LoadOptions::default() };
     let served = Arc::new(artifact::load(&dir, &options).unwrap());
-    let decoder = Decoder::new(Input::default(), Include::Key);
+    let decoder = Decoder::new(Input::default());
     let item = |row: u8| {
         let text = match row % 7 {
             0 => "7".to_owned(),
