@@ -152,8 +152,7 @@ mod tests {
     use crate::model::artifact::{self, LoadOptions};
 
     fn served() -> Served {
-        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("config/demo/models/breast-cancer/1");
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/demo/models/breast-cancer/1");
         let options = LoadOptions { device: "cpu".to_owned(), ..LoadOptions::default() };
         artifact::load(&dir, &options).unwrap()
     }

@@ -21,6 +21,7 @@ mod mock_kafka;
 mod models;
 mod padded;
 mod service;
+mod starts;
 mod swaps;
 mod tidy;
 mod workers;
