@@ -9,9 +9,11 @@
 //!  offsets(group, topic, partition, next) ◄────────────────────────────────────┘  outputs + offsets
 //! ```
 
-use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::collections::VecDeque;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -29,6 +31,9 @@ pub use store::{Error, Message, Store, Stored};
 
 /// Most records of a chunk.
 const CHUNK: usize = 512;
+
+/// Most bytes of a chunk; a record that is larger is one of its own. Four chunks may wait.
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// How long the reading thread waits for new records or for room: the latency this log adds at most.
 const PACE: Duration = Duration::from_millis(5);
@@ -56,7 +61,7 @@ pub fn open(file: &Path, config: &Config, naming: &Naming) -> Result<Log, Failur
     let (done_in, done) = mpsc::channel(16);
     let leave = CancellationToken::new();
     let no_thread =
-        |error: std::io::Error| Failure { message: format!("start a thread: {error}"), exit: 75 };
+        |error: io::Error| Failure { message: format!("start a thread: {error}"), exit: 75 };
     let mut threads = Vec::new();
     let mut lanes = Vec::new();
     for lane in 0..usize::from(config.kafka.lanes.max(1)) {
@@ -80,24 +85,57 @@ pub fn open(file: &Path, config: &Config, naming: &Naming) -> Result<Log, Failur
 fn thread(
     name: &str,
     body: impl FnOnce() + Send + 'static,
-) -> std::io::Result<std::thread::JoinHandle<()>> {
+) -> io::Result<std::thread::JoinHandle<()>> {
     std::thread::Builder::new().name(name.to_owned()).spawn(body)
 }
 
-/// Holds `FILE.lock` for as long as the log is open: two readers would both answer every record.
+/// Holds `FILE.tidemill-lock` for as long as the log is open: two readers would both answer every record. It stands
+/// beside the file itself, whatever links lead there, and nothing is ever written to it.
 fn lock(file: &Path) -> Result<File, Failure> {
-    let path = file.with_extension("lock");
-    let fail =
-        |why: String, exit| Failure { message: format!("lock {}: {why}", path.display()), exit };
-    let lock = File::create(&path).map_err(|error| fail(error.to_string(), 78))?;
+    let fail = |path: &Path, why: String| Failure {
+        message: format!("lock the log {}: {why}", path.display()),
+        exit: 78,
+    };
+    let real = real(file).map_err(|error| fail(file, error.to_string()))?;
+    let mut path = real.into_os_string();
+    path.push(".tidemill-lock");
+    let path = PathBuf::from(path);
+    let lock = opened(&path).map_err(|error| fail(&path, error.to_string()))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => {
             let why = "another process has this log; it is for one process, Kafka is for more";
-            Err(fail(why.to_owned(), 78))
+            Err(fail(&path, why.to_owned()))
         }
-        Err(TryLockError::Error(error)) => Err(fail(error.to_string(), 78)),
+        Err(TryLockError::Error(error)) => Err(fail(&path, error.to_string())),
     }
+}
+
+/// The path of the log's file without links; the file is made if there is none. One that is there is not opened: closing
+/// it would release the locks that `SQLite` has on it in this process.
+fn real(file: &Path) -> io::Result<PathBuf> {
+    let metadata = match fs::metadata(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => opened(file)?.metadata(),
+        found => found,
+    }?;
+    let refused = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    if !metadata.is_file() {
+        return refused("is not a regular file; name a file, or one that is not there yet");
+    }
+    // Each name would have a journal of its own beside it.
+    if metadata.nlink() != 1 {
+        return refused(
+            "has a second name (a hard link), under which it could be opened too; copy it",
+        );
+    }
+    fs::canonicalize(file)
+}
+
+/// A file for writing, made if there is none, never truncated; a FIFO does not wait for its reader.
+fn opened(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    options.write(true).create(true).truncate(false).custom_flags(nonblocking).open(path)
 }
 
 fn failure(error: &Error) -> Failure {
@@ -117,14 +155,23 @@ fn create_topics(store: &Store, naming: &Naming) -> Result<(), Error> {
 struct Reader {
     store: Store,
     topics: Vec<String>,
-    /// The next offset of each partition, and the end that was told last.
-    positions: BTreeMap<Partition, (Offset, Option<Offset>)>,
+    /// The partitions; whose turn it is stands first.
+    reading: VecDeque<Reading>,
     assigned: Vec<Assigned>,
+}
+
+/// A partition that is read.
+struct Reading {
+    partition: Partition,
+    /// The next offset.
+    position: Offset,
+    /// The end that was told last.
+    told: Option<Offset>,
 }
 
 impl Reader {
     fn new(store: Store, naming: &Naming, group: &str, from: StartFrom) -> Result<Self, Error> {
-        let mut positions = BTreeMap::new();
+        let mut reading = VecDeque::new();
         let mut assigned = Vec::new();
         for (index, topic) in (0_u16..).zip(&naming.inputs) {
             for number in 0..i32::from(store.partitions(topic)?) {
@@ -135,11 +182,12 @@ impl Reader {
                     StartFrom::Earliest => Offset(0),
                     StartFrom::Latest => end,
                 };
-                positions.insert(partition, (committed.unwrap_or(start), None));
+                let position = committed.unwrap_or(start);
+                reading.push_back(Reading { partition, position, told: None });
                 assigned.push(Assigned { partition, epoch: EPOCH, committed, end });
             }
         }
-        Ok(Self { store, topics: naming.inputs.clone(), positions, assigned })
+        Ok(Self { store, topics: naming.inputs.clone(), reading, assigned })
     }
 
     /// Reads until told to leave.
@@ -168,7 +216,7 @@ impl Reader {
                 wait(&pause);
                 continue;
             }
-            let ends = self.positions.iter().filter_map(|(p, (_, end))| Some((*p, (*end)?)));
+            let ends = self.reading.iter().filter_map(|r| Some((r.partition, r.told?)));
             control.try_send(Control::Ends(ends.collect())).unwrap_or_default(); // lag may be told later
             let mut waiting = Some(chunk);
             while let Some(chunk) = waiting.take().filter(|_| !leave.is_cancelled()) {
@@ -184,24 +232,33 @@ impl Reader {
         }
     }
 
-    /// What is new, of every partition in turn.
+    /// What is new, of one partition after the other until the chunk is full; the next chunk goes on there.
     fn next(&mut self) -> Result<Chunk, Error> {
         let mut chunk = Chunk::default();
-        for (partition, (position, told)) in &mut self.positions {
+        let (mut records, mut bytes) = (CHUNK, CHUNK_BYTES);
+        for _ in 0..self.reading.len() {
+            let Some(reading) = self.reading.front_mut() else { break };
+            let Reading { partition, position, told } = reading;
             let topic = &self.topics[usize::from(partition.topic)];
-            let stored = self.store.read(topic, partition.number, *position, CHUNK)?;
-            let all = stored.len() < CHUNK;
+            let (stored, all) =
+                self.store.read_chunk(topic, partition.number, *position, (records, bytes))?;
+            records -= stored.len();
             for Stored { offset, message } in stored {
                 *position = offset.next();
                 let Message { timestamp, key, value, headers } = message;
                 let timestamp = Some(timestamp);
                 let record =
                     Record { partition: *partition, offset, timestamp, key, value, headers };
+                bytes = bytes.saturating_sub(record.bytes());
                 chunk.0.push(Arrival::Record(EPOCH, record));
             }
             if all && *told != Some(*position) {
                 *told = Some(*position);
                 chunk.0.push(Arrival::End(EPOCH, *partition, *position));
+            }
+            self.reading.rotate_left(1);
+            if records == 0 || bytes == 0 {
+                break;
             }
         }
         Ok(chunk)
@@ -270,5 +327,61 @@ impl Writer {
             }
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_log_has_one_lock_whatever_it_is_called() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let precious = ["Cargo.lock", "a.lock", "a.db-lock"].map(at);
+        precious.iter().for_each(|file| fs::write(file, "precious").unwrap());
+        symlink("a.db", at("link.db")).unwrap();
+        symlink(dir.path(), at("folder")).unwrap();
+        let _first = lock(&at("link.db")).unwrap();
+        for same in ["a.db", "link.db", "folder/a.db", "folder/folder/link.db"] {
+            let failure = lock(&at(same)).unwrap_err();
+            assert!(failure.message.contains("another process has this log"), "{failure}");
+            assert_eq!(failure.exit, 78);
+        }
+        for other in ["a.sqlite", "a", "Cargo.db", "a.db.db"] {
+            drop(lock(&at(other)).unwrap());
+        }
+        for file in precious {
+            assert_eq!(fs::read_to_string(file).unwrap(), "precious");
+        }
+    }
+
+    #[test]
+    fn nothing_of_the_users_is_emptied_and_what_is_no_file_is_no_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for name in ["a.db", "a.db.tidemill-lock"] {
+            fs::write(at(name), "precious").unwrap();
+        }
+        drop(lock(&at("a.db")).unwrap());
+        for name in ["a.db", "a.db.tidemill-lock"] {
+            assert_eq!(fs::read_to_string(at(name)).unwrap(), "precious");
+        }
+        assert!(Command::new("mkfifo").arg(at("fifo")).status().unwrap().success());
+        fs::create_dir(at("folder")).unwrap();
+        fs::hard_link(at("a.db"), at("second.db")).unwrap();
+        for (name, part) in [
+            ("fifo", "is not a regular file"),
+            ("folder", "is not a regular file"),
+            ("a.db", "has a second name"),
+            ("second.db", "has a second name"),
+            ("nowhere/a.db", "No such file"),
+        ] {
+            let failure = lock(&at(name)).unwrap_err();
+            assert!(failure.message.contains(part), "{failure}");
+        }
     }
 }
