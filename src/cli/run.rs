@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::ConfigFile;
+use super::{ConfigFile, terminal};
 use crate::config::Config;
 use crate::log::message::Naming;
 use crate::log::{Failure, Log};
@@ -25,7 +25,12 @@ pub fn run(args: &Args) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    match start(config, args.until_end) {
+    // Without it there is no log that could say why.
+    let telemetry = match Telemetry::start(&config.logging) {
+        Ok(telemetry) => telemetry,
+        Err(failure) => return terminal::end(Err(failure)),
+    };
+    match start(config, telemetry, args.until_end) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             tracing::error!(exit = failure.exit, "{failure}");
@@ -34,8 +39,7 @@ pub fn run(args: &Args) -> ExitCode {
     }
 }
 
-fn start(config: Config, until_end: bool) -> Result<(), Failure> {
-    let telemetry = Telemetry::start(&config.logging)?;
+fn start(config: Config, telemetry: Telemetry, until_end: bool) -> Result<(), Failure> {
     let options = service::Options { until_end, ..service::Options::default() };
     let runtime = service::runtime()?;
     let ended = runtime.block_on(service::run(config, telemetry, options, open));
