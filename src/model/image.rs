@@ -31,6 +31,7 @@ use super::{
 use crate::config::Determinism;
 use crate::record::{Fault, FaultClass};
 
+mod jpeg;
 mod pixels;
 mod resample;
 mod vit;
