@@ -269,6 +269,7 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
         let encoder = Encoder::Candle(Candle::new(&vit, rows, &weights, devices, how)?);
         (encoder, dtype.as_str(), padded::GPU_TOKENS, bytes)
     };
+    weights.finish()?;
     let about = About {
         task: Task::ImageClassification,
         architecture: config.model_type,

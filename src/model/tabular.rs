@@ -213,6 +213,7 @@ pub fn load(dir: &Path) -> Result<Tabular, Error> {
         width = outputs;
     }
     check(&config, &preprocess, layers.len(), width)?;
+    weights.finish()?;
     let about = About {
         task: config.task,
         architecture: config.architecture,
