@@ -48,8 +48,9 @@ const EPOCH: Epoch = Epoch(1);
 ///
 /// When the file cannot be opened, or another process has it.
 pub fn open(file: &Path, config: &Config, naming: &Naming) -> Result<Log, Failure> {
-    let lock = lock(file)?;
-    let store = Store::open(file).map_err(|error| failure(&error))?;
+    // By its real path: `SQLite` has names that are no paths, `:memory:` and `file:a.db`.
+    let (lock, file) = lock(file)?;
+    let store = Store::open(&file).map_err(|error| failure(&error))?;
     let group =
         if config.kafka.group.is_empty() { "tidemill" } else { &config.kafka.group }.to_owned();
     create_topics(&store, naming).map_err(|error| failure(&error))?;
@@ -67,7 +68,7 @@ pub fn open(file: &Path, config: &Config, naming: &Naming) -> Result<Log, Failur
     for lane in 0..usize::from(config.kafka.lanes.max(1)) {
         let (lane_in, transactions) = mpsc::channel(1);
         lanes.push(lane_in);
-        let store = Store::open(file).map_err(|error| failure(&error))?;
+        let store = Store::open(&file).map_err(|error| failure(&error))?;
         let writer = Writer { lane, store, naming: naming.clone(), group: group.clone() };
         let (done, control) = (done_in.clone(), control_in.clone());
         let body = move || writer.run(transactions, &done, &control);
@@ -90,19 +91,19 @@ fn thread(
 }
 
 /// Holds `FILE.tidemill-lock` for as long as the log is open: two readers would both answer every record. It stands
-/// beside the file itself, whatever links lead there, and nothing is ever written to it.
-fn lock(file: &Path) -> Result<File, Failure> {
+/// beside the file itself, whatever links lead there, and nothing is ever written to it. Also the file's real path.
+fn lock(file: &Path) -> Result<(File, PathBuf), Failure> {
     let fail = |path: &Path, why: String| Failure {
         message: format!("lock the log {}: {why}", path.display()),
         exit: 78,
     };
     let real = real(file).map_err(|error| fail(file, error.to_string()))?;
-    let mut path = real.into_os_string();
+    let mut path = real.clone().into_os_string();
     path.push(".tidemill-lock");
     let path = PathBuf::from(path);
     let lock = opened(&path).map_err(|error| fail(&path, error.to_string()))?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
+        Ok(()) => Ok((lock, real)),
         Err(TryLockError::WouldBlock) => {
             let why = "another process has this log; it is for one process, Kafka is for more";
             Err(fail(&path, why.to_owned()))
@@ -351,6 +352,10 @@ mod tests {
             assert!(failure.message.contains("another process has this log"), "{failure}");
             assert_eq!(failure.exit, 78);
         }
+        assert_eq!(
+            lock(&at("file:a.db")).unwrap().1,
+            dir.path().canonicalize().unwrap().join("file:a.db")
+        );
         for other in ["a.sqlite", "a", "Cargo.db", "a.db.db"] {
             drop(lock(&at(other)).unwrap());
         }

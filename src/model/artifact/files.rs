@@ -15,7 +15,10 @@ const MAX_TEXT: u64 = 64 << 20;
 /// Largest JSON that is read here, in bytes, but for the tokenizer's: what it becomes in memory may be 45 times that.
 const MAX_JSON: u64 = 8 << 20;
 
-/// Largest file of weights, and all files together, in bytes.
+/// All files that are no weights together, in bytes: every one is hashed at each load.
+const MAX_TEXTS: u64 = 1 << 30;
+
+/// Largest file of weights, and all of them together, in bytes.
 const MAX_WEIGHTS: u64 = 16 << 30;
 
 /// Most files and folders of an artifact, whatever they hold. A model has about ten.
@@ -48,7 +51,7 @@ fn malformed(bytes: &[u8], error: &serde_json::Error) -> String {
 
 /// A file, opened without leaving the directory and without waiting; not larger than its kind may be.
 pub(crate) fn open(dir: &Path, file: &str) -> Result<File, Error> {
-    let most = if file.ends_with(".safetensors") { MAX_WEIGHTS } else { MAX_TEXT };
+    let most = if is_weights(file) { MAX_WEIGHTS } else { MAX_TEXT };
     file::open(&inside(dir, file)?, most, Links::Refuse).map_err(|source| Error::read(file, source))
 }
 
@@ -91,7 +94,7 @@ fn link(file: &str) -> Error {
 /// folder, are refused; hidden files are left out.
 pub(crate) fn files(dir: &Path) -> Result<Vec<(String, u64)>, Error> {
     let fail = |message: String| Error::config(&dir.display().to_string(), message);
-    let (mut files, mut seen, mut bytes) = (Vec::new(), 0, 0_u64);
+    let (mut files, mut seen) = (Vec::new(), 0);
     let mut folders = vec![(String::new(), 0)];
     while let Some((folder, depth)) = folders.pop() {
         let path = if folder.is_empty() { dir.to_owned() } else { dir.join(&folder) };
@@ -120,19 +123,26 @@ pub(crate) fn files(dir: &Path) -> Result<Vec<(String, u64)>, Error> {
                     return Err(Error::config(&name, format!("is {kind}, not a regular file")));
                 }
                 None if counts(&name) => {
-                    let size = entry.metadata().map_err(read)?.len();
-                    bytes = bytes.saturating_add(size);
-                    files.push((name, size));
+                    files.push((name, entry.metadata().map_err(read)?.len()));
                 }
                 None => (),
             }
         }
     }
-    if MAX_WEIGHTS < bytes {
-        return Err(fail(format!("holds {bytes} bytes; at most {MAX_WEIGHTS} are read")));
+    let (weights, texts): (Vec<_>, Vec<_>) = files.iter().partition(|(name, _)| is_weights(name));
+    for (what, files, most) in [("weights", weights, MAX_WEIGHTS), ("text", texts, MAX_TEXTS)] {
+        let bytes = files.iter().fold(0_u64, |sum, (_, size)| sum.saturating_add(*size));
+        if most < bytes {
+            return Err(fail(format!("holds {bytes} bytes of {what}; at most {most} are read")));
+        }
     }
     files.sort();
     Ok(files)
+}
+
+/// Whether a file holds tensors.
+pub(super) fn is_weights(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|extension| extension == "safetensors")
 }
 
 /// Whether a file is part of the model: the rest of a Hugging Face directory (other formats) is not.
@@ -173,6 +183,13 @@ mod tests {
             file.set_len(MAX_WEIGHTS + 1).unwrap();
         };
         refused(huge, &["at most 17179869184 are read"]);
+        let texts = |dir: &Path| {
+            for n in 0..17 {
+                let file = File::create(dir.join(format!("{n}.txt"))).unwrap();
+                file.set_len(MAX_TEXT).unwrap();
+            }
+        };
+        refused(texts, &["bytes of text; at most 1073741824 are read"]);
     }
 
     #[test]

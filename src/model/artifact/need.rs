@@ -11,7 +11,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::files::{bytes, files};
+use super::files::{bytes, files, is_weights};
 use super::{Error, LoadOptions};
 use crate::config::Precision;
 use crate::memory::{self, Room, mebibytes};
@@ -30,10 +30,8 @@ pub(crate) fn check(dir: &Path, options: &LoadOptions) -> Result<(), Error> {
 }
 
 fn against(dir: &Path, options: &LoadOptions, room: Room) -> Result<(), Error> {
-    let largest = files(dir)?
-        .into_iter()
-        .filter(|(name, _)| name.ends_with(".safetensors"))
-        .max_by_key(|(_, size)| *size);
+    let largest =
+        files(dir)?.into_iter().filter(|(name, _)| is_weights(name)).max_by_key(|(_, size)| *size);
     // Before anything is made of them: whoever writes a version can make a file of any size that holds nothing.
     if let Some((name, size)) = largest
         && room.bytes < size
