@@ -18,6 +18,8 @@ use crate::log::Failure;
 use crate::record::ModelId;
 use crate::telemetry::Telemetry;
 
+mod connections;
+
 /// What the probes answer from. Written by the engine, read by HTTP.
 #[derive(Debug, Default)]
 pub struct Health(Mutex<Facts>);
@@ -129,7 +131,7 @@ struct App {
     telemetry: Telemetry,
 }
 
-/// Answers until stopped.
+/// Answers until stopped. Whoever can reach the port can open connections: `connections` says what bounds them.
 pub async fn serve(
     listener: TcpListener,
     health: Arc<Health>,
@@ -146,10 +148,7 @@ pub async fn serve(
         .route("/readyz", get(ready))
         .route("/metrics", get(scrape))
         .with_state(App { health, telemetry });
-    let served = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await;
-    if let Err(error) = served {
-        tracing::error!(%error, "HTTP ended");
-    }
+    connections::serve(listener, app, stop).await;
 }
 
 async fn index(State(app): State<App>) -> impl IntoResponse {

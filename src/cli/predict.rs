@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
+use super::terminal;
 use crate::config::{Aggregation, Config, OnLong, Precision, Time, Workers as WorkerCount};
 use crate::decode::{Decoded, Decoder};
 use crate::log::Failure;
@@ -69,15 +70,8 @@ fn aggregation(text: &str) -> Result<Aggregation, String> {
 }
 
 /// Predicts every line. Exit code 0 even where some lines are `{"error": …}`.
-#[expect(clippy::print_stderr, reason = "a command talks to its terminal")]
 pub fn run(args: &Args) -> ExitCode {
-    match predict(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::from(failure.exit)
-        }
-    }
+    terminal::end(predict(args))
 }
 
 fn config(args: &Args) -> Config {
@@ -115,11 +109,7 @@ fn predict(args: &Args) -> Result<(), Failure> {
         Box::new(File::create(&args.output).map_err(|e| cannot("write", &args.output, &e))?)
     };
     let mut lines = Lines::new(&config, Arc::new(served), BufWriter::new(output))?;
-    match lines.run(input) {
-        // The reader of our output has seen enough: `tidemill predict … | head`.
-        Err(Failure { exit: 0, .. }) | Ok(()) => Ok(()),
-        Err(failure) => Err(failure),
-    }
+    lines.run(input)
 }
 
 /// A log of one partition: the offset is the line's number.
@@ -301,6 +291,5 @@ impl<W: Write> Lines<W> {
 }
 
 fn written(error: &io::Error) -> Failure {
-    let exit = if error.kind() == io::ErrorKind::BrokenPipe { 0 } else { 74 };
-    Failure { message: format!("write a prediction: {error}"), exit }
+    terminal::unwritten("write a prediction", error)
 }

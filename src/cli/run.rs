@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use super::ConfigFile;
+use super::{ConfigFile, terminal};
 use crate::config::{Config, Time};
 use crate::log::message::Naming;
 use crate::log::{Failure, Log, Opening};
@@ -30,7 +30,12 @@ pub fn run(args: &Args) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    match start(config, args) {
+    // Without it there is no log that could say why.
+    let telemetry = match Telemetry::start(&config.logging) {
+        Ok(telemetry) => telemetry,
+        Err(failure) => return terminal::end(Err(failure)),
+    };
+    match start(config, telemetry, args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             tracing::error!(exit = failure.exit, "{failure}");
@@ -39,8 +44,7 @@ pub fn run(args: &Args) -> ExitCode {
     }
 }
 
-fn start(config: Config, args: &Args) -> Result<(), Failure> {
-    let telemetry = Telemetry::start(&config.logging)?;
+fn start(config: Config, telemetry: Telemetry, args: &Args) -> Result<(), Failure> {
     #[expect(clippy::disallowed_methods, reason = "a deadline is counted from the start")]
     let deadline = args.deadline.map(|deadline| Instant::now() + deadline.0);
     let options = service::Options {

@@ -21,6 +21,7 @@ use super::{Error, Registry, Resolved, Uri, change};
 use crate::config::Change;
 use crate::http::Health;
 use crate::journal::Journal;
+use crate::memory;
 use crate::model::Served;
 use crate::model::artifact::{self, LoadOptions};
 use crate::record::{ModelId, Signature, Version};
@@ -204,9 +205,9 @@ async fn load(watch: &Watch, resolved: Resolved, before: &Signature) -> Result<S
     }
     let started = now();
     if let Some(program) = &watch.trial {
-        let memory = artifact::available_memory();
+        let room = memory::room().map(|room| room.bytes);
         let task = trial::Task { dir: dir.clone(), options: options.clone() };
-        trial::run(program, &task, memory, &watch.stop).await?;
+        trial::run(program, &task, room, &watch.stop).await?;
     }
     watch.journal.loading(&name, version);
     let loaded = tokio::task::spawn_blocking(move || {

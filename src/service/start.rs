@@ -10,6 +10,7 @@ use super::{Options, chain, load_options, temporary};
 use crate::config::Config;
 use crate::journal::Journal;
 use crate::log::{Failure, Log, Opening};
+use crate::memory;
 use crate::model::Served;
 use crate::model::artifact::{self, LoadOptions};
 use crate::record::Version;
@@ -136,7 +137,7 @@ impl Start<'_> {
             return Ok(());
         };
         let task = trial::Task { dir: dir.to_owned(), options: load.clone() };
-        trial::run(program, &task, artifact::available_memory(), self.stop).await
+        trial::run(program, &task, memory::room().map(|room| room.bytes), self.stop).await
     }
 
     /// Waits for work on another thread; `None` where a stop comes first, which does not wait for it.

@@ -231,6 +231,38 @@ fn images_at_the_edges_are_defined() {
     }
 }
 
+/// What a decoder would fill with grey is no image: a JPEG whose header says more than there is.
+#[test]
+fn a_jpeg_is_as_large_as_its_header_says() {
+    let model = build(&data("tiny-vit")).unwrap();
+    let prepared = |bytes: &[u8]| model.prepare(&decoded(bytes));
+    for name in [
+        "jpeg",
+        "jpeg, 4:4:4",
+        "jpeg, 4:2:2 of odd size",
+        "jpeg, progressive",
+        "jpeg, grey",
+        "jpeg, cmyk",
+        "jpeg, orientation 6",
+    ] {
+        let whole = golden(name);
+        assert!(prepared(&whole).is_ok(), "{name}");
+        let frame =
+            whole.windows(2).position(|pair| pair[0] == 0xff && (0xc0..=0xc2).contains(&pair[1]));
+        let size = frame.unwrap() + 5;
+        for (height, width) in [(20, 0), (0, 20), (64, 64), (6_000, 6_000)] {
+            let mut bytes = whole.clone();
+            for (place, more) in [(size, height), (size + 2, width)] {
+                let side = u16::from_be_bytes([bytes[place], bytes[place + 1]]) + more;
+                bytes[place..place + 2].copy_from_slice(&side.to_be_bytes());
+            }
+            let fault = prepared(&bytes).unwrap_err();
+            assert_eq!(fault.class, FaultClass::Undecodable, "{name} and {width} × {height}");
+            assert!(fault.message.contains("ends before the size"), "{name}: {fault}");
+        }
+    }
+}
+
 /// Bytes that were altered anywhere are an answer or a fault, never a panic; and the decoder of none of them panics
 /// inside either.
 #[test]
