@@ -82,8 +82,8 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// With exit code 78 where the directory cannot be used, or is used by another process.
-    pub fn open(dir: &Path, topics: &[String]) -> Result<Self, Failure> {
+    /// With exit code 78 where the directory cannot be used, or, with the words `in_use`, is used by another process.
+    pub fn open(dir: &Path, topics: &[String], in_use: &str) -> Result<Self, Failure> {
         let refused = |what: &str, error: &dyn std::fmt::Display| Failure {
             message: format!(
                 "{what} {}: {error}; set state.dir to a directory that this process may write",
@@ -96,11 +96,7 @@ impl Journal {
         match lock.try_lock() {
             Ok(()) => (),
             Err(TryLockError::WouldBlock) => {
-                let message = format!(
-                    "use state.dir {}: another process uses it; give each replica its own",
-                    dir.display()
-                );
-                return Err(Failure { message, exit: 78 });
+                return Err(Failure { message: in_use.to_owned(), exit: 78 });
             }
             Err(TryLockError::Error(error)) => return Err(refused("lock", &error)),
         }

@@ -215,7 +215,17 @@ fn journal(config: &Config) -> Result<Journal, Failure> {
     if log.is_some_and(|log| !log.exists()) {
         Journal::forget(dir);
     }
-    Journal::open(dir, &config.input.topics)
+    let in_use = match log {
+        Some(log) if config.state.dir.is_none() => format!(
+            "open {}: another process has this log; it is for one process, Kafka is for more",
+            log.display()
+        ),
+        _ => format!(
+            "use state.dir {}: another process uses it; give each replica its own",
+            dir.display()
+        ),
+    };
+    Journal::open(dir, &config.input.topics, &in_use)
 }
 
 fn assemble(

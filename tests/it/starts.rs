@@ -127,7 +127,7 @@ fn created_again_while_stopped(world: &World) {
 fn created_again_while_running(world: &World, on_recreated: &str) {
     produce(world, 20);
     let config = world.config_with("a", &format!("on_recreated: {on_recreated}"), "");
-    let replica = Replica::start(&config, &[]);
+    let mut replica = Replica::start(&config, &[]);
     world.wait_for_lag_0();
     world.delete_topics(&["in"]);
     world.create_topics(&["in"], 1);
@@ -142,6 +142,7 @@ fn created_again_while_running(world: &World, on_recreated: &str) {
     wait_for("all of the new topic", || {
         let seen = world.read("out", "read_committed").len();
         assert!(seen <= expect, "{seen} outcomes of {expect} records");
+        replica.assert_alive();
         (seen == expect).then_some(())
     });
     assert!(replica.stop().success());

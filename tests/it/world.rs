@@ -400,6 +400,13 @@ impl Replica {
         });
     }
 
+    /// Fails with its log where it has ended.
+    pub(crate) fn assert_alive(&mut self) {
+        if let Some(status) = self.child.try_wait().unwrap() {
+            panic!("ended with {status}: {}", fs::read_to_string(log_of(&self.config)).unwrap());
+        }
+    }
+
     /// Sends a signal by its name.
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
