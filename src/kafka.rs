@@ -10,7 +10,7 @@
 //! * [`group`]: what the client calls back, and what the group knows.
 //! * [`lane`]: one transaction after the other: check, begin, produce, drain, check, offsets, commit.
 //! * [`producer`]: a transactional producer whose calls have a deadline; one that is stuck is left behind.
-//! * [`class`]: what an error means. [`settings`]: the clients' properties.
+//! * [`class`]: what an error means. [`settings`]: the clients' properties. [`journal`]: what the clients say.
 //!
 //! Exactly once rests on the brokers: offsets are committed in the transaction of the predictions, under the
 //! group's current generation, by a producer that fences its predecessor. What this module adds is that it
@@ -24,16 +24,14 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -45,11 +43,14 @@ use crate::record::{Epoch, Partition};
 
 pub mod class;
 pub mod group;
+pub mod journal;
 pub mod lane;
 pub mod native;
 pub mod producer;
 pub mod settings;
 pub mod source;
+
+pub use journal::Journal;
 
 /// How long the cluster may take to answer the first questions.
 const FIRST_ANSWER: Duration = Duration::from_secs(15);
@@ -149,80 +150,6 @@ impl Shared {
         self.journal.failure(what, error, exit)
     }
 }
-
-/// Passes the client's log on, and remembers the last line that names the cause of a refused connection:
-/// the errors themselves only say that a broker is away.
-#[derive(Debug, Clone, Default)]
-pub struct Journal(Arc<Mutex<Option<String>>>);
-
-impl Journal {
-    /// What kept the last connection from coming up, as the client's log had it.
-    pub fn cause(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Whether the broker was reached and did not want us: no repetition cures that.
-    fn refused(&self) -> bool {
-        let cause = self.cause().unwrap_or_default().to_ascii_lowercase();
-        ["authentication", "certificate"].iter().any(|word| cause.contains(word))
-    }
-
-    /// Keeps a line that names why there is no connection.
-    fn note(&self, line: &str) {
-        let lower = line.to_ascii_lowercase();
-        let causes = ["authentication", "ssl", "sasl", "resolve", "connect to"];
-        if causes.iter().any(|word| lower.contains(word)) {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(line.to_owned());
-        }
-    }
-
-    fn error(&self, error: &KafkaError, reason: &str) {
-        self.note(reason);
-        tracing::debug!(target: "rdkafka", %error, "{reason}");
-    }
-
-    fn write(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        if (level as i32) <= RDKafkaLogLevel::Warning as i32 {
-            self.note(line);
-        }
-        match level {
-            RDKafkaLogLevel::Emerg
-            | RDKafkaLogLevel::Alert
-            | RDKafkaLogLevel::Critical
-            | RDKafkaLogLevel::Error
-            | RDKafkaLogLevel::Warning => tracing::warn!(target: "rdkafka", facility, "{line}"),
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
-                tracing::info!(target: "rdkafka", facility, "{line}");
-            }
-            RDKafkaLogLevel::Debug => tracing::debug!(target: "rdkafka", facility, "{line}"),
-        }
-    }
-
-    fn failure(&self, what: &str, error: &KafkaError, exit: u8) -> Failure {
-        // Not `Display`: for a property that is not taken it prints the value, which may be a password.
-        let why = if let KafkaError::ClientConfig(_, why, key, _) = error {
-            format!("property {key}: {why}")
-        } else {
-            error.to_string()
-        };
-        let cause = self
-            .cause()
-            .map_or_else(String::new, |line| format!(" (last from the client: {line})"));
-        Failure { message: format!("{what}: {why}{cause}"), exit }
-    }
-}
-
-impl ClientContext for Journal {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        self.write(level, facility, line);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        Self::error(self, &error, reason);
-    }
-}
-
-impl ConsumerContext for Journal {}
 
 /// Looks at the topics before anything is read. Gives the largest message that all written topics take,
 /// bytes.
