@@ -10,7 +10,7 @@
 //! * [`group`]: what the client calls back, and what the group knows.
 //! * [`lane`]: one transaction after the other: check, begin, produce, drain, check, offsets, commit.
 //! * [`producer`]: a transactional producer whose calls have a deadline; one that is stuck is left behind.
-//! * [`class`]: what an error means. [`settings`]: the clients' properties. [`journal`]: what the clients say.
+//! * [`class`]: what an error means. [`settings`], [`owned`]: the clients' properties. [`journal`]: what the clients say.
 //!
 //! Exactly once rests on the brokers: offsets are committed in the transaction of the predictions, under the
 //! group's current generation, by a producer that fences its predecessor. What this module adds is that it
@@ -46,6 +46,7 @@ pub mod group;
 pub mod journal;
 pub mod lane;
 pub mod native;
+pub mod owned;
 pub mod producer;
 pub mod settings;
 pub mod source;
@@ -71,14 +72,8 @@ const BATCH_HEADER: usize = 1_024;
 /// With exit code 78 where the configuration or the cluster's permissions are wrong, with 75 where the
 /// cluster does not answer.
 pub fn open(config: &Config, naming: Naming) -> Result<Log, Failure> {
-    let instance = settings::instance(config).ok_or_else(|| Failure {
-        message:
-            "name this replica: neither kafka.instance nor $POD_NAME nor the host has a name; \
-                  set kafka.instance"
-                .to_owned(),
-        exit: 78,
-    })?;
-    let journal = Journal::default();
+    let instance = settings::instance(config)?;
+    let journal = Journal::new(config);
     let limit = look(config, &naming, &instance, &journal)?;
 
     let (control_tx, control) = mpsc::channel(8);
@@ -159,7 +154,7 @@ fn look(
     instance: &str,
     journal: &Journal,
 ) -> Result<usize, Failure> {
-    let settings = settings::admin(config, instance);
+    let settings = settings::look(config, instance);
     let configure = |e| journal.failure("configure the Kafka client", &e, 78);
     let admin: AdminClient<Journal> =
         settings.create_with_context(journal.clone()).map_err(configure)?;
@@ -227,7 +222,7 @@ fn topic_limit(admin: &AdminClient<Journal>, topics: &[&str]) -> usize {
 }
 
 /// Runs a future of the admin client to its end on this thread; that client polls itself.
-fn wait<F: Future>(future: F) -> F::Output {
+pub(crate) fn wait<F: Future>(future: F) -> F::Output {
     struct Unpark(Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {

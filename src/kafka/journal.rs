@@ -7,17 +7,44 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 
+use super::settings;
+use crate::config::Config;
+use crate::config::secret::Secrets;
 use crate::log::Failure;
 
 /// Passes the client's log on, and remembers the last line that names the cause of a refused connection:
 /// the errors themselves only say that a broker is away.
+///
+/// Nothing that goes through it has a secret of the configuration in it.
 #[derive(Debug, Clone, Default)]
-pub struct Journal(Arc<Mutex<Option<String>>>);
+pub struct Journal {
+    cause: Arc<Mutex<Option<String>>>,
+    secrets: Arc<Secrets>,
+}
 
 impl Journal {
+    /// For the clients of this configuration.
+    pub fn new(config: &Config) -> Self {
+        Self { cause: Arc::default(), secrets: Arc::new(config.secrets.clone()) }
+    }
+
     /// What kept the last connection from coming up, as the client's log had it.
     pub fn cause(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A text from the client, without secrets.
+    pub fn clean(&self, text: &str) -> String {
+        self.secrets.redact(text)
+    }
+
+    /// What an error says, without the values of properties. `Display` prints them for a property that is not taken.
+    pub fn text(&self, error: &KafkaError) -> String {
+        let text = match (settings::why(error), error) {
+            (Some(why), KafkaError::ClientConfig(_, _, key, _)) => format!("property {key} {why}"),
+            _ => error.to_string(),
+        };
+        self.secrets.redact(&text)
     }
 
     /// Whether the broker was reached and did not want us: no repetition cures that.
@@ -28,22 +55,26 @@ impl Journal {
 
     /// Keeps a line that names why there is no connection.
     fn note(&self, line: &str) {
+        let line = self.secrets.redact(without_thread(line));
         let lower = line.to_ascii_lowercase();
-        let causes = ["authentication", "ssl", "sasl", "resolve", "connect to"];
+        let causes = ["authentication", "ssl", "sasl", "resolve", "connect to", "apiversion_query"];
         if causes.iter().any(|word| lower.contains(word)) {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(line.to_owned());
+            *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
         }
     }
 
     pub(super) fn error(&self, error: &KafkaError, reason: &str) {
         self.note(reason);
-        tracing::debug!(target: "rdkafka", %error, "{reason}");
+        let (error, reason) = (self.text(error), self.secrets.redact(reason));
+        tracing::debug!(target: "rdkafka", error, "{reason}");
     }
 
     pub(super) fn write(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        if (level as i32) <= RDKafkaLogLevel::Warning as i32 {
+        // A peer that hangs up on the first request speaks another protocol; the client thinks nothing of it.
+        if (level as i32) <= RDKafkaLogLevel::Warning as i32 || line.contains("APIVERSION_QUERY") {
             self.note(line);
         }
+        let line = self.secrets.redact(line);
         match level {
             RDKafkaLogLevel::Emerg
             | RDKafkaLogLevel::Alert
@@ -58,16 +89,11 @@ impl Journal {
     }
 
     pub(super) fn failure(&self, what: &str, error: &KafkaError, exit: u8) -> Failure {
-        // Not `Display`: for a property that is not taken it prints the value, which may be a password.
-        let why = if let KafkaError::ClientConfig(_, why, key, _) = error {
-            format!("property {key}: {why}")
-        } else {
-            error.to_string()
-        };
+        let why = self.text(error);
         let cause = self
             .cause()
             .map_or_else(String::new, |line| format!(" (last from the client: {line})"));
-        Failure { message: format!("{what}: {why}{cause}"), exit }
+        Failure { message: self.secrets.redact(&format!("{what}: {why}{cause}")), exit }
     }
 }
 
@@ -82,3 +108,9 @@ impl ClientContext for Journal {
 }
 
 impl ConsumerContext for Journal {}
+
+/// A line of the client's log without the thread that wrote it.
+pub fn without_thread(line: &str) -> &str {
+    let thread = line.strip_prefix("[thrd:").and_then(|rest| rest.split_once("]: "));
+    thread.map_or(line, |(_, line)| line)
+}
