@@ -179,7 +179,21 @@ pub const OWNED: &[Owned] = &[
         Producer,
         Made("the written topics' max.message.bytes"),
         "a batch must fit the topic",
-        "message.max.bytes, which bounds both",
+        "max.message.bytes of the topic",
+    ),
+    ours(
+        "message.max.bytes",
+        Producer,
+        Fixed("1000000000"),
+        "the topic's limit holds, which is for what is left after compression",
+        "max.message.bytes of the topic",
+    ),
+    ours(
+        "retry.backoff.ms",
+        Producer,
+        Made("the time that the cluster takes for an answer"),
+        "half of it tells a repeated request from a slow one",
+        "",
     ),
     ours(
         "delivery.report.only.error",
@@ -248,7 +262,7 @@ pub const OWNED: &[Owned] = &[
 ];
 
 /// What we set where a user does not. Times in milliseconds.
-pub const DEFAULTS: [(Client, &str, &str); 11] = [
+pub const DEFAULTS: [(Client, &str, &str); 10] = [
     (All, "socket.timeout.ms", "10000"),
     (All, "reconnect.backoff.max.ms", "1000"),
     // A mistyped name must not become an empty topic.
@@ -261,8 +275,6 @@ pub const DEFAULTS: [(Client, &str, &str); 11] = [
     (Consumer, "fetch.wait.max.ms", "500"),
     (Consumer, "fetch.queue.backoff.ms", "20"),
     (Producer, "compression.type", "zstd"),
-    // Half of it tells a repeated request from a slow one; see `lane`.
-    (Producer, "retry.backoff.ms", "100"),
 ];
 
 /// Settings that KIP-848's protocol takes from the broker; librdkafka refuses them then.
@@ -357,9 +369,7 @@ const FOR_CONSUMER: [&str; 11] = [
 ];
 
 /// What a user may set for the producers alone.
-const FOR_PRODUCER: [&str; 7] = [
-    // For a consumer it bounds nothing.
-    "message.max.bytes",
+const FOR_PRODUCER: [&str; 6] = [
     "queue.buffering.backpressure.threshold",
     "compression.type",
     "compression.level",

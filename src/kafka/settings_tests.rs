@@ -5,6 +5,8 @@ use rdkafka::consumer::BaseConsumer;
 
 use super::*;
 
+const TUNING: Tuning = Tuning { limit: 5_000, isolated: false, backoff: BACKOFF };
+
 fn config() -> Config {
     let mut config = Config::default();
     config.kafka.group = "g".to_owned();
@@ -28,7 +30,7 @@ fn clients(config: &Config) -> [(Client, ClientConfig); 3] {
     [
         (Client::All, look(config, "pod-0")),
         (Client::Consumer, consumer(config, "pod-0")),
-        (Client::Producer, producer(config, "pod-0", 2, 5_000)),
+        (Client::Producer, producer(config, "pod-0", 2, TUNING)),
     ]
 }
 
@@ -58,7 +60,8 @@ fn what_is_ours_is_set_as_the_list_says() {
     assert_eq!(consumer.get("client.id"), Some("pod-0"));
     assert_eq!(consumer.get("auto.offset.reset"), Some("error"));
     assert_eq!(producer.get("transactional.id"), Some("tidemill/g/pod-0/2"));
-    assert_eq!(producer.get("message.max.bytes"), Some("5000"));
+    assert_eq!(producer.get("batch.size"), Some("5000"));
+    assert_eq!(producer.get("retry.backoff.ms"), Some("100"));
 }
 
 /// For each property one of these is a value that librdkafka takes.
@@ -123,8 +126,7 @@ fn no_property_is_dropped_in_silence() {
         }
         assert_eq!(refused, None, "{name}");
         for (of, client) in clients(&config) {
-            // A lane sets the smallest of the topics' limits and this one.
-            if whose.serves(of) && first != "message.max.bytes" {
+            if whose.serves(of) {
                 assert_eq!(client.get(first), Some(value), "{name} for {of:?}");
                 passed += 1;
             }
@@ -317,12 +319,12 @@ fn a_client_is_given_only_what_it_takes() {
     };
     let heard = Heard::default();
     let made: BaseConsumer<Heard> = consumer(&all, "i").create_with_context(heard.clone()).unwrap();
-    drop(made.poll(std::time::Duration::from_millis(100)));
+    drop(made.poll(Duration::from_millis(100)));
     assert_eq!(ignored(&heard), [""; 0]);
     let heard = Heard::default();
     let made: rdkafka::producer::BaseProducer<Heard> =
-        producer(&all, "i", 0, 5_000).create_with_context(heard.clone()).unwrap();
-    made.poll(std::time::Duration::from_millis(100));
+        producer(&all, "i", 0, TUNING).create_with_context(heard.clone()).unwrap();
+    made.poll(Duration::from_millis(100));
     assert_eq!(ignored(&heard), [""; 0]);
 }
 
@@ -384,7 +386,7 @@ proptest! {
         client.set("group.id", "g");
         let numbers = memory(limit, partitions);
         for (name, value) in &numbers {
-            prop_assert!(owned::OWNED.iter().any(|owned| owned.name == *name) || *name == "message.max.bytes");
+            prop_assert!(owned::OWNED.iter().any(|owned| owned.name == *name));
             client.set(*name, value);
         }
         let made: Result<BaseConsumer, _> = client.create();

@@ -155,9 +155,13 @@ fn listen(consumer: &BaseConsumer<Heard>) {
 /// The clients of the service are made, and never connected: librdkafka has rules between properties.
 fn clients(config: &Config, instance: &str, journal: &Journal) -> Vec<Finding> {
     let consumer: KafkaResult<BaseConsumer> = settings::consumer(config, instance).create();
-    let limit = settings::DEFAULT_LIMIT;
+    let tuning = settings::Tuning {
+        limit: settings::DEFAULT_LIMIT,
+        isolated: false,
+        backoff: settings::backoff(Duration::ZERO),
+    };
     let producer: KafkaResult<BaseProducer> =
-        settings::producer(config, instance, 0, limit).create();
+        settings::producer(config, instance, 0, tuning).create();
     let problems = [("kafka consumer", consumer.err()), ("kafka producer", producer.err())];
     problems
         .into_iter()
