@@ -13,7 +13,8 @@
 //! * [`shared`]: what the threads share: the topics' limits, the partitions that are ours, what was committed.
 //! * [`lane`]: one transaction after the other: check, begin, produce, drain, check, offsets, commit.
 //! * [`producer`]: a transactional producer whose calls have a deadline; one that is stuck is left behind.
-//! * [`class`]: what an error means. [`settings`]: the clients' properties. [`native`]: what rdkafka does not wrap.
+//! * [`class`]: what an error means. [`settings`], [`owned`]: the clients' properties. [`journal`]: what the clients say.
+//! * [`native`]: what rdkafka does not wrap.
 //!
 //! Exactly once rests on the brokers: offsets are committed in the transaction of the predictions, under the
 //! group's current generation, by a producer that fences its predecessor. What this module adds is that it
@@ -27,16 +28,12 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::thread::{JoinHandle, Thread};
 
 use rdkafka::ClientConfig;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::KafkaError;
 use tokio::sync::mpsc;
 
 use crate::config::Config;
@@ -48,16 +45,20 @@ use shared::Shared;
 pub mod begin;
 pub mod class;
 pub mod group;
+pub mod journal;
 pub mod lane;
 mod manifests;
 pub mod native;
 mod observe;
 mod opening;
+pub mod owned;
 pub mod producer;
 pub mod settings;
 mod shared;
 pub mod source;
 mod twin;
+
+pub use journal::Journal;
 
 /// Opens the log that `config` describes: looks at the topics, makes each lane's producer (which ends what a
 /// predecessor left open), then joins the group.
@@ -69,14 +70,8 @@ mod twin;
 /// With exit code 78 where the configuration or the cluster's permissions are wrong, with 75 where the
 /// cluster does not answer.
 pub fn open(config: &Config, naming: Naming, opening: &Opening) -> Result<Log, Failure> {
-    let instance = settings::instance(config).ok_or_else(|| Failure {
-        message:
-            "name this replica: neither kafka.instance nor $POD_NAME nor the host has a name; \
-                  set kafka.instance"
-                .to_owned(),
-        exit: 78,
-    })?;
-    let journal = Journal::default();
+    let instance = settings::instance(config)?;
+    let journal = Journal::new(config);
     let (control_tx, control) = mpsc::channel(8);
     let shared = Arc::new(Shared::open(config, naming, instance, journal, opening.until_end)?);
     let last = shared.last(opening.serving.as_ref());
@@ -142,80 +137,6 @@ impl Guard {
     }
 }
 
-/// Passes the client's log on, and remembers the last line that names the cause of a refused connection:
-/// the errors themselves only say that a broker is away.
-#[derive(Debug, Clone, Default)]
-pub struct Journal(Arc<Mutex<Option<String>>>);
-
-impl Journal {
-    /// What kept the last connection from coming up, as the client's log had it.
-    pub fn cause(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Whether the broker was reached and did not want us: no repetition cures that.
-    fn refused(&self) -> bool {
-        let cause = self.cause().unwrap_or_default().to_ascii_lowercase();
-        ["authentication", "certificate"].iter().any(|word| cause.contains(word))
-    }
-
-    /// Keeps a line that names why there is no connection.
-    fn note(&self, line: &str) {
-        let lower = line.to_ascii_lowercase();
-        let causes = ["authentication", "ssl", "sasl", "resolve", "connect to"];
-        if causes.iter().any(|word| lower.contains(word)) {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(line.to_owned());
-        }
-    }
-
-    fn error(&self, error: &KafkaError, reason: &str) {
-        self.note(reason);
-        tracing::debug!(target: "rdkafka", %error, "{reason}");
-    }
-
-    fn write(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        if (level as i32) <= RDKafkaLogLevel::Warning as i32 {
-            self.note(line);
-        }
-        match level {
-            RDKafkaLogLevel::Emerg
-            | RDKafkaLogLevel::Alert
-            | RDKafkaLogLevel::Critical
-            | RDKafkaLogLevel::Error
-            | RDKafkaLogLevel::Warning => tracing::warn!(target: "rdkafka", facility, "{line}"),
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
-                tracing::info!(target: "rdkafka", facility, "{line}");
-            }
-            RDKafkaLogLevel::Debug => tracing::debug!(target: "rdkafka", facility, "{line}"),
-        }
-    }
-
-    fn failure(&self, what: &str, error: &KafkaError, exit: u8) -> Failure {
-        // Not `Display`: for a property that is not taken it prints the value, which may be a password.
-        let why = if let KafkaError::ClientConfig(_, why, key, _) = error {
-            format!("property {key}: {why}")
-        } else {
-            error.to_string()
-        };
-        let cause = self
-            .cause()
-            .map_or_else(String::new, |line| format!(" (last from the client: {line})"));
-        Failure { message: format!("{what}: {why}{cause}"), exit }
-    }
-}
-
-impl ClientContext for Journal {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        self.write(level, facility, line);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        Self::error(self, &error, reason);
-    }
-}
-
-impl ConsumerContext for Journal {}
-
 fn servers(settings: &ClientConfig) -> &str {
     let servers =
         settings.get("bootstrap.servers").or_else(|| settings.get("metadata.broker.list"));
@@ -223,7 +144,7 @@ fn servers(settings: &ClientConfig) -> &str {
 }
 
 /// Runs a future of the admin client to its end on this thread; that client polls itself.
-fn wait<F: Future>(future: F) -> F::Output {
+pub(crate) fn wait<F: Future>(future: F) -> F::Output {
     struct Unpark(Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {

@@ -10,6 +10,7 @@
 mod bench;
 mod broker;
 mod chaos;
+mod check;
 mod embedded;
 mod exactly_once;
 mod files;
@@ -21,6 +22,7 @@ mod kafka_log;
 mod mock_kafka;
 mod models;
 mod padded;
+mod secrets;
 mod service;
 mod starts;
 mod strangers;
