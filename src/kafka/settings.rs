@@ -118,7 +118,7 @@ pub(super) fn admin(config: &Config, instance: &str) -> ClientConfig {
 }
 
 /// The consumer's settings.
-pub(super) fn consumer(config: &Config, instance: &str) -> ClientConfig {
+pub(crate) fn consumer(config: &Config, instance: &str) -> ClientConfig {
     let mut client = client(config, instance, &CONSUMER, &config.kafka.consumer);
     if client.get("group.protocol") == Some("consumer") {
         for key in CLASSIC_ONLY {
