@@ -40,7 +40,7 @@ impl Checker {
     /// Whose record an outcome answers.
     pub(super) fn source(&mut self, at: At, outcome: &Outcome<'_>, batch: Option<u32>) -> Source {
         let only = self.scope.topics.first().filter(|_| self.scope.topics.len() == 1);
-        let topic = outcome.topic.or(only.map(|topic| topic.name.as_str()));
+        let topic = outcome.topic.or_else(|| only.map(|topic| topic.name.as_str()));
         let number = outcome.partition.unwrap_or_else(|| self.unknown_place(at));
         if let Some(topic) = topic.filter(|_| 0 <= number) {
             let topic = topic.to_owned();

@@ -45,6 +45,7 @@ struct Written {
 
 /// What the topics and the group hold.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is drawn for itself")]
 struct History {
     by_key: bool,
     compact: bool,
@@ -145,17 +146,17 @@ impl History {
             // One transaction has one version.
             for part in 0..=dice.roll(2) {
                 let mut rows = Vec::new();
-                for place in 0..self.places.len() {
-                    let free = self.skip.get(&place).is_none() && next[place] != 0;
+                for (place, next) in next.iter_mut().enumerate() {
+                    let free = !self.skip.contains_key(&place) && *next != 0;
                     if free && dice.one_in(12) {
-                        let from = offset(&self.records[place], next[place]);
-                        next[place] += dice.roll(3);
-                        self.skip.insert(place, from..offset(&self.records[place], next[place]));
+                        let from = offset(&self.records[place], *next);
+                        *next += dice.roll(3);
+                        self.skip.insert(place, from..offset(&self.records[place], *next));
                     }
                     let count = if dice.one_in(3) { 0 } else { dice.roll(4) };
-                    let left = self.records[place].len().saturating_sub(next[place]);
-                    let taken = next[place]..next[place] + count.min(left);
-                    next[place] = taken.end;
+                    let left = self.records[place].len().saturating_sub(*next);
+                    let taken = *next..*next + count.min(left);
+                    *next = taken.end;
                     rows.extend(taken.map(|record| (place, self.records[place][record])));
                 }
                 // Partitions take turns; within one the order stays.

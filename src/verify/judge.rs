@@ -79,7 +79,11 @@ impl Judge<'_> {
             let places = match (partition, batch) {
                 (Some(place), _) => vec![place],
                 (None, Some(batch)) => {
-                    checker.candidates(batch, checker.unknown_place(at), offset).now
+                    let found = checker.candidates(batch, checker.unknown_place(at), offset);
+                    if !found.earlier.is_empty() {
+                        continue; // of a topic that is not there any more
+                    }
+                    found.now
                 }
                 (None, None) => Vec::new(),
             };
@@ -188,7 +192,7 @@ impl Judge<'_> {
                 bits(first, word).for_each(|offset| self.leave_open(place, why.clone(), offset));
             }
             for offset in bits(first, exists & !answered & !weak & !bare) {
-                self.missing(place, offset, began);
+                self.missing(place, offset, began.as_ref());
             }
             for offset in bits(first, answered & !exists & !weak).filter(|offset| low <= *offset) {
                 if compacted {
@@ -202,8 +206,8 @@ impl Judge<'_> {
         }
     }
 
-    /// Where the group is first seen to have answered a partition in which it may have begun anywhere; else `None`.
-    fn began(&self, place: usize) -> Option<Option<i64>> {
+    /// Of a partition in which the group may have begun anywhere: where it is first seen to have answered.
+    fn began(&self, place: usize) -> Option<Why> {
         let state = self.state(place);
         let note = state.input.note.as_ref();
         // A partition that was added after the group's first start is read from its beginning.
@@ -211,19 +215,21 @@ impl Judge<'_> {
         if !self.checker.scope.anywhere || appeared {
             return None;
         }
-        Some(self.checker.index.spans[place].now.first().map(|span| span.first))
+        Some(Why::Began(self.checker.index.spans[place].now.first().map(|span| span.first)))
     }
 
     /// A record without an outcome.
-    fn missing(&mut self, place: usize, offset: i64, began: Option<Option<i64>>) {
+    fn missing(&mut self, place: usize, offset: i64, began: Option<&Why>) {
         let checker = &self.checker;
         let input = &self.state(place).input;
         let skip = input.note.as_ref().and_then(|note| note.skip.as_ref());
         let span = checker.index.covering(place, offset);
         let why = if skip.is_some_and(|skip| skip.contains(&offset)) {
             Some(Why::Skipped)
-        } else if let Some(began) = began.filter(|began| began.is_none_or(|began| offset < began)) {
-            Some(Why::Began(began))
+        } else if let Some(Why::Began(first)) = began
+            && first.is_none_or(|first| offset < first)
+        {
+            began.cloned()
         } else if self.is_ambiguous(place, offset) {
             Some(Why::Ambiguous)
         } else {

@@ -48,8 +48,9 @@ impl<'a> Script<'a> {
     fn scope(&self) -> Scope {
         let committed = self.committed();
         let skip = self.one("skip").map(range);
-        let noted =
-            self.one("note").or_else(|| self.one("parts").or(self.one("skip")).map(|_| "T"));
+        let noted = self
+            .one("note")
+            .or_else(|| self.one("parts").or_else(|| self.one("skip")).map(|_| "T"));
         let note = noted.map(|id| Note {
             topic: Some(TopicId(id.into())),
             model: None,
@@ -59,11 +60,17 @@ impl<'a> Script<'a> {
             skip,
         });
         let compacted = self.all("compacted").any(|fact| fact[0] == "in");
-        let until = self.number("to").unwrap_or(i64::MAX).min(committed.unwrap_or(0));
+        let until = self.number("to").unwrap_or(i64::MAX).min(committed);
         Scope {
             group: "g".to_owned(),
             topics: vec![Topic { name: "in".to_owned(), id: Some("T".to_owned()), compacted }],
-            partitions: vec![Input { topic: 0, number: 0, committed, note, until }],
+            partitions: vec![Input {
+                topic: 0,
+                number: 0,
+                committed: Some(committed),
+                note,
+                until,
+            }],
             logs: vec!["out".to_owned(), "dlq".to_owned()],
             dead_letters: vec![1],
             by_key: false,
@@ -73,9 +80,9 @@ impl<'a> Script<'a> {
         }
     }
 
-    fn committed(&self) -> Option<i64> {
+    fn committed(&self) -> i64 {
         let last = self.records().last().map_or(0, |last| last + 1);
-        Some(self.number("c").unwrap_or(last))
+        self.number("c").unwrap_or(last)
     }
 
     fn manifest(fact: &[&str]) -> Manifest {
@@ -151,7 +158,7 @@ impl<'a> Script<'a> {
         let is = |kind: &str, name: &str| self.all(kind).any(|fact| fact[0] == name);
         let cut = ["out", "dlq"].into_iter().enumerate();
         let after = After {
-            committed: vec![self.number("C").or_else(|| self.committed())],
+            committed: vec![self.number("C").or_else(|| Some(self.committed()))],
             cut: cut.map(|(log, name)| ((log, 0), is("cut", name))).collect(),
             compacted: vec![is("compacted", "out"), is("compacted", "dlq")],
         };

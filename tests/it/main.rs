@@ -22,5 +22,6 @@ mod padded;
 mod service;
 mod swaps;
 mod tidy;
+mod verify;
 mod workers;
 mod world;

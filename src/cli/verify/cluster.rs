@@ -67,6 +67,8 @@ impl Cluster {
         for (key, value) in [
             ("auto.offset.reset", "earliest"),
             ("statistics.interval.ms", "0"),
+            // The end of a partition is told with the first answer that is empty.
+            ("fetch.wait.max.ms", "20"),
             ("queued.max.messages.kbytes", "16384"),
             ("queued.min.messages", "20000"),
             ("fetch.max.bytes", "16777216"),
@@ -264,7 +266,7 @@ impl Cluster {
                         visit(&message);
                         read += 1;
                     }
-                    if read & 0x3ff == 0 {
+                    if read % 1_024 == 0 {
                         heard = Instant::now();
                         self.progress(topic, read, total);
                     }
@@ -321,12 +323,11 @@ impl Cluster {
         let deadline = Instant::now() + ANSWER;
         loop {
             match reader.poll(Duration::from_millis(500)) {
+                // What the assignment before had fetched.
                 Some(Ok(message))
-                    if message.partition() != partition || message.topic() != topic =>
-                {
-                    ()
-                }
-                Some(Ok(message)) if message.offset() < offset => (),
+                    if message.partition() != partition
+                        || message.topic() != topic
+                        || message.offset() < offset => {}
                 Some(Ok(message)) => {
                     return Ok((message.offset() == offset).then(|| take(&message)));
                 }

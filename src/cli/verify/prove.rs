@@ -110,7 +110,7 @@ impl Before {
             )));
         }
         let policies = cluster.policies(&names);
-        Ok(Self { topics, policies, places, committed, logs, naming })
+        Ok(Self { naming, topics, policies, places, committed, logs })
     }
 
     fn count(&self, topic: &str) -> i32 {
