@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::doubt::{Doubts, Source};
 use super::facts::{BatchId, Manifest, Outcome, What};
-use super::index::{Found, Index, Model, Tally, kind};
+use super::index::{Found, Index, Model, Tally, few, kind};
 use super::offsets::Offsets;
 use super::report::{Kind, Report};
 use super::scope::{Input, Scope};
@@ -46,8 +46,9 @@ pub struct Counted {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) input: Input,
-    /// Where its log begins.
+    /// Where its log begins, and where it ends.
     pub(super) low: i64,
+    pub(super) end: i64,
     /// Its records in the judged range.
     pub(super) exists: Offsets,
     /// Those that have an outcome which a manifest of ours tells of.
@@ -130,6 +131,7 @@ impl Checker {
         self.states.push(State {
             input,
             low: 0,
+            end: 0,
             exists: Offsets::default(),
             answered: Offsets::default(),
             weak: Offsets::default(),
@@ -173,7 +175,7 @@ impl Checker {
         for range in &manifest.ranges {
             let place = self.place(&range.topic, range.partition);
             let known = self.index.get_mut(batch);
-            known.ranged = known.ranged.saturating_add(range.count);
+            known.ranged = known.ranged.saturating_add(few(range.count));
             known.elsewhere |= place.is_none();
             let Some(place) = place else { continue };
             let id = self.scope.topics[self.states[place].input.topic].id.as_ref();
@@ -199,9 +201,9 @@ impl Checker {
         }
     }
 
-    /// An input partition is read: its log begins at `low`.
-    pub fn input_read(&mut self, partition: usize, low: i64) {
-        self.states[partition].low = low;
+    /// An input partition is read: what is left of its log.
+    pub fn input_read(&mut self, partition: usize, log: std::ops::Range<i64>) {
+        (self.states[partition].low, self.states[partition].end) = (log.start, log.end);
     }
 
     /// A message of the output topic whose headers do not say what it answers.
@@ -240,7 +242,9 @@ impl Checker {
         match (source, batch) {
             (Source::Elsewhere, _) => self.report.foreign += 1,
             (Source::Of(place), Some(batch)) => return self.of(at, place, outcome, batch),
-            (Source::OneOf(places), Some(batch)) => self.doubt(at, &places, outcome, batch),
+            (Source::OneOf(candidates), Some(batch)) => {
+                self.doubt(at, &candidates, outcome, batch);
+            }
             (Source::Of(place), None) => {
                 let (partition, offset) = (Some(place), outcome.offset);
                 self.without_manifest(Pending { at, id, partition, offset });
@@ -320,7 +324,7 @@ impl Checker {
                 "{} of {} is by {name}/{version}, the manifest of batch {} says {}/{} {}",
                 self.spell(at),
                 self.source_name(place, outcome.offset),
-                outcome.batch,
+                self.index.get(batch).id,
                 model.name,
                 model.version,
                 model.digest
@@ -420,9 +424,10 @@ impl Checker {
         let state = &self.states[partition];
         let ours = |span: &&super::index::Span| self.index.get(span.batch).ours;
         let spans = self.index.spans[partition].now.iter().filter(ours).map(|span| span.next);
-        let tail = state.tail.iter().last().map(|offset| offset + 1);
+        let tail = state.tail.iter().last().map(|offset| offset.saturating_add(1));
         let of = |pending: &&Pending| pending.partition == Some(partition);
-        let pending = self.pending.iter().filter(of).map(|pending| pending.offset + 1);
+        let pending =
+            self.pending.iter().filter(of).map(|pending| pending.offset.saturating_add(1));
         spans.chain(tail).chain(pending).max().unwrap_or(0)
     }
 

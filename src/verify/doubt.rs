@@ -17,6 +17,8 @@ pub(super) type Doubts = BTreeMap<(u32, i32, i64), u32>;
 /// Partitions that an outcome may be of.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
+    /// Their number where they all have the same; else -1.
+    pub(super) number: i32,
     pub(super) now: Vec<usize>,
     /// Partitions of earlier topics.
     pub(super) earlier: Vec<usize>,
@@ -44,12 +46,20 @@ impl Checker {
         let number = outcome.partition.unwrap_or_else(|| self.unknown_place(at));
         if let Some(topic) = topic.filter(|_| 0 <= number) {
             let topic = topic.to_owned();
-            return self.place(&topic, number).map_or(Source::Elsewhere, Source::Of);
+            let Some(place) = self.place(&topic, number) else { return Source::Elsewhere };
+            let is_here = |batch| self.index.find(place, batch, outcome.offset) != Found::Not;
+            if outcome.partition.is_some() || batch.is_none_or(is_here) {
+                return Source::Of(place);
+            }
         }
         let Some(batch) = batch.filter(|batch| self.index.get(*batch).is_complete()) else {
             return Source::Unknown;
         };
-        let candidates = self.candidates(batch, number, outcome.offset);
+        let mut candidates = self.candidates(batch, number, outcome.offset);
+        if candidates.now.is_empty() && candidates.earlier.is_empty() {
+            // Written when `output.partition` was another one.
+            candidates = self.candidates(batch, -1, outcome.offset);
+        }
         match (&candidates.now[..], &candidates.earlier[..]) {
             ([], []) => Source::None,
             ([place], []) | ([], [place, ..]) => Source::Of(*place),
@@ -59,7 +69,7 @@ impl Checker {
 
     /// The partitions in which a batch has this offset; `number` is -1 for any.
     pub(super) fn candidates(&self, batch: u32, number: i32, offset: i64) -> Candidates {
-        let mut candidates = Candidates::default();
+        let mut candidates = Candidates { number, ..Candidates::default() };
         for (place, state) in self.states.iter().enumerate() {
             if 0 <= number && state.input.number != number {
                 continue;
@@ -91,7 +101,7 @@ impl Checker {
         outcome: &Outcome<'_>,
         batch: u32,
     ) {
-        let (offset, number) = (outcome.offset, self.unknown_place(at));
+        let (offset, number) = (outcome.offset, candidates.number);
         if !candidates.now.iter().all(|place| self.is_judged(&self.states[*place], offset)) {
             self.doubtful.insert(batch);
             self.unknown.entry(number).or_default().insert(offset);

@@ -6,6 +6,8 @@ use super::facts::{BatchId, Manifest, Range, What};
 
 /// Outcomes by what they are: predictions, dead letters, tombstones.
 pub type Tally = [u64; 3];
+/// The same of one batch, in half of the memory.
+pub(super) type Few = [u32; 3];
 
 /// Where an outcome is counted in a [`Tally`].
 pub(super) fn kind(what: What) -> usize {
@@ -36,13 +38,13 @@ pub(super) struct Batch {
     pub(super) ours: bool,
     /// Of how many pieces, and how many of them are there.
     pub(super) pieces: (u32, u32),
-    pub(super) records: u64,
+    pub(super) records: u32,
     /// Records of all ranges.
-    pub(super) ranged: u64,
+    pub(super) ranged: u32,
     /// Whether some of them are of a topic that is not judged.
     pub(super) elsewhere: bool,
-    pub(super) said: Tally,
-    pub(super) found: Tally,
+    pub(super) said: Few,
+    pub(super) found: Few,
 }
 
 impl Batch {
@@ -124,14 +126,15 @@ impl Index {
     ///
     /// What is wrong with it, beside the others.
     pub(super) fn add(&mut self, manifest: &Manifest, ours: bool) -> Result<u32, String> {
-        let (id, text) = (BatchId::of(&manifest.batch_id), &manifest.batch_id);
+        let id = BatchId::of(&manifest.batch_id);
         let model = self.intern(manifest);
-        let said = [manifest.predictions, manifest.dead_letters, manifest.tombstones];
+        let said = [manifest.predictions, manifest.dead_letters, manifest.tombstones].map(few);
+        let records = few(manifest.records);
         let (piece, pieces) = (manifest.piece.unwrap_or(1), manifest.pieces.unwrap_or(1));
         let Some(batch) = self.batch(id) else {
             let batch = u32::try_from(self.batches.len()).map_err(|e| e.to_string())?;
             self.by_id.insert(id, batch);
-            let (records, pieces) = (manifest.records, (pieces, 1));
+            let pieces = (pieces, 1);
             self.batches.push(Batch {
                 id,
                 model,
@@ -141,7 +144,7 @@ impl Index {
                 ranged: 0,
                 elsewhere: false,
                 said,
-                found: Tally::default(),
+                found: Few::default(),
             });
             if 1 < pieces.0 {
                 self.pieces.insert((batch, piece));
@@ -150,15 +153,15 @@ impl Index {
         };
         let known = &mut self.batches[place(batch)];
         let same = (known.model, known.ours, known.pieces.0, known.records, known.said)
-            == (model, ours, pieces, manifest.records, said);
+            == (model, ours, pieces, records, said);
         if !same {
-            return Err(format!("batch {text} has manifests that contradict each other"));
+            return Err(format!("batch {id} has manifests that contradict each other"));
         }
         if pieces == 1 {
-            return Err(format!("batch {text} has several manifests"));
+            return Err(format!("batch {id} has several manifests"));
         }
         if !self.pieces.insert((batch, piece)) {
-            return Err(format!("piece {piece} of the manifest of batch {text} is there twice"));
+            return Err(format!("piece {piece} of the manifest of batch {id} is there twice"));
         }
         known.pieces.1 += 1;
         Ok(batch)
@@ -185,7 +188,7 @@ impl Index {
             });
             u32::try_from(place + 1).unwrap_or(0)
         });
-        let count = u32::try_from(range.count).unwrap_or(u32::MAX);
+        let count = few(range.count);
         let (first, next) = (range.first, range.next);
         let span = Span { first, next, count, found: 0, batch, previous };
         let spans = &mut self.spans[partition];
@@ -232,6 +235,11 @@ impl Index {
         let after = spans.partition_point(|span| span.first <= offset);
         spans.get(after.checked_sub(1)?).filter(|span| offset < span.next)
     }
+}
+
+/// A count of one batch. One that is too large for it is contradicted by what is found.
+pub(super) fn few(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 fn place(number: u32) -> usize {

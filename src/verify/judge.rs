@@ -375,9 +375,10 @@ impl Judge<'_> {
         for topic in 0..self.checker.scope.topics.len() {
             let of = |at: &usize| self.state(*at).input.topic == topic;
             let places: Vec<usize> = (0..self.after.committed.len()).filter(of).collect();
-            let is_open = |at: &usize| self.committed(*at).is_none();
+            // Where nothing was ever written there is nothing to commit.
+            let is_open = |at: &usize| self.committed(*at).is_none() && self.state(*at).end != 0;
             let (open, all) = (places.iter().filter(|at| is_open(at)), places.iter().all(is_open));
-            let numbers: Vec<Option<i32>> = if all {
+            let numbers: Vec<Option<i32>> = if all && !places.is_empty() {
                 vec![None]
             } else {
                 open.map(|at| Some(self.state(*at).input.number)).collect()

@@ -126,7 +126,7 @@ impl<'a> Script<'a> {
         }
         checker.manifests_read(self.number("gone").map(|seconds| seconds * 1_000));
         self.records().into_iter().for_each(|offset| checker.record(0, offset));
-        checker.input_read(0, self.number("low").unwrap_or(0));
+        checker.input_read(0, self.number("low").unwrap_or(0)..i64::MAX);
         let mut at =
             [At { log: 0, partition: 0, offset: 0 }, At { log: 1, partition: 0, offset: 0 }];
         for fact in &self.0 {
@@ -376,7 +376,7 @@ fn compact(records: [&[i64]; 2], spans: [(i64, i64, u64); 2], offsets: &[i64]) -
     checker.manifests_read(None);
     for (place, offsets) in records.into_iter().enumerate() {
         offsets.iter().for_each(|offset| checker.record(place, *offset));
-        checker.input_read(place, 0);
+        checker.input_read(place, 0..9);
     }
     for (offset, at) in offsets.iter().zip(0..) {
         let what = What::Prediction;
@@ -434,7 +434,8 @@ fn a_partition_without_a_committed_offset_is_named() {
         }
     };
     for (committed, expect) in [([None, None], "in, because"), ([Some(0), None], "in/1, because")] {
-        let checker = Checker::new(scope(committed));
+        let mut checker = Checker::new(scope(committed));
+        (0..2).for_each(|place| checker.input_read(place, 0..1));
         let after = After { committed: committed.to_vec(), ..After::default() };
         let report = checker.finish(&after);
         let said = report.unproven[0].to_string();

@@ -11,7 +11,9 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResource, OwnedResourceSpecifier, ResourceSpecifier,
+};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message as _};
@@ -69,9 +71,11 @@ impl Cluster {
             ("statistics.interval.ms", "0"),
             // The end of a partition is told with the first answer that is empty.
             ("fetch.wait.max.ms", "20"),
+            // What is fetched is compressed, and may be many times as much in memory.
+            ("fetch.max.bytes", "2097152"),
+            ("fetch.message.max.bytes", "262144"),
             ("queued.max.messages.kbytes", "16384"),
-            ("queued.min.messages", "20000"),
-            ("fetch.max.bytes", "16777216"),
+            ("queued.min.messages", "10000"),
         ] {
             settings.set(key, value);
         }
@@ -144,11 +148,12 @@ impl Cluster {
         let topics: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
         let options = AdminOptions::new().request_timeout(Some(QUESTION));
         let described = runtime.block_on(admin.describe_configs(&topics, &options));
-        let policy = |(name, found): (&&str, Result<rdkafka::admin::ConfigResource, _>)| {
-            let policy = found.ok()?.get("cleanup.policy")?.value.clone()?;
-            Some(((*name).to_owned(), policy))
+        let policy = |found: ConfigResource| {
+            let policy = found.get("cleanup.policy")?.value.clone()?;
+            let OwnedResourceSpecifier::Topic(name) = found.specifier else { return None };
+            Some((name, policy))
         };
-        names.iter().zip(described.unwrap_or_default()).filter_map(policy).collect()
+        described.unwrap_or_default().into_iter().flatten().filter_map(policy).collect()
     }
 
     /// What the group has committed, in the order of `places`. Offsets of transactions that are open are left out.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Judge, Why};
-use crate::verify::index::{Batch, Span, Tally};
+use crate::verify::index::{Batch, Few, Span};
 use crate::verify::report::Kind;
 
 /// What the ranges of all batches say.
@@ -96,7 +96,7 @@ impl Judge<'_> {
         let whole = |(place, batch): &(usize, &Batch)| {
             ranges.judged[*place] && !ranges.partial[*place] && batch.ours
         };
-        let of = |[predictions, _, tombstones]: Tally| predictions.saturating_add(tombstones);
+        let of = |[predictions, _, tombstones]: Few| u64::from(predictions) + u64::from(tombstones);
         let batches = self.checker.index.batches.iter().enumerate().filter(whole);
         let unseen: u64 =
             batches.map(|(_, batch)| of(batch.said).saturating_sub(of(batch.found))).sum();
@@ -126,7 +126,7 @@ impl Judge<'_> {
             }
             return;
         }
-        let sum: u64 = said.iter().fold(0, |sum, count| sum.saturating_add(*count));
+        let sum = said.iter().fold(0_u32, |sum, count| sum.saturating_add(*count));
         let (records, ranged) = (batch.records, batch.ranged);
         if sum != records || ranged != records {
             return checker.report.violated(Kind::Count, || {
@@ -149,7 +149,7 @@ impl Judge<'_> {
     }
 }
 
-fn words([predictions, dead_letters, tombstones]: Tally) -> String {
+fn words([predictions, dead_letters, tombstones]: Few) -> String {
     format!("{predictions} predictions, {dead_letters} dead letters, {tombstones} tombstones")
 }
 

@@ -1,6 +1,7 @@
 //! Why something cannot be proven, in words.
 
 use crate::verify::checker::Checker;
+use crate::verify::report::one_line;
 
 /// Why something cannot be proven. In the order in which it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,7 +59,7 @@ impl Why {
             }
             Self::Stale(id) => {
                 let present = scope.topics[checker.states[place].input.topic].id.as_deref();
-                let present = present.unwrap_or("unknown");
+                let (id, present) = (one_line(id), present.unwrap_or("unknown"));
                 return format!(
                     "the committed offset is of topic id {id}, the present one is {present}"
                 );
