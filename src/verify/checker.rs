@@ -371,13 +371,12 @@ impl Checker {
         }
     }
 
-    /// An outcome that its batch's manifest does not tell of.
+    /// An outcome that its batch's manifest does not tell of: no piece that is here.
     fn not_covered(&mut self, pending: Pending, batch: u32) {
-        let is_complete = self.index.get(batch).is_complete();
-        if !is_complete && self.may_be_deleted(pending.id) && pending.partition.is_some() {
-            self.weak(pending);
-        } else {
+        if self.index.get(batch).is_complete() {
             self.uncovered(pending, "has a manifest that does not tell of it");
+        } else {
+            self.without_manifest(pending);
         }
     }
 

@@ -41,6 +41,9 @@ pub(super) enum Source {
 impl Checker {
     /// Whose record an outcome answers.
     pub(super) fn source(&mut self, at: At, outcome: &Outcome<'_>, batch: Option<u32>) -> Source {
+        if let (Some(topic), Some(number)) = (outcome.topic, outcome.partition) {
+            return self.place(topic, number).map_or(Source::Elsewhere, Source::Of);
+        }
         let only = self.scope.topics.first().filter(|_| self.scope.topics.len() == 1);
         let topic = outcome.topic.or_else(|| only.map(|topic| topic.name.as_str()));
         let number = outcome.partition.unwrap_or_else(|| self.unknown_place(at));

@@ -72,45 +72,43 @@ impl Judge<'_> {
             let Pending { at, id, partition, offset } = pending;
             let checker = &mut self.checker;
             let batch = checker.index.batch(id);
-            if batch.is_some_and(|batch| !checker.index.get(batch).ours) {
-                checker.report.foreign += 1;
-                continue;
-            }
-            let places = match (partition, batch) {
-                (Some(place), _) => vec![place],
+            let is_complete = batch.is_some_and(|batch| checker.index.get(batch).is_complete());
+            let place = match (partition, batch) {
+                (_, Some(batch)) if !checker.index.get(batch).ours => {
+                    checker.report.foreign += 1;
+                    continue;
+                }
                 (None, Some(batch)) => {
                     let found = checker.candidates(batch, checker.unknown_place(at), offset);
-                    if !found.earlier.is_empty() {
-                        continue; // of a topic that is not there any more
+                    if 1 < found.now.len() || !found.earlier.is_empty() {
+                        continue; // whether the manifest lies beyond the committed offsets is looked at
                     }
-                    found.now
+                    found.now.first().copied()
                 }
-                (None, None) => Vec::new(),
+                (place, _) => place,
             };
-            match (batch, places[..].first()) {
-                (Some(_), Some(_)) if 1 < places.len() => (), // the manifests' ends are looked at
-                (Some(batch), Some(place)) => match checker.index.find(*place, batch, offset) {
-                    Found::Now(_) => {
-                        checker.states[*place].tail.insert(offset);
-                    }
-                    Found::Earlier => checker.states[*place].earlier.0 += 1,
-                    Found::Not => {
-                        checker.uncovered(pending, "has a manifest that does not tell of it");
-                    }
-                },
-                (None, Some(_)) if checker.may_be_deleted(id) => checker.weak(pending),
-                (None, Some(place)) => {
-                    let place = *place;
-                    if self.committed(place).is_none_or(|committed| committed <= offset) {
-                        self.checker.states[place].tail.insert(offset);
-                    } else {
-                        self.checker.uncovered(pending, "has no manifest");
-                    }
+            let found =
+                place.zip(batch).map(|(place, batch)| checker.index.find(place, batch, offset));
+            match (place, found) {
+                (Some(place), Some(Found::Now(_))) => {
+                    checker.states[place].tail.insert(offset);
                 }
-                (Some(_) | None, None) if checker.may_be_deleted(id) => (),
-                (Some(_) | None, None) => checker.uncovered(pending, "has no manifest"),
+                (Some(place), Some(Found::Earlier)) => checker.states[place].earlier.0 += 1,
+                _ if is_complete => {
+                    checker.uncovered(pending, "has a manifest that does not tell of it");
+                }
+                _ if checker.may_be_deleted(id) => checker.weak(pending),
+                (Some(place), _) if self.is_beyond(place, offset) => {
+                    self.checker.states[place].tail.insert(offset);
+                }
+                _ => checker.uncovered(pending, "has no manifest"),
             }
         }
+    }
+
+    /// Whether an offset is at or beyond the committed one, at the last look.
+    fn is_beyond(&self, place: usize, offset: i64) -> bool {
+        self.committed(place).is_none_or(|committed| committed <= offset)
     }
 
     /// Outcomes that may be of several partitions: now every other outcome is known.
@@ -233,7 +231,8 @@ impl Judge<'_> {
         } else if self.is_ambiguous(place, offset) {
             Some(Why::Ambiguous)
         } else {
-            self.excuse(place, offset, self.lacks(span))
+            let jumped = span.is_none() && checker.scope.jumps;
+            self.excuse(place, offset, self.lacks(span)).or(jumped.then_some(Why::Jumped))
         };
         if let Some(why) = why {
             return self.leave_open(place, why, offset);
@@ -319,12 +318,12 @@ impl Judge<'_> {
         if committed.is_none() && !self.has_siblings(place) || input.stale(id).is_some() {
             return; // that nothing can be proven is said elsewhere
         }
-        let beyond = |offset: &i64| committed.is_none_or(|committed| committed <= *offset);
         let said = committed.map_or_else(
             || "the group has no committed offset there".to_owned(),
             |committed| format!("the committed offset is {committed}"),
         );
-        let found: Vec<i64> = self.state(place).tail.iter().filter(beyond).collect();
+        let found: Vec<i64> =
+            self.state(place).tail.iter().filter(|offset| self.is_beyond(place, *offset)).collect();
         for offset in &found {
             let source = self.checker.source_name(place, *offset);
             self.checker
@@ -332,7 +331,9 @@ impl Judge<'_> {
                 .violated(Kind::Beyond, || format!("{source} has an outcome; {said}"));
         }
         let last = self.checker.index.spans[place].now.iter().max_by_key(|span| span.next);
-        if let Some(span) = last.filter(|span| found.is_empty() && beyond(&(span.next - 1))) {
+        if let Some(span) =
+            last.filter(|span| found.is_empty() && self.is_beyond(place, span.next - 1))
+        {
             let id = self.checker.index.get(span.batch).id;
             let source = self.checker.source_name(place, span.next - 1);
             let message = format!("the manifest of batch {id} goes up to {source}; {said}");
@@ -349,12 +350,12 @@ impl Judge<'_> {
         for pair in spans.windows(2) {
             let [before, span] = pair else { continue };
             let (old, new) = (checker.index.model(before.batch), checker.index.model(span.batch));
+            let is_back = old.name == new.name && new.version < old.version;
+            if !is_back || !checker.is_judged(state, span.first) {
+                continue;
+            }
             let recorded = format!("{}/{}", old.name, old.version);
-            if !checker.is_judged(state, span.first)
-                || old.name != new.name
-                || old.version <= new.version
-                || checker.index.previous(span) == Some(&recorded)
-            {
+            if checker.index.previous(span) == Some(&recorded) {
                 continue;
             }
             if before.next < span.first && checker.deleted.is_some() {

@@ -6,6 +6,7 @@ use crate::log::note::Note;
 
 /// What is known before anything is read.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "settings, each for itself")]
 pub struct Scope {
     /// The consumer group.
     pub group: String,
@@ -25,6 +26,9 @@ pub struct Scope {
     pub from: i64,
     /// Whether the group may have begun anywhere: `kafka.start_from: latest`, or a group of another configuration.
     pub anywhere: bool,
+    /// Whether the group may have passed over records by its configuration: `kafka.on_out_of_range: latest`, or
+    /// `kafka.on_missing_offset: start` beside `kafka.start_from: latest`.
+    pub jumps: bool,
 }
 
 /// An input topic.

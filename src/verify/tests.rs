@@ -20,7 +20,7 @@ fn id(text: &str) -> String {
 ///   `records`, `predictions`, `piece` (`1/2`);
 /// * `o:OFFSET:BATCH:VERSION`, `d:…`, `t:…` a prediction, a dead letter, a tombstone; `x` one without headers;
 /// * `c:N` and `C:N` the committed offset before and after; `from:N`, `to:N`, `low:N`; `cut:out`, `cut:dlq`, `gone:SECONDS`
-///   what was deleted; `latest`, `silent`, `compacted:in`, `compacted:out`, `skip:7-9`, `note:ID`, `parts:N`.
+///   what was deleted; `latest`, `jumps`, `silent`, `compacted:in`, `compacted:out`, `skip:7-9`, `note:ID`, `parts:N`.
 #[derive(Debug, Default)]
 struct Script<'a>(Vec<Vec<&'a str>>);
 
@@ -77,6 +77,7 @@ impl<'a> Script<'a> {
             silent: self.one("silent").is_some(),
             from: self.number("from").unwrap_or(0),
             anywhere: self.one("latest").is_some(),
+            jumps: self.one("jumps").is_some(),
         }
     }
 
@@ -295,6 +296,9 @@ fn where_a_group_began_is_not_known() {
     violated(&format!("{began} latest parts:0"), &[Lost]);
     open(&format!("{began} latest parts:1"), 2, &[(0, 1, "begins before 2")]);
     violated("r:0-4 m:a:1:2-3:1 o:2:a:1 latest", &[Lost]);
+    // Nor what its configuration lets it pass over, between two batches.
+    open("r:0-4 jumps m:a:1:0-1:1 m:b:1:3-4:1 o:0:a:1 o:3:b:1", 2, &[(1, 2, "on_out_of_range")]);
+    violated("r:0-4 jumps m:a:1:0-4:3 o:0:a:1 o:1:a:1 o:3:a:1", &[Lost]);
 }
 
 #[test]

@@ -28,6 +28,8 @@ use crate::log::note::Note;
 /// How long the cluster may take to answer, and a topic may give nothing before its end. A broker ends a dead
 /// transaction within its time-out (15 s) and the interval at which it looks (10 s).
 pub(super) const ANSWER: Duration = Duration::from_secs(45);
+/// How long it may take to answer the first question.
+const FIRST_ANSWER: Duration = Duration::from_secs(10);
 /// How long one question may take.
 const QUESTION: Duration = Duration::from_secs(10);
 /// Between two questions that are asked again.
@@ -107,13 +109,14 @@ impl Cluster {
         failure(&self.journal, what, error)
     }
 
-    /// Asks until there is an answer, or [`ANSWER`] has passed.
+    /// Asks until there is an answer, or `patience` is over.
     fn ask<T>(
         &self,
         what: &str,
+        patience: Duration,
         mut question: impl FnMut() -> Result<T, KafkaError>,
     ) -> Result<T, Failure> {
-        let deadline = Instant::now() + ANSWER;
+        let deadline = Instant::now() + patience;
         loop {
             match question() {
                 Ok(answer) => return Ok(answer),
@@ -130,7 +133,7 @@ impl Cluster {
         &self,
         names: &[&str],
     ) -> Result<BTreeMap<String, native::Topic>, Failure> {
-        self.ask(&format!("describe the topics {}", names.join(", ")), || {
+        self.ask(&format!("describe the topics {}", names.join(", ")), FIRST_ANSWER, || {
             native::describe_topics(self.plain.client(), names, QUESTION)
         })
     }
@@ -174,7 +177,7 @@ impl Cluster {
         places: &[(String, i32)],
     ) -> Result<Vec<Committed>, Failure> {
         let what = format!("read the offsets that group {} has committed", self.group);
-        let found = self.ask(&what, || {
+        let found = self.ask(&what, ANSWER, || {
             let mut list = TopicPartitionList::with_capacity(places.len());
             for (topic, partition) in places {
                 list.add_partition(topic, *partition);
@@ -212,7 +215,7 @@ impl Cluster {
         let what = format!("read the ends of {topic}");
         let of = |partition| {
             let (low, high) =
-                self.ask(&what, || client.fetch_watermarks(topic, partition, QUESTION))?;
+                self.ask(&what, ANSWER, || client.fetch_watermarks(topic, partition, QUESTION))?;
             Ok((partition, low..high))
         };
         (0..partitions).map(of).collect()
@@ -377,6 +380,7 @@ fn is_final(error: &KafkaError) -> bool {
         || error.rdkafka_error_code().is_some_and(|code| refused.contains(&code))
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the others are all of the cluster")]
 fn failure(journal: &Journal, what: &str, error: &KafkaError) -> Failure {
     // Not `Display`: for a property that is not taken it prints the value, which may be a password; and the client's
     // reason may repeat it.
@@ -388,8 +392,11 @@ fn failure(journal: &Journal, what: &str, error: &KafkaError) -> Failure {
     };
     let cause =
         journal.cause().map_or_else(String::new, |line| format!(" (last from the client: {line})"));
-    Failure {
-        message: format!("{what}: {why}{cause}"),
-        exit: if is_final(error) { 78 } else { 75 },
-    }
+    let exit = match error {
+        _ if is_final(error) => 78,
+        // Of one partition: the cluster answers, and there is nothing to prove.
+        KafkaError::OffsetFetch(_) => 65,
+        _ => 75,
+    };
+    Failure { message: format!("{what}: {why}{cause}"), exit }
 }

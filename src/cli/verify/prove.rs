@@ -16,7 +16,7 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use super::Args;
 use super::again;
 use super::cluster::{Cluster, Committed, Ends};
-use crate::config::{Config, Headers, OutputPartition, StartFrom};
+use crate::config::{Config, Headers, MissingOffset, OutOfRange, OutputPartition, StartFrom};
 use crate::kafka::native;
 use crate::log::Failure;
 use crate::log::message::Naming;
@@ -151,6 +151,7 @@ impl Before {
             note: committed.note.clone(),
             until: args.to.unwrap_or(i64::MAX).min(committed.next.unwrap_or(0)),
         };
+        let is_latest = config.kafka.start_from == StartFrom::Latest;
         let log = |name: &String| self.logs.iter().position(|log| log == name).unwrap_or(0);
         Scope {
             group: self.naming.group.clone(),
@@ -161,7 +162,9 @@ impl Before {
             by_key: config.output.partition == OutputPartition::Key,
             silent: config.output.headers == Headers::None,
             from: args.from,
-            anywhere: config.kafka.start_from == StartFrom::Latest || !own_group,
+            anywhere: is_latest || !own_group,
+            jumps: config.kafka.on_out_of_range == OutOfRange::Latest
+                || is_latest && config.kafka.on_missing_offset == MissingOffset::Start,
         }
     }
 

@@ -13,6 +13,7 @@ pub(super) enum Why {
     /// Where the first manifest begins, if there is one.
     Began(Option<i64>),
     Skipped,
+    Jumped,
     /// The topic id that the committed offset is of.
     Stale(String),
     /// The topic, by its place, and the partition.
@@ -56,6 +57,10 @@ impl Why {
             }
             Self::Skipped => {
                 "they were passed over on purpose: answered before the topic was known to be a new one"
+            }
+            Self::Jumped => {
+                "no manifest tells of them, and the configuration lets the group pass over records \
+                 (kafka.on_out_of_range: latest, or kafka.on_missing_offset: start)"
             }
             Self::Stale(id) => {
                 let present = scope.topics[checker.states[place].input.topic].id.as_deref();
