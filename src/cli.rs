@@ -13,6 +13,8 @@ pub mod demo;
 pub mod models;
 pub mod predict;
 pub mod run;
+mod terminal;
+pub mod trial;
 pub mod verify;
 
 /// Micro-batch inference on Kafka, exactly once.
@@ -40,12 +42,24 @@ enum Command {
     /// Look after the versions of a model registry
     #[command(subcommand)]
     Models(models::Models),
+    /// Load a version and exit: the service starts it before it loads one itself
+    #[command(hide = true)]
+    Trial,
 }
 
 impl Cli {
-    /// Does what the arguments say. The exit code: 0 well, 64 usage, 65 data, 75 try again, 78 configuration.
-    pub fn run(self) -> ExitCode {
-        match self.command {
+    /// Reads the process's arguments and does what they say. The exit code: 0 well, 2 arguments that cannot be read, 64
+    /// arguments that do not go together, 65 data, 66 no input, 70 a bug, 74 output lost, 75 try again, 78 configuration.
+    pub fn run() -> ExitCode {
+        let cli = match Self::try_parse() {
+            Ok(cli) => cli,
+            // Help and the version are no mistake. Where nobody reads them, there is nobody to tell.
+            Err(error) => {
+                error.print().unwrap_or_default();
+                return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            }
+        };
+        match cli.command {
             Command::Run(args) => run::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Predict(args) => predict::run(&args),
@@ -53,6 +67,7 @@ impl Cli {
             Command::Check(args) => check::run(&args),
             Command::Verify(args) => verify::run(&args),
             Command::Models(command) => models::run(&command),
+            Command::Trial => trial::run(),
         }
     }
 }
@@ -67,10 +82,9 @@ pub struct ConfigFile {
 
 impl ConfigFile {
     /// The configuration with the environment's overrides; or all problems on stderr, and the exit code.
-    #[expect(clippy::print_stderr, reason = "before the log exists")]
     fn load(&self) -> Result<Config, ExitCode> {
         load::load(Some(&self.config), load::environment()).map_err(|problems| {
-            eprintln!("{problems}");
+            terminal::note(problems);
             ExitCode::from(check::BAD_CONFIGURATION)
         })
     }

@@ -15,6 +15,7 @@ pub mod secret;
 pub mod topics;
 pub mod tree;
 pub mod validate;
+pub mod yaml;
 
 pub use amount::{Size, Time};
 pub use problem::{Problem, Problems};
@@ -51,6 +52,9 @@ pub struct Config {
     pub http: Http,
     /// The log on stderr.
     pub logging: Logging,
+    /// What was put in for `${…}`, and other values that no message may show. Not a key of the file.
+    #[serde(skip)]
+    pub secrets: secret::Secrets,
 }
 
 /// The cluster and the group.

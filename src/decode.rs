@@ -15,12 +15,16 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::config::{Include, Input as Settings, UnknownFields};
-use crate::format;
-use crate::log::{Arrival, Chunk};
-use crate::model::{Fields, Input, Served};
+use crate::config::{Input as Settings, UnknownFields};
+use crate::format::{self, Read};
+use crate::journal::{Journal, Mark};
+use crate::log::{Arrival, Chunk, note};
+use crate::model::{Input, Served};
 use crate::pipeline::Item;
 use crate::record::{Epoch, Fault, FaultClass, Offset, Partition, Record, Version};
+
+/// The version of a record that nobody has decoded yet: no registry counts so far.
+pub const UNPREPARED: Version = Version(u64::MAX);
 
 /// A record with what one version's decoding made of it.
 #[derive(Debug)]
@@ -33,16 +37,40 @@ pub struct Decoded {
     pub prepared: Prepared,
 }
 
+/// What an allocation takes beside its bytes: the allocator's rounding.
+const ALLOCATION: usize = 16;
+
+impl Decoded {
+    /// A record that is decoded only when its batch is in the model.
+    pub fn later(record: Arc<Record>) -> Self {
+        Self { record, version: UNPREPARED, prepared: Prepared::Tombstone }
+    }
+
+    /// Bytes of memory that it takes while it waits, is in the model and is committed, its outcome not counted.
+    pub fn memory(&self) -> usize {
+        let frame = size_of::<Item<Self>>() + size_of::<Instant>() + size_of::<Record>();
+        let bytes = |bytes: &Option<Vec<u8>>| {
+            bytes.as_ref().map_or(0, |bytes| bytes.capacity() + ALLOCATION)
+        };
+        let Record { key, value, headers, .. } = &*self.record;
+        let headers: usize = headers
+            .iter()
+            .map(|h| size_of_val(h) + h.name.capacity() + ALLOCATION + bytes(&h.value))
+            .sum();
+        let prepared = match &self.prepared {
+            Prepared::Input(input) => input.memory(),
+            Prepared::Tombstone => 0,
+            Prepared::Fault(fault) => fault.message.capacity() + ALLOCATION,
+        };
+        frame + 2 * ALLOCATION + bytes(key) + bytes(value) + headers + prepared
+    }
+}
+
 /// What decoding made of a record, for one version.
 #[derive(Debug)]
 pub enum Prepared {
-    /// Ready for the model.
-    Input {
-        /// What the model is given.
-        input: Input,
-        /// The record's fields that `output.include` takes along; `None` where it takes none.
-        included: Option<Fields>,
-    },
+    /// Ready for the model: what it is given.
+    Input(Input),
     /// No value: passes through.
     Tombstone,
     /// Cannot be answered by that version.
@@ -53,7 +81,7 @@ impl Prepared {
     /// What the record costs the model; 0 where the model does not see it.
     pub fn tokens(&self) -> usize {
         match self {
-            Self::Input { input, .. } => input.tokens(),
+            Self::Input(input) => input.tokens(),
             Self::Tombstone | Self::Fault(_) => 0,
         }
     }
@@ -95,24 +123,49 @@ pub struct Arrived {
 #[derive(Debug, Clone)]
 pub struct Decoder {
     settings: Settings,
-    include: Include,
 }
 
 impl Decoder {
-    /// A decoder for these inputs, whose outputs take `include` along.
-    pub fn new(settings: Settings, include: Include) -> Self {
-        Self { settings, include }
+    /// A decoder for these inputs.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings }
     }
 
-    /// One record, decoded and prepared for the version `served`, with what it costs.
-    pub fn item(&self, epoch: Epoch, record: Record, served: &Served) -> Item<Decoded> {
+    /// What the values of the input topics are.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// One record, decoded and prepared for the version `served`, with what it costs. A suspect is not touched here.
+    pub fn item(
+        &self,
+        epoch: Epoch,
+        record: Record,
+        mark: Option<Mark>,
+        served: &Served,
+    ) -> Item<Decoded> {
         let (partition, offset) = (record.partition, record.offset);
         let bytes = u64::try_from(record.bytes()).unwrap_or(u64::MAX);
-        let prepared = self.prepare(&record, served);
-        let tokens = u64::try_from(prepared.tokens()).unwrap_or(u64::MAX);
         let version = served.id.version;
-        let payload = Decoded { record: Arc::new(record), version, prepared };
-        Item { partition, epoch, offset, bytes, tokens, payload }
+        let prepared = |record: Record| {
+            let prepared = self.prepare(&record, served);
+            Decoded { record: Arc::new(record), version, prepared }
+        };
+        let (alone, payload) = match mark {
+            None => (None, prepared(record)),
+            // Several at once are suspected of their number only.
+            Some(Mark::Alone(most @ 2..)) => (Some(most), prepared(record)),
+            Some(Mark::Condemned(fault, model)) if model == note::short_name(&served.id) => {
+                let prepared = Prepared::Fault(fault);
+                (Some(1), Decoded { record: Arc::new(record), version, prepared })
+            }
+            Some(Mark::Alone(_) | Mark::Condemned(..)) => {
+                (Some(1), Decoded::later(Arc::new(record)))
+            }
+        };
+        let tokens = u64::try_from(payload.prepared.tokens()).unwrap_or(u64::MAX);
+        let memory = u64::try_from(payload.memory()).unwrap_or(u64::MAX);
+        Item { partition, epoch, offset, bytes, tokens, memory, alone, payload }
     }
 
     /// What the version `served` makes of a record. The same record and version give the same, always.
@@ -127,32 +180,26 @@ impl Decoder {
             Err(Fault::new(FaultClass::Undecodable, message))
         });
         match decoded {
-            Ok((input, included)) => Prepared::Input { input, included },
+            Ok(input) => Prepared::Input(input),
             Err(fault) => Prepared::Fault(fault),
         }
     }
 
-    fn decode(&self, value: &[u8], served: &Served) -> Result<(Input, Option<Fields>), Fault> {
-        let mut fields = format::decode(self.settings.format, &self.settings.field, value)?;
-        if self.settings.unknown_fields == UnknownFields::Reject {
-            let known = &served.model.about().fields;
-            if let Some(name) = fields.keys().find(|name| !known.contains(name)) {
-                let message = format!("field {name:?} is not one of the model's");
-                return Err(Fault::new(FaultClass::Invalid, message));
-            }
+    fn decode(&self, value: &[u8], served: &Served) -> Result<Input, Fault> {
+        let known = &served.model.about().fields;
+        let Read { fields, unknown } = format::decode(&self.settings, known, value)?;
+        if let Some(name) =
+            unknown.filter(|_| self.settings.unknown_fields == UnknownFields::Reject)
+        {
+            let message = format!("field {name:?} is not one of the model's");
+            return Err(Fault::new(FaultClass::Invalid, message));
         }
-        let input = served.model.prepare(&fields)?;
-        let included = match &self.include {
-            Include::None | Include::Key => None,
-            Include::All => Some(fields),
-            Include::Fields(names) => {
-                fields.retain(|name, _| names.contains(name));
-                Some(fields)
-            }
-        };
-        Ok((input, included))
+        served.model.prepare(&fields)
     }
 }
+
+/// What the journal calls the chunk that is being decoded.
+const IN_DECODER: &str = "decoder";
 
 /// Starts the thread `decode`. It ends when either channel closes.
 ///
@@ -162,30 +209,46 @@ impl Decoder {
 pub fn start(
     decoder: Decoder,
     current: Current,
+    journal: Journal,
     mut chunks: mpsc::Receiver<Chunk>,
     arrived: mpsc::Sender<Arrived>,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("decode".to_owned()).spawn(move || {
         while let Some(chunk) = chunks.blocking_recv() {
-            if arrived.blocking_send(decode(&decoder, &current.get(), chunk)).is_err() {
+            let decoded = decode(&decoder, &current.get(), &journal, chunk);
+            if arrived.blocking_send(decoded).is_err() {
                 return;
             }
         }
     })
 }
 
-fn decode(decoder: &Decoder, served: &Served, chunk: Chunk) -> Arrived {
+fn decode(decoder: &Decoder, served: &Served, journal: &Journal, chunk: Chunk) -> Arrived {
     #[expect(clippy::disallowed_methods, reason = "measures decoding, decides nothing")]
     let started = Instant::now();
     let mut decoded = Arrived { items: Vec::with_capacity(chunk.0.len()), ..Arrived::default() };
-    for arrival in chunk.0 {
+    let marked: Vec<(Option<Mark>, Arrival)> = chunk
+        .0
+        .into_iter()
+        .map(|arrival| match &arrival {
+            Arrival::Record(_, record) => (journal.mark(record.partition, record.offset), arrival),
+            Arrival::End(..) => (None, arrival),
+        })
+        .collect();
+    let touched = marked.iter().filter_map(|(mark, arrival)| match (mark, arrival) {
+        (None | Some(Mark::Alone(2..)), Arrival::Record(_, r)) => Some((r.partition, r.offset)),
+        _ => None,
+    });
+    journal.begin(IN_DECODER, &served.id, false, touched);
+    for (mark, arrival) in marked {
         match arrival {
             Arrival::End(epoch, partition, next) => decoded.ends.push((partition, epoch, next)),
             Arrival::Record(epoch, record) => {
-                decoded.items.push(decoder.item(epoch, record, served));
+                decoded.items.push(decoder.item(epoch, record, mark, served));
             }
         }
     }
+    journal.end(IN_DECODER);
     decoded.took = started.elapsed();
     decoded
 }

@@ -3,37 +3,50 @@
 //! ```text
 //!   log.control ─┐                                   ┌─► workers.submit
 //!   log.done ────┤                                   ├─► log.lanes
-//!   answers ─────┼─► select ─► Pipeline::handle ─────┼─► release a revocation
-//!   staged ──────┤     ▲             │ deadline      └─► stop
-//!   records ─────┘     └─────────────┘
+//!   answers ─────┤                                   ├─► open a partition's gate
+//!   registry ────┼─► select ─► Pipeline::handle ─────┼─► ask the registry
+//!   tasks ───────┤     ▲             │ deadline      ├─► release a revocation
+//!   records ─────┘     └─────────────┘               └─► stop
 //! ```
 //!
 //! The only reader of the clock. What must not wait comes first in the `select`: control before answers,
 //! answers before the timer, and new records last and only while there is room, so that a busy topic can
-//! neither starve a due batch nor grow the memory.
+//! neither starve a due batch nor grow the memory. Whatever can hang outside has a deadline that is known here: a batch
+//! in the model, a transaction on its lane, a stop. A task that ends by itself ends the service by its name.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::config::Config;
+use crate::config::{Config, OnStop};
 use crate::decode::{Arrived, Current, Decoded};
 use crate::http::Health;
-use crate::log::{self, BatchInfo, Control, Done, Failure, Log, Row};
+use crate::journal::Journal;
+use crate::log::{self, BatchInfo, Control, Done, Failure, Gate, Log, Row};
 use crate::model::worker::{Answer, Job, Workers};
 use crate::model::{Refused, Served};
 use crate::pipeline::publish::Transaction;
-use crate::pipeline::{Batch, Effect, Event, Limits, Pipeline, Stop, arrive, batch};
-use crate::record::{Epoch, Offset, Outcome, Partition, Version};
+use crate::pipeline::{Batch, Effect, Event, Pipeline, arrive};
+use crate::record::{Epoch, ModelId, Outcome, Partition, Version};
+use crate::registry::watch::Heard;
+use crate::service::Tasks;
 use crate::telemetry::metrics::Metrics;
 
+mod deadlines;
+mod flight;
+mod lag;
+mod leave;
+mod limits;
 mod sizing;
+mod submit;
 
+use flight::{InModel, Outstanding, Tally};
+use lag::Lag;
+pub use limits::limits;
 use sizing::Sizing;
 
 /// What the engine is made of.
@@ -46,23 +59,36 @@ pub struct Parts {
     pub workers: Workers,
     /// What they finished.
     pub answers: mpsc::Receiver<Answer>,
-    /// Versions that passed the gate.
-    pub staged: mpsc::Receiver<Arc<Served>>,
+    /// Versions that passed the gate, and what the registry named when it was asked.
+    pub heard: mpsc::Receiver<Heard>,
+    /// Where the registry is asked: the number of the newest question. `None` where nothing is followed.
+    pub ask: Option<watch::Sender<u64>>,
     /// The version to begin with.
     pub serving: Arc<Served>,
     /// Where the decode thread looks which version to prepare for.
     pub current: Current,
+    /// Where it is written what is in flight.
+    pub journal: Journal,
     /// Metric handles.
     pub metrics: Metrics,
     /// What the probes say.
     pub health: Arc<Health>,
+    /// The tasks beside the engine.
+    pub tasks: Tasks,
     /// Cancelled by a signal.
     pub stop: CancellationToken,
-    /// Stop by itself at the ends seen when partitions were assigned.
+    /// Set by a signal that asks this replica to leave its group for good.
+    pub leave_for_good: Arc<std::sync::atomic::AtomicBool>,
+    /// Stop by itself when the group has committed what was there at the start.
     pub until_end: bool,
+    /// Stop by then with what is left (`--until-end --deadline`).
+    pub deadline: Option<Instant>,
 }
 
-/// The engine, running.
+/// The engine, running. It owns everything that changes: the core, what is in the model, what is being committed. It
+/// waits for one thing after the other in [`Engine::work`] and handles each to its end, so nothing is locked and
+/// no two things happen at once. The price is that work of several steps is state here: a batch is in `in_model` until
+/// it is answered, in `inference` until it is committed, a transaction in `outstanding` until its lane reports.
 pub struct Engine {
     parts: Parts,
     pipeline: Pipeline<Decoded, Vec<u8>>,
@@ -70,76 +96,44 @@ pub struct Engine {
     models: BTreeMap<Version, Arc<Served>>,
     /// Ranges in the model, with the time they were given to it.
     in_model: Vec<InModel>,
+    journal: Journal,
+    /// Versions that have answered records which nobody suspects.
+    answers: BTreeSet<Version>,
+    /// Versions that need no witness any more, or found none.
+    witnessed: BTreeSet<Version>,
+    /// Suspects that wait for one.
+    delayed: Vec<Job>,
     /// Time in the model, by batch, until it is committed.
     inference: BTreeMap<u64, Duration>,
     sizing: Sizing,
+    /// Gates of partitions that may not be read yet.
+    gates: BTreeMap<(Partition, Epoch), Gate>,
     /// Revocations that wait for `Release`.
     tickets: BTreeMap<u64, std::sync::mpsc::SyncSender<()>>,
     next_ticket: u64,
-    /// Timestamps (ms since 1970) of the records in each lane's transaction.
+    /// What each lane's transaction is reported with.
     outstanding: BTreeMap<u64, Outstanding>,
-    /// The newest ends that the log told.
-    ends: BTreeMap<Partition, Offset>,
-    /// Records committed since the last report of the ends.
-    recent: (Instant, u64),
+    /// What became of everything that was committed.
+    tally: Tally,
+    lag: Lag,
     topics: Vec<String>,
     inference_limit: Duration,
+    takeover_wait: Duration,
+    on_stop: OnStop,
     assigned_once: bool,
-    /// The newest epoch of an assignment.
-    newest: Option<Epoch>,
+    /// Under `--until-end`: the group has committed all that was there at the start.
+    finished: bool,
     closing: Option<Instant>,
     drain: Duration,
     serving: Version,
+    /// The newest version that passed the gate.
+    newest: Version,
     stopped: Option<Failure>,
-}
-
-/// Rows that the model has.
-#[derive(Debug)]
-struct InModel {
-    batch: u64,
-    rows: Range<usize>,
-    version: Version,
-    tokens: u64,
-    since: Instant,
-}
-
-/// What a transaction's answer is reported with.
-#[derive(Debug, Default)]
-struct Outstanding {
-    timestamps: Vec<i64>,
-    outcomes: BTreeMap<&'static str, u64>,
-    classes: BTreeMap<&'static str, u64>,
-    /// Version, tokens, and time in the model of each batch.
-    batches: Vec<(Version, u64, Duration)>,
 }
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Engine").field("pipeline", &self.pipeline).finish_non_exhaustive()
-    }
-}
-
-/// What bounds the core, from the configuration.
-pub fn limits(config: &Config) -> Limits {
-    let waiting = u64::from(config.batch.max_records);
-    Limits {
-        batch: batch::Limits {
-            max_records: usize::try_from(waiting).unwrap_or(usize::MAX),
-            max_bytes: config.batch.max_bytes.0,
-            max_tokens: u64::from(config.batch.max_tokens),
-            max_wait: config.batch.max_wait.0,
-            flush_when_idle: config.batch.when_idle == crate::config::WhenIdle::Flush,
-        },
-        lanes: usize::from(config.kafka.lanes.max(1)),
-        slots: 2,
-        // A quarter of the memory for records between arrival and commit; the client's own queue, decoded
-        // inputs and outcomes take the rest.
-        buffer_bytes: (config.limits.memory.0 / 4).max(config.batch.max_bytes.0.saturating_mul(2)),
-        commit_wait: config.commit.max_wait.0,
-        commit_batches: usize::try_from(config.commit.max_batches).unwrap_or(usize::MAX),
-        tail_every: Duration::from_secs(1),
-        max_dead_ratio: config.dead_letters.max_ratio,
-        dead_window: usize::try_from(config.dead_letters.window).unwrap_or(usize::MAX),
     }
 }
 
@@ -157,20 +151,28 @@ impl Engine {
             effects: Vec::new(),
             models,
             in_model: Vec::new(),
+            journal: parts.journal.clone(),
+            answers: BTreeSet::new(),
+            witnessed: BTreeSet::new(),
+            delayed: Vec::new(),
             inference: BTreeMap::new(),
             sizing,
+            gates: BTreeMap::new(),
             tickets: BTreeMap::new(),
             next_ticket: 0,
             outstanding: BTreeMap::new(),
-            ends: BTreeMap::new(),
-            recent: (now(), 0),
+            tally: Tally::default(),
+            lag: Lag::new(now()),
             topics: config.input.topics.clone(),
             inference_limit: config.limits.inference.0,
+            takeover_wait: config.model.takeover_wait.0,
+            on_stop: config.kafka.on_stop,
             assigned_once: false,
-            newest: None,
+            finished: false,
             closing: None,
             drain: config.limits.drain.0,
             serving,
+            newest: serving,
             stopped: None,
             parts,
         }
@@ -184,6 +186,7 @@ impl Engine {
     pub async fn run(mut self) -> Result<(), Failure> {
         let result = self.work().await;
         self.sizing.save();
+        self.tally.report(self.parts.until_end);
         self.leave(result.is_ok()).await;
         result
     }
@@ -194,15 +197,17 @@ impl Engine {
             let wake = self.wake();
             let room = self.pipeline.has_room();
             let closing = self.closing.is_some();
+            let reads = self.stopped.is_none();
             tokio::select! {
                 biased;
-                control = self.parts.log.control.recv() => self.control(control)?,
+                control = self.parts.log.control.recv(), if reads => self.control(control)?,
                 done = self.parts.log.done.recv() => self.done(done)?,
                 answer = self.parts.answers.recv() => self.answer(answer)?,
-                Some(served) = self.parts.staged.recv() => self.stage(served)?,
+                Some(heard) = self.parts.heard.recv() => self.heard(heard)?,
+                ended = self.parts.tasks.next(), if !closing => self.task_ended(ended)?,
                 () = self.parts.stop.cancelled(), if !closing => self.close()?,
                 () = tokio::time::sleep_until(wake.into()) => self.tick()?,
-                arrived = self.parts.arrived.recv(), if room => self.arrived(arrived)?,
+                arrived = self.parts.arrived.recv(), if room && reads => self.arrived(arrived)?,
             }
             if let Some(ended) = self.ended() {
                 return ended;
@@ -210,59 +215,40 @@ impl Engine {
         }
     }
 
-    /// When to look again although nothing happened.
-    fn wake(&self) -> Instant {
-        let stuck = self.in_model.first().map(|first| first.since + self.inference_limit);
-        let drained = self.closing.map(|since| since + self.drain);
-        let due = [self.pipeline.deadline(), stuck, drained].into_iter().flatten().min();
-        due.unwrap_or_else(|| now() + Duration::from_secs(1))
-    }
-
-    /// Whether and how the work is over.
-    fn ended(&mut self) -> Option<Result<(), Failure>> {
-        if let Some(failure) =
-            self.stopped.take_if(|_| self.parts.until_end || self.closing.is_some())
-        {
-            return Some(Err(failure));
-        }
-        let drained = self.pipeline.is_drained();
-        if self.closing.is_some() && drained {
-            return Some(Ok(()));
-        }
-        let finished = self.parts.until_end && self.assigned_once && drained;
-        (finished && self.pipeline.reached_ends()).then_some(Ok(()))
-    }
-
     fn control(&mut self, control: Option<Control>) -> Result<(), Failure> {
         match control {
             None => Err(failure("the reading thread ended without a word; this is a bug")),
             Some(Control::Failed(failure)) => Err(failure),
             Some(Control::Ends(ends)) => {
-                self.ends.extend(ends);
-                self.report_lag();
+                self.lag.ends(ends);
+                self.lag.report(self.pipeline.owned(), &self.topics, &self.parts.metrics, now());
                 Ok(())
             }
-            Some(Control::Assigned(assigned)) => {
-                self.assigned_once = true;
-                let until_end = self.parts.until_end;
-                let assigned = assigned.into_iter().map(|assigned| {
-                    let until = until_end.then_some(assigned.end);
-                    self.ends.insert(assigned.partition, assigned.end);
-                    let log::Assigned { partition, epoch, committed, .. } = assigned;
-                    self.newest = self.newest.max(Some(epoch));
-                    arrive::Assigned { partition, epoch, committed, until }
-                });
-                let assigned = assigned.collect();
-                self.handle(Event::Assigned(assigned))?;
-                self.rebalanced();
+            Some(Control::Finished) => {
+                self.finished = true;
                 Ok(())
             }
+            Some(Control::Reachable(reachable)) => {
+                self.parts.health.set_reachable(reachable, now());
+                self.parts.metrics.reachable(reachable);
+                Ok(())
+            }
+            Some(Control::Uncovered(partitions)) => {
+                self.parts.metrics.uncovered(partitions);
+                Ok(())
+            }
+            Some(Control::Outside(why)) => {
+                self.parts.health.set_outside(why);
+                Ok(())
+            }
+            Some(Control::Assigned(assigned)) => self.assigned(assigned),
             Some(Control::Revoked { partitions, lost, done }) => {
                 let ticket = self.next_ticket;
                 self.next_ticket += 1;
                 self.tickets.insert(ticket, done);
+                self.gates.retain(|(partition, _), _| !partitions.contains(partition));
                 for partition in &partitions {
-                    self.ends.remove(partition);
+                    self.lag.revoked(*partition);
                     self.parts.metrics.revoked(self.topic(*partition), *partition);
                 }
                 self.handle(Event::Revoked { partitions, lost, ticket })?;
@@ -270,6 +256,30 @@ impl Engine {
                 Ok(())
             }
         }
+    }
+
+    fn assigned(&mut self, assigned: Vec<log::Assigned>) -> Result<(), Failure> {
+        self.assigned_once = true;
+        let mut taken = Vec::with_capacity(assigned.len());
+        for assigned in assigned {
+            let recorded = self.recorded(assigned.answered.as_ref());
+            let log::Assigned { partition, epoch, next, end, until, skip, topic, gate, .. } =
+                assigned;
+            self.journal.assigned(partition, topic, next);
+            self.lag.assigned(partition, end);
+            self.gates.insert((partition, epoch), gate);
+            taken.push(arrive::Assigned { partition, epoch, next, until, skip, recorded });
+        }
+        self.handle(Event::Assigned(taken))?;
+        self.rebalanced();
+        Ok(())
+    }
+
+    /// The version that answered a partition last, where it is of the model that is followed here: of another model, a
+    /// pinned version or a plain directory it is no question to the registry, only a change to record.
+    fn recorded(&self, answered: Option<&ModelId>) -> Option<Version> {
+        let answered = answered.filter(|_| self.parts.ask.is_some())?;
+        (answered.name == self.parts.serving.id.name).then_some(answered.version)
     }
 
     fn rebalanced(&self) {
@@ -283,42 +293,28 @@ impl Engine {
         self.topics.get(usize::from(partition.topic)).map_or("", String::as_str)
     }
 
-    /// Lag and the time until it is 0, once for each report of the partitions' ends.
-    fn report_lag(&mut self) {
-        let positions: BTreeMap<_, _> = self.pipeline.owned().positions().collect();
-        let mut total = 0;
-        for (partition, end) in &self.ends {
-            let lag = positions.get(partition).map_or(end.0, |done| end.0 - done.0).max(0);
-            total += lag;
-            self.parts.metrics.lag(self.topic(*partition), *partition, lag);
-        }
-        let (since, records) = std::mem::replace(&mut self.recent, (now(), 0));
-        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let eta = match (total, records) {
-            (0, _) => 0.0,
-            (_, 0) => -1.0,
-            (lag, records) => lag as f64 * since.elapsed().as_secs_f64() / records as f64,
-        };
-        self.parts.metrics.drain_eta(eta);
-    }
-
     fn done(&mut self, done: Option<Done>) -> Result<(), Failure> {
         let Some(done) = done else {
             return Err(failure("a commit thread ended without a word; this is a bug"));
         };
-        let Done { lane, id, committed, took, how } = done;
+        let Done { lane, id, committed, took, how, buried, fits } = done;
         self.parts.metrics.transaction(how, took);
-        if let Some(outstanding) = self.outstanding.remove(&id).filter(|_| !committed.is_empty()) {
-            let now = wall_clock_ms();
-            #[expect(clippy::cast_precision_loss, reason = "an age in ms is far below 2^52")]
-            let ages = outstanding.timestamps.iter().map(|at| (now - at).max(0) as f64 / 1e3);
-            self.parts.metrics.record_ages(ages);
-            self.recent.1 += outstanding.outcomes.values().sum::<u64>();
+        if let Some(mut outstanding) =
+            self.outstanding.remove(&id).filter(|_| !committed.is_empty())
+        {
+            outstanding.bury(&buried);
+            self.parts.metrics.record_ages(outstanding.ages(wall_clock_ms()));
+            self.parts.metrics.committed(now());
+            self.lag.committed(outstanding.records());
+            self.tally.add(&outstanding);
             self.parts.metrics.outcomes(&outstanding.outcomes, &outstanding.classes);
             let serving = self.models.get(&self.serving).map(|served| &*served.model);
             self.sizing.learn(&outstanding.batches, took, serving);
         }
-        self.handle(Event::Committed { lane, id, committed })?;
+        self.handle(Event::Committed { lane, id, committed, buried, fits })?;
+        if self.parts.until_end && self.pipeline.is_drained() && self.pipeline.reached_ends() {
+            self.parts.log.judge();
+        }
         self.limit()
     }
 
@@ -334,12 +330,13 @@ impl Engine {
     }
 
     fn answer(&mut self, answer: Option<Answer>) -> Result<(), Failure> {
-        let Some(Answer { batch, rows, outcomes, took, encode, hits }) = answer else {
+        let Some(answer) = answer else {
             return Err(failure("the inference threads ended without a word; this is a bug"));
         };
-        let place =
-            self.in_model.iter().position(|asked| asked.batch == batch && asked.rows == rows);
-        let asked = place.map(|place| self.in_model.remove(place));
+        let (asked, answer) = self.returned(answer);
+        let Some(Answer { batch, rows, outcomes, took, encode, hits }) = answer else {
+            return Ok(()); // a witness, whose answer nobody wants
+        };
         *self.inference.entry(batch).or_default() += took;
         self.parts.metrics.inferred(took, encode, hits);
         if let Err(refused) = &outcomes {
@@ -348,59 +345,42 @@ impl Engine {
         if let (Err(Refused::OutOfMemory(_)), Some(asked)) = (&outcomes, asked) {
             self.sizing.too_large(asked.version, asked.tokens);
         }
-        self.handle(Event::Inferred { batch, rows, answer: outcomes })?;
+        let bytes = flight::memory(outcomes.as_deref().unwrap_or_default());
+        self.handle(Event::Inferred { batch, rows, answer: outcomes, bytes })?;
         self.limit()
     }
 
-    fn stage(&mut self, served: Arc<Served>) -> Result<(), Failure> {
-        let version = served.id.version;
-        self.models.insert(version, Arc::clone(&served));
-        self.parts.current.set(served);
-        self.handle(Event::Staged(version))
+    fn heard(&mut self, heard: Heard) -> Result<(), Failure> {
+        match heard {
+            Heard::Staged(served) => {
+                let version = served.id.version;
+                self.newest = version;
+                self.models.insert(version, Arc::clone(&served));
+                self.parts.current.set(served);
+                self.handle(Event::Staged(version))
+            }
+            Heard::Named(question) => self.handle(Event::Named(question)),
+        }
+    }
+
+    /// A task beside the engine has ended; at a stop they do.
+    fn task_ended(&self, ended: Failure) -> Result<(), Failure> {
+        if self.parts.stop.is_cancelled() { Ok(()) } else { Err(ended) }
     }
 
     fn close(&mut self) -> Result<(), Failure> {
         tracing::info!(
-            "stopping: begun batches are finished, what was read ahead is left to the next start"
+            "stopping: batches that were begun are finished, what was only read is left to the next start"
         );
         self.closing = Some(now());
         self.parts.health.set_stopped(Some("stopping".to_owned()));
         self.handle(Event::Close)
     }
 
-    fn tick(&mut self) -> Result<(), Failure> {
-        let now = now();
-        if let Some(InModel { batch, rows, since, .. }) = self.in_model.first()
-            && *since + self.inference_limit <= now
-        {
-            return Err(failure(&format!(
-                "run batch {batch} ({} records): no answer within limits.inference = {:?}; the device \
-                 hangs, or the limit is too low for this model",
-                rows.len(),
-                self.inference_limit
-            )));
-        }
-        if self.closing.is_some_and(|since| since + self.drain <= now) {
-            return Err(failure(&format!(
-                "finish what was read within limits.drain = {:?}; it is read again by the next start",
-                self.drain
-            )));
-        }
-        self.handle(Event::Tick)
-    }
-
     fn arrived(&mut self, arrived: Option<Arrived>) -> Result<(), Failure> {
         let Some(Arrived { items, ends, took }) = arrived else {
             return Err(failure("the decode thread ended without a word; this is a bug"));
         };
-        // An assignment is sent before its first records, but on another channel: it may have come after `select!`
-        // looked there. Records of a partition that is not ours yet would be dropped, and never read again.
-        while let Ok(control) = self.parts.log.control.try_recv() {
-            self.control(Some(control))?;
-        }
-        if items.iter().any(|item| self.newest < Some(item.epoch)) {
-            return Err(failure("records came before their assignment; this is a bug"));
-        }
         if !items.is_empty() {
             self.parts.metrics.decoded(took);
             self.handle(Event::Arrived(items))?;
@@ -426,6 +406,21 @@ impl Engine {
         match effect {
             Effect::Infer(batch, rows) => self.infer(batch, rows),
             Effect::Commit(lane, transaction) => self.commit(lane, transaction),
+            Effect::Open(partition, epoch) => {
+                if let Some(gate) = self.gates.remove(&(partition, epoch)) {
+                    gate.open();
+                }
+                Ok(())
+            }
+            Effect::Ask(question) => {
+                tracing::info!(
+                    "a partition was answered by another version last: asking the registry"
+                );
+                if let Some(ask) = &self.parts.ask {
+                    ask.send_replace(question);
+                }
+                Ok(())
+            }
             Effect::Release(ticket) => {
                 if let Some(done) = self.tickets.remove(&ticket) {
                     // Nobody waits any more when the revocation timed out; the broker fences then.
@@ -444,30 +439,14 @@ impl Engine {
         }
     }
 
-    fn infer(&mut self, batch: Arc<Batch<Decoded>>, rows: Range<usize>) -> Result<(), Failure> {
-        let version = batch.version;
-        let Some(served) = self.models.get(&version).map(Arc::clone) else {
-            return Err(failure(&format!(
-                "version {version} was cut but is not loaded; this is a bug"
-            )));
-        };
-        if rows.len() == batch.items.len() {
-            self.closed(&batch, &served);
-        }
-        let tokens = batch.items[rows.clone()].iter().map(|item| item.tokens).sum();
-        let (number, asked) = (batch.number, rows.clone());
-        self.in_model.push(InModel { batch: number, rows: asked, version, tokens, since: now() });
-        self.parts.workers.submit(Job { batch, rows, served });
-        Ok(())
-    }
-
-    /// Counts a batch that was just closed, and says so if it is the first of a version.
+    /// Counts a batch that was just closed, and says so if it is the first of a version. With several lanes, batches of
+    /// the version before may still follow it: only the newest version counts as a swap, once.
     fn closed(&mut self, batch: &Batch<Decoded>, served: &Served) {
         let bytes = batch.items.iter().map(|item| item.bytes).sum();
         let tokens = batch.items.iter().map(|item| item.tokens).sum();
         self.parts.metrics.batch_closed(batch.reason, batch.items.len(), bytes, tokens);
         self.parts.metrics.waited(batch.waited);
-        if self.serving != batch.version {
+        if self.serving != batch.version && batch.version == self.newest {
             let from = std::mem::replace(&mut self.serving, batch.version);
             let first = batch.items.first().map(|item| (item.partition.number, item.offset.0));
             tracing::info!(%from, model = %served.id, digest = %served.id.digest, ?first, "swapped");
@@ -484,7 +463,7 @@ impl Engine {
         transaction: Transaction<Decoded, Vec<u8>>,
     ) -> Result<(), Failure> {
         let Transaction { id, batches, next } = transaction;
-        let mut outstanding = Outstanding::default();
+        let mut outstanding = Outstanding::new(lane, now());
         let mut finished = Vec::with_capacity(batches.len());
         for done in batches {
             let batch = done.batch;
@@ -516,63 +495,6 @@ impl Engine {
         self.parts.log.lanes[lane].try_send(transaction).map_err(|error| {
             failure(&format!("hand a transaction to lane {lane}: {error}; this is a bug"))
         })
-    }
-
-    fn stop(&mut self, stop: Stop) -> Result<(), Failure> {
-        match stop {
-            Stop::Model(message) => Err(failure(&message)),
-            Stop::DeadLetters { dead, records } => {
-                let message = format!(
-                    "{dead} of the last {records} records are dead letters, above \
-                     dead_letters.max_ratio: stopped without committing them. Look at the newest dead \
-                     letters: is the model the right one for this topic? Then restart, or raise the limit"
-                );
-                tracing::error!("{message}");
-                self.parts.health.set_stopped(Some(message.clone()));
-                self.stopped = Some(Failure { message, exit: 65 });
-                Ok(())
-            }
-        }
-    }
-
-    /// Gives the partitions back and lets the threads end, within the drain.
-    async fn leave(&mut self, clean: bool) {
-        self.parts.log.leave.cancel();
-        self.parts.log.lanes.clear();
-        let deadline = now() + if clean { self.drain } else { Duration::from_secs(2) };
-        loop {
-            let control = self.parts.log.control.recv();
-            match tokio::time::timeout_at(deadline.into(), control).await {
-                // Nothing of ours is outstanding: every revocation may go on at once.
-                Ok(Some(Control::Revoked { done, .. })) => drop(done.try_send(())),
-                Ok(Some(_)) => (),
-                Ok(None) => break,
-                Err(_elapsed) => {
-                    tracing::warn!(
-                        "the group was not left in time; the session will expire instead"
-                    );
-                    return;
-                }
-            }
-        }
-        for thread in self.parts.log.threads.drain(..) {
-            if deadline <= now() && !thread.is_finished() {
-                return;
-            }
-            if thread.join().is_err() {
-                tracing::error!("a thread of the log panicked");
-            }
-        }
-    }
-}
-
-impl Outstanding {
-    fn count(&mut self, outcome: &Outcome<Vec<u8>>, timestamp: Option<i64>) {
-        self.timestamps.extend(timestamp);
-        *self.outcomes.entry(outcome.label()).or_default() += 1;
-        if let Outcome::DeadLetter(fault) = outcome {
-            *self.classes.entry(fault.class.name()).or_default() += 1;
-        }
     }
 }
 

@@ -6,31 +6,47 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
-use crate::config::{Include, InputFormat, Output};
+use crate::config::{Include, Input, InputFormat, Output};
 use crate::model::{Fields, Prediction};
-use crate::record::{Fault, FaultClass};
+use crate::record::{Fault, FaultClass, Record};
 
-/// Decodes a record's value into its fields.
+mod json;
+
+/// The fields of a record that a model reads.
+#[derive(Debug)]
+pub struct Read {
+    /// Those that are there. Of a list or an object only its kind: no model takes one.
+    pub fields: Fields,
+    /// The name of the first field that the model does not read.
+    pub unknown: Option<String>,
+}
+
+/// Decodes the fields `wanted` of a record's value.
 ///
 /// # Errors
 ///
 /// [`FaultClass::Undecodable`], with the place of the first thing wrong; never with the value itself.
-pub fn decode(format: InputFormat, field: &str, value: &[u8]) -> Result<Fields, Fault> {
-    if format == InputFormat::Bytes {
-        return Ok(Fields::from_iter([(field.to_owned(), Value::from(BASE64.encode(value)))]));
-    }
+pub fn decode(settings: &Input, wanted: &[String], value: &[u8]) -> Result<Read, Fault> {
     let undecodable = |message: String| Fault::new(FaultClass::Undecodable, message);
-    let text = std::str::from_utf8(value)
-        .map_err(|error| undecodable(format!("no UTF-8 from byte {} on", error.valid_up_to())))?;
-    if format == InputFormat::Text {
-        return Ok(Fields::from_iter([(field.to_owned(), Value::from(text))]));
+    let alone = |value: Value| Read {
+        fields: Fields::from_iter([(settings.field.clone(), value)]),
+        unknown: (!wanted.contains(&settings.field)).then(|| settings.field.clone()),
+    };
+    if settings.format == InputFormat::Bytes {
+        return Ok(alone(Value::from(BASE64.encode(value))));
     }
-    match serde_json::from_str(text) {
-        Ok(Value::Object(fields)) => Ok(fields),
-        Ok(other) => Err(undecodable(format!("a JSON {} where an object is wanted", kind(&other)))),
-        Err(error) => Err(undecodable(format!("no JSON: {error}"))),
+    let text = std::str::from_utf8(value).map_err(|error| {
+        undecodable(format!("is not valid UTF-8 from byte {} on", error.valid_up_to()))
+    })?;
+    if settings.format == InputFormat::Text {
+        return Ok(alone(Value::from(text)));
     }
+    let read = json::read::<json::Scalar>(text, wanted).map_err(undecodable)?;
+    let named = wanted.iter().zip(read.values);
+    let fields = named.filter_map(|(name, value)| Some((name.clone(), value?.0)));
+    Ok(Read { fields: fields.collect(), unknown: read.unknown })
 }
 
 /// What kind of JSON a value is, for messages.
@@ -45,38 +61,74 @@ pub fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Encodes a prediction as a JSON object, with what `output.include` takes along of the input and at most `output.top_k`
-/// scores.
-pub fn encode(
-    prediction: &Prediction,
-    output: &Output,
-    key: Option<&[u8]>,
-    fields: Option<&Fields>,
-) -> Vec<u8> {
+/// Encodes a prediction as a JSON object, with what `output.include` takes along of the record, as its own text has it,
+/// and at most `output.top_k` scores.
+pub fn encode(prediction: &Prediction, output: &Output, input: &Input, record: &Record) -> Vec<u8> {
+    let mut out = answer(prediction, output.top_k);
+    match &output.include {
+        Include::None => (),
+        Include::Key => {
+            let key = record.key.as_deref().map(String::from_utf8_lossy);
+            member("key", &Value::from(key.as_deref()), &mut out);
+        }
+        Include::All => include(input, None, record, &mut out),
+        Include::Fields(names) => include(input, Some(names), record, &mut out),
+    }
+    out.push(b'}');
+    out
+}
+
+/// A prediction as a JSON object, by itself.
+pub fn encode_alone(prediction: &Prediction) -> Vec<u8> {
+    let mut out = answer(prediction, None);
+    out.push(b'}');
+    out
+}
+
+/// As [`encode`] begins: the prediction, up to the brace that closes it.
+fn answer(prediction: &Prediction, top_k: Option<u32>) -> Vec<u8> {
     let mut out = Vec::with_capacity(match prediction {
         Prediction::Embedding(values) => 16 + values.len() * 13,
         Prediction::Label { .. } | Prediction::Value(_) | Prediction::Spans(_) => 128,
     });
     out.push(b'{');
-    body(prediction, output.top_k, &mut out);
-    match (&output.include, fields) {
-        (Include::Key, _) => {
-            out.extend_from_slice(b",\"key\":");
-            let key = key.map(|key| String::from_utf8_lossy(key));
-            json(&Value::from(key.as_deref()), &mut out);
-        }
-        (Include::All, Some(fields)) => {
-            member("input", &Value::Object(fields.clone()), &mut out);
-        }
-        (Include::Fields(names), Some(fields)) => {
-            let taken =
-                names.iter().filter_map(|name| Some((name.clone(), fields.get(name)?.clone())));
-            member("input", &Value::Object(taken.collect()), &mut out);
-        }
-        (Include::None, _) | (Include::All | Include::Fields(_), None) => (),
-    }
-    out.push(b'}');
+    body(prediction, top_k, &mut out);
     out
+}
+
+/// Writes the fields `names` of a record, or all, under `input`.
+fn include(input: &Input, names: Option<&[String]>, record: &Record, out: &mut Vec<u8>) {
+    let value = record.value.as_deref().unwrap_or_default();
+    out.extend_from_slice(b",\"input\":");
+    let alone = |value: Value, out: &mut Vec<u8>| {
+        let wanted = names.is_none_or(|names| names.contains(&input.field));
+        let fields = wanted.then(|| (input.field.clone(), value));
+        json(&Value::Object(fields.into_iter().collect()), out);
+    };
+    // The record was decoded, or there would be no prediction.
+    let text = std::str::from_utf8(value).unwrap_or_default();
+    match (input.format, names) {
+        (InputFormat::Bytes, _) => alone(Value::from(BASE64.encode(value)), out),
+        (InputFormat::Text, _) => alone(Value::from(text), out),
+        (InputFormat::Json, None) => out.extend_from_slice(json::compact(text.trim()).as_bytes()),
+        (InputFormat::Json, Some(names)) => {
+            let read = json::read::<&RawValue>(text, names);
+            let values = read.map(|read| read.values).unwrap_or_default();
+            let mut next = b'{';
+            for (name, value) in names.iter().zip(values) {
+                if let Some(value) = value {
+                    out.push(std::mem::replace(&mut next, b','));
+                    json(&Value::from(name.as_str()), out);
+                    out.push(b':');
+                    out.extend_from_slice(json::compact(value.get()).as_bytes());
+                }
+            }
+            if next == b'{' {
+                out.push(b'{');
+            }
+            out.push(b'}');
+        }
+    }
 }
 
 fn body(prediction: &Prediction, top_k: Option<u32>, out: &mut Vec<u8>) {
@@ -174,20 +226,21 @@ mod tests {
     fn what_is_no_object_is_undecodable() {
         let deep = "[".repeat(10_000);
         for (value, expect) in [
-            (&b"\xff\xfe"[..], "no UTF-8 from byte 0 on"),
-            (b"{\"a\":\"\xc3\x28\"}", "no UTF-8 from byte 6 on"),
-            (b"", "no JSON: EOF"),
-            (b"{\"a\":1", "no JSON: EOF"),
+            (&b"\xff\xfe"[..], "is not valid UTF-8 from byte 0 on"),
+            (b"{\"a\":\"\xc3\x28\"}", "is not valid UTF-8 from byte 6 on"),
+            (b"", "is not valid JSON: EOF"),
+            (b"{\"a\":1", "is not valid JSON: EOF"),
+            (b"{\"a\":1}}", "is not valid JSON: trailing"),
             (b"[1]", "a JSON array where"),
             (b"7", "a JSON number where"),
             (b"null", "a JSON null where"),
-            (b"{\"a\":NaN}", "no JSON: expected value"),
-            (b"{\"a\":1e400}", "no JSON: number out of range"),
-            (b"{\"a\":\"\\ud800\"}", "no JSON: unexpected end of hex escape"),
-            (b"\xef\xbb\xbf{}", "no JSON: expected value"),
-            (deep.as_bytes(), "no JSON: recursion limit"),
+            (b"{\"a\":NaN}", "is not valid JSON: expected value"),
+            (b"{\"a\":1e400}", "is not valid JSON: number out of range"),
+            (b"{\"a\":\"\\ud800\"}", "is not valid JSON: unexpected end of hex escape"),
+            (b"\xef\xbb\xbf{}", "is not valid JSON: expected value"),
+            (deep.as_bytes(), "is not valid JSON: EOF"),
         ] {
-            let fault = decode(InputFormat::Json, "text", value).unwrap_err();
+            let fault = decode(&Input::default(), &["a".to_owned()], value).unwrap_err();
             assert_eq!(fault.class, FaultClass::Undecodable);
             assert!(fault.message.contains(expect), "{} / {expect}", fault.message);
         }
@@ -195,10 +248,26 @@ mod tests {
 
     #[test]
     fn text_and_bytes_are_the_field_they_are_given() {
-        let fields = decode(InputFormat::Text, "body", b"a \"b\"").unwrap();
-        assert_eq!(Value::Object(fields).to_string(), r#"{"body":"a \"b\""}"#);
-        let fields = decode(InputFormat::Bytes, "image", b"\xff\xd8\x00").unwrap();
-        assert_eq!(Value::Object(fields).to_string(), r#"{"image":"/9gA"}"#);
+        for (format, value, expect) in [
+            (InputFormat::Text, &b"a \"b\""[..], r#"{"body":"a \"b\""}"#),
+            (InputFormat::Bytes, b"\xff\xd8\x00", r#"{"body":"/9gA"}"#),
+        ] {
+            let settings = Input { format, field: "body".to_owned(), ..Input::default() };
+            let read = decode(&settings, &["body".to_owned()], value).unwrap();
+            assert_eq!(
+                (Value::Object(read.fields).to_string().as_str(), read.unknown),
+                (expect, None)
+            );
+            let read = decode(&settings, &["text".to_owned()], value).unwrap();
+            assert_eq!(read.unknown.as_deref(), Some("body"));
+        }
+    }
+
+    #[test]
+    fn deep_and_wide_values_that_nobody_wants_are_passed_over() {
+        let value = format!("{{\"deep\":{}{},\"a\":1}}", "[".repeat(10_000), "]".repeat(10_000));
+        let read = decode(&Input::default(), &["a".to_owned()], value.as_bytes()).unwrap();
+        assert_eq!(read.fields.get("a"), Some(&Value::from(1)));
     }
 
     #[track_caller]
@@ -209,8 +278,15 @@ mod tests {
 
     #[track_caller]
     fn encodes_as(prediction: &Prediction, output: &Output, expect: &str) {
-        let fields = decode(InputFormat::Json, "", br#"{"b":1,"a":"x"}"#).unwrap();
-        let value = encode(prediction, output, Some(b"k\xff"), Some(&fields));
+        let record = Record {
+            partition: crate::record::Partition { topic: 0, number: 0 },
+            offset: crate::record::Offset(0),
+            timestamp: None,
+            key: Some(b"k\xff".to_vec()),
+            value: Some(br#" {"b": 1.50 ,"a":"x y", "c":[ 1 ]} "#.to_vec()),
+            headers: Vec::new(),
+        };
+        let value = encode(prediction, output, &Input::default(), &record);
         assert_eq!(String::from_utf8(value).unwrap(), expect);
     }
 
@@ -240,9 +316,12 @@ mod tests {
         encodes(&embedding, &Include::None, r#"{"embedding":[0.1,-1e-8,3.0]}"#);
         let value = Prediction::Value(0.5);
         encodes(&value, &Include::Key, "{\"value\":0.5,\"key\":\"k\u{fffd}\"}");
-        encodes(&value, &Include::All, r#"{"value":0.5,"input":{"b":1,"a":"x"}}"#);
-        let names = vec!["a".to_owned(), "absent".to_owned()];
-        encodes(&value, &Include::Fields(names), r#"{"value":0.5,"input":{"a":"x"}}"#);
+        let all = r#"{"value":0.5,"input":{"b":1.50,"a":"x y","c":[1]}}"#;
+        encodes(&value, &Include::All, all);
+        let names = ["c", "absent", "a"].map(str::to_owned).to_vec();
+        encodes(&value, &Include::Fields(names), r#"{"value":0.5,"input":{"c":[1],"a":"x y"}}"#);
+        let none = vec!["absent".to_owned()];
+        encodes(&value, &Include::Fields(none), r#"{"value":0.5,"input":{}}"#);
         encodes(&Prediction::Value(f32::NAN), &Include::None, r#"{"value":null}"#);
     }
 }

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -16,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 use crate::log::Failure;
 use crate::record::ModelId;
 use crate::telemetry::Telemetry;
+
+mod connections;
 
 /// What the probes answer from. Written by the engine, read by HTTP.
 #[derive(Debug, Default)]
@@ -34,7 +37,14 @@ pub struct Facts {
     pub refused: Option<String>,
     /// Where HTTP listens.
     pub listening: Option<SocketAddr>,
+    /// Since when the cluster has not answered.
+    pub unreachable: Option<Instant>,
+    /// Why this process is not a member of its group.
+    pub outside: Option<String>,
 }
+
+/// A cluster may be away for so long before the service counts as not ready.
+const OUTAGE: Duration = Duration::from_secs(60);
 
 impl Health {
     /// A copy of the facts.
@@ -71,9 +81,21 @@ impl Health {
         self.change(|facts| facts.listening = Some(address));
     }
 
-    /// Why the service is not ready; nothing if it is.
-    pub fn unready(&self) -> Vec<String> {
-        let Facts { assigned, model, stopped, .. } = self.facts();
+    /// Why this process is not a member of its group; `None` where it is one.
+    pub fn set_outside(&self, why: Option<String>) {
+        self.change(|facts| facts.outside = why);
+    }
+
+    /// Whether the cluster answers, as seen at `now`.
+    pub fn set_reachable(&self, reachable: bool, now: Instant) {
+        self.change(|facts| {
+            facts.unreachable = if reachable { None } else { facts.unreachable.or(Some(now)) };
+        });
+    }
+
+    /// Why the service is not ready at `now`; nothing if it is.
+    pub fn unready(&self, now: Instant) -> Vec<String> {
+        let Facts { assigned, model, stopped, unreachable, outside, .. } = self.facts();
         let mut reasons = Vec::new();
         if assigned.is_none() {
             reasons.push("the group has not assigned partitions yet".to_owned());
@@ -82,6 +104,11 @@ impl Health {
             reasons.push("no model is loaded".to_owned());
         }
         reasons.extend(stopped);
+        reasons.extend(outside);
+        let away = unreachable.map(|since| now.duration_since(since));
+        reasons.extend(away.filter(|away| OUTAGE <= *away).map(|away| {
+            format!("no broker has answered for {} s; look at the cluster", away.as_secs())
+        }));
         reasons
     }
 }
@@ -104,7 +131,7 @@ struct App {
     telemetry: Telemetry,
 }
 
-/// Answers until stopped.
+/// Answers until stopped. Whoever can reach the port can open connections: `connections` says what bounds them.
 pub async fn serve(
     listener: TcpListener,
     health: Arc<Health>,
@@ -121,10 +148,7 @@ pub async fn serve(
         .route("/readyz", get(ready))
         .route("/metrics", get(scrape))
         .with_state(App { health, telemetry });
-    let served = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await;
-    if let Err(error) = served {
-        tracing::error!(%error, "HTTP ended");
-    }
+    connections::serve(listener, app, stop).await;
 }
 
 async fn index(State(app): State<App>) -> impl IntoResponse {
@@ -138,7 +162,8 @@ async fn index(State(app): State<App>) -> impl IntoResponse {
 }
 
 async fn ready(State(app): State<App>) -> Response {
-    let reasons = app.health.unready();
+    #[expect(clippy::disallowed_methods, reason = "a probe asks how long something has lasted")]
+    let reasons = app.health.unready(Instant::now());
     if reasons.is_empty() {
         return "ready\n".into_response();
     }
@@ -148,10 +173,8 @@ async fn ready(State(app): State<App>) -> Response {
 }
 
 async fn scrape(State(app): State<App>) -> impl IntoResponse {
-    app.telemetry.metrics.read_memory();
-    app.telemetry.prometheus.run_upkeep();
     let text = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
-    (text, app.telemetry.prometheus.render())
+    (text, app.telemetry.render())
 }
 
 #[cfg(test)]
@@ -159,17 +182,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_wants_partitions_a_model_and_no_stop() {
+    fn ready_wants_partitions_a_model_a_cluster_and_no_stop() {
+        #[expect(clippy::disallowed_methods, reason = "a test needs one arbitrary instant")]
+        let start = Instant::now();
         let health = Health::default();
-        assert_eq!(health.unready().len(), 2);
+        assert_eq!(health.unready(start).len(), 2);
         health.set_assigned(0);
         health.set_model(Some(ModelId {
             name: "m".into(),
             version: crate::record::Version(1),
             digest: "d".into(),
         }));
-        assert!(health.unready().is_empty(), "a member without partitions is a warm standby");
+        let ready = |after: u64| health.unready(start + Duration::from_secs(after));
+        assert!(ready(0).is_empty(), "a member without partitions is a warm standby");
+        health.set_reachable(false, start);
+        health.set_reachable(false, start + Duration::from_secs(50));
+        assert!(ready(59).is_empty(), "an outage may be short");
+        assert!(ready(75)[0].contains("no broker has answered for 75 s"), "{:?}", ready(75));
+        health.set_reachable(true, start);
+        assert!(ready(75).is_empty());
         health.set_stopped(Some("too many dead letters".to_owned()));
-        assert_eq!(health.unready(), ["too many dead letters"]);
+        assert_eq!(ready(0), ["too many dead letters"]);
     }
 }

@@ -7,58 +7,58 @@
 //! ```
 //!
 //! * [`source`]: polls, hands records over, takes and gives up partitions. Never waits for a full channel.
+//! * [`opening`]: finds out where newly assigned partitions begin ([`begin`]; [`manifests`] where offsets are lost).
+//! * [`observe`]: looks at the cluster every few seconds: topic ids, partitions that nobody reads, the end of a job.
 //! * [`group`]: what the client calls back, and what the group knows.
+//! * [`shared`]: what the threads share: the topics' limits, the partitions that are ours, what was committed.
 //! * [`lane`]: one transaction after the other: check, begin, produce, drain, check, offsets, commit.
 //! * [`producer`]: a transactional producer whose calls have a deadline; one that is stuck is left behind.
-//! * [`class`]: what an error means. [`settings`]: the clients' properties.
+//! * [`class`]: what an error means. [`settings`], [`owned`]: the clients' properties. [`journal`]: what the clients say.
+//! * [`native`]: what rdkafka does not wrap.
 //!
 //! Exactly once rests on the brokers: offsets are committed in the transaction of the predictions, under the
 //! group's current generation, by a producer that fences its predecessor. What this module adds is that it
-//! never goes on after an answer it does not understand.
+//! never goes on after an answer it does not understand, and that it knows its own topics, groups and versions again.
 
 #![expect(
     clippy::disallowed_methods,
     reason = "deadlines towards the cluster are wall time; these threads exist to wait"
 )]
 
-use std::collections::BTreeMap;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::task::{Context as TaskContext, Poll, Wake, Waker};
-use std::thread::Thread;
-use std::time::Duration;
+use std::thread::{JoinHandle, Thread};
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::KafkaError;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, OutputPartition};
+use crate::config::Config;
 use crate::log::message::Naming;
-use crate::log::{Failure, Log};
-use crate::record::{Epoch, Partition};
+use crate::log::{Control, Failure, Leave, Log, Opening};
 
+use shared::Shared;
+
+pub mod begin;
 pub mod class;
 pub mod group;
+pub mod journal;
 pub mod lane;
+mod manifests;
 pub mod native;
+mod observe;
+mod opening;
+pub mod owned;
 pub mod producer;
 pub mod settings;
+mod shared;
 pub mod source;
+mod twin;
 
-/// How long the cluster may take to answer the first questions.
-const FIRST_ANSWER: Duration = Duration::from_secs(15);
-
-/// How long the topics' limits may take; without them a broker's default is taken.
-const LIMITS_ANSWER: Duration = Duration::from_secs(5);
-
-/// Room that a topic's limit leaves for a batch's own header, bytes.
-const BATCH_HEADER: usize = 1_024;
+pub use journal::Journal;
 
 /// Opens the log that `config` describes: looks at the topics, makes each lane's producer (which ends what a
 /// predecessor left open), then joins the group.
@@ -69,209 +69,72 @@ const BATCH_HEADER: usize = 1_024;
 ///
 /// With exit code 78 where the configuration or the cluster's permissions are wrong, with 75 where the
 /// cluster does not answer.
-pub fn open(config: &Config, naming: Naming) -> Result<Log, Failure> {
-    let instance = settings::instance(config).ok_or_else(|| Failure {
-        message:
-            "name this replica: neither kafka.instance nor $POD_NAME nor the host has a name; \
-                  set kafka.instance"
-                .to_owned(),
-        exit: 78,
-    })?;
-    let journal = Journal::default();
-    let limit = look(config, &naming, &instance, &journal)?;
-
+pub fn open(config: &Config, naming: Naming, opening: &Opening) -> Result<Log, Failure> {
+    let instance = settings::instance(config)?;
+    let journal = Journal::new(config);
     let (control_tx, control) = mpsc::channel(8);
+    let shared = Arc::new(Shared::open(config, naming, instance, journal, opening.until_end)?);
+    let last = shared.last(opening.serving.as_ref());
+
     let (chunks_tx, chunks) = mpsc::channel(4);
     let lane_count = usize::from(config.kafka.lanes.max(1));
     let (done_tx, done) = mpsc::channel(2 * lane_count);
-    let shared = Arc::new(Shared {
-        config: config.clone(),
-        naming,
-        instance,
-        journal,
-        owned: RwLock::default(),
-        consumer: OnceLock::new(),
-        stuck: std::sync::atomic::AtomicU32::new(0),
-    });
-
-    let mut lanes = Vec::with_capacity(lane_count);
-    let mut threads = Vec::with_capacity(lane_count + 1);
     let mut ready = Vec::with_capacity(lane_count);
     for number in 0..lane_count {
-        ready.push(lane::Lane::new(number, Arc::clone(&shared), limit)?);
+        ready.push(lane::Lane::new(number, Arc::clone(&shared))?);
     }
-    let leave = CancellationToken::new();
-    let source =
-        source::Source::open(Arc::clone(&shared), control_tx.clone(), chunks_tx, leave.clone())?;
+    let leave = Leave::default();
+    let guard = Guard(control_tx.clone());
+    let (orders_tx, orders) = sync_channel(4);
+    let source = source::Source::open(
+        Arc::clone(&shared),
+        source::Ends {
+            control: control_tx.clone(),
+            chunks: chunks_tx,
+            leave: leave.clone(),
+            orders,
+        },
+        &guard,
+    )?;
+    let (judge, nudges) = sync_channel(1);
+    let observer =
+        observe::Observer::new(Arc::clone(&shared), control_tx.clone(), orders_tx, leave.clone());
+    let mut lanes = Vec::with_capacity(lane_count);
+    let mut threads = Vec::with_capacity(lane_count + 1);
     for (number, lane) in ready.into_iter().enumerate() {
         let (transactions, queue) = mpsc::channel(1);
         let (done, control) = (done_tx.clone(), control_tx.clone());
-        threads.push(spawn(&format!("lane-{number}"), move || lane.run(queue, &done, &control))?);
+        threads.push(
+            guard.spawn(&format!("lane-{number}"), move || lane.run(queue, &done, &control))?,
+        );
         lanes.push(transactions);
     }
-    threads.push(spawn("poll", move || source.run())?);
-    Ok(Log { control, chunks, lanes, done, leave, threads })
+    threads.push(guard.spawn("poll", move || source.run())?);
+    // Not joined: it may be waiting for a cluster that does not answer.
+    drop(guard.spawn("observe", move || observer.run(&nudges))?);
+    let (patience, judge) = (lane::PATIENCE, opening.until_end.then_some(judge));
+    Ok(Log { control, chunks, lanes, done, leave, threads, shared: true, patience, judge, last })
 }
 
-/// What the threads of one log share.
-pub(crate) struct Shared {
-    config: Config,
-    naming: Naming,
-    instance: String,
-    journal: Journal,
-    /// The partitions that are ours and the epoch of their assignment. Written by the poll thread only.
-    owned: RwLock<BTreeMap<Partition, Epoch>>,
-    /// For group metadata and committed offsets; weak, so that the poll thread alone closes it.
-    consumer: OnceLock<Weak<BaseConsumer<group::Context>>>,
-    /// Producers left behind with a call that did not return, of all lanes.
-    stuck: std::sync::atomic::AtomicU32,
-}
+/// Starts the threads of a log: one that panics says so, and does not leave the service waiting for it.
+struct Guard(mpsc::Sender<Control>);
 
-impl Shared {
-    fn owns(&self, partition: Partition, epoch: Epoch) -> bool {
-        let owned = self.owned.read().unwrap_or_else(PoisonError::into_inner);
-        owned.get(&partition) == Some(&epoch)
-    }
-
-    fn own(&self, partition: Partition, epoch: Option<Epoch>) {
-        let mut owned = self.owned.write().unwrap_or_else(PoisonError::into_inner);
-        match epoch {
-            Some(epoch) => owned.insert(partition, epoch),
-            None => owned.remove(&partition),
-        };
-    }
-
-    fn consumer(&self) -> Option<Arc<BaseConsumer<group::Context>>> {
-        self.consumer.get().and_then(Weak::upgrade)
-    }
-
-    fn failure(&self, what: &str, error: &KafkaError, exit: u8) -> Failure {
-        self.journal.failure(what, error, exit)
-    }
-}
-
-/// Passes the client's log on, and remembers the last line that names the cause of a refused connection:
-/// the errors themselves only say that a broker is away.
-#[derive(Debug, Clone, Default)]
-pub struct Journal(Arc<Mutex<Option<String>>>);
-
-impl Journal {
-    /// What kept the last connection from coming up, as the client's log had it.
-    pub fn cause(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Whether the broker was reached and did not want us: no repetition cures that.
-    fn refused(&self) -> bool {
-        let cause = self.cause().unwrap_or_default().to_ascii_lowercase();
-        ["authentication", "certificate"].iter().any(|word| cause.contains(word))
-    }
-
-    /// Keeps a line that names why there is no connection.
-    fn note(&self, line: &str) {
-        let lower = line.to_ascii_lowercase();
-        let causes = ["authentication", "ssl", "sasl", "resolve", "connect to"];
-        if causes.iter().any(|word| lower.contains(word)) {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(line.to_owned());
-        }
-    }
-
-    fn error(&self, error: &KafkaError, reason: &str) {
-        self.note(reason);
-        tracing::debug!(target: "rdkafka", %error, "{reason}");
-    }
-
-    fn write(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        if (level as i32) <= RDKafkaLogLevel::Warning as i32 {
-            self.note(line);
-        }
-        match level {
-            RDKafkaLogLevel::Emerg
-            | RDKafkaLogLevel::Alert
-            | RDKafkaLogLevel::Critical
-            | RDKafkaLogLevel::Error
-            | RDKafkaLogLevel::Warning => tracing::warn!(target: "rdkafka", facility, "{line}"),
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
-                tracing::info!(target: "rdkafka", facility, "{line}");
+impl Guard {
+    fn spawn(
+        &self,
+        name: &str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<JoinHandle<()>, Failure> {
+        let (control, thread) = (self.0.clone(), name.to_owned());
+        spawn(name, move || {
+            if catch_unwind(AssertUnwindSafe(body)).is_err() {
+                let message = format!("the thread {thread} panicked; please report this as a bug");
+                let failed = Control::Failed(Failure { message, exit: 75 });
+                // Nobody listens any more only if the service is ending anyhow.
+                control.blocking_send(failed).unwrap_or_default();
             }
-            RDKafkaLogLevel::Debug => tracing::debug!(target: "rdkafka", facility, "{line}"),
-        }
+        })
     }
-
-    fn failure(&self, what: &str, error: &KafkaError, exit: u8) -> Failure {
-        // Not `Display`: for a property that is not taken it prints the value, which may be a password.
-        let why = if let KafkaError::ClientConfig(_, why, key, _) = error {
-            format!("property {key}: {why}")
-        } else {
-            error.to_string()
-        };
-        let cause = self
-            .cause()
-            .map_or_else(String::new, |line| format!(" (last from the client: {line})"));
-        Failure { message: format!("{what}: {why}{cause}"), exit }
-    }
-}
-
-impl ClientContext for Journal {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        self.write(level, facility, line);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        Self::error(self, &error, reason);
-    }
-}
-
-impl ConsumerContext for Journal {}
-
-/// Looks at the topics before anything is read. Gives the largest message that all written topics take,
-/// bytes.
-fn look(
-    config: &Config,
-    naming: &Naming,
-    instance: &str,
-    journal: &Journal,
-) -> Result<usize, Failure> {
-    let settings = settings::admin(config, instance);
-    let configure = |e| journal.failure("configure the Kafka client", &e, 78);
-    let admin: AdminClient<Journal> =
-        settings.create_with_context(journal.clone()).map_err(configure)?;
-    // Not the admin client: nobody polls its queue, in which librdkafka says why it has no connection.
-    let client: BaseConsumer<Journal> =
-        settings.create_with_context(journal.clone()).map_err(configure)?;
-    let partitions = |topic: &str| {
-        let metadata = client.fetch_metadata(Some(topic), FIRST_ANSWER).map_err(|e| {
-            drop(client.poll(Duration::from_millis(200)));
-            let what = format!("read metadata of topic {topic} from {}", servers(&settings));
-            journal.failure(&what, &e, if journal.refused() { 78 } else { 75 })
-        })?;
-        let count = metadata.topics().first().map_or(0, |t| t.partitions().len());
-        if count == 0 {
-            let message = format!(
-                "read metadata of topic {topic}: it does not exist or may not be described; create it \
-                 or allow DESCRIBE"
-            );
-            return Err(Failure { message, exit: 78 });
-        }
-        Ok(count)
-    };
-    let output = partitions(&naming.output)?;
-    partitions(&naming.manifest)?;
-    for (input, dead_letter) in naming.inputs.iter().zip(&naming.dead_letters) {
-        let wanted = partitions(input)?;
-        let mut narrow = vec![(dead_letter, partitions(dead_letter)?)];
-        if naming.partition == OutputPartition::Same {
-            narrow.push((&naming.output, output));
-        }
-        if let Some((topic, count)) = narrow.into_iter().find(|(_, count)| *count < wanted) {
-            let message = format!(
-                "write partition by partition: topic {topic} has {count} partitions, input topic \
-                 {input} has {wanted}; add partitions to {topic}"
-            );
-            return Err(Failure { message, exit: 78 });
-        }
-    }
-    Ok(topic_limit(&admin, &naming.written()).min(settings::own_limit(config)))
 }
 
 fn servers(settings: &ClientConfig) -> &str {
@@ -280,27 +143,8 @@ fn servers(settings: &ClientConfig) -> &str {
     servers.unwrap_or("no bootstrap.servers in kafka.common")
 }
 
-/// The smallest `max.message.bytes` of `topics` less the framing; a broker's default where it may not be read.
-fn topic_limit(admin: &AdminClient<Journal>, topics: &[&str]) -> usize {
-    let specifiers: Vec<_> = topics.iter().map(|t| ResourceSpecifier::Topic(t)).collect();
-    let options = AdminOptions::new().request_timeout(Some(LIMITS_ANSWER));
-    let described = match wait(admin.describe_configs(&specifiers, &options)) {
-        Ok(described) => described,
-        Err(error) => {
-            tracing::info!(%error, "topic limits cannot be read, the broker's default is taken");
-            Vec::new()
-        }
-    };
-    let limits = described.iter().filter_map(|resource| {
-        resource.as_ref().ok()?.get("max.message.bytes")?.value.as_ref()?.parse::<usize>().ok()
-    });
-    limits.min().map_or(settings::DEFAULT_LIMIT, |limit| {
-        limit.saturating_sub(BATCH_HEADER).clamp(1_024, 100_000_000)
-    })
-}
-
 /// Runs a future of the admin client to its end on this thread; that client polls itself.
-fn wait<F: Future>(future: F) -> F::Output {
+pub(crate) fn wait<F: Future>(future: F) -> F::Output {
     struct Unpark(Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {
@@ -317,10 +161,7 @@ fn wait<F: Future>(future: F) -> F::Output {
     }
 }
 
-fn spawn(
-    name: &str,
-    body: impl FnOnce() + Send + 'static,
-) -> Result<std::thread::JoinHandle<()>, Failure> {
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Failure> {
     let builder = std::thread::Builder::new().name(name.to_owned());
     builder.spawn(body).map_err(|error| Failure {
         message: format!("start thread {name}: {error}; allow the process more threads"),

@@ -21,7 +21,8 @@
 //!
 //! [`record`] the nouns; [`pipeline`] the core; [`engine`] drives it; [`log`] the seam to [`kafka`] and
 //! [`sqlite`]; [`decode`] and [`format`](mod@format); [`model`] and [`registry`]; [`service`] puts it together;
-//! [`config`], [`telemetry`], [`http`]; [`cli`], [`demo`], [`verify`], [`bench`](mod@bench).
+//! [`config`], [`telemetry`], [`http`]; [`cli`], [`demo`], [`verify`], [`bench`](mod@bench). Against strangers:
+//! [`file`](mod@file), [`memory`], [`printable`].
 //!
 //! Deliberately absent: a clock, I/O or a lock in the core; a mutex around data in the engine; an unbounded
 //! queue; a second recovery path beside "forget, and read again from the committed offsets".
@@ -32,12 +33,16 @@ pub mod config;
 pub mod decode;
 pub mod demo;
 pub mod engine;
+pub mod file;
 pub mod format;
 pub mod http;
+pub mod journal;
 pub mod kafka;
 pub mod log;
+pub mod memory;
 pub mod model;
 pub mod pipeline;
+pub mod printable;
 pub mod record;
 pub mod registry;
 pub mod service;

@@ -1,15 +1,16 @@
 //! The seam between the engine and a log: channels and plain data, no trait.
 //!
 //! ```text
-//!               control ─► Assigned, Revoked(ack), Failed                 ┌──────── engine ────────┐
-//!   a log  ───► chunks  ─► records and partition ends, in offset order ──►│                        │
-//!   (kafka, ◄── lanes   ◄─ Transaction: outcomes, manifests, offsets ─────│                        │
-//!   sqlite) ───► done   ─► what was committed ───────────────────────────►└────────────────────────┘
+//!               control ─► Assigned(gate), Revoked(ack), Failed           ┌──────── engine ────────┐
+//!   a log  ◄──  gate    ◄─ this partition may be read now ────────────────│                        │
+//!   (kafka, ──► chunks  ─► records and partition ends, in offset order ──►│                        │
+//!   sqlite) ◄── lanes   ◄─ Transaction: outcomes, manifests, offsets ─────│                        │
+//!           ──► done    ─► what was committed ───────────────────────────►└────────────────────────┘
 //! ```
 //!
 //! Two logs ship: [`crate::kafka`] and [`crate::sqlite`]. Each opens its threads and gives a [`Log`].
-//! Order holds only within one channel; so each record carries the [`Epoch`] of its assignment, and
-//! `Assigned` is sent on `control` before the first record of that epoch is sent on `chunks`.
+//! Order holds only within one channel; so each record carries the [`Epoch`] of its assignment, and nothing of a
+//! partition is read before the engine, which has `Assigned` then, opens its [`Gate`].
 //!
 //! # Promises of a log
 //!
@@ -19,13 +20,21 @@
 //! 4. A failure that the log cannot cure is [`Control::Failed`]: the process must exit.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
-use crate::record::{Epoch, ModelId, Offset, Outcome, Partition, Reason, Record, Signature};
+use crate::pipeline::publish::Buried;
+use crate::record::{
+    Epoch, ModelId, Offset, Outcome, Partition, Reason, Record, Signature, TopicId,
+};
 
+pub mod manifest;
 pub mod message;
 pub mod note;
 
@@ -40,10 +49,93 @@ pub struct Log {
     pub lanes: Vec<mpsc::Sender<Transaction>>,
     /// What became of transactions, of all lanes.
     pub done: mpsc::Receiver<Done>,
-    /// Told to the reading side: stop reading and leave the group. Cancelled after the last commit.
-    pub leave: tokio_util::sync::CancellationToken,
+    /// Told to the reading side after the last commit: stop reading and close.
+    pub leave: Leave,
+    /// Whether other processes may be members of the same group: then its end is not only ours to judge.
+    pub shared: bool,
+    /// Longest that a lane may be silent about a transaction: more than all of its own deadlines together.
+    pub patience: Duration,
+    /// Asks the log to judge now whether the group has come to the end ([`Control::Finished`]). Bound 1: a question
+    /// that waits already is as good.
+    pub judge: Option<std::sync::mpsc::SyncSender<()>>,
+    /// The model that answered last in the group's partitions, with what it took and gave; `None` where nothing says so.
+    pub last: Option<(ModelId, Signature)>,
     /// The log's threads, joined last.
     pub threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Log {
+    /// Asks the log to judge now whether the group has come to the end.
+    pub fn judge(&self) {
+        if let Some(judge) = &self.judge {
+            // Full: it is about to look anyway.
+            judge.try_send(()).unwrap_or_default();
+        }
+    }
+}
+
+/// How a log is to be opened.
+#[derive(Debug, Clone, Default)]
+pub struct Opening {
+    /// Read up to the ends that are there now, and no further.
+    pub until_end: bool,
+    /// The version that is to serve: what answered before is compared with it.
+    pub serving: Option<ModelId>,
+    /// Cancelled when the process is to stop: opening is given up.
+    pub stop: CancellationToken,
+}
+
+/// Asks the reading side to close.
+#[derive(Debug, Clone, Default)]
+pub struct Leave {
+    asked: CancellationToken,
+    for_good: Arc<AtomicBool>,
+}
+
+impl Leave {
+    /// Asks; `for_good` gives the partitions to other members at once.
+    pub fn ask(&self, for_good: bool) {
+        self.for_good.fetch_or(for_good, Ordering::AcqRel);
+        self.asked.cancel();
+    }
+
+    /// Whether it was asked.
+    pub fn is_asked(&self) -> bool {
+        self.asked.is_cancelled()
+    }
+
+    /// Whether the membership is to end too.
+    pub fn is_for_good(&self) -> bool {
+        self.for_good.load(Ordering::Acquire)
+    }
+}
+
+/// Lets a partition be read, once the engine knows that it has it and which version may answer it.
+#[derive(Clone)]
+pub struct Gate(Arc<(AtomicBool, Box<dyn Fn() + Send + Sync>)>);
+
+impl Gate {
+    /// A closed gate; `wake` is called when it opens.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new((AtomicBool::new(false), Box::new(wake))))
+    }
+
+    /// Opens it, for good.
+    pub fn open(&self) {
+        self.0.0.store(true, Ordering::Release);
+        (self.0.1)();
+    }
+
+    /// Whether it is open.
+    pub fn is_open(&self) -> bool {
+        self.0.0.load(Ordering::Acquire)
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Gate").field(&self.is_open()).finish()
+    }
 }
 
 /// What is not a record.
@@ -61,23 +153,41 @@ pub enum Control {
         /// Dropped or sent when no transaction with these partitions is outstanding.
         done: std::sync::mpsc::SyncSender<()>,
     },
-    /// The newest ends of the partitions, for lag and for `--until-end`. Every few seconds.
+    /// The newest ends of the partitions, for lag. Every few seconds.
     Ends(BTreeMap<Partition, Offset>),
+    /// `--until-end`: the group has committed all that was there at the start, whichever member did it.
+    Finished,
+    /// Whether the cluster answers; every few seconds.
+    Reachable(bool),
+    /// Partitions that no member of the group reads.
+    Uncovered(usize),
+    /// This process is not a member of its group, and why; or is one again.
+    Outside(Option<String>),
     /// Nothing more can be done here.
     Failed(Failure),
 }
 
 /// A partition that became ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Assigned {
     /// The partition.
     pub partition: Partition,
     /// Its new epoch.
     pub epoch: Epoch,
-    /// The group's committed offset; `None` where it has none.
-    pub committed: Option<Offset>,
-    /// The end seen when it was assigned: what `--until-end` runs to.
+    /// Where reading begins.
+    pub next: Offset,
+    /// The end seen when it was assigned.
     pub end: Offset,
+    /// Where reading stops for good, under `--until-end`.
+    pub until: Option<Offset>,
+    /// Offsets that are passed over: they were answered before.
+    pub skip: Option<Range<Offset>>,
+    /// The model that answered last in this partition, by its committed offset.
+    pub answered: Option<ModelId>,
+    /// The id of its topic; `None` where the log has none.
+    pub topic: Option<TopicId>,
+    /// To be opened when it may be read.
+    pub gate: Gate,
 }
 
 /// Several records at once: one channel operation for all.
@@ -94,7 +204,7 @@ pub enum Arrival {
 }
 
 /// What a lane commits: all of it or nothing.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Transaction {
     /// Counts up; comes back in [`Done`].
     pub id: u64,
@@ -158,6 +268,10 @@ pub struct Done {
     pub took: Duration,
     /// How it went: `committed`, `redone`, `resolved`, `dropped`.
     pub how: How,
+    /// Predictions that the topic did not take, and that became dead letters here.
+    pub buried: Vec<Buried>,
+    /// Where a single batch was too much for one transaction: how many of its records were not.
+    pub fits: Option<usize>,
 }
 
 /// How a transaction ended. The label `outcome` of `transactions_total`.

@@ -174,6 +174,18 @@ impl Input {
     }
 }
 
+impl Input {
+    /// Bytes of memory that it takes.
+    pub fn memory(&self) -> usize {
+        match self {
+            Self::Tokens(ids) => size_of_val(&**ids),
+            Self::Marked(marked) => marked.memory(),
+            Self::Row(features) => size_of_val(&**features),
+            Self::Pixels { pixels, .. } => pixels.len(),
+        }
+    }
+}
+
 /// A model's answer to one record.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Prediction {

@@ -1,8 +1,8 @@
 //! The service as a function: events in, effects out.
 //!
 //! ```text
-//!  Arrived ─► arrive ─► batch ─► Infer ┄┄► Inferred ─► publish ─► Commit ┄┄► Committed
-//!             ours?     closed?            halve?       in order             what is done
+//!  Assigned ─► takeover ─► Open ┄┄► Arrived ─► arrive ─► batch ─► Infer ┄┄► Inferred ─► publish ─► Commit ┄┄► Committed
+//!              version?                       ours?     closed?            halve?       in order             what is done
 //!   ┄┄► is the outside: the engine carries an effect out and reports back with an event.
 //! ```
 //!
@@ -21,7 +21,12 @@
 //! 4. At most one transaction a lane is outstanding; a lane's batches are committed in the order they were cut.
 //! 5. `Release` follows the answer to every transaction that holds a partition of the revocation.
 //! 6. At most `slots` batches are in the model, and a lane is at most as many batches ahead of its commits as a
-//!    transaction takes.
+//!    transaction takes, or as `outcome_bytes` hold.
+//! 7. Lanes take turns: between two batches of a lane, every other lane that has one ready gets one.
+//! 8. A partition is opened, and read, only while its lane serves the version that answered it last, or what the
+//!    registry named after it was asked about that partition. So its answers follow the alias's history and never
+//!    go back in it.
+//! 9. A batch of suspects ([`Item::alone`]) is in the model by itself.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -33,15 +38,19 @@ use crate::record::{Epoch, Offset, Outcome, Partition, Reason, Version};
 
 pub mod arrive;
 pub mod batch;
+mod commit;
 mod infer;
 pub mod publish;
 pub mod size;
+mod takeover;
+mod turn;
 pub mod verdict;
 
-use arrive::{Assigned, Owned};
+use arrive::{Assigned, Entry, Owned};
 use batch::Batcher;
 use infer::{Next, Running, Slot};
-use publish::{Covered, DeadRatio, Transaction};
+use publish::{Buried, Covered, DeadRatio, Flood, Transaction};
+use takeover::Held;
 
 /// One record, by where it came from and what it costs.
 #[derive(Debug, Clone)]
@@ -56,6 +65,11 @@ pub struct Item<T> {
     pub bytes: u64,
     /// What it costs the model.
     pub tokens: u64,
+    /// Bytes of memory that it takes until it is committed, its outcome not counted.
+    pub memory: u64,
+    /// For a record that was in flight when the process died: in the model with at most so many others of its kind,
+    /// and with nothing else.
+    pub alone: Option<u32>,
     /// The record itself; the core never looks at it.
     pub payload: T,
 }
@@ -69,8 +83,6 @@ pub struct Batch<T> {
     pub lane: usize,
     /// The version that answers it.
     pub version: Version,
-    /// The version before, if this is the lane's first batch after a swap.
-    pub swapped_from: Option<Version>,
     /// Why it was closed.
     pub reason: Reason,
     /// How long its first record had waited when it was closed.
@@ -88,8 +100,10 @@ pub struct Limits {
     pub lanes: usize,
     /// Most batches in the model at once: one that runs, one that is ready to.
     pub slots: usize,
-    /// Most payload bytes from arrival to commit; above it nothing more is taken in.
+    /// Most memory of records from arrival to commit, bytes; above it nothing more is taken in.
     pub buffer_bytes: u64,
+    /// Most memory of outcomes that are not committed, bytes, over all lanes; above it nothing more is inferred.
+    pub outcome_bytes: u64,
     /// How long a finished batch waits for others to share its transaction.
     pub commit_wait: Duration,
     /// Most batches in a transaction.
@@ -100,13 +114,17 @@ pub struct Limits {
     pub max_dead_ratio: f64,
     /// Over how many of the last records.
     pub dead_window: usize,
+    /// How long a partition is held back whose recorded version does not serve.
+    pub takeover_wait: Duration,
 }
 
 /// What has happened outside.
 #[derive(Debug)]
 pub enum Event<T, O> {
-    /// These partitions are ours.
+    /// These partitions are ours. Each is read from [`Effect::Open`] on.
     Assigned(Vec<Assigned>),
+    /// The registry was asked after [`Effect::Ask`] gave this number, and what it names serves or is staged.
+    Named(u64),
     /// These are not any more. Answered by [`Effect::Release`].
     Revoked {
         /// Which.
@@ -128,6 +146,8 @@ pub enum Event<T, O> {
         rows: Range<usize>,
         /// An outcome for each row, in order.
         answer: Result<Vec<Outcome<O>>, Refused>,
+        /// Bytes of memory that the outcomes take.
+        bytes: u64,
     },
     /// A transaction was answered. Partitions lost meanwhile are missing from `committed`.
     Committed {
@@ -137,6 +157,10 @@ pub enum Event<T, O> {
         id: u64,
         /// The committed offsets.
         committed: BTreeMap<Partition, Offset>,
+        /// Predictions that became dead letters while they were committed.
+        buried: Vec<Buried>,
+        /// Where a single batch did not fit into a transaction: how many records did.
+        fits: Option<usize>,
     },
     /// A version is loaded and warm.
     Staged(Version),
@@ -155,6 +179,10 @@ pub enum Effect<T, O> {
     Infer(Arc<Batch<T>>, Range<usize>),
     /// Commit on this lane. Answered by [`Event::Committed`].
     Commit(usize, Transaction<T, O>),
+    /// The partition may be read.
+    Open(Partition, Epoch),
+    /// Ask the registry which version should serve. Answered by [`Event::Named`].
+    Ask(u64),
     /// The revocation of this ticket may go on.
     Release(u64),
     /// No batch will need this version again.
@@ -167,14 +195,34 @@ pub enum Effect<T, O> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
     /// Stay up, unready, without committing: an operator decides.
-    DeadLetters {
-        /// Dead letters in the window.
-        dead: usize,
-        /// Records in the window.
-        records: usize,
+    DeadLetters(Flood),
+    /// Exit: a partition's recorded version neither serves nor was it replaced within `takeover_wait`.
+    Takeover {
+        /// The partition.
+        partition: Partition,
+        /// The version that answered it last.
+        recorded: Version,
+        /// The version that serves here.
+        serving: Version,
+    },
+    /// Exit: a partition gave a record below the place where reading was.
+    WentBack {
+        /// The partition.
+        partition: Partition,
+        /// The record's offset.
+        offset: Offset,
+        /// The place where reading was.
+        position: Offset,
     },
     /// Exit; the next start reads the records again.
     Model(String),
+}
+
+impl<T> Batch<T> {
+    /// Whether it is of suspects, and so in the model by itself.
+    pub fn is_alone(&self) -> bool {
+        self.items.first().is_some_and(|item| item.alone.is_some())
+    }
 }
 
 struct Lane<T, O> {
@@ -186,13 +234,26 @@ struct Lane<T, O> {
     tail_after: Option<Instant>,
 }
 
+impl<T, O> Lane<T, O> {
+    /// Memory of outcomes that are not committed, bytes.
+    fn outcome_bytes(&self) -> u64 {
+        let running: u64 = self.running.iter().map(|(running, _)| running.bytes).sum();
+        running + self.committing.as_ref().map_or(0, |covered| covered.memory.outcomes)
+    }
+}
+
 /// Everything the service remembers between two restarts.
 pub struct Pipeline<T, O> {
     limits: Limits,
     owned: Owned,
+    held: Held,
+    /// Questions to the registry so far.
+    questions: u64,
     lanes: Vec<Lane<T, O>>,
-    /// Bytes of batches that are cut and not yet committed.
-    flight_bytes: u64,
+    /// The lane whose turn it is.
+    turn: usize,
+    /// Memory of items that are cut and not yet committed, bytes.
+    flight: u64,
     /// Revocations that wait: ticket and partitions.
     releasing: Vec<(u64, BTreeSet<Partition>)>,
     versions: BTreeSet<Version>,
@@ -221,8 +282,11 @@ impl<T, O> Pipeline<T, O> {
         Self {
             limits,
             owned: Owned::default(),
+            held: Held::default(),
+            questions: 0,
             lanes: (0..limits.lanes.max(1)).map(lane).collect(),
-            flight_bytes: 0,
+            turn: 0,
+            flight: 0,
             releasing: Vec::new(),
             versions: BTreeSet::from([serving]),
             dead: DeadRatio::new(limits.max_dead_ratio, limits.dead_window),
@@ -239,18 +303,23 @@ impl<T, O> Pipeline<T, O> {
             return;
         }
         match event {
-            Event::Assigned(assigned) => {
-                assigned.into_iter().for_each(|assigned| self.owned.assign(assigned));
-            }
+            Event::Assigned(assigned) => self.assign(assigned, now, effects),
+            Event::Named(question) => self.held.answered(question),
             Event::Revoked { partitions, lost, ticket } => {
                 self.revoke(partitions, lost, ticket);
             }
-            Event::Arrived(items) => self.arrive(items, now),
+            Event::Arrived(items) => self.arrive(items, now, effects),
             Event::End(partition, epoch, next) => self.owned.end(partition, epoch, next),
-            Event::Inferred { batch, rows, answer } => {
-                self.inferred(batch, rows, answer, now, effects);
+            Event::Inferred { batch, rows, answer, bytes } => {
+                self.inferred((batch, rows), answer, bytes, now, effects);
             }
-            Event::Committed { lane, id, committed } => self.committed(lane, id, &committed),
+            Event::Committed { lane, id, committed, buried, fits } => {
+                self.committed(lane, id, &committed, fits);
+                if let Some(flood) = self.dead.bury(buried) {
+                    self.stop(Stop::DeadLetters(flood), effects);
+                    return;
+                }
+            }
             Event::Staged(version) => self.stage(version),
             Event::Limit(tokens) => {
                 self.lanes.iter_mut().for_each(|lane| lane.batcher.limit_tokens(tokens));
@@ -261,6 +330,7 @@ impl<T, O> Pipeline<T, O> {
                 self.lanes.iter_mut().for_each(|lane| lane.batcher.finish());
             }
         }
+        self.open(now, effects);
         self.release(effects);
         self.cut(now, effects);
         self.commit(now, effects);
@@ -274,13 +344,18 @@ impl<T, O> Pipeline<T, O> {
         let batch = open.filter_map(|lane| lane.batcher.deadline());
         let commit = self.lanes.iter().filter_map(|lane| self.commit_due(lane));
         let tails = self.lanes.iter().filter_map(|lane| lane.tail_after);
-        batch.chain(commit).chain(tails).min()
+        let held = self.held.deadline(self.limits.takeover_wait);
+        batch.chain(commit).chain(tails).chain(held).min()
     }
 
     /// Whether more records may be taken in.
     pub fn has_room(&self) -> bool {
-        let waiting: u64 = self.lanes.iter().map(|lane| lane.batcher.bytes()).sum();
-        !self.closing && !self.stopped && waiting + self.flight_bytes < self.limits.buffer_bytes
+        !self.closing && !self.stopped && !self.is_full()
+    }
+
+    fn is_full(&self) -> bool {
+        let waiting: u64 = self.lanes.iter().map(|lane| lane.batcher.memory()).sum();
+        self.limits.buffer_bytes <= waiting + self.flight
     }
 
     /// Whether nothing waits, runs or is being committed.
@@ -288,6 +363,12 @@ impl<T, O> Pipeline<T, O> {
         self.lanes.iter().all(|lane| {
             lane.batcher.is_empty() && lane.running.is_empty() && lane.committing.is_none()
         })
+    }
+
+    /// The records that wait to go into the model and that nobody suspects.
+    pub fn waiting(&self) -> impl Iterator<Item = &Item<T>> {
+        let items = self.lanes.iter().flat_map(|lane| lane.batcher.waiting());
+        items.filter(|item| item.alone.is_none())
     }
 
     /// Whether every partition that is ours is committed up to its `until`.
@@ -302,16 +383,18 @@ impl<T, O> Pipeline<T, O> {
 
     /// The lane that commits a partition: fixed, so that its offsets are committed in order.
     pub fn lane_of(&self, partition: Partition) -> usize {
-        let number = usize::try_from(partition.number).unwrap_or(0);
-        (usize::from(partition.topic) + number) % self.lanes.len()
+        lane_of(partition, self.lanes.len())
     }
 
     /// Stopped: only revocations are answered, so that the group can go on without us.
     fn handle_stopped(&mut self, event: Event<T, O>, effects: &mut Vec<Effect<T, O>>) {
         match event {
             Event::Revoked { partitions, lost, ticket } => self.revoke(partitions, lost, ticket),
-            Event::Committed { lane, id, committed } => self.committed(lane, id, &committed),
+            Event::Committed { lane, id, committed, fits, .. } => {
+                self.committed(lane, id, &committed, fits);
+            }
             Event::Assigned(_)
+            | Event::Named(_)
             | Event::Arrived(_)
             | Event::End(..)
             | Event::Inferred { .. }
@@ -323,12 +406,51 @@ impl<T, O> Pipeline<T, O> {
         self.release(effects);
     }
 
-    fn arrive(&mut self, items: Vec<Item<T>>, now: Instant) {
+    /// Takes partitions in. One whose recorded version does not serve waits until the registry was asked.
+    fn assign(&mut self, assigned: Vec<Assigned>, now: Instant, effects: &mut Vec<Effect<T, O>>) {
+        let question = self.questions + 1;
+        for assigned in assigned {
+            let (partition, epoch) = (assigned.partition, assigned.epoch);
+            let serving = self.lanes[self.lane_of(partition)].slot.serving();
+            match assigned.recorded.filter(|recorded| *recorded != serving) {
+                None => effects.push(Effect::Open(partition, epoch)),
+                Some(recorded) => {
+                    self.held.hold((partition, epoch), recorded, question, now);
+                    if self.questions != question {
+                        self.questions = question;
+                        effects.push(Effect::Ask(question));
+                    }
+                }
+            }
+            self.owned.assign(assigned);
+        }
+    }
+
+    /// Opens what was held back and may be read now; stops where something has waited too long.
+    fn open(&mut self, now: Instant, effects: &mut Vec<Effect<T, O>>) {
+        let lanes = &self.lanes;
+        let slot = |partition| &lanes[lane_of(partition, lanes.len())].slot;
+        let open = self.held.open(|p| (slot(p).serving(), slot(p).is_staged()));
+        effects.extend(open.into_iter().map(|(partition, epoch)| Effect::Open(partition, epoch)));
+        let expired = self.held.expired(self.limits.takeover_wait, now);
+        if let Some((partition, recorded)) = expired.filter(|_| !self.closing) {
+            let serving = self.lanes[self.lane_of(partition)].slot.serving();
+            self.stop(Stop::Takeover { partition, recorded, serving }, effects);
+        }
+    }
+
+    fn arrive(&mut self, items: Vec<Item<T>>, now: Instant, effects: &mut Vec<Effect<T, O>>) {
         for item in items {
-            let lane = self.lane_of(item.partition);
-            // Let in even when it is not taken any more: no offset is committed beyond it.
-            if self.owned.arrive(item.partition, item.epoch, item.offset) && !self.closing {
-                self.lanes[lane].batcher.push(item, now);
+            let (partition, offset) = (item.partition, item.offset);
+            let lane = self.lane_of(partition);
+            match self.owned.arrive(partition, item.epoch, offset) {
+                // Let in even when it is not taken any more: no offset is committed beyond it.
+                Entry::In if !self.closing => self.lanes[lane].batcher.push(item, now),
+                Entry::In | Entry::Out => (),
+                Entry::Back { position } => {
+                    self.stop(Stop::WentBack { partition, offset, position }, effects);
+                    return;
+                }
             }
         }
     }
@@ -336,12 +458,14 @@ impl<T, O> Pipeline<T, O> {
     fn revoke(&mut self, partitions: Vec<Partition>, lost: bool, ticket: u64) {
         for partition in &partitions {
             self.owned.revoke(*partition);
+            self.held.revoke(*partition);
         }
         let owned = &self.owned;
         for lane in &mut self.lanes {
             lane.batcher.retain(|item| owned.holds(item.partition, item.epoch));
             lane.batcher.flush(Reason::Rebalance);
         }
+        self.reach_boundaries();
         let waits_for = if lost { BTreeSet::new() } else { partitions.into_iter().collect() };
         self.releasing.push((ticket, waits_for));
     }
@@ -363,69 +487,25 @@ impl<T, O> Pipeline<T, O> {
         self.versions.insert(version);
         for lane in &mut self.lanes {
             lane.slot.stage(version);
-            if !lane.slot.is_staged() {
-                continue;
-            }
-            if lane.batcher.is_empty() {
-                lane.slot.at_boundary();
-            } else {
+            if lane.slot.is_staged() {
                 lane.batcher.flush(Reason::Swap);
             }
         }
+        self.reach_boundaries();
     }
 
-    /// Whether a lane's inference is so far ahead of its commits that it has to wait for them: otherwise a cheap
-    /// model would answer all that was read ahead, and a stop would have to commit it.
-    fn is_ahead(&self, lane: &Lane<T, O>) -> bool {
-        self.limits.commit_batches + self.limits.slots <= lane.running.len()
-    }
-
-    fn free_slots(&self) -> usize {
-        let in_model = |lane: &Lane<T, O>| {
-            lane.running.iter().filter(|(running, _)| !running.is_ready()).count()
-        };
-        self.limits.slots.saturating_sub(self.lanes.iter().map(in_model).sum())
-    }
-
-    fn cut(&mut self, now: Instant, effects: &mut Vec<Effect<T, O>>) {
-        let mut free = self.free_slots();
-        let lanes = self.lanes.len();
-        // The lane after the one that was served last comes first, so that none starves.
-        let first = usize::try_from(self.next_number).unwrap_or(0) % lanes;
-        for index in (first..lanes).chain(0..first) {
-            while free != 0 && !self.is_ahead(&self.lanes[index]) {
-                let lane = &mut self.lanes[index];
-                let idle = free == self.limits.slots;
-                let waited = lane.batcher.waited(now);
-                let Some((items, reason)) = lane.batcher.poll(now, idle) else {
-                    break;
-                };
-                let (version, swapped_from) = lane.slot.pin();
-                if lane.slot.is_staged() {
-                    lane.slot.at_boundary();
-                    if !self.closing {
-                        lane.batcher.unflush();
-                    }
-                }
-                self.flight_bytes += items.iter().map(|item| item.bytes).sum::<u64>();
-                let number = self.next_number;
-                self.next_number += 1;
-                let batch =
-                    Batch { number, lane: index, version, swapped_from, reason, waited, items };
-                let batch = Arc::new(batch);
-                let rows = 0..batch.items.len();
-                lane.running.push_back((Running::new(Arc::clone(&batch)), None));
-                effects.push(Effect::Infer(batch, rows));
-                free -= 1;
-            }
-        }
+    /// Where nothing waits there is no batch to wait for: the staged version serves at once. Also where what waited was
+    /// taken away meanwhile.
+    fn reach_boundaries(&mut self) {
+        let empty = self.lanes.iter_mut().filter(|lane| lane.batcher.is_empty());
+        empty.for_each(|lane| lane.slot.at_boundary());
     }
 
     fn inferred(
         &mut self,
-        number: u64,
-        rows: Range<usize>,
+        (number, rows): (u64, Range<usize>),
         answer: Result<Vec<Outcome<O>>, Refused>,
+        bytes: u64,
         now: Instant,
         effects: &mut Vec<Effect<T, O>>,
     ) {
@@ -437,6 +517,7 @@ impl<T, O> Pipeline<T, O> {
             return;
         };
         let (running, ready) = &mut lane.running[at];
+        running.bytes += bytes;
         let again = match running.answer(rows, answer) {
             Next::Run(ranges) => ranges,
             Next::RunSmaller(ranges, tokens) => {
@@ -453,97 +534,6 @@ impl<T, O> Pipeline<T, O> {
         }
         if running.is_ready() {
             *ready = Some(now);
-        }
-    }
-
-    /// When the lane's finished batches have waited long enough; `None` while they cannot be committed.
-    fn commit_due(&self, lane: &Lane<T, O>) -> Option<Instant> {
-        let (_, ready) = lane.running.front()?;
-        let free = lane.committing.is_none();
-        ready.filter(|_| free).map(|ready| ready + self.limits.commit_wait)
-    }
-
-    /// How many batches at the front of a lane are ready and of one version.
-    fn ready(&self, lane: &Lane<T, O>) -> usize {
-        let version = lane.running.front().map(|(running, _)| running.batch.version);
-        let ready = lane.running.iter().take_while(|(running, _)| {
-            running.is_ready() && Some(running.batch.version) == version
-        });
-        ready.take(self.limits.commit_batches.max(1)).count()
-    }
-
-    fn commit(&mut self, now: Instant, effects: &mut Vec<Effect<T, O>>) {
-        for index in 0..self.lanes.len() {
-            while let Some(due) = self.commit_due(&self.lanes[index]) {
-                let ready = self.ready(&self.lanes[index]);
-                let full = ready == self.limits.commit_batches.max(1);
-                if now < due && !full && !self.closing && self.releasing.is_empty() {
-                    break;
-                }
-                if !self.commit_ready(index, ready, effects) {
-                    return;
-                }
-            }
-            self.commit_tails(index, now, effects);
-        }
-    }
-
-    /// Commits the first `ready` batches of a lane; false when the service stops instead.
-    fn commit_ready(
-        &mut self,
-        index: usize,
-        ready: usize,
-        effects: &mut Vec<Effect<T, O>>,
-    ) -> bool {
-        let lane = &mut self.lanes[index];
-        let batches: Vec<_> =
-            lane.running.drain(..ready).map(|(running, _)| running.into_outcomes()).collect();
-        let bytes = batches.iter().flat_map(|(batch, _)| &batch.items).map(|item| item.bytes);
-        self.flight_bytes -= bytes.sum::<u64>();
-        let id = self.next_number;
-        self.next_number += 1;
-        let Some((transaction, covered)) = publish::transaction(id, batches, &self.owned) else {
-            return true;
-        };
-        let rows = transaction.batches.iter().flat_map(|finished| &finished.rows);
-        if let Some((dead, records)) = self.dead.exceeded(rows.map(|(_, outcome)| outcome)) {
-            self.stop(Stop::DeadLetters { dead, records }, effects);
-            return false;
-        }
-        lane.committing = Some(covered);
-        effects.push(Effect::Commit(index, transaction));
-        true
-    }
-
-    /// Moves offsets past control records when a lane has nothing else to do.
-    fn commit_tails(&mut self, index: usize, now: Instant, effects: &mut Vec<Effect<T, O>>) {
-        let tails: Vec<_> = self.owned.tails().filter(|t| self.lane_of(t.0) == index).collect();
-        let lane = &mut self.lanes[index];
-        if tails.is_empty() || lane.committing.is_some() || !lane.running.is_empty() {
-            lane.tail_after = None;
-            return;
-        }
-        let after = *lane.tail_after.get_or_insert(now + self.limits.tail_every);
-        if now < after && !self.closing {
-            return;
-        }
-        lane.tail_after = None;
-        let id = self.next_number;
-        self.next_number += 1;
-        let partitions = tails.iter().map(|(p, epoch, _)| (*p, (*epoch, 0))).collect();
-        lane.committing = Some(Covered { id, partitions });
-        let next = tails.into_iter().map(|(p, epoch, end)| (p, (epoch, end))).collect();
-        effects.push(Effect::Commit(index, Transaction { id, batches: Vec::new(), next }));
-    }
-
-    fn committed(&mut self, lane: usize, id: u64, committed: &BTreeMap<Partition, Offset>) {
-        let Some(covered) = self.lanes[lane].committing.take_if(|covered| covered.id == id) else {
-            return;
-        };
-        for (partition, (epoch, rows)) in covered.partitions {
-            if let Some(next) = committed.get(&partition) {
-                self.owned.committed(partition, epoch, *next, rows);
-            }
         }
     }
 
@@ -572,4 +562,10 @@ impl<T, O> Pipeline<T, O> {
         self.stopped = true;
         effects.push(Effect::Stop(stop));
     }
+}
+
+/// Partitions go round the lanes.
+fn lane_of(partition: Partition, lanes: usize) -> usize {
+    let number = usize::try_from(partition.number).unwrap_or(0);
+    (usize::from(partition.topic) + number) % lanes
 }

@@ -148,7 +148,7 @@ impl Fault {
 /// The kinds of [`Fault`]. Few and fixed: they are a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FaultClass {
-    /// The bytes are not what `input.format` says: no UTF-8, no JSON, nested too deep; or an image is none.
+    /// The bytes are not what `input.format` says: not valid UTF-8, not valid JSON, not an image.
     Undecodable,
     /// A field the model needs is missing or null and has no fitted replacement.
     Missing,
@@ -160,17 +160,23 @@ pub enum FaultClass {
     Refused,
     /// The prediction is larger than the output topic takes.
     Oversized,
+    /// Alone in the model, the record took longer than `limits.inference`, more than once.
+    TooSlow,
+    /// The process died whenever the record was alone in the model.
+    Killed,
 }
 
 impl FaultClass {
     /// Every class, in the order of the metric's labels.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Undecodable,
         Self::Missing,
         Self::Invalid,
         Self::TooLong,
         Self::Refused,
         Self::Oversized,
+        Self::TooSlow,
+        Self::Killed,
     ];
 
     /// The name in metrics and headers.
@@ -182,6 +188,8 @@ impl FaultClass {
             Self::TooLong => "too_long",
             Self::Refused => "refused",
             Self::Oversized => "oversized",
+            Self::TooSlow => "too_slow",
+            Self::Killed => "killed",
         }
     }
 
@@ -190,7 +198,7 @@ impl FaultClass {
         match self {
             Self::Undecodable => "VALUE_CONVERTER",
             Self::Missing | Self::Invalid | Self::TooLong => "TRANSFORMATION",
-            Self::Refused => "TASK_PUT",
+            Self::Refused | Self::TooSlow | Self::Killed => "TASK_PUT",
             Self::Oversized => "TASK_PRODUCE",
         }
     }
@@ -219,13 +227,15 @@ pub enum Reason {
     Swap,
     /// Partitions were taken away.
     Rebalance,
+    /// Its records were in flight when the process died, and are looked at by themselves.
+    Alone,
     /// The service stops.
     Shutdown,
 }
 
 impl Reason {
     /// Every reason, in the order of the metric's labels.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Records,
         Self::Bytes,
         Self::Tokens,
@@ -233,6 +243,7 @@ impl Reason {
         Self::Idle,
         Self::Swap,
         Self::Rebalance,
+        Self::Alone,
         Self::Shutdown,
     ];
 
@@ -246,6 +257,7 @@ impl Reason {
             Self::Idle => "idle",
             Self::Swap => "swap",
             Self::Rebalance => "rebalance",
+            Self::Alone => "alone",
             Self::Shutdown => "shutdown",
         }
     }

@@ -8,25 +8,37 @@
 //!
 //! Names and words are `MLflow`'s: `models:/name/3`, `models:/name@champion`. A version never changes once it
 //! is there; an alias moves, and moving it is how a model ships and how it is rolled back.
+//!
+//! A registry is a shared folder: whatever stands there, looking at it ends, and says what is wrong by its name.
 
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use crate::file::{self, Links};
 use crate::model::Served;
 use crate::model::artifact::{self, LoadOptions};
 use crate::record::Version;
+use crate::service::chain;
 
+pub mod change;
+mod import;
+pub mod trial;
 mod uri;
 pub mod watch;
 
 pub use uri::{NotAUri, Uri};
 
+use uri::{LAST, version};
+
+/// Largest file of an alias, in bytes: a version has at most 19 digits.
+const LARGEST_ALIAS: u64 = 64;
+
 /// What cannot be done in a registry.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file operation failed.
-    #[error("{what} {path}: {source}", path = path.display())]
+    #[error("{what} {path}", path = path.display())]
     Io {
         /// Verb.
         what: &'static str,
@@ -40,7 +52,7 @@ pub enum Error {
     NotFound(String),
     /// A name that could leave the registry.
     #[error(
-        "{0:?} is no name: 1 to 128 of letters, digits, '.', '_', '-', not starting with a dot"
+        "{0:?} is not a name: 1 to 128 of letters, digits, '.', '_', '-', not starting with a dot"
     )]
     Name(String),
     /// The artifact is not good.
@@ -75,17 +87,48 @@ pub struct Listed {
     pub aliases: Vec<String>,
 }
 
+/// Something in a registry that is not what it should be, for `models list`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// Its path below the root.
+    pub place: String,
+    /// What is wrong, and what is wanted.
+    pub why: String,
+}
+
 /// The registry of a directory; without a root only plain directories resolve.
 #[derive(Debug, Clone)]
 pub struct Registry {
     root: Option<PathBuf>,
 }
 
-/// Whether a text is a name that cannot leave the registry.
-fn name(text: &str) -> Result<&str, Error> {
+/// The text, if it is a name that cannot leave the registry.
+///
+/// # Errors
+///
+/// What a name is.
+pub fn name(text: &str) -> Result<&str, Error> {
     let legal = |c: char| c.is_ascii_alphanumeric() || ['.', '_', '-'].contains(&c);
     let good = (1..=128).contains(&text.len()) && text.chars().all(legal) && !text.starts_with('.');
     if good { Ok(text) } else { Err(Error::Name(text.to_owned())) }
+}
+
+/// The names in a folder, sorted. What is hidden is somebody's who is not done with it.
+fn names(dir: &Path) -> Result<Vec<String>, Error> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(io("list", dir))? {
+        let name = entry.map_err(io("list", dir))?.file_name();
+        names.extend(Some(name.to_string_lossy().into_owned()).filter(|n| !n.starts_with('.')));
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// A folder that is not there has nothing in it.
+fn absent(error: Error) -> Result<Vec<String>, Error> {
+    let missing = |source: &std::io::Error| source.kind() == std::io::ErrorKind::NotFound;
+    let absent = matches!(&error, Error::Io { source, .. } if missing(source));
+    if absent { Ok(Vec::new()) } else { Err(error) }
 }
 
 fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
@@ -119,8 +162,9 @@ impl Registry {
             Uri::Version { model, version } => (model, *version),
             Uri::Alias { model, alias } => (model, self.alias(model, alias)?),
         };
-        let dir = self.model(model)?.join(version.to_string());
-        if !dir.is_dir() {
+        let number = version.to_string();
+        let dir = self.model(model)?.join(&number);
+        if uri::version(&number).is_none() || !dir.is_dir() {
             let known = self.versions(model)?.iter().map(Version::to_string).collect::<Vec<_>>();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             let message = format!("model {model:?} has no version {version}; versions: {known}");
@@ -144,16 +188,16 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// When the alias is missing or holds no version.
+    /// When the alias is missing, is no small file, or holds no version.
     pub fn alias(&self, model: &str, alias: &str) -> Result<Version, Error> {
         let path = self.model(model)?.join("aliases").join(name(alias)?);
-        let text = fs::read_to_string(&path).map_err(io("read the alias", &path))?;
-        text.trim().parse().map(Version).map_err(|_error| {
-            Error::NotFound(format!(
-                "{} holds {:?}, no version number",
-                path.display(),
-                text.trim()
-            ))
+        // Links are followed: Kubernetes mounts files as such.
+        let text = file::read(&path, LARGEST_ALIAS, Links::Follow);
+        let text = text.map_err(io("read the alias", &path))?;
+        let text = String::from_utf8_lossy(&text);
+        version(text.trim()).ok_or_else(|| {
+            let (path, held) = (path.display(), text.trim());
+            Error::NotFound(format!("{path} holds {held:?}, which is not the number of a version"))
         })
     }
 
@@ -164,110 +208,68 @@ impl Registry {
     /// When its directory cannot be read.
     pub fn versions(&self, model: &str) -> Result<Vec<Version>, Error> {
         let dir = self.model(model)?;
-        let mut versions = Vec::new();
-        for entry in fs::read_dir(&dir).map_err(io("list", &dir))? {
-            let entry = entry.map_err(io("list", &dir))?;
-            versions
-                .extend(entry.file_name().to_str().and_then(|name| name.parse().ok()).map(Version));
-        }
+        let folders = names(&dir)?.into_iter().filter(|folder| dir.join(folder).is_dir());
+        let mut versions: Vec<Version> = folders.filter_map(|name| version(&name)).collect();
         versions.sort_unstable();
         Ok(versions)
     }
 
-    /// Every model's versions with their aliases.
+    /// Every model's versions with their aliases, and what stands there that is none of these.
     ///
     /// # Errors
     ///
-    /// When a directory cannot be read.
-    pub fn list(&self) -> Result<Vec<Listed>, Error> {
+    /// When the root cannot be read.
+    pub fn list(&self) -> Result<(Vec<Listed>, Vec<Broken>), Error> {
         let root = self.root.as_ref();
         let root = root.ok_or_else(|| Error::NotFound("no registry: give --root".to_owned()))?;
-        let mut models = Vec::new();
-        for entry in fs::read_dir(root).map_err(io("list", root))? {
-            let entry = entry.map_err(io("list", root))?;
-            let is_dir = entry.path().is_dir();
-            models
-                .extend(entry.file_name().into_string().ok().filter(|n| is_dir && name(n).is_ok()));
-        }
-        models.sort();
-        let mut listed = Vec::new();
-        for model in models {
-            let aliases = self.aliases(&model)?;
-            for version in self.versions(&model)? {
-                let here = aliases.iter().filter(|(_, at)| *at == version);
-                let aliases = here.map(|(alias, _)| alias.clone()).collect();
-                listed.push(Listed { name: model.clone(), version, aliases });
+        let (mut listed, mut broken) = (Vec::new(), Vec::new());
+        for model in names(root)?.into_iter().filter(|model| root.join(model).is_dir()) {
+            if let Err(error) = self.list_model(&model, &mut listed, &mut broken) {
+                broken.push(Broken { place: model, why: chain(&error) });
             }
         }
-        Ok(listed)
+        Ok((listed, broken))
     }
 
-    fn aliases(&self, model: &str) -> Result<Vec<(String, Version)>, Error> {
-        let dir = self.model(model)?.join("aliases");
-        if !dir.exists() {
-            return Ok(Vec::new());
-        }
-        let mut aliases = Vec::new();
-        for entry in fs::read_dir(&dir).map_err(io("list", &dir))? {
-            let entry = entry.map_err(io("list", &dir))?;
-            if let Some(alias) = entry.file_name().to_str().filter(|alias| name(alias).is_ok()) {
-                aliases.push((alias.to_owned(), self.alias(model, alias)?));
-            }
-        }
-        aliases.sort();
-        Ok(aliases)
-    }
-
-    /// Copies a directory in as the next version: beside first, the manifest last, then renamed. Nobody ever
-    /// sees a part of it.
-    ///
-    /// # Errors
-    ///
-    /// When the directory is no good model, or cannot be copied.
-    pub fn import(
+    fn list_model(
         &self,
-        from: &Path,
         model: &str,
-        options: &LoadOptions,
-    ) -> Result<Version, Error> {
+        listed: &mut Vec<Listed>,
+        broken: &mut Vec<Broken>,
+    ) -> Result<(), Error> {
         let dir = self.model(model)?;
-        fs::create_dir_all(&dir).map_err(io("create", &dir))?;
-        let beside = dir.join(format!(".import-{}", uuid::Uuid::now_v7()));
-        let result = self.import_through(from, &beside, model, options);
-        if result.is_err() {
-            fs::remove_dir_all(&beside).unwrap_or_default();
-        }
-        result
-    }
-
-    fn import_through(
-        &self,
-        from: &Path,
-        beside: &Path,
-        model: &str,
-        options: &LoadOptions,
-    ) -> Result<Version, Error> {
-        let bad = |source| Error::Artifact { path: from.to_owned(), source };
-        for file in artifact::files(from).map_err(bad)? {
-            let to = beside.join(&file);
-            if let Some(parent) = to.parent() {
-                fs::create_dir_all(parent).map_err(io("create", parent))?;
+        let (mut versions, mut aliases) = (Vec::new(), Vec::new());
+        for folder in names(&dir)?.into_iter().filter(|folder| folder != "aliases") {
+            match version(&folder) {
+                Some(version) if dir.join(&folder).is_dir() => versions.push(version),
+                _ => {
+                    let why = "is not a version: versions are folders called 1, 2, 3, …";
+                    broken.push(Broken { place: format!("{model}/{folder}"), why: why.to_owned() });
+                }
             }
-            fs::copy(from.join(&file), &to).map_err(io("copy to", &to))?;
-            File::open(&to).and_then(|file| file.sync_all()).map_err(io("sync", &to))?;
         }
-        artifact::write_manifest(beside, model, options).map_err(bad)?;
-        artifact::load(beside, options).map_err(bad)?;
-        let dir = self.model(model)?;
-        let mut version = Version(self.versions(model)?.last().map_or(1, |last| last.0 + 1));
-        // Somebody else may take the number meanwhile: rename does not replace a directory with files.
-        while let Err(error) = fs::rename(beside, dir.join(version.to_string())) {
-            if !dir.join(version.to_string()).exists() {
-                return Err(io("rename to a version in", &dir)(error));
-            }
-            version.0 += 1;
+        versions.sort_unstable();
+        let known = names(&dir.join("aliases")).or_else(absent).unwrap_or_else(|error| {
+            broken.push(Broken { place: format!("{model}/aliases"), why: chain(&error) });
+            Vec::new()
+        });
+        for alias in known {
+            let why = match self.alias(model, &alias) {
+                Ok(at) if versions.contains(&at) => {
+                    aliases.push((alias, at));
+                    continue;
+                }
+                Ok(at) => format!("points at version {at}, which is not there"),
+                Err(error) => chain(&error),
+            };
+            broken.push(Broken { place: format!("{model}@{alias}"), why });
         }
-        Ok(version)
+        listed.extend(versions.into_iter().map(|version| {
+            let here = aliases.iter().filter(|(_, at)| *at == version);
+            let aliases = here.map(|(alias, _)| alias.clone()).collect();
+            Listed { name: model.to_owned(), version, aliases }
+        }));
+        Ok(())
     }
 
     /// Points an alias at a version. What `champion` held goes to `previous`.
@@ -276,8 +278,9 @@ impl Registry {
     ///
     /// When the version is not there or not good: what could not serve is not promoted.
     pub fn promote(&self, model: &str, version: Version, alias: &str) -> Result<(), Error> {
+        name(alias)?;
         let resolved = self.resolve(&Uri::Version { model: model.to_owned(), version })?;
-        artifact::verify(&resolved.dir)
+        artifact::verify_registered(&resolved.dir)
             .map_err(|source| Error::Artifact { path: resolved.dir, source })?;
         if alias == "champion"
             && let Ok(before) = self.alias(model, alias)

@@ -7,22 +7,27 @@
 //! |     3 | open the log: claim the transactional  | leave the group, join the log's threads  |
 //! |       | ids, then join the group               |                                          |
 //! |     4 | engine; ready when partitions are ours | HTTP                                     |
-//! |     5 | watch the registry                     |                                          |
 //!
-//! A thread that dies closes its channel; the engine sees it and the process exits non-zero. The next start
-//! claims the transactional ids, which aborts what was open.
+//! The registry is watched from the fourth step on. A thread that dies closes its channel, a task that ends is seen where
+//! the engine waits: the process then exits non-zero. The next start claims the transactional ids, which aborts what was
+//! open.
 
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
-use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, mpsc, watch as cell};
+use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Workers as WorkerCount};
 use crate::decode::{self, Current, Decoder};
 use crate::engine::{Engine, Parts};
 use crate::http::{self, Health};
-use crate::log::{Failure, Log};
+use crate::journal::Journal;
+use crate::log::{Failure, Log, Opening};
 use crate::model::Served;
 use crate::model::artifact::LoadOptions;
 use crate::model::device::Place;
@@ -30,27 +35,67 @@ use crate::model::worker::Workers;
 use crate::registry::{Registry, Uri, watch};
 use crate::telemetry::Telemetry;
 
+mod start;
+
+use start::{Start, Started};
+
 /// How a run differs from another one of the same configuration.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Stop at the ends seen at the start.
+    /// Stop when the group has committed what was there at the start.
     pub until_end: bool,
+    /// Stop by then with what is left.
+    pub deadline: Option<Instant>,
     /// Cancelled from outside: stop cleanly.
     pub stop: CancellationToken,
     /// What the probes say.
     pub health: Arc<Health>,
     /// Wakes the registry watcher before its time.
     pub wake: Arc<Notify>,
+    /// A model that is there already: it serves, whatever `model.uri` says, and nothing is followed.
+    pub serve: Option<Arc<Served>>,
+    /// The program that tries a version before it is loaded here: this one, unless it is a test.
+    pub trial: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             until_end: false,
+            deadline: None,
             stop: CancellationToken::new(),
             health: Arc::new(Health::default()),
             wake: Arc::new(Notify::new()),
+            serve: None,
+            trial: None,
         }
+    }
+}
+
+/// The tasks beside the engine, by name. One that ends by itself ends the service: a watcher that died without a word
+/// would mean that no version is ever swapped again.
+#[derive(Debug, Default)]
+pub struct Tasks {
+    set: JoinSet<()>,
+    names: HashMap<Id, &'static str>,
+}
+
+impl Tasks {
+    /// Starts a task that is meant to run until the service stops.
+    pub fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let id = self.set.spawn(task).id();
+        self.names.insert(id, name);
+    }
+
+    /// Waits until one of them ends, and says which; for ever while all run.
+    pub async fn next(&mut self) -> Failure {
+        let (id, why) = match self.set.join_next_with_id().await {
+            None => return std::future::pending().await,
+            Some(Ok((id, ()))) => (id, "ended by itself".to_owned()),
+            Some(Err(error)) => (error.id(), format!("died: {error}")),
+        };
+        let name = self.names.remove(&id).unwrap_or("unknown");
+        temporary(&format!("the task {name:?} {why}; this is a bug, a new start goes on"))
     }
 }
 
@@ -113,7 +158,8 @@ pub fn load_model(config: &Config) -> Result<(Registry, Uri, Served), Failure> {
     Ok((registry, uri, served))
 }
 
-/// Runs the service on the log that `open` gives, until a signal, `options.stop`, or the end.
+/// Runs the service on the log that `open` gives, until a signal, `options.stop`, or the end. A stop that comes while
+/// the model is loaded or the log is opened ends at once: nothing is held yet.
 ///
 /// # Errors
 ///
@@ -122,72 +168,125 @@ pub async fn run(
     config: Config,
     telemetry: Telemetry,
     options: Options,
-    open: impl FnOnce(&Config) -> Result<Log, Failure>,
+    open: impl FnOnce(&Config, &Opening) -> Result<Log, Failure> + Send + 'static,
 ) -> Result<(), Failure> {
+    let journal = journal(&config)?;
     let stop = options.stop.child_token();
-    let mut tasks = JoinSet::new();
+    let leave_for_good = Arc::new(AtomicBool::new(false));
+    let mut tasks = Tasks::default();
     let listener = http::bind(config.http.listen).await?;
     let http_stop = CancellationToken::new();
     let health = Arc::clone(&options.health);
-    tasks.spawn(http::serve(listener, health, telemetry.clone(), http_stop.clone()));
-    tasks.spawn(upkeep(telemetry.clone()));
-    tasks.spawn(stop_on_signal(stop.clone()));
-
-    let (registry, uri, served) = tokio::task::block_in_place(|| load_model(&config))?;
-    tracing::info!(model = %served.id, digest = %served.id.digest, "model loaded");
-    let (staged_in, staged) = mpsc::channel(1);
-    tasks.spawn(watch::run(watch::Watch {
-        registry,
-        uri,
-        options: load_options(&config),
-        poll: config.model.poll.0,
-        wake: Arc::clone(&options.wake),
-        serving: served.id.clone(),
-        staged: staged_in,
-        metrics: telemetry.metrics.clone(),
-        health: Arc::clone(&options.health),
-        stop: stop.clone(),
-    }));
-    let parts = assemble(&config, &telemetry, &options, Arc::new(served), staged, &stop, open)?;
+    tasks.spawn("http", http::serve(listener, health, telemetry.clone(), http_stop.clone()));
+    tasks.spawn("upkeep", upkeep(telemetry.clone()));
+    let signals = stop_on_signal(stop.clone(), Arc::clone(&leave_for_good), journal.clone());
+    tasks.spawn("signals", signals);
+    let start = Start { config: &config, options: &options, stop: &stop, journal: &journal };
+    let started = tokio::select! {
+        started = start.run(open) => started,
+        ended = tasks.next() => Err(ended),
+    };
+    let started = started.inspect_err(|_| journal.close())?;
+    let Some(started) = started else {
+        tracing::info!("stopped before anything was read");
+        journal.close();
+        return Ok(());
+    };
+    let parts = assemble(&config, &telemetry, &options, started, (tasks, &stop, &journal))?;
+    let parts = Parts { leave_for_good, ..parts };
     let ended = Engine::new(&config, parts).run().await;
+    journal.close();
     http_stop.cancel();
     stop.cancel();
-    tasks.shutdown().await;
     ended
+}
+
+/// The journal of this replica: in `state.dir`, for an embedded log beside its file.
+fn journal(config: &Config) -> Result<Journal, Failure> {
+    let log = config.log.as_deref().and_then(|log| log.strip_prefix("sqlite:")).map(Path::new);
+    let beside = log.map(|log| {
+        let mut name = log.as_os_str().to_owned();
+        name.push(".state");
+        PathBuf::from(name)
+    });
+    let Some(dir) = config.state.dir.as_ref().or(beside.as_ref()) else {
+        return Ok(Journal::default());
+    };
+    if log.is_some_and(|log| !log.exists()) {
+        Journal::forget(dir);
+    }
+    let in_use = match log {
+        Some(log) if config.state.dir.is_none() => format!(
+            "open {}: another process has this log; it is for one process, Kafka is for more",
+            log.display()
+        ),
+        _ => format!(
+            "use state.dir {}: another process uses it; give each replica its own",
+            dir.display()
+        ),
+    };
+    Journal::open(dir, &config.input.topics, &in_use)
 }
 
 fn assemble(
     config: &Config,
     telemetry: &Telemetry,
     options: &Options,
-    serving: Arc<Served>,
-    staged: mpsc::Receiver<Arc<Served>>,
-    stop: &CancellationToken,
-    open: impl FnOnce(&Config) -> Result<Log, Failure>,
+    started: Started,
+    (mut tasks, stop, journal): (Tasks, &CancellationToken, &Journal),
 ) -> Result<Parts, Failure> {
     let no_thread = |error: std::io::Error| temporary(&format!("start a thread: {error}"));
+    let Started { registry, uri, served, mut log } = started;
+    let (heard_in, heard) = mpsc::channel(1);
+    let (ask, questions) = cell::channel(0);
+    let follows = matches!(uri, Uri::Alias { .. });
+    tasks.spawn(
+        "watch",
+        watch::run(watch::Watch {
+            registry,
+            uri,
+            options: load_options(config),
+            journal: journal.clone(),
+            allow: config.model.allow_change.clone(),
+            trial: options.trial.clone().filter(|_| config.model.device == "cpu"),
+            poll: config.model.poll.0,
+            wake: Arc::clone(&options.wake),
+            questions,
+            serving: served.id.clone(),
+            signature: Arc::clone(&served.signature),
+            heard: heard_in,
+            metrics: telemetry.metrics.clone(),
+            health: Arc::clone(&options.health),
+            stop: stop.clone(),
+        }),
+    );
     let (answers_in, answers) = mpsc::channel(16);
-    let decoder = Decoder::new(config.input.clone(), config.output.include.clone());
+    let decoder = Decoder::new(config.input.clone());
     let (count, output) = (workers(config), config.output.clone());
     let workers = Workers::start(count, decoder.clone(), output, answers_in).map_err(no_thread)?;
-    let mut log = tokio::task::block_in_place(|| open(config))?;
     let (_closed, empty) = mpsc::channel(1);
     let chunks = std::mem::replace(&mut log.chunks, empty);
-    let current = Current::new(Arc::clone(&serving));
+    let current = Current::new(Arc::clone(&served));
     let (arrived_in, arrived) = mpsc::channel(2);
-    decode::start(decoder, current.clone(), chunks, arrived_in).map_err(no_thread)?;
+    decode::start(decoder, current.clone(), journal.clone(), chunks, arrived_in)
+        .map_err(no_thread)?;
     Ok(Parts {
         log,
         arrived,
         workers,
         answers,
-        staged,
-        serving,
+        heard,
+        ask: follows.then_some(ask),
+        serving: served,
         current,
+        journal: journal.clone(),
         metrics: telemetry.metrics.clone(),
         health: Arc::clone(&options.health),
+        tasks,
         stop: stop.clone(),
+        leave_for_good: Arc::default(),
         until_end: options.until_end,
+        deadline: options.deadline,
     })
 }
 
@@ -199,26 +298,35 @@ async fn upkeep(telemetry: Telemetry) {
     }
 }
 
-/// Kubernetes sends SIGTERM, a terminal SIGINT. The second signal does not wait.
-async fn stop_on_signal(stop: CancellationToken) {
+/// Kubernetes sends SIGTERM, a terminal SIGINT; SIGUSR1 also leaves the group for good. The second signal does not
+/// wait.
+async fn stop_on_signal(
+    stop: CancellationToken,
+    leave_for_good: Arc<AtomicBool>,
+    journal: Journal,
+) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("listen for signals: the system refuses; stop this process with SIGKILL");
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut leave)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::user_defined1()),
+    ) else {
+        tracing::error!("listen for signals: the system refuses");
         return;
     };
-    for first in [true, false] {
-        tokio::select! {
-            _ = terminate.recv() => (),
-            _ = interrupt.recv() => (),
-        }
-        if first {
-            stop.cancel();
-        } else {
+    loop {
+        let asks_to_leave = tokio::select! {
+            _ = terminate.recv() => false,
+            _ = interrupt.recv() => false,
+            _ = leave.recv() => true,
+        };
+        leave_for_good.fetch_or(asks_to_leave, Ordering::AcqRel);
+        if stop.is_cancelled() && !asks_to_leave {
             tracing::warn!("second signal: stopping at once; what was not committed is read again");
+            journal.close();
             exit_now();
         }
+        stop.cancel();
     }
 }
 

@@ -9,19 +9,24 @@
 //!  offsets(group, topic, partition, next) ◄────────────────────────────────────┘  outputs + offsets
 //! ```
 
-use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::collections::VecDeque;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, StartFrom};
-use crate::log::message::{Naming, Notes};
-use crate::log::{Arrival, Assigned, Chunk, Control, Done, Failure, How, Log, Transaction};
-use crate::record::{Epoch, Offset, Partition, Record};
+use crate::log::manifest::Manifest;
+use crate::log::message::{self, Naming, Notes};
+use crate::log::note::Note;
+use crate::log::{
+    Arrival, Assigned, Chunk, Control, Done, Failure, Gate, How, Leave, Log, Opening, Transaction,
+};
+use crate::record::{Epoch, ModelId, Offset, Partition, Record, Signature};
 
 mod store;
 
@@ -30,8 +35,14 @@ pub use store::{Error, Message, Store, Stored};
 /// Most records of a chunk.
 const CHUNK: usize = 512;
 
+/// Most bytes of a chunk; a record that is larger is one of its own. Four chunks may wait.
+const CHUNK_BYTES: usize = 1 << 20;
+
 /// How long the reading thread waits for new records or for room: the latency this log adds at most.
 const PACE: Duration = Duration::from_millis(5);
+
+/// Longest that a commit may take: a disk that is slow, and another program that holds the file.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One process has the file, so its partitions are assigned once.
 const EPOCH: Epoch = Epoch(1);
@@ -42,28 +53,33 @@ const EPOCH: Epoch = Epoch(1);
 /// # Errors
 ///
 /// When the file cannot be opened, or another process has it.
-pub fn open(file: &Path, config: &Config, naming: &Naming) -> Result<Log, Failure> {
-    let lock = lock(file)?;
-    let store = Store::open(file).map_err(|error| failure(&error))?;
-    let group =
-        if config.kafka.group.is_empty() { "tidemill" } else { &config.kafka.group }.to_owned();
+pub fn open(
+    file: &Path,
+    config: &Config,
+    naming: &Naming,
+    opening: &Opening,
+) -> Result<Log, Failure> {
+    // By its real path: `SQLite` has names that are no paths, `:memory:` and `file:a.db`.
+    let (lock, file) = lock(file)?;
+    let store = Store::open(&file).map_err(|error| failure(&error))?;
     create_topics(&store, naming).map_err(|error| failure(&error))?;
-    let reader = Reader::new(store, naming, &group, config.kafka.start_from)
+    let last = last(&store, naming, opening.serving.as_ref()).map_err(|error| failure(&error))?;
+    let (reader, notes) = Reader::new(store, naming, config.kafka.start_from, opening.until_end)
         .map_err(|error| failure(&error))?;
 
     let (control_in, control) = mpsc::channel(8);
     let (chunks_in, chunks) = mpsc::channel(4);
     let (done_in, done) = mpsc::channel(16);
-    let leave = CancellationToken::new();
+    let leave = Leave::default();
     let no_thread =
-        |error: std::io::Error| Failure { message: format!("start a thread: {error}"), exit: 75 };
+        |error: io::Error| Failure { message: format!("start a thread: {error}"), exit: 75 };
     let mut threads = Vec::new();
     let mut lanes = Vec::new();
     for lane in 0..usize::from(config.kafka.lanes.max(1)) {
         let (lane_in, transactions) = mpsc::channel(1);
         lanes.push(lane_in);
-        let store = Store::open(file).map_err(|error| failure(&error))?;
-        let writer = Writer { lane, store, naming: naming.clone(), group: group.clone() };
+        let store = Store::open(&file).map_err(|error| failure(&error))?;
+        let writer = Writer { lane, store, naming: naming.clone(), notes: notes.clone() };
         let (done, control) = (done_in.clone(), control_in.clone());
         let body = move || writer.run(transactions, &done, &control);
         threads.push(thread(&format!("lane-{lane}"), body).map_err(no_thread)?);
@@ -74,30 +90,64 @@ pub fn open(file: &Path, config: &Config, naming: &Naming) -> Result<Log, Failur
         drop(lock);
     };
     threads.push(thread("read", body).map_err(no_thread)?);
-    Ok(Log { control, chunks, lanes, done, leave, threads })
+    let (shared, patience, judge) = (false, PATIENCE, None);
+    Ok(Log { control, chunks, lanes, done, leave, shared, patience, judge, last, threads })
 }
 
 fn thread(
     name: &str,
     body: impl FnOnce() + Send + 'static,
-) -> std::io::Result<std::thread::JoinHandle<()>> {
+) -> io::Result<std::thread::JoinHandle<()>> {
     std::thread::Builder::new().name(name.to_owned()).spawn(body)
 }
 
-/// Holds `FILE.lock` for as long as the log is open: two readers would both answer every record.
-fn lock(file: &Path) -> Result<File, Failure> {
-    let path = file.with_extension("lock");
-    let fail =
-        |why: String, exit| Failure { message: format!("lock {}: {why}", path.display()), exit };
-    let lock = File::create(&path).map_err(|error| fail(error.to_string(), 78))?;
+/// Holds `FILE.tidemill-lock` for as long as the log is open: two readers would both answer every record. It stands
+/// beside the file itself, whatever links lead there, and nothing is ever written to it. Also the file's real path.
+fn lock(file: &Path) -> Result<(File, PathBuf), Failure> {
+    let fail = |path: &Path, why: String| Failure {
+        message: format!("lock the log {}: {why}", path.display()),
+        exit: 78,
+    };
+    let real = real(file).map_err(|error| fail(file, error.to_string()))?;
+    let mut path = real.clone().into_os_string();
+    path.push(".tidemill-lock");
+    let path = PathBuf::from(path);
+    let lock = opened(&path).map_err(|error| fail(&path, error.to_string()))?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
+        Ok(()) => Ok((lock, real)),
         Err(TryLockError::WouldBlock) => {
             let why = "another process has this log; it is for one process, Kafka is for more";
-            Err(fail(why.to_owned(), 78))
+            Err(fail(&path, why.to_owned()))
         }
-        Err(TryLockError::Error(error)) => Err(fail(error.to_string(), 78)),
+        Err(TryLockError::Error(error)) => Err(fail(&path, error.to_string())),
     }
+}
+
+/// The path of the log's file without links; the file is made if there is none. One that is there is not opened: closing
+/// it would release the locks that `SQLite` has on it in this process.
+fn real(file: &Path) -> io::Result<PathBuf> {
+    let metadata = match fs::metadata(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => opened(file)?.metadata(),
+        found => found,
+    }?;
+    let refused = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    if !metadata.is_file() {
+        return refused("is not a regular file; name a file, or one that is not there yet");
+    }
+    // Each name would have a journal of its own beside it.
+    if metadata.nlink() != 1 {
+        return refused(
+            "has a second name (a hard link), under which it could be opened too; copy it",
+        );
+    }
+    fs::canonicalize(file)
+}
+
+/// A file for writing, made if there is none, never truncated; a FIFO does not wait for its reader.
+fn opened(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    options.write(true).create(true).truncate(false).custom_flags(nonblocking).open(path)
 }
 
 fn failure(error: &Error) -> Failure {
@@ -113,49 +163,107 @@ fn create_topics(store: &Store, naming: &Naming) -> Result<(), Error> {
     naming.written().iter().try_for_each(|topic| store.create_topic(topic, most))
 }
 
+/// The version that answered last, where it is another than the one that is to serve, with what it took and gave.
+fn last(
+    store: &Store,
+    naming: &Naming,
+    serving: Option<&ModelId>,
+) -> Result<Option<(ModelId, Signature)>, Error> {
+    let mut newest: Option<(i64, ModelId, Signature)> = None;
+    for partition in 0..i32::from(store.partitions(&naming.manifest)?) {
+        let end = store.end(&naming.manifest, partition)?;
+        let before = Offset(end.0.saturating_sub(1).max(0));
+        for stored in store.read(&naming.manifest, partition, before, 1)? {
+            let (time, value) = (stored.message.timestamp, stored.message.value);
+            let Ok(manifest) = Manifest::read(&value.unwrap_or_default()) else { continue };
+            let younger = newest.as_ref().is_none_or(|(seen, ..)| *seen <= time);
+            if let Some(signature) = manifest.signature.clone().filter(|_| younger) {
+                newest = Some((time, manifest.model(), signature));
+            }
+        }
+    }
+    let newest = newest.map(|(_, model, signature)| (model, signature));
+    Ok(newest.filter(|(model, _)| serving.is_some_and(|serving| serving != model)))
+}
+
 /// The reading side.
 struct Reader {
     store: Store,
     topics: Vec<String>,
-    /// The next offset of each partition, and the end that was told last.
-    positions: BTreeMap<Partition, (Offset, Option<Offset>)>,
+    /// The partitions; whose turn it is stands first.
+    reading: VecDeque<Reading>,
     assigned: Vec<Assigned>,
 }
 
+/// A partition that is read.
+struct Reading {
+    partition: Partition,
+    /// The next offset.
+    position: Offset,
+    /// The end that was told last.
+    told: Option<Offset>,
+    /// Whether it may be read.
+    gate: Gate,
+}
+
 impl Reader {
-    fn new(store: Store, naming: &Naming, group: &str, from: StartFrom) -> Result<Self, Error> {
-        let mut positions = BTreeMap::new();
+    fn new(
+        store: Store,
+        naming: &Naming,
+        from: StartFrom,
+        until_end: bool,
+    ) -> Result<(Self, Notes), Error> {
+        let (mut reading, mut notes) = (VecDeque::new(), Notes::new());
         let mut assigned = Vec::new();
         for (index, topic) in (0_u16..).zip(&naming.inputs) {
-            for number in 0..i32::from(store.partitions(topic)?) {
+            let partitions = i32::from(store.partitions(topic)?);
+            for number in 0..partitions {
                 let partition = Partition { topic: index, number };
-                let committed = store.committed(group, topic, number)?;
+                let committed = store.committed(&naming.group, topic, number)?;
                 let end = store.end(topic, number)?;
-                let start = match from {
+                let next = committed.unwrap_or(match from {
                     StartFrom::Earliest => Offset(0),
                     StartFrom::Latest => end,
-                };
-                positions.insert(partition, (committed.unwrap_or(start), None));
-                assigned.push(Assigned { partition, epoch: EPOCH, committed, end });
+                });
+                let note = store.note(&naming.group, topic, number)?.unwrap_or_else(|| Note {
+                    topic: None,
+                    model: None,
+                    first: wall_clock_ms(),
+                    partitions,
+                    seen: next,
+                    skip: None,
+                });
+                let gate = Gate::new(|| ());
+                assigned.push(Assigned {
+                    partition,
+                    epoch: EPOCH,
+                    next,
+                    end,
+                    until: until_end.then_some(end),
+                    skip: None,
+                    answered: note.model.clone(),
+                    topic: note.topic.clone(),
+                    gate: gate.clone(),
+                });
+                reading.push_back(Reading { partition, position: next, told: None, gate });
+                notes.insert(partition, note);
             }
         }
-        Ok(Self { store, topics: naming.inputs.clone(), positions, assigned })
+        let topics = naming.inputs.clone();
+        Ok((Self { store, topics, reading, assigned }, notes))
     }
 
     /// Reads until told to leave.
-    fn run(
-        mut self,
-        control: &mpsc::Sender<Control>,
-        chunks: &mpsc::Sender<Chunk>,
-        leave: &CancellationToken,
-    ) {
+    fn run(mut self, control: &mpsc::Sender<Control>, chunks: &mpsc::Sender<Chunk>, leave: &Leave) {
         let assigned = std::mem::take(&mut self.assigned);
-        if control.blocking_send(Control::Assigned(assigned)).is_err() {
+        // The file is always there.
+        let first = [Control::Reachable(true), Control::Assigned(assigned)];
+        if first.into_iter().any(|control_| control.blocking_send(control_).is_err()) {
             return;
         }
         // Nobody sends: it is the pause between two looks.
         let (_sender, pause) = sync_channel::<()>(0);
-        while !leave.is_cancelled() {
+        while !leave.is_asked() {
             let chunk = match self.next() {
                 Ok(chunk) => chunk,
                 Err(error) => {
@@ -168,10 +276,10 @@ impl Reader {
                 wait(&pause);
                 continue;
             }
-            let ends = self.positions.iter().filter_map(|(p, (_, end))| Some((*p, (*end)?)));
+            let ends = self.reading.iter().filter_map(|r| Some((r.partition, r.told?)));
             control.try_send(Control::Ends(ends.collect())).unwrap_or_default(); // lag may be told later
             let mut waiting = Some(chunk);
-            while let Some(chunk) = waiting.take().filter(|_| !leave.is_cancelled()) {
+            while let Some(chunk) = waiting.take().filter(|_| !leave.is_asked()) {
                 match chunks.try_send(chunk) {
                     Ok(()) => (),
                     Err(mpsc::error::TrySendError::Closed(_)) => return,
@@ -184,24 +292,37 @@ impl Reader {
         }
     }
 
-    /// What is new, of every partition in turn.
+    /// What is new, of one partition after the other until the chunk is full; the next chunk goes on there.
     fn next(&mut self) -> Result<Chunk, Error> {
         let mut chunk = Chunk::default();
-        for (partition, (position, told)) in &mut self.positions {
+        let (mut records, mut bytes) = (CHUNK, CHUNK_BYTES);
+        for _ in 0..self.reading.len() {
+            let Some(reading) = self.reading.front_mut() else { break };
+            if !reading.gate.is_open() {
+                self.reading.rotate_left(1);
+                continue;
+            }
+            let Reading { partition, position, told, .. } = reading;
             let topic = &self.topics[usize::from(partition.topic)];
-            let stored = self.store.read(topic, partition.number, *position, CHUNK)?;
-            let all = stored.len() < CHUNK;
+            let (stored, all) =
+                self.store.read_chunk(topic, partition.number, *position, (records, bytes))?;
+            records -= stored.len();
             for Stored { offset, message } in stored {
                 *position = offset.next();
                 let Message { timestamp, key, value, headers } = message;
                 let timestamp = Some(timestamp);
                 let record =
                     Record { partition: *partition, offset, timestamp, key, value, headers };
+                bytes = bytes.saturating_sub(record.bytes());
                 chunk.0.push(Arrival::Record(EPOCH, record));
             }
             if all && *told != Some(*position) {
                 *told = Some(*position);
                 chunk.0.push(Arrival::End(EPOCH, *partition, *position));
+            }
+            self.reading.rotate_left(1);
+            if records == 0 || bytes == 0 {
+                break;
             }
         }
         Ok(chunk)
@@ -219,7 +340,8 @@ struct Writer {
     lane: usize,
     store: Store,
     naming: Naming,
-    group: String,
+    /// What each partition's commits carry forward. A partition belongs to one lane.
+    notes: Notes,
 }
 
 impl Writer {
@@ -244,6 +366,8 @@ impl Writer {
                 committed,
                 took: started.elapsed(),
                 how: How::Committed,
+                buried: Vec::new(),
+                fits: None,
             };
             if done.blocking_send(answer).is_err() {
                 return;
@@ -252,23 +376,95 @@ impl Writer {
     }
 
     fn commit(&mut self, transaction: &Transaction) -> Result<(), Error> {
-        let Self { store, naming, group, .. } = self;
+        let Self { store, naming, notes, .. } = self;
+        let mut after = notes.clone();
         store.transaction(|store| {
             for finished in &transaction.batches {
                 let batch = naming.batch(&finished.info);
                 for row in &finished.rows {
                     store.append_message(&batch.message(row))?;
                 }
-                let notes = Notes::new();
-                let manifests = batch.manifests(finished, &notes, usize::MAX);
+                let manifests = batch.manifests(finished, &after, usize::MAX);
                 for manifest in manifests.map_err(Error::Manifest)? {
                     store.append_message(&manifest)?;
                 }
+                message::answered(&mut after, finished);
             }
             for (partition, (_, next)) in &transaction.next {
-                store.commit(group, naming.input(*partition), partition.number, *next)?;
+                if let Some(note) = after.get(partition) {
+                    let name = naming.input(*partition);
+                    store.commit(&naming.group, name, partition.number, (*next, note))?;
+                }
             }
             Ok(())
-        })
+        })?;
+        *notes = after;
+        Ok(())
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the time of a group's first start is wall time")]
+fn wall_clock_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_log_has_one_lock_whatever_it_is_called() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let precious = ["Cargo.lock", "a.lock", "a.db-lock"].map(at);
+        precious.iter().for_each(|file| fs::write(file, "precious").unwrap());
+        symlink("a.db", at("link.db")).unwrap();
+        symlink(dir.path(), at("folder")).unwrap();
+        let _first = lock(&at("link.db")).unwrap();
+        for same in ["a.db", "link.db", "folder/a.db", "folder/folder/link.db"] {
+            let failure = lock(&at(same)).unwrap_err();
+            assert!(failure.message.contains("another process has this log"), "{failure}");
+            assert_eq!(failure.exit, 78);
+        }
+        assert_eq!(
+            lock(&at("file:a.db")).unwrap().1,
+            dir.path().canonicalize().unwrap().join("file:a.db")
+        );
+        for other in ["a.sqlite", "a", "Cargo.db", "a.db.db"] {
+            drop(lock(&at(other)).unwrap());
+        }
+        for file in precious {
+            assert_eq!(fs::read_to_string(file).unwrap(), "precious");
+        }
+    }
+
+    #[test]
+    fn nothing_of_the_users_is_emptied_and_what_is_no_file_is_no_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for name in ["a.db", "a.db.tidemill-lock"] {
+            fs::write(at(name), "precious").unwrap();
+        }
+        drop(lock(&at("a.db")).unwrap());
+        for name in ["a.db", "a.db.tidemill-lock"] {
+            assert_eq!(fs::read_to_string(at(name)).unwrap(), "precious");
+        }
+        assert!(Command::new("mkfifo").arg(at("fifo")).status().unwrap().success());
+        fs::create_dir(at("folder")).unwrap();
+        fs::hard_link(at("a.db"), at("second.db")).unwrap();
+        for (name, part) in [
+            ("fifo", "is not a regular file"),
+            ("folder", "is not a regular file"),
+            ("a.db", "has a second name"),
+            ("second.db", "has a second name"),
+            ("nowhere/a.db", "No such file"),
+        ] {
+            let failure = lock(&at(name)).unwrap_err();
+            assert!(failure.message.contains(part), "{failure}");
+        }
     }
 }

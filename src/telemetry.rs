@@ -8,8 +8,10 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{LogFormat, Logging};
 use crate::log::Failure;
 
+mod lines;
 pub mod metrics;
 
+use lines::Lines;
 use metrics::Metrics;
 
 /// What the rest of the process needs of it.
@@ -22,6 +24,13 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
+    /// Everything there is to scrape, in Prometheus' text format.
+    pub fn render(&self) -> String {
+        self.metrics.read();
+        self.prometheus.run_upkeep();
+        self.prometheus.render() + &self.metrics.render_lags()
+    }
+
     /// Installs the log and the recorder for the whole process. Once a process.
     ///
     /// # Errors
@@ -35,9 +44,10 @@ impl Telemetry {
                 "read logging.filter {filter:?}: {error}; write info or tidemill=debug"
             ))
         })?;
-        let builder =
-            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-        let builder = builder.with_ansi(std::io::stderr().is_terminal());
+        let coloured = std::io::stderr().is_terminal();
+        // An error of the log must not be said on stderr, which is where it could not be said.
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
+        let builder = builder.with_writer(Lines::new(coloured)).with_ansi(coloured);
         let installed = match logging.format {
             LogFormat::Json => builder.json().flatten_event(true).try_init(),
             LogFormat::Text => builder.try_init(),

@@ -31,7 +31,8 @@ pub(crate) fn run(world: &World) {
     let started = Instant::now();
     std::thread::scope(|scope| {
         for number in 0..PARTITIONS {
-            scope.spawn(move || fill(world, "ten-in", number, 0..each));
+            let client = world.client();
+            scope.spawn(move || fill(client, "ten-in", number, 0..each));
         }
     });
     let partitions: Vec<Partition> = (0..PARTITIONS).map(|number| partition(0, number)).collect();

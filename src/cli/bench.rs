@@ -11,10 +11,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::predict::precision;
+use super::terminal::{self, note};
 use crate::bench::statistics::{agreement, duration};
 use crate::bench::{Crew, Curve, Point, Report, chart, recommend, sentences};
-use crate::config::{Config, Include, Precision, Workers};
+use crate::config::{Config, Precision, Workers};
 use crate::decode::{Decoded, Decoder, Prepared};
+use crate::file::{self, Links};
 use crate::log::Failure;
 use crate::model::worker;
 use crate::model::{Fields, Input, Served, Task, kernels};
@@ -77,6 +79,9 @@ pub struct Args {
 /// Most records that are read: enough of any mix.
 const MOST_RECORDS: usize = 4_096;
 
+/// Largest file of golden vectors that is read, in bytes.
+const MOST_GOLDEN: u64 = 8 << 20;
+
 /// Records whose answers are compared between precisions.
 const COMPARED: usize = 64;
 
@@ -84,22 +89,12 @@ const COMPARED: usize = 64;
 const CREWS: u32 = 5;
 
 /// Measures and prints. 0, or the failure's code.
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to its terminal")]
 pub fn run(args: &Args) -> ExitCode {
     let done = match args.memory_of {
         Some(precision) => memory(args, precision),
         None => bench(args).and_then(|report| shown(args, &report)),
     };
-    match done {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::from(failure.exit)
-        }
-    }
+    terminal::end(done.and_then(terminal::say))
 }
 
 /// What is printed; the picture is written.
@@ -118,12 +113,6 @@ fn as_json(value: &impl Serialize) -> Result<String, Failure> {
         message: format!("write the result as JSON: {error}; this is a bug"),
         exit: 70,
     })
-}
-
-/// Says something while stdout waits for the result.
-#[expect(clippy::print_stderr, reason = "a command talks to its terminal")]
-fn note(text: &str) {
-    eprintln!("{text}");
 }
 
 fn config(args: &Args, precision: Precision) -> Config {
@@ -208,7 +197,7 @@ fn sides(
         let served = Arc::new(load(args, *precision)?);
         let computed = served.model.about().precision;
         if sides.iter().any(|side| side.served.model.about().precision == computed) {
-            note(&format!("{precision:?} is {computed} here, which is measured already: left out"));
+            note(format!("{precision:?} is {computed} here, which is measured already: left out"));
             continue;
         }
         let records = match &mut records {
@@ -216,14 +205,14 @@ fn sides(
             none => none.insert(read(args, &served)?),
         };
         let mut side = Side::start(served, args.workers.unwrap_or(cores))?;
-        note(&format!("{}, {computed}: {} records", side.served.id, records.different));
+        note(format!("{}, {computed}: {} records", side.served.id, records.different));
         let began = measure::now();
         // Memory is read in a pass of its own.
         let passes = args.rounds + u32::from(several);
         if let Some((size, batch)) =
             side.warm_up(records, sizes(args.max_records), (passes, share))?
         {
-            note(&format!(
+            note(format!(
                 "{computed}: batches of {size} records and more are left out, one takes about {}; give more \
                  --seconds or fewer --rounds to measure them",
                 duration(batch.as_secs_f64())
@@ -233,7 +222,7 @@ fn sides(
             let most = side.sizes.last().map_or(1, |measured| measured.size);
             let alone = alone(*precision, most);
             if alone.is_empty() {
-                note(&format!("{computed}: its memory is not known; measure it alone"));
+                note(format!("{computed}: its memory is not known; measure it alone"));
             }
             for (place, measured) in side.sizes.iter_mut().enumerate() {
                 measured.resident = alone.get(place).copied();
@@ -242,7 +231,7 @@ fn sides(
         time = time.saturating_sub(began.elapsed());
         sides.push(side);
     }
-    note(&format!("measuring, about {} s", time.as_secs()));
+    note(format!("measuring, about {} s", time.as_secs()));
     let records = records.ok_or_else(|| Failure {
         message: "no precision was given; write --precision f32".to_owned(),
         exit: 64,
@@ -302,7 +291,7 @@ fn curves(sides: &[Side], records: &Records) -> Result<Vec<Curve>, Failure> {
         .first(COMPARED)
         .iter()
         .filter_map(|item| match &item.payload.prepared {
-            Prepared::Input { input, .. } => Some(input),
+            Prepared::Input(input) => Some(input),
             Prepared::Tombstone | Prepared::Fault(_) => None,
         })
         .collect();
@@ -370,7 +359,7 @@ fn read(args: &Args, served: &Served) -> Result<Records, Failure> {
         }
         None => golden(args, served)?,
     };
-    let decoder = Decoder::new(config(args, Precision::F32).input, Include::None);
+    let decoder = Decoder::new(config(args, Precision::F32).input);
     let item = |line: &String| -> Item<Decoded> {
         let record = Record {
             partition: Partition { topic: 0, number: 0 },
@@ -380,7 +369,7 @@ fn read(args: &Args, served: &Served) -> Result<Records, Failure> {
             value: Some(line.clone().into_bytes()),
             headers: Vec::new(),
         };
-        decoder.item(Epoch(0), record, served)
+        decoder.item(Epoch(0), record, None, served)
     };
     let mut fault = None;
     let (mut good, mut items) = (Vec::new(), Vec::new());
@@ -391,7 +380,7 @@ fn read(args: &Args, served: &Served) -> Result<Records, Failure> {
                 fault.get_or_insert_with(|| format!("record {number}: {why}"));
             }
             Prepared::Tombstone => (),
-            Prepared::Input { .. } => {
+            Prepared::Input(_) => {
                 good.push(line);
                 items.push(item);
             }
@@ -407,10 +396,7 @@ fn read(args: &Args, served: &Served) -> Result<Records, Failure> {
         return Err(Failure { message, exit: 65 });
     }
     if bad != 0 {
-        note(&format!(
-            "{bad} of {} records cannot be used and are left out ({fault})",
-            lines.len()
-        ));
+        note(format!("{bad} of {} records cannot be used and are left out ({fault})", lines.len()));
     }
     let longest = usize::try_from(args.max_records).unwrap_or(usize::MAX);
     Ok(Records::new(items, longest, |row| item(good[row])))
@@ -452,7 +438,8 @@ fn golden(args: &Args, served: &Served) -> Result<Vec<String>, Failure> {
         config.model.uri.parse().map_err(|error: NotAUri| wanted(&service::chain(&error)))?;
     let dir = Registry::new(config.registry.root).resolve(&uri);
     let file = dir.map_err(|error| wanted(&service::chain(&error)))?.dir.join("golden.json");
-    let text = fs::read(&file).map_err(|error| wanted(&format!("{}: {error}", file.display())))?;
+    let text = file::read(&file, MOST_GOLDEN, Links::Refuse);
+    let text = text.map_err(|error| wanted(&format!("{}: {error}", file.display())))?;
     let pairs: Vec<Pair> = serde_json::from_slice(&text)
         .map_err(|error| wanted(&format!("{}: {error}", file.display())))?;
     Ok(pairs.into_iter().map(|pair| Value::Object(pair.input).to_string()).collect())

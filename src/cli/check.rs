@@ -1,24 +1,25 @@
 //! `tidemill check`: the configuration, the connections, the topics and the model, before anything runs.
 //!
-//! Each line says `ok` or `problem`, with what to do. It writes nothing to the cluster and joins no group.
-//! That the group and the transactional id are allowed cannot be seen from outside: the first start shows it.
+//! Each line says `ok`, `warning` or `problem`, the last two with what to do. A warning is about what may be lost or
+//! refused some day, and does not change the exit code. Nothing is written to the cluster and no group is joined: that
+//! the group and the transactional id are allowed cannot be seen from outside, the first start shows it.
 
-use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::metadata::Metadata;
 
 use super::ConfigFile;
-use crate::config::{Config, OutputPartition, load};
+use crate::config::{Config, load};
+use crate::kafka::settings;
 use crate::service;
+
+mod cluster;
+mod facts;
+mod judge;
+mod topics;
 
 /// Arguments of `tidemill check`.
 #[derive(Debug, clap::Args)]
@@ -54,13 +55,41 @@ const ANSWER: Duration = Duration::from_secs(10);
 pub struct Finding {
     /// What was looked at.
     pub what: String,
-    /// What was seen, or the problem with its remedy.
-    pub result: Result<String, (String, String)>,
+    /// What was seen.
+    pub seen: Seen,
+}
+
+/// What was seen of one thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// It is as it should be.
+    Ok(String),
+    /// It works, and something may be lost or refused some day: message and remedy.
+    Warning(String, String),
+    /// It does not work: message and remedy.
+    Problem(String, String),
+}
+
+/// Why a question was not answered.
+#[derive(Debug)]
+enum Asked {
+    /// The cluster does not answer it to this user.
+    Refused,
+    /// Nothing came.
+    Unanswered(KafkaError),
 }
 
 impl Finding {
     fn ok(what: impl Into<String>, seen: impl Into<String>) -> Self {
-        Self { what: what.into(), result: Ok(seen.into()) }
+        Self { what: what.into(), seen: Seen::Ok(seen.into()) }
+    }
+
+    fn warning(
+        what: impl Into<String>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self { what: what.into(), seen: Seen::Warning(message.into(), remedy.into()) }
     }
 
     fn problem(
@@ -68,7 +97,15 @@ impl Finding {
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
-        Self { what: what.into(), result: Err((message.into(), remedy.into())) }
+        Self { what: what.into(), seen: Seen::Problem(message.into(), remedy.into()) }
+    }
+
+    /// Message and remedy, where it is a problem.
+    pub fn problem_text(&self) -> Option<(&str, &str)> {
+        match &self.seen {
+            Seen::Problem(message, remedy) => Some((message, remedy)),
+            Seen::Ok(_) | Seen::Warning(..) => None,
+        }
     }
 }
 
@@ -94,216 +131,77 @@ pub fn look(
         }
     };
     let mut good = show(out, &Finding::ok("configuration", "every key is known and fits"))?;
+    for finding in secrets(&config).into_iter().chain(state(&config)) {
+        good &= show(out, &finding)?;
+    }
     if let Some(log) = &config.log {
         good &= show(out, &Finding::ok("log", format!("{log}, embedded: no cluster is asked")))?;
     } else {
-        for finding in cluster(&config, ANSWER) {
+        for finding in kafka(&config, ANSWER) {
             good &= show(out, &finding)?;
         }
     }
-    good &= show(out, &Finding { what: "model".to_owned(), result: model(&config) })?;
+    let what = "model";
+    good &= match model(&config) {
+        Ok(seen) => show(out, &Finding::ok(what, seen))?,
+        Err((message, remedy)) => show(out, &Finding::problem(what, message, remedy))?,
+    };
     Ok(if good { 0 } else { BAD_CONFIGURATION })
 }
 
 fn show(out: &mut impl Write, finding: &Finding) -> io::Result<bool> {
-    match &finding.result {
-        Ok(seen) => writeln!(out, "ok       {}: {seen}", finding.what)?,
-        Err((message, remedy)) => {
-            writeln!(out, "problem  {}: {message}\n         {remedy}", finding.what)?;
+    let what = &finding.what;
+    match &finding.seen {
+        Seen::Ok(seen) => writeln!(out, "ok       {what}: {seen}")?,
+        Seen::Warning(message, remedy) => {
+            writeln!(out, "warning  {what}: {message}\n         {remedy}")?;
+        }
+        Seen::Problem(message, remedy) => {
+            writeln!(out, "problem  {what}: {message}\n         {remedy}")?;
         }
     }
-    Ok(finding.result.is_ok())
+    Ok(!matches!(finding.seen, Seen::Problem(..)))
 }
 
-/// Keeps what librdkafka logs: a wrong password and a wrong certificate are both "transport failure" elsewhere.
-#[derive(Debug, Default)]
-struct Heard(Mutex<BTreeSet<String>>);
-
-impl Heard {
-    fn hear(&self, line: &str) {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // The same line comes with each attempt; the clock in it is cut off with librdkafka's own prefix.
-        let line = line.split_once("]: ").map_or(line, |(_, line)| line);
-        if lines.len() < 4 {
-            lines.insert(line.to_owned());
-        }
-    }
-
-    fn said(&self) -> String {
-        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().map(String::as_str).collect::<Vec<_>>().join("; ")
-    }
+/// Files with secrets that everybody may read.
+fn secrets(config: &Config) -> Vec<Finding> {
+    let exposed = config.secrets.exposed().map(|file| {
+        let message = "holds a secret, and every user of this system may read it";
+        let remedy = "chmod o-r, or a defaultMode of 0440 where Kubernetes mounts it";
+        Finding::warning(format!("secrets in {}", file.display()), message, remedy)
+    });
+    exposed.collect()
 }
 
-impl ClientContext for Heard {
-    fn log(&self, level: RDKafkaLogLevel, _facility: &str, message: &str) {
-        // Emergency is 0, warning is 4.
-        if level as i32 <= RDKafkaLogLevel::Warning as i32 {
-            self.hear(message);
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.hear(&format!("{reason} ({error})"));
-    }
+/// What is not covered without a folder that outlives the process.
+fn state(config: &Config) -> Option<Finding> {
+    (config.state.dir.is_none() && config.log.is_none()).then(|| {
+        Finding::warning(
+            "state.dir",
+            "is not set: a record that kills the process, or never comes back from the model, is not found and comes \
+             again at each start, and so does a version that kills it while it is loaded",
+            "name a folder that outlives the process and is this replica's alone",
+        )
+    })
 }
 
-impl ConsumerContext for Heard {}
-
-fn cluster(config: &Config, within: Duration) -> Vec<Finding> {
-    let servers = config.kafka.common.get("bootstrap.servers").cloned().unwrap_or_default();
-    let what = format!("kafka at {servers}");
-    let mut settings = ClientConfig::new();
-    for (name, value) in config.kafka.common.iter().chain(&config.kafka.consumer) {
-        settings.set(name, value);
-    }
-    settings.set("group.id", &config.kafka.group);
-    let consumer: BaseConsumer<Heard> = match settings.create_with_context(Heard::default()) {
-        Ok(consumer) => consumer,
-        Err(error) => {
-            let remedy = "mend that property under kafka.common or kafka.consumer";
-            return vec![Finding::problem(what, error.to_string(), remedy)];
-        }
-    };
-    match consumer.fetch_metadata(None, within) {
-        Ok(metadata) => {
-            let brokers = metadata.brokers().len();
-            let mut findings = vec![Finding::ok(what, format!("{brokers} brokers"))];
-            findings.extend(topics(config, &Seen::of(&metadata)));
+fn kafka(config: &Config, within: Duration) -> Vec<Finding> {
+    match settings::instance(config) {
+        Ok(instance) => {
+            let mut findings = vec![Finding::ok("replica", &*instance)];
+            findings.extend(cluster::look(config, &instance, within));
             findings
         }
-        Err(error) => {
-            // The reason is an event on the client's own queue until it is polled.
-            drop(consumer.poll(Duration::from_millis(200)));
-            vec![unreachable(what, within, &error, &consumer.context().said())]
+        Err(failure) => {
+            let remedy = "two live replicas must not share a name";
+            vec![Finding::problem("replica", failure.message, remedy)]
         }
     }
-}
-
-fn unreachable(what: String, within: Duration, error: &KafkaError, said: &str) -> Finding {
-    let lower = said.to_ascii_lowercase();
-    let remedy = if lower.contains("certificate") || lower.contains("ssl handshake") {
-        "set kafka.common ssl.ca.location to the authority that signed the broker's certificate"
-    } else if lower.contains("authentication") || lower.contains("sasl") {
-        "check sasl.mechanisms, sasl.username and sasl.password under kafka.common"
-    } else if lower.contains("resolve") {
-        "check the host in kafka.common bootstrap.servers; no such name is known here"
-    } else if lower.contains("refused") {
-        "start the broker, or check the port in kafka.common bootstrap.servers"
-    } else if lower.contains("disconnected") {
-        "check security.protocol under kafka.common: the port may speak TLS or SASL"
-    } else {
-        "check kafka.common bootstrap.servers and that this machine may reach it"
-    };
-    let said = if said.is_empty() { String::new() } else { format!("; the client said: {said}") };
-    let within = within.as_secs();
-    Finding::problem(what, format!("no answer within {within} s: {error}{said}"), remedy)
-}
-
-/// Topics with their partition counts.
-#[derive(Debug, Default)]
-struct Seen(std::collections::BTreeMap<String, usize>);
-
-impl Seen {
-    fn of(metadata: &Metadata) -> Self {
-        let known = metadata.topics().iter().filter(|topic| topic.error().is_none());
-        Self(known.map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect())
-    }
-}
-
-fn topics(config: &Config, seen: &Seen) -> Vec<Finding> {
-    let servers = config.kafka.common.get("bootstrap.servers").map_or("HOST:PORT", String::as_str);
-    let command = |verb: &str, topic: &str, partitions: usize| {
-        format!(
-            "kafka-topics.sh --bootstrap-server {servers} --{verb} --topic {topic} --partitions {partitions}"
-        )
-    };
-    let need = config.input.topics.iter().filter_map(|topic| seen.0.get(topic)).max();
-    let need = need.copied().unwrap_or(1);
-    let mut findings = Vec::new();
-    for topic in &config.input.topics {
-        let what = format!("input topic {topic}");
-        findings.push(match seen.0.get(topic) {
-            Some(partitions) => Finding::ok(what, format!("{partitions} partitions")),
-            None => {
-                let message = "is not there, or this user may not describe it";
-                Finding::problem(what, message, command("create", topic, 1))
-            }
-        });
-    }
-    let same = config.output.partition == OutputPartition::Same;
-    let mut written = vec![("output topic", config.output.topic.clone(), same)];
-    let dead: BTreeSet<String> =
-        config.input.topics.iter().map(|input| config.dead_letter_topic(input)).collect();
-    written.extend(dead.into_iter().map(|topic| ("dead-letter topic", topic, same)));
-    written.push(("manifest topic", config.manifest_topic(), false));
-    for (role, topic, same) in written {
-        let what = format!("{role} {topic}");
-        findings.push(match seen.0.get(&topic) {
-            None => {
-                let partitions = if same { need } else { 1 };
-                let message = "is not there, or this user may not describe it";
-                Finding::problem(what, message, command("create", &topic, partitions))
-            }
-            Some(partitions) if same && *partitions < need => {
-                let message = format!(
-                    "has {partitions} partitions, fewer than the input's {need}, and output.partition is `same`"
-                );
-                Finding::problem(what, message, command("alter", &topic, need))
-            }
-            Some(partitions) => Finding::ok(what, format!("{partitions} partitions")),
-        });
-    }
-    findings
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn config() -> Config {
-        load::from_yaml(
-            "kafka: {group: g, common: {bootstrap.servers: 'b:1'}}\ninput: {topics: [in]}\noutput: {topic: out}\nmodel: {uri: m}",
-        )
-        .unwrap()
-    }
-
-    #[test]
-    fn too_few_partitions_are_a_problem_with_a_command() {
-        let seen = |pairs: &[(&str, usize)]| {
-            Seen(pairs.iter().map(|(topic, n)| ((*topic).to_owned(), *n)).collect())
-        };
-        let good = seen(&[("in", 6), ("out", 6), ("in-dlq", 6), ("out-manifest", 1)]);
-        assert!(topics(&config(), &good).iter().all(|finding| finding.result.is_ok()));
-        let few = seen(&[("in", 6), ("out", 3), ("in-dlq", 6)]);
-        let findings = topics(&config(), &few);
-        let remedies: Vec<&str> =
-            findings.iter().filter_map(|f| Some(f.result.as_ref().err()?.1.as_str())).collect();
-        assert_eq!(
-            remedies,
-            [
-                "kafka-topics.sh --bootstrap-server b:1 --alter --topic out --partitions 6",
-                "kafka-topics.sh --bootstrap-server b:1 --create --topic out-manifest --partitions 1",
-            ]
-        );
-    }
-
-    #[test]
-    fn a_transport_failure_is_explained_by_what_the_client_said() {
-        let error =
-            KafkaError::MetadataFetch(rdkafka::types::RDKafkaErrorCode::BrokerTransportFailure);
-        for (said, part) in [
-            ("SASL authentication error: Authentication failed", "sasl.password"),
-            ("SSL handshake failed: certificate verify failed", "ssl.ca.location"),
-            ("Connect to ipv4#127.0.0.1:1 failed: Connection refused", "start the broker"),
-            ("Failed to resolve 'nowhere:9092'", "no such name"),
-            ("", "may reach it"),
-        ] {
-            let (message, remedy) =
-                unreachable("k".to_owned(), ANSWER, &error, said).result.unwrap_err();
-            assert!(message.contains(said) && remedy.contains(part), "{message}: {remedy}");
-        }
-    }
 
     #[test]
     fn the_exit_code_tells() {
@@ -325,12 +223,58 @@ mod tests {
     }
 
     #[test]
+    fn a_warning_does_not_change_the_exit_code() {
+        let mut out = Vec::new();
+        assert!(show(&mut out, &Finding::ok("a", "fine")).unwrap());
+        assert!(show(&mut out, &Finding::warning("b", "may be lost", "do this")).unwrap());
+        assert!(!show(&mut out, &Finding::problem("c", "is not there", "do that")).unwrap());
+        let out = String::from_utf8(out).unwrap();
+        let expected = "ok       a: fine\nwarning  b: may be lost\n         do this\nproblem  c: is not there\n         do that\n";
+        assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn a_secret_that_everybody_may_read_is_warned_of() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        let check = |mode: u32, password: &str| {
+            let text = format!(
+                "log: sqlite:x\nkafka: {{common: {{sasl.password: {password}}}}}\ninput: {{topics: [in]}}\n\
+                 output: {{topic: out}}\nmodel: {{uri: m}}"
+            );
+            for (name, text) in [("password", "hunter2"), ("c.yaml", &text)] {
+                std::fs::write(place(name), text).unwrap();
+                std::fs::set_permissions(place(name), std::fs::Permissions::from_mode(mode))
+                    .unwrap();
+            }
+            let mut out = Vec::new();
+            let model = |_: &Config| Ok("m".to_owned());
+            assert_eq!(
+                look(Some(&place("c.yaml")), std::iter::empty(), model, &mut out).unwrap(),
+                0
+            );
+            let out = String::from_utf8(out).unwrap();
+            assert!(!out.contains("hunter2"), "{out}");
+            out
+        };
+        assert!(check(0o644, "'${file:password}'").contains("warning  secrets in"));
+        assert!(check(0o644, "hunter2").contains("c.yaml: holds a secret"));
+        for password in ["'${file:password}'", "hunter2"] {
+            assert!(!check(0o640, password).contains("warning"));
+        }
+    }
+
+    #[test]
     fn a_broker_that_is_not_there_is_a_problem() {
         // Port 1 refuses; the client says so through its log or its error callback.
-        let mut config = config();
-        config.kafka.common.insert("bootstrap.servers".to_owned(), "127.0.0.1:1".to_owned());
-        let findings = cluster(&config, Duration::from_secs(2));
-        let (message, remedy) = findings[0].result.clone().unwrap_err();
+        let config = load::from_yaml(
+            "kafka: {group: g, common: {bootstrap.servers: '127.0.0.1:1'}}\ninput: {topics: [in]}\noutput: {topic: out}\nmodel: {uri: m}",
+        )
+        .unwrap();
+        let findings = kafka(&config, Duration::from_secs(2));
+        let (message, remedy) = findings.iter().find_map(Finding::problem_text).unwrap();
         assert!(message.contains("refused") && remedy.contains("start the broker"), "{message}");
     }
 }

@@ -1,16 +1,17 @@
 //! `tidemill demo`: the whole service in one process on the embedded log.
 
-use std::io::{self, BufRead, BufReader, IsTerminal as _, Write as _};
+use std::io::{self, BufRead, BufReader, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::terminal::{self, line};
 use crate::config::{Config, Include, InputFormat, LogFormat, Logging, Precision, Time};
 use crate::demo::assets;
 use crate::demo::summary::{Summary, thousands};
-use crate::log::Failure;
 use crate::log::message::Naming;
+use crate::log::{Failure, Opening};
 use crate::record::{Offset, Version};
 use crate::registry::Registry;
 use crate::service::{self, chain};
@@ -47,15 +48,11 @@ pub struct Args {
 const PARTITIONS: u16 = 2;
 
 /// Runs the demo. 0 if every record has exactly one outcome.
-#[expect(clippy::print_stderr, reason = "a command talks to its terminal")]
 pub fn run(args: &Args) -> ExitCode {
     match demo(args) {
         Ok(summary) if summary.violations.is_empty() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(70),
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::from(failure.exit)
-        }
+        Err(failure) => terminal::end(Err(failure)),
     }
 }
 
@@ -123,7 +120,6 @@ fn config(args: &Args, place: &Place) -> Config {
     config
 }
 
-#[expect(clippy::print_stdout, reason = "the demo talks to its terminal")]
 fn demo(args: &Args) -> Result<Summary, Failure> {
     let place = Place::new(args.dir.as_deref())?;
     let config = config(args, &place);
@@ -132,9 +128,9 @@ fn demo(args: &Args) -> Result<Summary, Failure> {
     for topic in naming.inputs.iter().map(String::as_str).chain(naming.written()) {
         store.create_topic(topic, PARTITIONS).map_err(|e| fail("create a topic", &e))?;
     }
-    println!(
-        "tidemill demo: an embedded log (SQLite, one process, not Kafka), the real service on top of it"
-    );
+    line(
+        "tidemill demo: an embedded log (SQLite, one process, not Kafka), the real service on top of it",
+    )?;
     let telemetry = Telemetry::start(&Logging {
         format: LogFormat::Text,
         filter: std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned()),
@@ -147,7 +143,8 @@ fn demo(args: &Args) -> Result<Summary, Failure> {
     let runtime = service::runtime()?;
     let open_naming = naming.clone();
     let log = place.log();
-    let open = move |config: &Config| sqlite::open(&log, config, &open_naming);
+    let open =
+        move |config: &Config, opening: &Opening| sqlite::open(&log, config, &open_naming, opening);
     let running = runtime.spawn(service::run(config.clone(), telemetry, options.clone(), open));
     let mut run = Run { store, naming, config, options, running, total: 0 };
     match &args.model {
@@ -157,14 +154,14 @@ fn demo(args: &Args) -> Result<Summary, Failure> {
     run.wait_for(run.total)?;
     let summary =
         Summary::read(&run.store, &run.naming).map_err(|e| fail("read the outcomes", &e))?;
-    println!("\n{summary}");
+    line(format_args!("\n{summary}"))?;
     let listening = run.options.health.facts().listening;
     if args.keep
         && let Some(address) = listening
     {
-        println!("  status        http://{address}/ and /metrics, until Ctrl-C");
+        line(format_args!("  status        http://{address}/ and /metrics, until Ctrl-C"))?;
     } else {
-        println!("  status        --keep leaves probes and metrics up; --dir DIR keeps the log");
+        line("  status        --keep leaves probes and metrics up; --dir DIR keeps the log")?;
         run.options.stop.cancel();
     }
     let ended = runtime.block_on(run.running);
@@ -187,14 +184,13 @@ struct Run {
 
 impl Run {
     /// The bundled table, `passes` times; the alias moves to version 2 half-way.
-    #[expect(clippy::print_stdout, reason = "the demo talks to its terminal")]
     fn table(&mut self, passes: u32, place: &Place) -> Result<(), Failure> {
         let lines: Vec<&str> = assets::RECORDS.lines().collect();
-        println!(
+        line(format_args!(
             "{} records × {passes} passes of the breast-cancer table, model {} version 1",
             lines.len(),
             assets::MODEL
-        );
+        ))?;
         let half = passes / 2;
         for pass in 0..passes {
             if pass == half {
@@ -203,9 +199,9 @@ impl Run {
                 let moved = registry.promote(assets::MODEL, Version(2), "champion");
                 moved.map_err(|e| fail("move the alias", &e))?;
                 self.options.wake.notify_one();
-                println!(
-                    "  alias champion moved to version 2: the service loads, checks and swaps it in"
-                );
+                line(
+                    "  alias champion moved to version 2: the service loads, checks and swaps it in",
+                )?;
             }
             let records = lines.iter().enumerate().map(|(number, line)| message(number, line));
             self.append(records.collect())?;
@@ -214,11 +210,10 @@ impl Run {
     }
 
     /// Lines of a file or of standard input.
-    #[expect(clippy::print_stdout, reason = "the demo talks to its terminal")]
     fn lines(&mut self, input: &Path) -> Result<(), Failure> {
         let reader: Box<dyn BufRead> = if input.as_os_str() == "-" {
             if io::stdin().is_terminal() {
-                println!("type lines of text, end with Ctrl-D");
+                line("type lines of text, end with Ctrl-D")?;
             }
             Box::new(io::stdin().lock())
         } else {
@@ -240,7 +235,7 @@ impl Run {
                     String::from_utf8_lossy(stored.message.value.as_deref().unwrap_or(b"null"))
                         .into_owned();
                 let short: String = value.chars().take(72).collect();
-                println!("  {short}…");
+                line(format_args!("  {short}…"))?;
             }
         }
         Ok(())
@@ -262,7 +257,6 @@ impl Run {
     }
 
     /// Waits until so many records have a committed outcome, and shows how it goes on.
-    #[expect(clippy::print_stdout, reason = "the demo talks to its terminal")]
     fn wait_for(&self, records: u64) -> Result<(), Failure> {
         let (_sender, pause) = sync_channel::<()>(0);
         let mut shown: Option<Instant> = None;
@@ -281,12 +275,11 @@ impl Run {
                 shown = Some(now);
                 let model = self.options.health.facts().model;
                 let version = model.map_or_else(|| "loading".to_owned(), |m| m.to_string());
-                println!(
+                line(format_args!(
                     "  {:>9} of {} records committed, {version}",
                     thousands(done),
                     thousands(records)
-                );
-                io::stdout().flush().unwrap_or_default();
+                ))?;
             }
             if records <= done {
                 return Ok(());

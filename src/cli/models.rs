@@ -1,19 +1,21 @@
 //! `tidemill models`: the versions of a registry.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use super::terminal;
+use crate::log::Failure;
 use crate::model::artifact::{self, LoadOptions};
 use crate::record::Version;
-use crate::registry::{Error, Listed, Registry, Uri};
+use crate::registry::{self, Broken, Error, Listed, NotAUri, Registry, Uri};
 use crate::service;
 
 /// `tidemill models …`.
 #[derive(Debug, Subcommand)]
 pub enum Models {
-    /// Show every version and its aliases
+    /// Show every version and its aliases, and what is broken
     List(Root),
     /// Copy a model's directory in as the next version, checked and with its manifest
     Import {
@@ -73,26 +75,25 @@ impl Root {
     }
 }
 
-/// Does what the command says. 0, or 65 with what is wrong.
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to its terminal")]
+/// Does what the command says. 0, or 65 with what is wrong; 74 where the result cannot be written.
 pub fn run(command: &Models) -> ExitCode {
-    match execute(command) {
-        Ok(said) => {
-            print!("{said}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{}", service::chain(&error));
-            ExitCode::from(65)
-        }
-    }
+    let done = execute(command);
+    let done = done.map_err(|error| Failure { message: service::chain(&error), exit: 65 });
+    terminal::end(done.and_then(terminal::say))
 }
 
 fn execute(command: &Models) -> Result<String, Error> {
     match command {
-        Models::List(root) => Ok(table(&root.open().list()?)),
+        Models::List(root) => {
+            let (listed, broken) = root.open().list()?;
+            Ok(table(&listed, &broken))
+        }
         Models::Import { root, from, name, alias } => {
             let registry = root.open();
+            // Before anything is imported: a version that is there stays.
+            if let Some(alias) = alias {
+                registry::name(alias)?;
+            }
             let version = registry.import(from, name, &options())?;
             let mut said = format!("imported {} as {name} version {version}\n", from.display());
             if let Some(alias) = alias {
@@ -122,11 +123,8 @@ fn pointed(name: &str, alias: &str, version: Version) -> String {
 }
 
 fn verify(registry: &Registry, model: &str) -> Result<String, Error> {
-    let uri: Uri = model
-        .parse()
-        .map_err(|error: crate::registry::NotAUri| Error::NotFound(error.to_string()))?;
+    let uri: Uri = model.parse().map_err(|error: NotAUri| Error::NotFound(error.to_string()))?;
     let dir = registry.resolve(&uri)?.dir;
-    let manifest = has_manifest(&dir);
     let served = registry.load(&uri, &options())?;
     let about = served.model.about();
     let mib = about.bytes.div_ceil(1 << 20);
@@ -134,7 +132,11 @@ fn verify(registry: &Registry, model: &str) -> Result<String, Error> {
         "{} is good\n  digest        {}{}\n  task          {:?}\n  architecture  {}, {}, {mib} MiB\n  fields        {}\n  labels        {}\n",
         served.id,
         served.id.digest,
-        if manifest { ", files as in its manifest" } else { ", no manifest: computed now" },
+        if artifact::has_manifest(&dir) {
+            ", files as in its manifest"
+        } else {
+            ", no manifest: computed now"
+        },
         about.task,
         about.architecture,
         about.precision,
@@ -143,15 +145,13 @@ fn verify(registry: &Registry, model: &str) -> Result<String, Error> {
     ))
 }
 
-fn has_manifest(dir: &Path) -> bool {
-    matches!(artifact::verify(dir), Ok((Some(_), _)))
-}
-
-fn table(listed: &[Listed]) -> String {
+/// A line for each version, then one for each thing that is broken.
+fn table(listed: &[Listed], broken: &[Broken]) -> String {
     let width = listed.iter().map(|row| row.name.len()).max().unwrap_or(0).max(5);
     let mut lines = vec![format!("{:<width$}  {:>7}  ALIASES", "MODEL", "VERSION")];
     lines.extend(listed.iter().map(|Listed { name, version, aliases }| {
         format!("{name:<width$}  {:>7}  {}", version.0, aliases.join(", "))
     }));
+    lines.extend(broken.iter().map(|Broken { place, why }| format!("broken: {place}: {why}")));
     lines.join("\n") + "\n"
 }

@@ -10,9 +10,8 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use crate::config::{
-    Aggregation, Config, Include, OnLong, Precision, Time, Workers as WorkerCount,
-};
+use super::terminal;
+use crate::config::{Aggregation, Config, OnLong, Precision, Time, Workers as WorkerCount};
 use crate::decode::{Decoded, Decoder};
 use crate::log::Failure;
 use crate::model::Served;
@@ -71,15 +70,8 @@ fn aggregation(text: &str) -> Result<Aggregation, String> {
 }
 
 /// Predicts every line. Exit code 0 even where some lines are `{"error": …}`.
-#[expect(clippy::print_stderr, reason = "a command talks to its terminal")]
 pub fn run(args: &Args) -> ExitCode {
-    match predict(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::from(failure.exit)
-        }
-    }
+    terminal::end(predict(args))
 }
 
 fn config(args: &Args) -> Config {
@@ -117,11 +109,7 @@ fn predict(args: &Args) -> Result<(), Failure> {
         Box::new(File::create(&args.output).map_err(|e| cannot("write", &args.output, &e))?)
     };
     let mut lines = Lines::new(&config, Arc::new(served), BufWriter::new(output))?;
-    match lines.run(input) {
-        // The reader of our output has seen enough: `tidemill predict … | head`.
-        Err(Failure { exit: 0, .. }) | Ok(()) => Ok(()),
-        Err(failure) => Err(failure),
-    }
+    lines.run(input)
 }
 
 /// A log of one partition: the offset is the line's number.
@@ -143,7 +131,7 @@ struct Lines<W> {
 impl<W: Write> Lines<W> {
     fn new(config: &Config, served: Arc<Served>, output: W) -> Result<Self, Failure> {
         let (answers_in, answers) = mpsc::channel(16);
-        let decoder = Decoder::new(config.input.clone(), Include::None);
+        let decoder = Decoder::new(config.input.clone());
         let count = service::workers(config);
         let workers = Workers::start(count, decoder.clone(), config.output.clone(), answers_in)
             .map_err(|error| Failure { message: format!("start a thread: {error}"), exit: 75 })?;
@@ -159,7 +147,14 @@ impl<W: Write> Lines<W> {
             written: 0,
             output,
         };
-        let assigned = Assigned { partition: LINES, epoch: Epoch(0), committed: None, until: None };
+        let assigned = Assigned {
+            partition: LINES,
+            epoch: Epoch(0),
+            next: Offset(0),
+            until: None,
+            skip: None,
+            recorded: None,
+        };
         lines.handle(Event::Assigned(vec![assigned]))?;
         Ok(lines)
     }
@@ -216,7 +211,7 @@ impl<W: Write> Lines<W> {
             value: Some(line),
             headers: Vec::new(),
         };
-        self.decoder.item(Epoch(0), record, &self.served)
+        self.decoder.item(Epoch(0), record, None, &self.served)
     }
 
     fn answer(&mut self) -> Result<(), Failure> {
@@ -230,7 +225,7 @@ impl<W: Write> Lines<W> {
     fn answered(&mut self, answer: Answer) -> Result<(), Failure> {
         self.in_model -= 1;
         let Answer { batch, rows, outcomes, .. } = answer;
-        self.handle(Event::Inferred { batch, rows, answer: outcomes })
+        self.handle(Event::Inferred { batch, rows, answer: outcomes, bytes: 0 })
     }
 
     fn handle(&mut self, event: Event<Decoded, Vec<u8>>) -> Result<(), Failure> {
@@ -258,13 +253,19 @@ impl<W: Write> Lines<W> {
                         }
                         let committed = transaction.next.iter().map(|(p, (_, next))| (*p, *next));
                         let committed = committed.collect();
-                        events.push(Event::Committed { lane, id: transaction.id, committed });
+                        let (id, buried) = (transaction.id, Vec::new());
+                        events.push(Event::Committed { lane, id, committed, buried, fits: None });
                     }
                     Effect::Stop(Stop::Model(message)) => {
                         return Err(Failure { message, exit: 75 });
                     }
-                    // Every line has its answer here, however many are errors.
-                    Effect::Stop(Stop::DeadLetters { .. })
+                    // Lines are read from the first on, by one version, and each has its answer here, however many
+                    // are errors.
+                    Effect::Stop(
+                        Stop::DeadLetters(_) | Stop::Takeover { .. } | Stop::WentBack { .. },
+                    )
+                    | Effect::Open(..)
+                    | Effect::Ask(_)
                     | Effect::Release(_)
                     | Effect::Retire(_) => (),
                 }
@@ -290,6 +291,5 @@ impl<W: Write> Lines<W> {
 }
 
 fn written(error: &io::Error) -> Failure {
-    let exit = if error.kind() == io::ErrorKind::BrokenPipe { 0 } else { 74 };
-    Failure { message: format!("write a prediction: {error}"), exit }
+    terminal::unwritten("write a prediction", error)
 }

@@ -1,11 +1,12 @@
 //! `tidemill run`: the service.
 
 use std::process::ExitCode;
+use std::time::Instant;
 
-use super::ConfigFile;
-use crate::config::Config;
+use super::{ConfigFile, terminal};
+use crate::config::{Config, Time};
 use crate::log::message::Naming;
-use crate::log::{Failure, Log};
+use crate::log::{Failure, Log, Opening};
 use crate::telemetry::Telemetry;
 use crate::{kafka, service, sqlite};
 
@@ -14,9 +15,13 @@ use crate::{kafka, service, sqlite};
 pub struct Args {
     #[command(flatten)]
     config: ConfigFile,
-    /// Process up to the ends seen at start, commit, and exit 0: the hourly or daily job
+    /// Process up to the ends that are there at the start, wait until the group has committed all of it, and exit 0:
+    /// the hourly or daily job
     #[arg(long)]
     until_end: bool,
+    /// With --until-end: give up after so long (such as 30m), exit 75, and say what is left
+    #[arg(long, requires = "until_end", value_name = "DURATION")]
+    deadline: Option<Time>,
 }
 
 /// Runs until a signal or the end.
@@ -25,7 +30,12 @@ pub fn run(args: &Args) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    match start(config, args.until_end) {
+    // Without it there is no log that could say why.
+    let telemetry = match Telemetry::start(&config.logging) {
+        Ok(telemetry) => telemetry,
+        Err(failure) => return terminal::end(Err(failure)),
+    };
+    match start(config, telemetry, args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             tracing::error!(exit = failure.exit, "{failure}");
@@ -34,9 +44,15 @@ pub fn run(args: &Args) -> ExitCode {
     }
 }
 
-fn start(config: Config, until_end: bool) -> Result<(), Failure> {
-    let telemetry = Telemetry::start(&config.logging)?;
-    let options = service::Options { until_end, ..service::Options::default() };
+fn start(config: Config, telemetry: Telemetry, args: &Args) -> Result<(), Failure> {
+    #[expect(clippy::disallowed_methods, reason = "a deadline is counted from the start")]
+    let deadline = args.deadline.map(|deadline| Instant::now() + deadline.0);
+    let options = service::Options {
+        until_end: args.until_end,
+        deadline,
+        trial: std::env::current_exe().ok(),
+        ..service::Options::default()
+    };
     let runtime = service::runtime()?;
     let ended = runtime.block_on(service::run(config, telemetry, options, open));
     // A thread may hang in a driver or in librdkafka: the process ends all the same.
@@ -45,10 +61,10 @@ fn start(config: Config, until_end: bool) -> Result<(), Failure> {
 }
 
 /// Opens the log that the configuration names.
-fn open(config: &Config) -> Result<Log, Failure> {
+fn open(config: &Config, opening: &Opening) -> Result<Log, Failure> {
     let naming = Naming::new(config);
     match config.log.as_deref().and_then(|log| log.strip_prefix("sqlite:")) {
-        Some(file) => sqlite::open(file.as_ref(), config, &naming),
-        None => kafka::open(config, naming),
+        Some(file) => sqlite::open(file.as_ref(), config, &naming, opening),
+        None => kafka::open(config, naming, opening),
     }
 }

@@ -1,9 +1,9 @@
 //! `tidemill verify`: reads what was committed and proves the promise for it.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
-use super::ConfigFile;
+use super::{ConfigFile, terminal};
+use crate::log::Failure;
 use crate::verify::Report;
 
 mod again;
@@ -51,38 +51,29 @@ pub fn run(args: &Args) -> ExitCode {
         Err(code) => return code,
     };
     if config.log.is_some() {
-        tell("verify reads Kafka; the demo verifies the embedded log by itself");
-        return ExitCode::from(78);
+        let message = "verify reads Kafka; the demo verifies the embedded log by itself".to_owned();
+        return terminal::end(Err(Failure { message, exit: 78 }));
     }
     let own_group = args.group.as_ref().is_none_or(|group| *group == config.kafka.group);
     if let Some(group) = &args.group {
         config.kafka.group.clone_from(group);
     }
-    match prove::prove(&config, args, own_group) {
-        Ok(report) => {
-            // A reader that has seen enough is none of the verdict's business.
-            print(&report, args.json).unwrap_or_default();
-            ExitCode::from(if report.holds() { 0 } else { 65 })
-        }
-        Err(failure) => {
-            tell(&failure.message);
-            ExitCode::from(failure.exit)
-        }
+    let report = match prove::prove(&config, args, own_group) {
+        Ok(report) => report,
+        Err(failure) => return terminal::end(Err(failure)),
+    };
+    // A reader that has seen enough is none of the verdict's business.
+    match print(&report, args.json) {
+        Err(failure) if failure.exit != 0 => terminal::end(Err(failure)),
+        Ok(()) | Err(_) => ExitCode::from(if report.holds() { 0 } else { 65 }),
     }
 }
 
-fn print(report: &Report, json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    if json {
-        serde_json::to_writer_pretty(&mut out, report)?;
-        writeln!(out)?;
-    } else {
-        write!(out, "{report}")?;
+fn print(report: &Report, json: bool) -> Result<(), Failure> {
+    if !json {
+        return terminal::say(report);
     }
-    out.flush()
-}
-
-/// A line on stderr, where somebody may have stopped reading.
-fn tell(line: &str) {
-    writeln!(io::stderr(), "{line}").unwrap_or_default();
+    let failed =
+        |error| terminal::unwritten("write the report as JSON", &std::io::Error::from(error));
+    terminal::line(serde_json::to_string_pretty(report).map_err(failed)?)
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! file ─► YAML ─► tree ◄─ TIDEMILL_BATCH__MAX_RECORDS=64
-//!                  │  ◄── ${env:…}, ${file:…}
+//!                  │  ◄── ${env:…}, ${file:…} under kafka.common, .consumer and .producer
 //!                  ▼
 //!          each leaf, alone, against the default tree ─► Config ─► rules between keys
 //! ```
@@ -10,16 +10,18 @@
 //! # Invariants
 //!
 //! 1. One wrong key hides no other.
-//! 2. What came from `${…}` is never printed.
+//! 2. What came from `${…}` is never printed, nor is a value of librdkafka's properties that is a secret by its name.
 //! 3. An empty file gives [`Config::default`] and the problems of the keys that are required.
+//! 4. A variable that overrides is taken as it is: nothing in it is looked up.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::secret::{self, Sources};
-use super::{Config, Problem, Problems, tree, validate};
+use super::secret::{self, Secrets, Sources, Unresolved};
+use super::{Config, Problem, Problems, tree, validate, yaml};
+use crate::kafka::settings;
 
 /// What names an override begins with.
 const PREFIX: &str = "TIDEMILL_";
@@ -28,7 +30,8 @@ const PREFIX: &str = "TIDEMILL_";
 ///
 /// `TIDEMILL_BATCH__MAX_RECORDS=64` sets `batch.max_records`; under `kafka.common`, `.consumer` and
 /// `.producer` single underscores are dots: `TIDEMILL_KAFKA__COMMON__BOOTSTRAP_SERVERS`. Other variables
-/// that begin with `TIDEMILL_` are left alone, because Kubernetes sets `TIDEMILL_PORT` and its like.
+/// that begin with `TIDEMILL_` are left alone, because Kubernetes sets `TIDEMILL_PORT` and its like. A variable's text
+/// is the value: `${` in it is nothing but two characters.
 ///
 /// # Errors
 ///
@@ -39,9 +42,7 @@ pub fn load(
     env: impl Iterator<Item = (String, String)>,
 ) -> Result<Config, Problems> {
     let text = file.map(read).transpose()?.unwrap_or_default();
-    let name = file.map_or_else(|| "the file".to_owned(), |file| file.display().to_string());
-    let folder = file.and_then(Path::parent).unwrap_or_else(|| Path::new(""));
-    build(&text, &name, folder, &env.collect())
+    build(&text, file, &env.collect())
 }
 
 /// The configuration from `text` alone: no overrides, no variables, files from the working directory.
@@ -50,13 +51,15 @@ pub fn load(
 ///
 /// As [`load`].
 pub fn from_yaml(text: &str) -> Result<Config, Problems> {
-    build(text, "the file", Path::new(""), &BTreeMap::new())
+    build(text, None, &BTreeMap::new())
 }
 
-/// The process's variables, for [`load`]. What is not UTF-8 is left out.
+/// The process's variables, for [`load`]. Those with names that are not UTF-8 are left out; values that are not have
+/// the replacement character in them, by which [`load`] refuses them where they are used.
 pub fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+    std::env::vars_os().filter_map(|(name, value)| {
+        Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+    })
 }
 
 fn read(file: &Path) -> Result<String, Problems> {
@@ -71,16 +74,14 @@ fn read(file: &Path) -> Result<String, Problems> {
 
 fn build(
     text: &str,
-    name: &str,
-    folder: &Path,
+    file: Option<&Path>,
     env: &BTreeMap<String, String>,
 ) -> Result<Config, Problems> {
-    let mut given = parse(text).map_err(|error| {
-        Problems::one(Problem::new(
-            name,
-            format!("is no YAML: {error}"),
-            "mend that line; keys are indented by spaces and a value stands after `: `",
-        ))
+    let name = file.map_or_else(|| "the file".to_owned(), |file| file.display().to_string());
+    let mut given = yaml::parse(text).map_err(|message| {
+        let remedy = "mend that line: keys are indented by spaces, a value stands after `: `, and one with `: `, ` #` \
+                      or a sign of YAML's at its beginning stands in quotes";
+        Problems::one(Problem::new(&name, message, remedy))
     })?;
     if !matches!(given, Value::Null | Value::Object(_)) {
         return Err(Problems::one(Problem::new(
@@ -89,27 +90,23 @@ fn build(
             "begin with `kafka:`, as in config/quickstart.yaml",
         )));
     }
+    let folder = file.and_then(Path::parent).unwrap_or_else(|| Path::new(""));
     let defaults = defaults()?;
     let mut state = State {
         sources: Sources { env, folder },
+        file,
         keys: tree::keys(&defaults),
         tree: defaults.clone(),
         defaults,
         problems: Vec::new(),
-        secrets: Vec::new(),
+        secrets: Secrets::default(),
+        variables: BTreeMap::new(),
+        properties: BTreeMap::new(),
     };
     state.overrides(&mut given);
     state.section(&given, "");
+    state.override_properties();
     state.finish()
-}
-
-fn parse(text: &str) -> Result<Value, String> {
-    if text.trim().is_empty() {
-        return Ok(Value::Null);
-    }
-    // `no` and `on` are words: a topic may be called so.
-    let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
 }
 
 /// The default configuration as a tree.
@@ -122,14 +119,19 @@ fn defaults() -> Result<Value, Problems> {
 /// What is known while the tree is walked.
 struct State<'a> {
     sources: Sources<'a>,
+    file: Option<&'a Path>,
     /// Every key there is.
     keys: Vec<String>,
     defaults: Value,
     /// The defaults with every good leaf of the file put in.
     tree: Value,
     problems: Vec<Problem>,
-    /// Values that came from `${…}`: cut out of every message.
-    secrets: Vec<String>,
+    /// Cut out of every message.
+    secrets: Secrets,
+    /// Which variable overrides a key, and its text.
+    variables: BTreeMap<String, (String, String)>,
+    /// Section and name of the properties that variables override, and the text.
+    properties: BTreeMap<(&'static str, String), String>,
 }
 
 impl State<'_> {
@@ -146,7 +148,7 @@ impl State<'_> {
                 format!("{place} has: {}", tree::names(&self.defaults, section))
             }
         };
-        self.problem(key, format!("there is no such key{written}"), remedy);
+        self.problem(&tree::shown(key), format!("there is no such key{written}"), remedy);
     }
 
     /// Puts the variables that begin with [`PREFIX`] and have `__` (or are `TIDEMILL_LOG`) into `given`.
@@ -160,11 +162,19 @@ impl State<'_> {
             let key = name.to_ascii_lowercase().replace("__", ".");
             let free = tree::FREE
                 .iter()
-                .find_map(|free| Some((free, key.strip_prefix(free)?.strip_prefix('.')?)));
+                .find_map(|free| Some((*free, key.strip_prefix(free)?.strip_prefix('.')?)));
+            let shown = free.map_or_else(
+                || tree::shown(&key),
+                |(section, name)| tree::shown(&tree::join(section, &name.replace('_', "."))),
+            );
+            if text.contains(char::REPLACEMENT_CHARACTER) {
+                let message =
+                    format!("the variable {variable}, which sets it, is not valid UTF-8 text");
+                self.problem(&shown, message, "set it to UTF-8 text");
+                continue;
+            }
             if let Some((section, property)) = free {
-                let property = property.replace('_', ".");
-                let path: Vec<&str> = section.split('.').chain([property.as_str()]).collect();
-                tree::set(given, &path, Value::String(text.clone()));
+                self.properties.insert((section, property.replace('_', ".")), text.clone());
                 continue;
             }
             match tree::get(&self.defaults, &key) {
@@ -174,22 +184,22 @@ impl State<'_> {
                 Some(default) => {
                     let value = self.scalar(&key, text, default.is_array());
                     tree::set(given, &key.split('.').collect::<Vec<_>>(), value);
+                    self.variables.insert(key, (variable.clone(), text.clone()));
                 }
             }
         }
     }
 
-    /// A variable's text as YAML; as a string where only that fits; split at commas where a list is due.
+    /// A variable's text: as it is where a text fits, else as YAML; split at commas where a list is due. `null`, or
+    /// nothing, is nothing where that fits.
     fn scalar(&self, key: &str, text: &str, list: bool) -> Value {
         let string = Value::String(text.to_owned());
-        let parsed = parse(text).unwrap_or_else(|_| string.clone());
+        let parsed = yaml::value(text).unwrap_or_else(|| string.clone());
         if list && !parsed.is_array() {
             return text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
         }
-        if self.fits(key, &parsed).is_err() && self.fits(key, &string).is_ok() {
-            return string;
-        }
-        parsed
+        let nothing = parsed.is_null() && self.fits(key, &parsed).is_ok();
+        if !nothing && self.fits(key, &string).is_ok() { string } else { parsed }
     }
 
     /// Takes over what `given` has under `path`.
@@ -217,58 +227,95 @@ impl State<'_> {
         }
     }
 
-    /// Librdkafka's own properties: every scalar is a string there.
+    /// Librdkafka's own properties: every scalar is the text that it is.
     fn properties(&mut self, given: &Value, path: &str) {
         let Value::Object(entries) = given else {
             if !given.is_null() {
-                self.problem(path, "is no map", "write `name: value` lines under it");
+                self.problem(path, "is not a map", "write `name: value` lines under it");
             }
             return;
         };
-        let mut flat = BTreeMap::new();
+        let mut flat = Vec::new();
         flatten(entries, "", &mut flat);
+        let mut seen = BTreeSet::new();
         for (name, value) in flat {
-            let key = tree::join(path, &name);
-            let text = match &value {
-                Value::String(text) => text.clone(),
-                Value::Number(number) => number.to_string(),
-                Value::Bool(flag) => flag.to_string(),
-                Value::Null | Value::Array(_) | Value::Object(_) => {
-                    let remedy = "write a string, a number, true or false";
-                    self.problem(
-                        &key,
-                        format!("is {}, which no property is", kind(&value)),
-                        remedy,
-                    );
-                    continue;
-                }
-            };
-            match secret::resolve(&text, &self.sources) {
-                Ok(resolved) => {
-                    self.secrets.extend(resolved.clone());
-                    let mut place: Vec<&str> = path.split('.').collect();
-                    place.push(&name);
-                    tree::set(&mut self.tree, &place, Value::String(resolved.unwrap_or(text)));
-                }
-                Err((message, remedy)) => self.problem(&key, message, remedy),
+            if self.properties.keys().any(|(section, own)| *section == path && *own == name) {
+                continue;
+            }
+            if let Err((message, remedy)) =
+                self.property(path, &name, value, seen.insert(name.clone()))
+            {
+                self.problem(&tree::shown(&tree::join(path, &name)), message, remedy);
             }
         }
     }
 
-    /// One value: its secrets are put in, then it must fit.
-    fn leaf(&mut self, given: &Value, key: &str) {
-        let mut value = given.clone();
-        let mut secrets = Vec::new();
-        if let Err((message, remedy)) = fill(&mut value, &self.sources, &mut secrets) {
+    /// One property: its references are replaced, and it is noted whether it is a secret.
+    fn property(
+        &mut self,
+        path: &str,
+        name: &str,
+        value: &Value,
+        first: bool,
+    ) -> Result<(), Unresolved> {
+        if !first {
+            let message = "stands there twice, with dots and as maps in maps";
+            return Err((message.to_owned(), "leave one of them out".to_owned()));
+        }
+        let Value::String(text) = value else {
+            let remedy = match value {
+                Value::Null => {
+                    "write a value, or leave the line out; the words `null` and `~` and an empty text are written in \
+                     quotes"
+                }
+                Value::Array(_) => "write one text, its parts separated by commas",
+                Value::Object(_) | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+                    "write a text, a number, true or false"
+                }
+            };
+            return Err((format!("is {}, which no property is", kind(value)), remedy.to_owned()));
+        };
+        let resolved = secret::resolve(text, &self.sources, &mut self.secrets)?;
+        if resolved.is_none() && settings::sensitive(name) {
+            self.secrets.hide(text);
+            if let Some(file) = self.file
+                && file.metadata().is_ok_and(|about| secret::everybody_reads(&about))
+            {
+                self.secrets.expose(file);
+            }
+        }
+        self.put(path, name, resolved.unwrap_or_else(|| text.clone()));
+        Ok(())
+    }
+
+    fn put(&mut self, section: &str, name: &str, value: String) {
+        let place: Vec<&str> = section.split('.').chain([name]).collect();
+        tree::set(&mut self.tree, &place, Value::String(value));
+    }
+
+    /// Puts in the properties that variables set.
+    fn override_properties(&mut self) {
+        for ((section, name), text) in std::mem::take(&mut self.properties) {
+            if settings::sensitive(&name) {
+                self.secrets.hide(&text);
+            }
+            self.put(section, &name, text);
+        }
+    }
+
+    /// One value: it must fit, and not refer to anything.
+    fn leaf(&mut self, value: &Value, key: &str) {
+        let variable = self.variables.get(key).cloned();
+        if variable.is_none() && any_text(value, &secret::refers) {
+            let message = "refers to something by `${…}`: names, paths and amounts are shown in logs, metrics and \
+                           headers, so no secret may stand here";
+            let instead = key.to_ascii_uppercase().replace('.', "__");
+            let remedy = format!("write the value itself, or set the variable {PREFIX}{instead}");
             return self.problem(key, message, remedy);
         }
-        let secret = !secrets.is_empty();
-        self.secrets.append(&mut secrets);
-        match self.fits(key, &value) {
-            Ok(()) => tree::set(&mut self.tree, &key.split('.').collect::<Vec<_>>(), value),
-            Err(_) if secret => {
-                let message = "the value does not fit (it is not shown: it comes from `${…}`)";
-                self.problem(key, message, self.expected(key));
+        match self.fits(key, value) {
+            Ok(()) => {
+                tree::set(&mut self.tree, &key.split('.').collect::<Vec<_>>(), value.clone());
             }
             Err(message) => {
                 let quoted = value.is_number() || value.is_boolean();
@@ -276,6 +323,19 @@ impl State<'_> {
                     "put it in quotes".to_owned()
                 } else {
                     self.expected(key)
+                };
+                let message = match &variable {
+                    Some((name, text)) => {
+                        let message = named(&message, name, text);
+                        let mut left = Secrets::default();
+                        left.hide(text);
+                        if left.within(&message) {
+                            format!("${name} does not fit")
+                        } else {
+                            message
+                        }
+                    }
+                    None => message,
                 };
                 self.problem(key, message, remedy);
             }
@@ -320,49 +380,49 @@ impl State<'_> {
         let rules = validate::problems(&config);
         self.problems.extend(rules.into_iter().filter(|p| !known.contains(&p.key)));
         for problem in &mut self.problems {
-            for secret in self.secrets.iter().filter(|secret| !secret.is_empty()) {
-                problem.message = problem.message.replace(secret.as_str(), "(not shown)");
+            if let Some((name, text)) = self.variables.get(&problem.key) {
+                problem.message = named(&problem.message, name, text);
             }
         }
-        if self.problems.is_empty() { Ok(config) } else { Err(Problems(self.problems)) }
+        if self.problems.is_empty() {
+            Ok(Config { secrets: self.secrets, ..config })
+        } else {
+            Err(Problems(self.problems))
+        }
     }
+}
+
+/// `message` with the name of the variable where it quotes its text, which may have been meant for another key.
+fn named(message: &str, variable: &str, text: &str) -> String {
+    let name = format!("${variable}");
+    message.replace(&format!("{text:?}"), &name).replace(&format!("`{text}`"), &name)
 }
 
 /// Librdkafka's names have dots; `security: {protocol: SSL}` means `security.protocol`.
-fn flatten(
-    entries: &serde_json::Map<String, Value>,
+fn flatten<'a>(
+    entries: &'a serde_json::Map<String, Value>,
     path: &str,
-    flat: &mut BTreeMap<String, Value>,
+    flat: &mut Vec<(String, &'a Value)>,
 ) {
     for (key, value) in entries {
         let key = tree::join(path, key);
-        if let Value::Object(inner) = value {
+        if let Value::Object(inner) = value
+            && !inner.is_empty()
+        {
             flatten(inner, &key, flat);
         } else {
-            flat.insert(key, value.clone());
+            flat.push((key, value));
         }
     }
 }
 
-/// Puts secrets into every string of `value`.
-fn fill(
-    value: &mut Value,
-    sources: &Sources<'_>,
-    secrets: &mut Vec<String>,
-) -> Result<(), secret::Unresolved> {
+/// Whether some text in `value` is such.
+fn any_text(value: &Value, such: &impl Fn(&str) -> bool) -> bool {
     match value {
-        Value::String(text) => {
-            if let Some(resolved) = secret::resolve(text, sources)? {
-                secrets.push(resolved.clone());
-                *text = resolved;
-            }
-            Ok(())
-        }
-        Value::Array(items) => items.iter_mut().try_for_each(|item| fill(item, sources, secrets)),
-        Value::Object(entries) => {
-            entries.values_mut().try_for_each(|entry| fill(entry, sources, secrets))
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
+        Value::String(text) => such(text),
+        Value::Array(items) => items.iter().any(|item| any_text(item, such)),
+        Value::Object(entries) => entries.values().any(|entry| any_text(entry, such)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 
@@ -373,6 +433,7 @@ fn kind(value: &Value) -> &'static str {
         Value::Number(_) => "a number",
         Value::String(_) => "a text",
         Value::Array(_) => "a list",
+        Value::Object(entries) if entries.is_empty() => "an empty map",
         Value::Object(_) => "a map",
     }
 }

@@ -1,5 +1,7 @@
 //! Tables: what a file or a variable gives, and what is said of each mistake.
 
+use serde_json::json;
+
 use super::*;
 
 const GOOD: &str = "
@@ -14,7 +16,7 @@ fn vars(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 fn with(text: &str, pairs: &[(&str, &str)]) -> Result<Config, Problems> {
-    build(text, "test.yaml", Path::new(""), &vars(pairs))
+    build(text, None, &vars(pairs))
 }
 
 /// `GOOD` with one more line of YAML is refused, and only with a problem of `key` that says `said`.
@@ -66,7 +68,7 @@ bach: {}
     for (key, part) in [
         ("kafka.grup", "did you mean `kafka.group`?"),
         ("kafka.lanes", "1 to 16"),
-        ("kafka.common.acks", "transactions need `all`"),
+        ("kafka.common.acks", "once all in-sync replicas have it"),
         ("kafka.group", "required"),
         ("input.topics", "twice"),
         ("input.format", "unknown variant `xml`"),
@@ -95,7 +97,7 @@ fn variables_override() {
             ("TIDEMILL_BATCH__MAX_WAIT", "2s"),
             ("TIDEMILL_KAFKA__GROUP", "123"),
             ("TIDEMILL_KAFKA__COMMON__BOOTSTRAP_SERVERS", "c:1,d:2"),
-            ("TIDEMILL_KAFKA__PRODUCER__LINGER_MS", "5"),
+            ("TIDEMILL_KAFKA__PRODUCER__COMPRESSION_TYPE", "lz4"),
             ("TIDEMILL_INPUT__TOPICS", "a, b"),
             ("TIDEMILL_MODEL__WORKERS", "4"),
             ("TIDEMILL_LOG", "null"),
@@ -110,7 +112,7 @@ fn variables_override() {
     assert_eq!(config.batch.max_wait.to_string(), "2s");
     assert_eq!(config.kafka.group, "123");
     assert_eq!(config.kafka.common["bootstrap.servers"], "c:1,d:2");
-    assert_eq!(config.kafka.producer["linger.ms"], "5");
+    assert_eq!(config.kafka.producer["compression.type"], "lz4");
     assert_eq!(config.input.topics, ["a", "b"]);
     assert_eq!(config.model.workers, crate::config::Workers::Count(4));
     assert_eq!(config.output.include, crate::config::Include::Fields(vec!["x".to_owned()]));
@@ -149,6 +151,8 @@ fn each_rule_says_its_consequence() {
             "kafka.consumer.partition.assignment.strategy",
             "leave it out",
         ),
+        ("KAFKA__MANIFEST_SCAN", "0s", "kafka.manifest_scan", "no manifest could"),
+        ("MODEL__TAKEOVER_WAIT", "0ms", "model.takeover_wait", "ever be waited for"),
         ("MODEL__URI", "models:/a/b", "model.uri", "names no version"),
         ("MODEL__DEVICE", "gpu", "model.device", "`cuda:0`"),
         ("MODEL__DEVICE", "cuda:0,cuda:0", "model.device", "twice"),
@@ -172,24 +176,192 @@ fn each_rule_says_its_consequence() {
 }
 
 #[test]
+fn the_newer_protocol_keeps_a_replicas_partitions() {
+    for section in ["COMMON", "CONSUMER"] {
+        let protocol = format!("TIDEMILL_KAFKA__{section}__GROUP_PROTOCOL");
+        let given = [("TIDEMILL_KAFKA__ON_STOP", "leave"), (protocol.as_str(), "consumer")];
+        refused(&given, "kafka.on_stop", "whatever it says when it goes");
+        with(GOOD, &[given[0], (&protocol, "classic")]).unwrap();
+        with(GOOD, &[given[1]]).unwrap();
+    }
+}
+
+#[test]
+fn a_variable_is_taken_as_it_is() {
+    let password = |text: &str| {
+        let config =
+            with(GOOD, &[("TIDEMILL_KAFKA__COMMON__SASL_PASSWORD", text), ("A", "b")]).unwrap();
+        config.kafka.common["sasl.password"].clone()
+    };
+    for text in [
+        "pa${ss",
+        "${env:A}",
+        "${file:/dev/zero}",
+        "012345",
+        "1e5",
+        "null",
+        "~",
+        "",
+        "a # b",
+        "'q'",
+        "{",
+        "[a",
+        "*x",
+    ] {
+        assert_eq!(password(text), text);
+    }
+    let nested =
+        "kafka: {group: g, common: {bootstrap.servers: 'b:1', sasl: {password: '${env:ABSENT}'}}}";
+    let text =
+        format!("{nested}\ninput: {{topics: [in]}}\noutput: {{topic: out}}\nmodel: {{uri: m}}");
+    let config = with(&text, &[("TIDEMILL_KAFKA__COMMON__SASL_PASSWORD", "mine")]).unwrap();
+    assert_eq!(config.kafka.common["sasl.password"], "mine", "what is overridden is not looked up");
+
+    for (variable, text, key, value) in [
+        ("MODEL__URI", "./a # b", "model.uri", json!("./a # b")),
+        ("MODEL__URI", "'q'", "model.uri", json!("'q'")),
+        ("MODEL__URI", "pa${ss", "model.uri", json!("pa${ss")),
+        ("MODEL__URI", "012", "model.uri", json!("012")),
+        ("DEAD_LETTERS__TOPIC", "null", "dead_letters.topic", json!(null)),
+        ("DEAD_LETTERS__TOPIC", "", "dead_letters.topic", json!(null)),
+        ("INPUT__TOPICS", "[a, 'b']", "input.topics", json!(["a", "b"])),
+        ("DEAD_LETTERS__MAX_RATIO", "0.25", "dead_letters.max_ratio", json!(0.25)),
+        ("OUTPUT__TOP_K", "3", "output.top_k", json!(3)),
+    ] {
+        let config = with(GOOD, &[(&format!("TIDEMILL_{variable}"), text)]).unwrap();
+        let tree = serde_json::to_value(&config).unwrap();
+        assert_eq!(tree::get(&tree, key), Some(&value), "{variable}={text}");
+    }
+    let text = "caf\u{fffd}";
+    refused(
+        &[("TIDEMILL_KAFKA__COMMON__SASL_PASSWORD", text)],
+        "kafka.common.sasl.password",
+        "not valid UTF-8",
+    );
+}
+
+#[test]
+fn properties_reach_the_client_as_they_were_written() {
+    let text = "
+kafka:
+  group: g
+  common:
+    bootstrap: { servers: b:1 }
+    sasl.password: 012345
+    security: { protocol: sasl_ssl }
+    socket.keepalive.enable: True
+  consumer: { max.poll.interval.ms: 0300000 }
+input: { topics: [in] }
+output: { topic: out }
+model: { uri: m }
+";
+    let config = with(text, &[]).unwrap();
+    let settings = settings::consumer(&config, "i");
+    for (name, value) in [
+        ("bootstrap.servers", "b:1"),
+        ("sasl.password", "012345"),
+        ("security.protocol", "sasl_ssl"),
+        ("socket.keepalive.enable", "True"),
+        ("max.poll.interval.ms", "0300000"),
+    ] {
+        assert_eq!(settings.get(name), Some(value), "{name}");
+    }
+    for (line, key, said) in [
+        (
+            "sasl.password: ~",
+            "sasl.password",
+            "is nothing, which no property is; write a value, or leave",
+        ),
+        ("sasl.password:", "sasl.password", "quotes"),
+        ("sasl.password: [hunter2]", "sasl.password", "separated by commas"),
+        ("sasl: {}", "sasl", "is an empty map"),
+        (
+            "sasl.password: hunter2\n    sasl: { password: hunter3 }",
+            "sasl.password",
+            "stands there twice",
+        ),
+        ("sasl.password:hunter2: x", "sasl.password…", "is not a property"),
+        ("sasl.password: { hunter2 }", "sasl.password…", "is nothing"),
+        ("sasl.pasword: hunter2", "sasl.pasword", "did you mean `sasl.password`?"),
+        ("linger.ms: 5", "linger.ms", "it is `0`"),
+    ] {
+        let text = text.replace("sasl.password: 012345", line);
+        let problems = with(&text, &[]).expect_err(line);
+        assert_eq!(problems.0[0].key, format!("kafka.common.{key}"), "{problems}");
+        assert!(problems.0.len() == 1 && problems.to_string().contains(said), "{line}: {problems}");
+        assert!(!problems.to_string().contains("hunter"), "{line}: {problems}");
+    }
+}
+
+#[test]
 fn secrets_are_put_in_and_never_shown() {
-    let secret = [("PW", "hunter2")];
-    let text = format!("{GOOD}\nregistry: {{root: '${{env:PW}}/x'}}");
-    let config = with(&text, &secret).unwrap();
-    assert_eq!(config.registry.root.as_deref(), Some(Path::new("hunter2/x")));
-
-    let text = format!("{GOOD}\nbatch: {{max_wait: '${{env:PW}}', max_bytes: '${{env:NO}}'}}");
-    let problems = with(&text, &secret).unwrap_err().to_string();
-    assert!(!problems.contains("hunter2") && problems.contains("not shown"), "{problems}");
-    assert!(problems.contains("no variable NO"), "{problems}");
-
-    let text = GOOD.replace("topic: out", "topic: '${env:PW}'");
-    let problems = with(&text, &[("PW", "hunter/2")]).unwrap_err().to_string();
-    assert!(!problems.contains("hunter/2") && problems.contains("(not shown)"), "{problems}");
-
     let text = GOOD.replace("bootstrap.servers:", "sasl.password: '${env:PW}', bootstrap.servers:");
-    let config = with(&text, &secret).unwrap();
+    let config = with(&text, &[("PW", "hunter2")]).unwrap();
     assert_eq!(config.kafka.common["sasl.password"], "hunter2");
+    assert_eq!(config.secrets.redact("with hunter2"), "with (not shown)");
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let problems = with(&text, &[]).unwrap_err().to_string();
+    assert!(problems.contains("`${env:PW}` refers to a variable that"), "{problems}");
+
+    // What stands in the file or in a variable is a secret by its name.
+    for name in [
+        "sasl.password",
+        "ssl.key.password",
+        "ssl.keystore.password",
+        "ssl.key.pem",
+        "sasl.oauthbearer.config",
+    ] {
+        let text =
+            GOOD.replace("bootstrap.servers:", &format!("{name}: hunter2, bootstrap.servers:"));
+        assert!(with(&text, &[]).unwrap().secrets.within("hunter2"), "{name}");
+        let variable = format!("TIDEMILL_KAFKA__COMMON__{}", name.to_uppercase().replace('.', "_"));
+        assert!(with(GOOD, &[(&variable, "hunter2")]).unwrap().secrets.within("hunter2"), "{name}");
+    }
+    assert!(!with(GOOD, &[]).unwrap().secrets.within("b:9092 is no secret"));
+}
+
+#[test]
+fn what_is_shown_cannot_be_a_secret() {
+    for (key, value) in [
+        ("kafka.group", "'${env:PW}'"),
+        ("kafka.instance", "'x-${env:PW}'"),
+        ("input.topics", "['a', '${file:/etc/hostname}']"),
+        ("output.topic", "'${env:PW}'"),
+        ("output.include", "{fields: ['${env:PW}']}"),
+        ("model.uri", "'/models/${env:PW}'"),
+        ("registry.root", "'${env:PW}'"),
+        ("batch.max_wait", "'${env:PW}'"),
+        ("http.listen", "'0.0.0.0:${env:PORT}'"),
+    ] {
+        let (section, name) = key.split_once('.').unwrap();
+        let text = format!("{section}: {{{name}: {value}}}");
+        let problems = with(&text, &[("PW", "hunter2"), ("PORT", "8080")]).unwrap_err();
+        let problem = problems.0.iter().find(|problem| problem.key == key).expect(key);
+        assert!(problem.message.contains("no secret may stand here"), "{problem}");
+        let variable = format!("TIDEMILL_{}__{}", section.to_uppercase(), name.to_uppercase());
+        assert!(problem.remedy.contains(&variable), "{problem}");
+        assert!(!problems.to_string().contains("hunter2"), "{problems}");
+    }
+    // A variable's value may have been meant for another key: its name stands in its place.
+    for (variable, value, key) in [
+        ("BATCH__MAX_WAIT", "hunter2", "batch.max_wait"),
+        ("BATCH__MAX_RECORDS", "hunter2", "batch.max_records"),
+        ("BATCH__WHEN_IDLE", "hunter2", "batch.when_idle"),
+        ("HTTP__LISTEN", "hunter2", "http.listen"),
+        ("OUTPUT__INCLUDE", "{hunter2: 1}", "output.include"),
+        ("DEAD_LETTERS__TOPIC", "hunter2/x", "dead_letters.topic"),
+        ("KAFKA__GROUP", "hunter 2", "kafka.group"),
+        ("MODEL__DEVICE", "hunter2", "model.device"),
+        ("MODEL__URI", "models:/hunter2", "model.uri"),
+        ("LOGGING__FILTER", "hunter2=loud", "logging.filter"),
+        ("LOG", "hunter2", "log"),
+    ] {
+        let variable = format!("TIDEMILL_{variable}");
+        let problems =
+            with(GOOD, &[(&variable, value), ("TIDEMILL_REGISTRY__ROOT", "/m")]).unwrap_err();
+        assert_eq!(problems.0[0].key, key, "{problems}");
+        assert!(!problems.to_string().contains("hunter"), "{problems}");
+    }
 }
 
 #[test]
@@ -197,13 +369,39 @@ fn what_is_no_configuration_is_said_so() {
     for (text, said) in [
         ("- a\n- b\n", "holds no keys"),
         ("just words", "holds no keys"),
-        ("a: [1, 2", "is no YAML"),
-        ("kafka: {group: a}\nkafka: {group: b}\n", "uplicate"),
-        ("kafka: {group: \"a\n", "is no YAML"),
+        ("a: [1, 2", "is not valid YAML"),
+        ("kafka: {group: a}\nkafka: {group: b}\n", "the key `kafka` stands twice"),
+        ("kafka: {group: \"a\n", "is not valid YAML"),
     ] {
         let problems = from_yaml(text).unwrap_err().to_string();
         assert!(problems.contains(said), "{text:?}: {problems}");
     }
     let absent = load(Some(Path::new("absent.yaml")), std::iter::empty()).unwrap_err().to_string();
     assert!(absent.contains("absent.yaml") && absent.contains("--config"), "{absent}");
+}
+
+#[test]
+fn the_state_has_a_folder_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::create_dir_all(place("models/sentiment")).unwrap();
+    std::fs::write(place("file"), "").unwrap();
+    std::os::unix::fs::symlink(place("models"), place("link")).unwrap();
+    let root = ("TIDEMILL_REGISTRY__ROOT", place("models"));
+    let given = |dir: &str| with(GOOD, &[(root.0, &root.1), ("TIDEMILL_STATE__DIR", &place(dir))]);
+    for (dir, said) in [
+        ("models", "is in the registry"),
+        ("models/sentiment", "is in the registry"),
+        ("link", "is in the registry"),
+        ("file", "is not a folder"),
+    ] {
+        let problems = given(dir).expect_err(dir);
+        assert!(
+            problems.0[0].key == "state.dir" && problems.to_string().contains(said),
+            "{problems}"
+        );
+    }
+    for dir in ["state", ".", "models-state"] {
+        given(dir).unwrap();
+    }
 }

@@ -2,12 +2,45 @@
 
 use serde_json::{Map, Value};
 
+use super::secret;
+
 /// Sections whose keys are librdkafka's own, with dots in them.
 pub const FREE: [&str; 3] = ["kafka.common", "kafka.consumer", "kafka.producer"];
 
 /// `section.key`, or `key` at the top.
 pub fn join(section: &str, key: &str) -> String {
     if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") }
+}
+
+/// A key as a message may show it. What is no name is cut off, and so is what follows the name of a secret: where a
+/// space or a quote is missing, a password becomes a part of the key.
+///
+/// # Examples
+///
+/// ```
+/// use tidemill::config::tree::shown;
+///
+/// assert_eq!(shown("kafka.common.sasl.pasword"), "kafka.common.sasl.pasword");
+/// assert_eq!(shown("sasl.password:hunter2"), "sasl.password…");
+/// assert_eq!(shown("sasl.password.hunter2"), "sasl.password…");
+/// ```
+pub fn shown(key: &str) -> String {
+    let name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let named = key.split(|c| !name(c)).next().unwrap_or_default();
+    let mut shown = String::new();
+    for part in named.split('.') {
+        if !shown.is_empty() {
+            shown.push('.');
+        }
+        shown.push_str(part);
+        if secret::names_secret(part) {
+            break;
+        }
+    }
+    if shown != key {
+        shown.push('…');
+    }
+    shown
 }
 
 /// Every key with its path, sections included.

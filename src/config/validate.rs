@@ -1,38 +1,11 @@
 //! Rules between keys: what is required, what contradicts what, and what would follow from it.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
-use super::{Config, Problem, Time, Workers};
+use super::{Config, OnStop, Problem, Time, Workers, topics, tree};
+use crate::kafka::settings::{self, Section};
 use crate::model::device::Place;
-
-/// Properties of librdkafka that exactly-once depends on, each with the reason. Refused in the file.
-pub const OWNED: &[(&str, &str)] = &[
-    (
-        "enable.auto.commit",
-        "offsets are committed only inside the transaction of their predictions",
-    ),
-    (
-        "enable.auto.offset.store",
-        "offsets are committed only inside the transaction of their predictions",
-    ),
-    (
-        "transactional.id",
-        "it is made from kafka.group, kafka.instance and the lane, so that a restart fences its predecessor",
-    ),
-    ("enable.idempotence", "transactions need it on"),
-    ("enable.gapless.guarantee", "transactions keep the order by themselves"),
-    ("acks", "transactions need `all`"),
-    ("request.required.acks", "transactions need `all`"),
-    ("isolation.level", "it is read_committed, so that aborted records are never answered"),
-    ("transaction.timeout.ms", "it is 15 s; limits.transaction is the deadline within it"),
-    ("group.id", "it is kafka.group"),
-    ("group.instance.id", "it is kafka.instance"),
-    (
-        "auto.offset.reset",
-        "it is `error`; kafka.start_from and kafka.on_out_of_range say what happens instead",
-    ),
-    ("enable.partition.eof", "it is on: the ends of partitions count for lag and --until-end"),
-];
 
 /// After so long the broker aborts a transaction by itself: `transaction.timeout.ms`.
 pub const TRANSACTION_TIMEOUT: Time = Time::millis(15_000);
@@ -49,9 +22,10 @@ pub fn problems(config: &Config) -> Vec<Problem> {
     required(config, &mut found);
     zeros(config, &mut found);
     contradictions(config, &mut found);
-    topics(config, &mut found);
+    roles(config, &mut found);
     kafka(config, &mut found);
     model(config, &mut found);
+    state(config, &mut found);
     found.0
 }
 
@@ -72,7 +46,7 @@ impl Found {
 fn required(config: &Config, found: &mut Found) {
     let missing = "is required and not set";
     if config.log.is_none() {
-        let servers = config.kafka.common.get("bootstrap.servers").is_none_or(String::is_empty);
+        let servers = settings::servers(&config.kafka).is_none();
         let remedy = "write host:port of a broker, or `log: sqlite:FILE` for the embedded log";
         found.when(servers, "kafka.common.bootstrap.servers", missing, remedy);
         let remedy = "name the consumer group; replicas of one service share it";
@@ -110,6 +84,16 @@ fn zeros(config: &Config, found: &mut Found) {
     ] {
         found.when(time.0.is_zero(), key, none, "write a duration such as `8s`");
     }
+    let none = "is 0: no partition could ever be waited for";
+    found.when(
+        model.takeover_wait.0.is_zero(),
+        "model.takeover_wait",
+        none,
+        "write a duration such as `60s`",
+    );
+    let none = "is 0: no manifest could ever be read";
+    let scan = config.kafka.manifest_scan.0.is_zero();
+    found.when(scan, "kafka.manifest_scan", none, "write a duration such as `5m`");
     let none = "is 0: no record could be in flight";
     found.when(limits.memory.0 == 0, "limits.memory", none, "write a size such as `64MiB`");
     let none = "is 0: the registry would be read without a pause";
@@ -190,7 +174,7 @@ fn contradictions(config: &Config, found: &mut Found) {
     }
 }
 
-fn topics(config: &Config, found: &mut Found) {
+fn roles(config: &Config, found: &mut Found) {
     let inputs = &config.input.topics;
     let mut seen = BTreeSet::new();
     for input in inputs {
@@ -238,22 +222,10 @@ fn topics(config: &Config, found: &mut Found) {
     }
 }
 
-/// Kafka's rule for the names of topics and of static members.
 fn name(key: &str, name: &str, found: &mut Found) {
-    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let wrong = if name.is_empty() {
-        "an empty name".to_owned()
-    } else if name.len() > 249 {
-        format!("a name of {} characters", name.len())
-    } else if name == "." || name == ".." {
-        format!("the name {name:?}")
-    } else if let Some(bad) = name.chars().find(|c| !good(*c)) {
-        format!("{bad:?} in the name {name:?}")
-    } else {
-        return;
-    };
-    let remedy = "use 1 to 249 of the characters a-z, A-Z, 0-9, `.`, `_`, `-`";
-    found.add(key, format!("Kafka does not take {wrong}"), remedy);
+    if let Some(wrong) = topics::not_a_name(name) {
+        found.add(key, format!("Kafka does not take {wrong}"), format!("use {}", topics::NAMES));
+    }
 }
 
 fn kafka(config: &Config, found: &mut Found) {
@@ -269,23 +241,17 @@ fn kafka(config: &Config, found: &mut Found) {
     if let Some(instance) = &kafka.instance {
         name("kafka.instance", instance, found);
     }
-    for (section, properties) in [
-        ("kafka.common", &kafka.common),
-        ("kafka.consumer", &kafka.consumer),
-        ("kafka.producer", &kafka.producer),
-    ] {
-        for (property, value) in properties {
-            let key = format!("{section}.{property}");
-            let owned = OWNED.iter().find(|(name, _)| name == property);
-            if let Some((_, reason)) = owned {
-                found.add(&key, format!("cannot be set: {reason}"), "leave it out");
-            }
-            let strategy = property == "partition.assignment.strategy";
-            if strategy && value != "cooperative-sticky" {
-                let message = format!(
-                    "{value:?} takes every partition away at each rebalance, and all members must agree"
-                );
-                found.add(&key, message, "leave it out: it is cooperative-sticky");
+    if kafka.on_stop == OnStop::Leave && settings::group_protocol_is_the_brokers(kafka) {
+        let message = "is `leave`, and group.protocol is `consumer`, in which the broker keeps a replica's partitions \
+                       for it until its session expires, whatever it says when it goes";
+        let remedy = "write `stay`, or leave group.protocol out";
+        found.add("kafka.on_stop", message, remedy);
+    }
+    for section in Section::ALL {
+        for (property, value) in section.of(kafka) {
+            if let Some((message, remedy)) = settings::refusal(kafka, section, property, value) {
+                let key = tree::shown(&format!("{}.{property}", section.key()));
+                found.add(&key, message, remedy);
             }
         }
     }
@@ -309,5 +275,26 @@ fn model(config: &Config, found: &mut Found) {
     if let Err(error) = model.device.parse::<Place>() {
         let remedy = "write `cpu`, `cuda:0`, several as `cuda:0,cuda:1`, or `metal:0`";
         found.add("model.device", error.to_string(), remedy);
+    }
+}
+
+/// The folder of the state is for this replica alone.
+fn state(config: &Config, found: &mut Found) {
+    let Some(dir) = &config.state.dir else { return };
+    // What is there already may be reached by two names; what is not has only one.
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let dir_is = real(dir);
+    if let Some(root) = &config.registry.root
+        && dir_is.starts_with(real(root))
+    {
+        let message = "is in the registry, where every folder is a model that all replicas read";
+        found.add("state.dir", message, "name a folder of its own");
+    }
+    if dir.exists() && !dir.is_dir() {
+        found.add(
+            "state.dir",
+            "is there, but is not a folder",
+            "name a folder, or a path that is free",
+        );
     }
 }

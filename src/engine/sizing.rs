@@ -1,7 +1,9 @@
 //! The learned size of batches, for the versions that come and go, and from one run to the next.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::{self, Sizing as Mode};
@@ -22,29 +24,23 @@ pub(super) struct Sizing {
 }
 
 impl Sizing {
-    /// With what the file remembers. One that cannot be read is said and started anew: nothing but time is lost.
+    /// With what the file remembers. A file that is something else is left as it is, and nothing is remembered then.
     pub(super) fn new(batch: &config::Batch) -> Self {
-        let known = batch.remember.as_ref().map(|file| match std::fs::read(file) {
-            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-                tracing::warn!(file = %file.display(), %error, "batch.remember: not read, begun anew");
-                BTreeMap::new()
-            }),
-            Err(error) => {
-                if error.kind() != std::io::ErrorKind::NotFound {
-                    tracing::warn!(file = %file.display(), %error, "batch.remember: not read, begun anew");
-                }
-                BTreeMap::new()
+        let read = batch.remember.as_ref().map(|file| (file, remembered(file)));
+        let (file, known) = match read {
+            None => (None, BTreeMap::new()),
+            Some((file, Ok(known))) => (Some(file.clone()), known),
+            Some((file, Err(error))) => {
+                tracing::warn!(
+                    file = %file.display(), error,
+                    "batch.remember is not a file of learned batch sizes: it is left as it is, and what is learned \
+                     now is forgotten at the end; name another file, or delete this one"
+                );
+                (None, BTreeMap::new())
             }
-        });
+        };
         let most = u64::from(batch.max_tokens);
-        Self {
-            most,
-            learns: batch.size == Mode::Learned,
-            file: batch.remember.clone(),
-            known: known.unwrap_or_default(),
-            serving: None,
-            told: 0,
-        }
+        Self { most, learns: batch.size == Mode::Learned, file, known, serving: None, told: 0 }
     }
 
     /// This version serves from now on.
@@ -107,12 +103,9 @@ impl Sizing {
     pub(super) fn save(&mut self) {
         self.keep();
         let Some(file) = &self.file else { return };
-        let beside = file.with_extension("new");
         let text = serde_json::to_vec_pretty(&self.known).unwrap_or_default();
-        if let Err(error) =
-            std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, file))
-        {
-            tracing::warn!(file = %file.display(), %error, "batch.remember: not written");
+        if let Err(error) = replace(file, &text) {
+            tracing::warn!(file = %file.display(), %error, "write what was learned to batch.remember");
         }
     }
 
@@ -124,6 +117,25 @@ impl Sizing {
             }
         }
     }
+}
+
+/// What a file remembers; nothing where it is not there yet, or empty.
+fn remembered(file: &Path) -> Result<BTreeMap<String, Known>, String> {
+    match std::fs::read(file) {
+        Ok(bytes) if bytes.is_empty() => Ok(BTreeMap::new()),
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| error.to_string()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Puts a new file in the place of one, whole or not at all.
+fn replace(file: &Path, text: &[u8]) -> std::io::Result<()> {
+    let mut beside = file.as_os_str().to_owned();
+    beside.push(format!(".{}.new", std::process::id()));
+    let beside = PathBuf::from(beside);
+    File::create_new(&beside)?.write_all(text)?;
+    std::fs::rename(&beside, file)
 }
 
 /// Bytes in use and in all, of the device that a model computes on.
@@ -140,8 +152,7 @@ mod tests {
     use crate::model::artifact::{self, LoadOptions};
 
     fn served() -> Served {
-        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("config/demo/models/breast-cancer/1");
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/demo/models/breast-cancer/1");
         let options = LoadOptions { device: "cpu".to_owned(), ..LoadOptions::default() };
         artifact::load(&dir, &options).unwrap()
     }
@@ -172,10 +183,12 @@ mod tests {
         let mut second = Sizing::new(&batch);
         second.serve(&served);
         assert_eq!(second.change(), Some(first.serving.as_ref().unwrap().2.known().limit));
-        std::fs::write(&file, "{").unwrap();
+        std::fs::write(&file, "my shopping list").unwrap();
         let mut third = Sizing::new(&batch);
         third.serve(&served);
         assert_eq!(third.change(), Some(start), "a broken file costs the memory, not the start");
+        third.save();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "my shopping list");
     }
 
     #[test]

@@ -43,8 +43,10 @@ pub enum Action {
     Again,
     /// Wait for delivery reports, then hand the message over again.
     Drain,
-    /// A message is larger than its topic takes: lower the limit, new producer, same records again.
-    Shrink,
+    /// The broker refuses a message for good: the verdicts say which; new producer, then what is left again.
+    Refused,
+    /// It did not fit into the time: abort, then less at once.
+    TooLong,
     /// Abort, then the same records again with the same producer.
     Redo,
     /// New producer, then the same records again: nothing was committed.
@@ -98,7 +100,7 @@ pub fn classify(call: Call, symptom: Symptom) -> Action {
         (Call::Init, _) if retriable => Action::Again,
         (Call::Init, _) | (Call::Begin, Code::State) => Action::Exit(75),
         (Call::Send, Code::QueueFull) => Action::Drain,
-        (Call::Send | Call::Deliver, Code::MessageSizeTooLarge) => Action::Shrink,
+        (Call::Send | Call::Deliver, code) if !fatal && is_of_a_record(code) => Action::Refused,
         (Call::Send, Code::UnknownPartition | Code::UnknownTopic) => Action::Exit(78),
         // A call of ours is still inside the client, or its own state says otherwise than ours.
         (_, Code::Conflict | Code::PreviousInProgress) => Action::Resolve,
@@ -115,8 +117,23 @@ pub fn classify(call: Call, symptom: Symptom) -> Action {
     }
 }
 
+/// Whether an error is the broker's verdict on one record, which it will never take.
+pub fn is_of_a_record(code: Code) -> bool {
+    matches!(
+        code,
+        Code::MessageSizeTooLarge
+            | Code::InvalidMessageSize
+            | Code::InvalidRecord
+            | Code::InvalidTimestamp
+            | Code::UnsupportedForMessageFormat
+            | Code::PolicyViolation
+            | Code::KeySerialization
+            | Code::ValueSerialization
+    )
+}
+
 /// Errors that no repetition cures, with the exit code.
-fn hopeless(code: Code) -> Option<u8> {
+pub(super) fn hopeless(code: Code) -> Option<u8> {
     #[expect(clippy::wildcard_enum_match_arm, reason = "librdkafka knows about 200 codes")]
     match code {
         Code::TopicAuthorizationFailed
@@ -167,11 +184,13 @@ mod tests {
             (Call::Begin, Code::Conflict, Retriable, Action::Resolve),
             (Call::Commit, Code::PreviousInProgress, Retriable, Action::Resolve),
             (Call::Send, Code::QueueFull, Plain, Action::Drain),
-            (Call::Send, Code::MessageSizeTooLarge, Plain, Action::Shrink),
+            (Call::Send, Code::MessageSizeTooLarge, Plain, Action::Refused),
             (Call::Send, Code::State, Plain, Action::Recreate),
             (Call::Send, Code::UnknownPartition, Plain, Action::Exit(78)),
-            (Call::Deliver, Code::MessageSizeTooLarge, Plain, Action::Shrink),
-            (Call::Deliver, Code::InvalidRecord, Plain, Action::Recreate),
+            (Call::Deliver, Code::MessageSizeTooLarge, Plain, Action::Refused),
+            (Call::Deliver, Code::InvalidRecord, Plain, Action::Refused),
+            (Call::Deliver, Code::InvalidTimestamp, Plain, Action::Refused),
+            (Call::Deliver, Code::InvalidDifferentRecord, Plain, Action::Recreate),
             (Call::Deliver, Code::TopicAuthorizationFailed, Plain, Action::Exit(78)),
             (Call::Deliver, Code::UnknownProducerId, Plain, Action::Recreate),
             (Call::Deliver, Code::MessageTimedOut, Plain, Action::Recreate),

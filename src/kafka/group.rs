@@ -3,25 +3,23 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::topic_partition_list::{Offset as Place, TopicPartitionListElem};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::Journal;
+use super::native::{self, GroupOffset};
 use crate::log::Control;
 use crate::log::message::Naming;
+use crate::log::note::Note;
 use crate::record::{Offset, Partition};
-
-/// How soon a question that was not answered is asked again.
-const AGAIN: Duration = Duration::from_millis(100);
 
 /// What the client calls back: it only takes notes for the poll thread.
 pub struct Context {
@@ -69,7 +67,12 @@ impl ConsumerContext for Context {
         let assign = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.closing.load(Ordering::Acquire) {
             // Closing waits for this answer, and nobody reads the notes any more.
-            let answer = if assign { consumer.unassign() } else { give_up(consumer, list) };
+            let nothing = TopicPartitionList::new();
+            let answer = if assign {
+                consumer.incremental_assign(&nothing)
+            } else {
+                give_up(consumer, list)
+            };
             if let Err(error) = answer {
                 tracing::debug!(%error, "partitions were not given up while leaving");
             }
@@ -81,15 +84,19 @@ impl ConsumerContext for Context {
     }
 }
 
-/// Answers a revocation.
+/// Answers a revocation of `list`: of those of its partitions that are fetched. The others are only given back.
 pub(super) fn give_up(
     consumer: &BaseConsumer<Context>,
     list: &TopicPartitionList,
 ) -> KafkaResult<()> {
-    match consumer.rebalance_protocol() {
-        RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
-        RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.unassign(),
+    let fetched = consumer.assignment()?;
+    let mut known = TopicPartitionList::with_capacity(list.count());
+    for element in list.elements() {
+        if fetched.find_partition(element.topic(), element.partition()).is_some() {
+            known.add_partition(element.topic(), element.partition());
+        }
     }
+    consumer.incremental_unassign(&known)
 }
 
 /// The last stable offset of each partition in the client's statistics.
@@ -137,47 +144,47 @@ pub(super) fn partition(naming: &Naming, topic: &str, number: i32) -> Option<Par
     Some(Partition { topic: u16::try_from(topic).ok()?, number })
 }
 
-/// The committed offsets of those partitions that have one. Repeats, for at most `patience`, while the
-/// brokers do not answer: offsets of an open transaction are not told.
+/// A committed offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Committed {
+    /// The offset to read next.
+    pub(super) next: Offset,
+    /// What was committed beside it, where it is one of our notes.
+    pub(super) note: Option<Note>,
+}
+
+/// The committed offsets of these partitions: `None` for one that has none. One whose offset a transaction is about to
+/// commit is missing, if `stable` is asked for.
 ///
 /// # Errors
 ///
-/// The last error, when `patience` is over.
-pub(super) fn committed(
-    consumer: &BaseConsumer<Context>,
+/// When the cluster does not answer in time, or not for a partition.
+pub(super) fn committed<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
     naming: &Naming,
     of: &[Partition],
-    patience: Duration,
-) -> KafkaResult<BTreeMap<Partition, Offset>> {
-    let deadline = Instant::now() + patience;
-    loop {
-        let mut list = TopicPartitionList::with_capacity(of.len());
-        for p in of {
-            list.add_partition(naming.input(*p), p.number);
-        }
-        let answer = consumer.committed_offsets(list, Duration::from_secs(5)).and_then(|list| {
-            list.elements().iter().try_for_each(TopicPartitionListElem::error)?;
-            Ok(list)
-        });
-        match answer {
-            Ok(list) => {
-                let elements = list.elements();
-                let offsets = elements.iter().filter_map(|e| match e.offset() {
-                    Place::Offset(next) => {
-                        Some((partition(naming, e.topic(), e.partition())?, Offset(next)))
-                    }
-                    Place::Beginning
-                    | Place::End
-                    | Place::Stored
-                    | Place::Invalid
-                    | Place::OffsetTail(_) => None,
-                });
-                return Ok(offsets.collect());
-            }
-            Err(error) if Instant::now() >= deadline => return Err(error),
-            Err(_) => std::thread::sleep(AGAIN),
-        }
+    stable: bool,
+    timeout: Duration,
+) -> KafkaResult<BTreeMap<Partition, Option<Committed>>> {
+    let mut list = TopicPartitionList::with_capacity(of.len());
+    for p in of {
+        list.add_partition(naming.input(*p), p.number);
     }
+    let found =
+        native::group_offsets(client.client(), &naming.group, Some(&list), stable, timeout)?;
+    let mut committed = BTreeMap::new();
+    for GroupOffset { topic, partition: number, offset, metadata, error } in found {
+        let Some(partition) = partition(naming, &topic, number) else { continue };
+        match error {
+            Some(Code::UnstableOffsetCommit) => continue,
+            Some(code) => return Err(KafkaError::OffsetFetch(code)),
+            None => (),
+        }
+        let next = offset.map(Offset);
+        let note = Note::read(&metadata);
+        committed.insert(partition, next.map(|next| Committed { next, note }));
+    }
+    Ok(committed)
 }
 
 #[cfg(test)]

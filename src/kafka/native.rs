@@ -4,19 +4,22 @@
 //! * Headers whose names are bytes: rdkafka unwraps them as UTF-8 and would panic on a record's content.
 //! * A failed message's own error text, and the metadata string of a committed offset.
 //! * The group's generation and member id, which a fenced commit needs.
+//! * The names of librdkafka's properties.
 
 #![expect(unsafe_code, reason = "rdkafka keeps these to itself")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::time::Duration;
 
-use rdkafka::TopicPartitionList;
 use rdkafka::bindings as c;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, OwnedHeaders};
+use rdkafka::types::RDKafkaConfRes;
+use rdkafka::{ClientConfig, TopicPartitionList};
 
+use super::owned;
 use crate::record::{Header, TopicId};
 
 /// What the cluster says of a topic.
@@ -181,6 +184,169 @@ unsafe fn member(member: *const c::rd_kafka_MemberDescription_t) -> Member {
     }
 }
 
+/// Which offset of a partition is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// The first one that is there.
+    First,
+    /// The one behind the last record that readers of committed records see.
+    Stable,
+    /// The one behind the last record.
+    High,
+    /// The first one at or after this time, in ms since 1970; the end where there is none.
+    Since(i64),
+}
+
+/// Asks for an offset of each of these partitions. One that has an error of its own is an error of all.
+///
+/// # Errors
+///
+/// When the cluster does not answer in time, or not for a partition.
+pub fn list_offsets<C: ClientContext>(
+    client: &Client<C>,
+    partitions: &[(&str, i32)],
+    which: Which,
+    timeout: Duration,
+) -> KafkaResult<Vec<i64>> {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for (topic, partition) in partitions {
+        list.add_partition(topic, *partition);
+    }
+    // SAFETY: the list is ours, and has as many elements as were added.
+    unsafe {
+        let list = &mut *list.ptr();
+        for place in 0..usize::try_from(list.cnt).unwrap_or(0) {
+            (*list.elems.add(place)).offset = match which {
+                Which::First => -2,
+                Which::Stable | Which::High => -1,
+                Which::Since(time) => time.max(0),
+            };
+        }
+    }
+    let level = match which {
+        Which::First | Which::High => {
+            c::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED
+        }
+        Which::Stable | Which::Since(_) => {
+            c::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED
+        }
+    };
+    let kind = c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS;
+    // SAFETY: the client copies the list; a refused option leaves the default, which is the same on every broker.
+    let ask = |options: *mut _, queue| unsafe {
+        let refused = c::rd_kafka_AdminOptions_set_isolation_level(options, level);
+        if !refused.is_null() {
+            c::rd_kafka_error_destroy(refused);
+        }
+        c::rd_kafka_ListOffsets(client.native_ptr(), list.ptr(), options, queue);
+    };
+    // SAFETY: everything read here is owned by the event, and copied before the event is destroyed.
+    let read = |event| unsafe {
+        let mut count = 0;
+        let result = c::rd_kafka_event_ListOffsets_result(event);
+        let infos = c::rd_kafka_ListOffsets_result_infos(result, &raw mut count);
+        let mut offsets = BTreeMap::new();
+        for place in 0..count {
+            let found = &*c::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(place));
+            let code = Code::from(found.err);
+            if code != Code::NoError {
+                return Err(KafkaError::AdminOp(code));
+            }
+            let topic = string(found.topic).unwrap_or_default();
+            offsets.insert((topic, found.partition), found.offset);
+        }
+        Ok(offsets)
+    };
+    let offsets = if partitions.is_empty() {
+        BTreeMap::new()
+    } else {
+        admin(client, kind, timeout, ask, read)?
+    };
+    let offset = |(topic, partition): &(&str, i32)| {
+        let found = offsets.get(&((*topic).to_owned(), *partition)).copied();
+        found.ok_or(KafkaError::AdminOp(Code::UnknownPartition))
+    };
+    partitions.iter().map(offset).collect()
+}
+
+/// What a group has committed for a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupOffset {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The offset; `None` where nothing is committed.
+    pub offset: Option<i64>,
+    /// What was committed beside it.
+    pub metadata: Vec<u8>,
+    /// Why it is not told: a transaction with it is open, for one.
+    pub error: Option<Code>,
+}
+
+/// What `group` has committed, for these partitions or for all that it has. `stable` does not tell the offsets of
+/// partitions that a transaction is about to commit.
+///
+/// # Errors
+///
+/// When the cluster does not answer in time, or refuses.
+pub fn group_offsets<C: ClientContext>(
+    client: &Client<C>,
+    group: &str,
+    partitions: Option<&TopicPartitionList>,
+    stable: bool,
+    timeout: Duration,
+) -> KafkaResult<Vec<GroupOffset>> {
+    let name = text(group)?;
+    let kind = c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS;
+    let wanted = partitions.map_or(std::ptr::null(), |list| list.ptr().cast_const());
+    // SAFETY: name and list are copied; a refused option would only tell less.
+    let ask = |options: *mut _, queue| unsafe {
+        let refused =
+            c::rd_kafka_AdminOptions_set_require_stable_offsets(options, i32::from(stable));
+        if !refused.is_null() {
+            c::rd_kafka_error_destroy(refused);
+        }
+        let mut question = c::rd_kafka_ListConsumerGroupOffsets_new(name.as_ptr(), wanted);
+        let pointer = &raw mut question;
+        c::rd_kafka_ListConsumerGroupOffsets(client.native_ptr(), pointer, 1, options, queue);
+        c::rd_kafka_ListConsumerGroupOffsets_destroy(question);
+    };
+    // SAFETY: everything read here is owned by the event, and copied before the event is destroyed.
+    let read = |event| unsafe {
+        let mut count = 0;
+        let result = c::rd_kafka_event_ListConsumerGroupOffsets_result(event);
+        let groups = c::rd_kafka_ListConsumerGroupOffsets_result_groups(result, &raw mut count);
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        if let Some(code) = failure(c::rd_kafka_group_result_error(*groups)) {
+            return Err(KafkaError::AdminOp(code));
+        }
+        let Some(list) = c::rd_kafka_group_result_partitions(*groups).as_ref() else {
+            return Ok(Vec::new());
+        };
+        let element = |place| {
+            let element = &*list.elems.add(place);
+            let code = Code::from(element.err);
+            GroupOffset {
+                topic: string(element.topic).unwrap_or_default(),
+                partition: element.partition,
+                offset: (0 <= element.offset).then_some(element.offset),
+                metadata: if element.metadata.is_null() {
+                    Vec::new()
+                } else {
+                    let bytes = element.metadata.cast::<u8>();
+                    std::slice::from_raw_parts(bytes, element.metadata_size).to_vec()
+                },
+                error: (code != Code::NoError).then_some(code),
+            }
+        };
+        Ok((0..usize::try_from(list.cnt).unwrap_or(0)).map(element).collect())
+    };
+    admin(client, kind, timeout, ask, read)
+}
+
 /// One question to the cluster: `ask` sends it, `read` copies what is wanted out of the answer.
 fn admin<T, C: ClientContext>(
     client: &Client<C>,
@@ -326,6 +492,39 @@ pub fn generation<C: ClientContext>(client: &Client<C>) -> Option<i32> {
     }
 }
 
+/// The names of librdkafka's properties that a text can set, with second names.
+pub fn properties() -> BTreeSet<String> {
+    let both = owned::ALIASES.iter().flat_map(|(alias, first)| [alias, first]);
+    let more = owned::WITHOUT_DEFAULT.iter().chain(both);
+    let mut names: BTreeSet<String> = more.map(|name| (*name).to_owned()).collect();
+    // What has a value, librdkafka lists itself.
+    // SAFETY: both configurations and the lists of names and values are ours, and each is destroyed once, here.
+    unsafe {
+        let (global, topic) = (c::rd_kafka_conf_new(), c::rd_kafka_topic_conf_new());
+        for of_topics in [false, true] {
+            let mut count = 0;
+            let list = if of_topics {
+                c::rd_kafka_topic_conf_dump(topic, &raw mut count)
+            } else {
+                c::rd_kafka_conf_dump(global, &raw mut count)
+            };
+            // A name, its value, the next name, …
+            names.extend((0..count).step_by(2).filter_map(|place| string(*list.add(place))));
+            c::rd_kafka_conf_dump_free(list, count);
+        }
+        c::rd_kafka_topic_conf_destroy(topic);
+        c::rd_kafka_conf_destroy(global);
+    }
+    names
+}
+
+/// Whether librdkafka knows a property of this name, be it a second name.
+pub fn is_property(name: &str) -> bool {
+    let tried = ClientConfig::new().set(name, "").create_native_config();
+    let unknown = RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN;
+    !matches!(tried, Err(KafkaError::ClientConfig(code, ..)) if code == unknown)
+}
+
 #[cfg(test)]
 mod tests {
     use rdkafka::message::Headers as _;
@@ -341,6 +540,66 @@ mod tests {
         assert_eq!(headers.count(), 3);
         assert_eq!(headers.get(0).key, "plain");
         assert_eq!(headers.get(2).value, Some(&b""[..]));
+    }
+
+    /// librdkafka's own table of its properties, in Markdown.
+    fn manual() -> String {
+        // SAFETY: the file is ours, and is closed once; the buffer is as long as it is said to be.
+        unsafe {
+            let file = libc::tmpfile();
+            assert!(!file.is_null());
+            c::rd_kafka_conf_properties_show(file.cast());
+            libc::rewind(file);
+            let mut bytes = vec![0_u8; 1 << 20];
+            let read = libc::fread(bytes.as_mut_ptr().cast(), 1, bytes.len(), file);
+            libc::fclose(file);
+            bytes.truncate(read);
+            String::from_utf8(bytes).unwrap()
+        }
+    }
+
+    /// The lists that we keep are those of librdkafka: second names, and which client takes what.
+    #[test]
+    fn our_lists_are_those_of_librdkafka() {
+        let known = properties();
+        let mut rows = 0;
+        for line in manual().lines() {
+            let columns: Vec<&str> = line.splitn(6, '|').map(str::trim).collect();
+            let [name, whose @ ("*" | "C" | "P"), .., text] = columns[..] else { continue };
+            rows += 1;
+            let first = owned::canonical(name);
+            if let Some((of, _)) =
+                text.strip_prefix("Alias for `").and_then(|rest| rest.split_once('`'))
+            {
+                let topic = ["enable.auto.commit"].contains(&name);
+                assert!(topic || first == owned::canonical(of), "{name} is a second name of {of}");
+            }
+            assert!(is_property(name), "{name}");
+            let ours = owned::OWNED.iter().find(|owned| owned.name == first);
+            assert!(
+                ours.is_some() || known.contains(name),
+                "{name} is not in the list of those without default"
+            );
+            let client = match whose {
+                "C" => owned::Client::Consumer,
+                "P" => owned::Client::Producer,
+                _ => owned::Client::All,
+            };
+            match ours {
+                Some(ours) => {
+                    assert!(client == owned::Client::All || ours.client == client, "{name}");
+                }
+                None => assert_eq!(owned::client_of(first), client, "{name}"),
+            }
+        }
+        assert!(150 < rows, "{rows}");
+        assert!(
+            owned::OWNED
+                .iter()
+                .all(|owned| is_property(owned.name) && owned::canonical(owned.name) == owned.name)
+        );
+        assert!(known.iter().all(|name| is_property(name)));
+        assert!(!is_property("sasl.pasword") && !is_property("ssl.keystore.key"));
     }
 
     #[test]

@@ -2,24 +2,27 @@
 //!
 //! Some calls of the client cannot be interrupted, and one of them can block for ever when a group's
 //! coordinator dies. So they run on a thread of their own: a call that does not return in time is left behind
-//! with its thread and its client, and the next producer with the same transactional id fences it.
+//! with its thread and its client, and the next producer with the same transactional id fences it. A call that returns
+//! after all takes its client with it and is forgotten.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{
-    BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext,
+    BaseRecord, DeliveryResult, NoCustomPartitioner, Producer as _, ProducerContext, PurgeConfig,
     ThreadedProducer,
 };
 
-use super::class::{Action, Call, Symptom, classify};
-use super::{Journal, Shared, native, settings, spawn};
+use super::class::{Action, Call, Symptom, classify, is_of_a_record};
+use super::settings::Tuning;
+use super::shared::Shared;
+use super::{Journal, native, settings, spawn};
 use crate::log::Failure;
 use crate::log::message::Message;
 
@@ -28,8 +31,30 @@ use crate::log::message::Message;
 const INIT: Duration = Duration::from_secs(60);
 /// How long one attempt of it may take.
 const INIT_ATTEMPT: Duration = Duration::from_secs(10);
-/// Most producers left behind before the process starts anew.
+/// Most producers left behind, with a call that has not returned, before the process starts anew.
 const STUCK_MAX: u32 = 3;
+/// How long the verdicts on the other messages of a transaction are waited for once one was refused.
+const VERDICTS: Duration = Duration::from_secs(2);
+
+/// A message that the broker will never take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// What [`Producer::send`] was given for it.
+    pub(super) row: usize,
+    /// Why.
+    pub(super) code: Code,
+    /// The broker's own words.
+    pub(super) words: String,
+}
+
+/// What the broker said of the messages of one transaction, where it refused some for good.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Verdicts {
+    /// Those that it refused.
+    pub(super) refused: Vec<Refusal>,
+    /// Whether it said of neighbours that they were not the cause: then it has named the cause.
+    pub(super) named: bool,
+}
 
 /// Why a call did not succeed, and what to do about it.
 #[derive(Debug)]
@@ -42,6 +67,8 @@ pub(super) struct Trouble {
     pub(super) fenced: bool,
     /// What happened, for a person.
     pub(super) why: String,
+    /// The messages that the broker refused for good.
+    pub(super) verdicts: Verdicts,
 }
 
 impl Trouble {
@@ -52,12 +79,18 @@ impl Trouble {
         let fenced = symptom.is_some_and(|s| {
             matches!(s.code, Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch)
         });
-        Self { call, action, fenced, why: format!("{}: {error}", call.name()) }
+        let why = format!("{}: {error}", call.name());
+        Self { call, action, fenced, why, verdicts: Verdicts::default() }
+    }
+
+    /// Something of ours that stands in the way.
+    pub(super) fn own(call: Call, action: Action, why: &str) -> Self {
+        let why = format!("{}: {why}", call.name());
+        Self { call, action, fenced: false, why, verdicts: Verdicts::default() }
     }
 
     pub(super) fn late(call: Call, action: Action) -> Self {
-        let why = format!("{}: no answer within limits.transaction", call.name());
-        Self { call, action, fenced: false, why }
+        Self::own(call, action, "no answer within limits.transaction")
     }
 }
 
@@ -68,6 +101,7 @@ struct Reports {
     /// How many the lane waits for.
     wanted: u64,
     error: Option<KafkaError>,
+    verdicts: Verdicts,
 }
 
 /// Counts delivery reports. Runs on the client's polling thread: count and return.
@@ -97,16 +131,24 @@ impl ClientContext for Counter {
 }
 
 impl ProducerContext for Counter {
-    type DeliveryOpaque = ();
+    type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+    fn delivery(&self, result: &DeliveryResult<'_>, row: usize) {
         let mut reports = self.reports();
         reports.arrived += 1;
-        if let Err((error, _)) = result
-            && reports.error.is_none()
-        {
-            reports.error = Some(error.clone());
-            self.changed.notify_one();
+        if let Err((error, message)) = result {
+            let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
+            reports.verdicts.named |= code == Code::InvalidDifferentRecord;
+            if is_of_a_record(code) {
+                let words = native::delivery_error(message).unwrap_or_else(|| error.to_string());
+                reports.verdicts.refused.push(Refusal { row, code, words });
+            }
+            // What was only purged behind the first error says nothing.
+            let says = !matches!(code, Code::PurgeQueue | Code::PurgeInflight);
+            if reports.error.is_none() && says {
+                reports.error = Some(error.clone());
+                self.changed.notify_one();
+            }
         }
         if reports.arrived == reports.wanted {
             self.changed.notify_one();
@@ -123,17 +165,19 @@ pub(super) struct Producer {
     jobs: SyncSender<Job>,
     answers: Receiver<KafkaResult<()>>,
     sent: u64,
+    /// Whether a call did not return in time: its thread takes it back when it does.
+    left_behind: Arc<AtomicBool>,
 }
 
 impl Producer {
     /// Makes lane `lane`'s producer and fences its predecessor.
-    pub(super) fn new(shared: &Shared, lane: usize, limit: usize) -> Result<Self, Failure> {
+    pub(super) fn new(shared: &Arc<Shared>, lane: usize, tuning: Tuning) -> Result<Self, Failure> {
         let counter = Counter {
             journal: shared.journal.clone(),
             reports: Mutex::default(),
             changed: Condvar::new(),
         };
-        let settings = settings::producer(&shared.config, &shared.instance, lane, limit);
+        let settings = settings::producer(&shared.config, &shared.instance, lane, tuning);
         let inner: Inner = settings
             .create_with_context(counter)
             .map_err(|e| shared.failure("configure the Kafka producer", &e, 78))?;
@@ -141,6 +185,8 @@ impl Producer {
         let (jobs, queue) = sync_channel::<Job>(1);
         let (answer, answers) = sync_channel(1);
         let client = Arc::clone(&inner);
+        let left_behind = Arc::new(AtomicBool::new(false));
+        let (behind, stuck) = (Arc::clone(&left_behind), Arc::clone(shared));
         // The last to hold the client drops it: dropping may block too.
         spawn(&format!("txn-{lane}"), move || {
             while let Ok(job) = queue.recv() {
@@ -148,8 +194,12 @@ impl Producer {
                     break;
                 }
             }
+            drop(client);
+            if behind.load(Ordering::Acquire) {
+                stuck.stuck.fetch_sub(1, Ordering::AcqRel);
+            }
         })?;
-        let producer = Self { inner, jobs, answers, sent: 0 };
+        let producer = Self { inner, jobs, answers, sent: 0, left_behind };
         producer.init(shared, lane)?;
         Ok(producer)
     }
@@ -171,7 +221,8 @@ impl Producer {
                 Action::Exit(exit) => return Err(shared.failure(&what, &error, exit)),
                 Action::Again
                 | Action::Drain
-                | Action::Shrink
+                | Action::Refused
+                | Action::TooLong
                 | Action::Redo
                 | Action::Recreate
                 | Action::Resolve => return Err(shared.failure(&what, &error, 75)),
@@ -196,6 +247,7 @@ impl Producer {
             let job = Arc::clone(&job);
             let Some(answer) = self.run(Box::new(move |p| job(p, left)), deadline) else {
                 let stuck = shared.stuck.fetch_add(1, Ordering::AcqRel) + 1;
+                self.left_behind.store(true, Ordering::Release);
                 let stay = if stuck > STUCK_MAX { Action::Exit(75) } else { Action::Resolve };
                 tracing::warn!(
                     stuck,
@@ -220,28 +272,39 @@ impl Producer {
         self.answers.recv_timeout(left + Duration::from_millis(500)).ok()
     }
 
-    /// Hands a message over to the client, waiting for room where its queue is full.
-    pub(super) fn send(&mut self, message: &Message<'_>, deadline: Instant) -> Result<(), Trouble> {
+    /// Hands a message over to the client, waiting for room where its queue is full. `row` comes back in a refusal.
+    pub(super) fn send(
+        &mut self,
+        message: &Message<'_>,
+        row: usize,
+        deadline: Instant,
+    ) -> Result<(), Trouble> {
         loop {
             let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
             for (name, value) in &message.headers {
                 native::add_header(&mut headers, name, value.as_deref());
             }
-            let record = BaseRecord::<[u8], [u8]> {
+            let record = BaseRecord::<[u8], [u8], usize> {
                 topic: message.topic,
                 partition: message.partition,
                 payload: message.value.as_deref(),
                 key: message.key.as_deref(),
                 timestamp: message.timestamp,
                 headers: (!message.headers.is_empty()).then_some(headers),
-                delivery_opaque: (),
+                delivery_opaque: row,
             };
             let Err((error, _)) = self.inner.send(record) else {
                 self.sent += 1;
                 return Ok(());
             };
-            let trouble = Trouble::of(Call::Send, &error);
-            if error.rdkafka_error_code() == Some(RDKafkaErrorCode::State) {
+            let mut trouble = Trouble::of(Call::Send, &error);
+            let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
+            if is_of_a_record(code) {
+                // The client itself does not take it.
+                trouble.verdicts.named = true;
+                trouble.verdicts.refused.push(Refusal { row, code, words: error.to_string() });
+            }
+            if code == Code::State {
                 // An earlier message has failed: its report says why, and may not be here yet.
                 self.drain(deadline)?;
             }
@@ -260,7 +323,9 @@ impl Producer {
         reports.wanted = self.sent;
         loop {
             if let Some(error) = &reports.error {
-                return Err(Trouble::of(Call::Deliver, error));
+                let trouble = Trouble::of(Call::Deliver, error);
+                drop(reports);
+                return Err(Trouble { verdicts: self.verdicts(), ..trouble });
             }
             if reports.arrived >= self.sent {
                 return Ok(());
@@ -268,10 +333,27 @@ impl Producer {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 // Offsets were not sent: nothing can have been committed.
-                return Err(Trouble::late(Call::Deliver, Action::Recreate));
+                return Err(Trouble::late(Call::Deliver, Action::TooLong));
             }
             let waited = counter.changed.wait_timeout(reports, left);
             (reports, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// What the broker says of the other messages too: those on their way are waited for, the rest is not sent.
+    fn verdicts(&self) -> Verdicts {
+        self.inner.purge(PurgeConfig::default().queue());
+        let deadline = Instant::now() + VERDICTS;
+        let counter = self.inner.client().context();
+        let mut reports = counter.reports();
+        while reports.arrived < self.sent {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let waited = counter.changed.wait_timeout(reports, left);
+            (reports, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        reports.verdicts.clone()
     }
 }

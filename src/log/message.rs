@@ -29,6 +29,19 @@ const FRAMING: usize = 128;
 /// What each partition's committed offset says beside its number.
 pub type Notes = BTreeMap<Partition, Note>;
 
+/// The notes of a batch's partitions after it.
+pub(crate) fn answered(notes: &mut Notes, finished: &Finished) {
+    let mut partitions: Vec<Partition> =
+        finished.rows.iter().map(|row| row.record.partition).collect();
+    partitions.sort_unstable();
+    partitions.dedup();
+    for partition in partitions {
+        if let Some(note) = notes.remove(&partition) {
+            notes.insert(partition, note.answered(&finished.info.model));
+        }
+    }
+}
+
 /// Where messages go and what is written beside them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Naming {
@@ -91,7 +104,24 @@ impl Naming {
         Batch { naming: self, info, id, version }
     }
 
-    fn dead_letter(&self, partition: Partition) -> &str {
+    /// Every topic that is read or written, once.
+    pub fn all(&self) -> Vec<&str> {
+        let mut topics = self.written();
+        topics.extend(self.inputs.iter().map(String::as_str));
+        topics
+    }
+
+    /// Every partition of the input topics, by how many each topic has.
+    pub fn partitions(&self, count: impl Fn(&str) -> Option<i32>) -> Vec<Partition> {
+        let of = |(topic, name): (u16, &String)| {
+            let numbers = 0..count(name).unwrap_or(0);
+            numbers.map(move |number| Partition { topic, number })
+        };
+        (0..).zip(&self.inputs).flat_map(of).collect()
+    }
+
+    /// The dead-letter topic of an input partition.
+    pub fn dead_letter(&self, partition: Partition) -> &str {
         self.dead_letters.get(usize::from(partition.topic)).map_or("", String::as_str)
     }
 }
@@ -156,6 +186,17 @@ impl<'a> Message<'a> {
     }
 }
 
+/// What is changed about a dead letter, because its topic does not take it as the record came.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Amend {
+    /// The time of writing in place of the record's.
+    pub timestamp: bool,
+    /// `topic/partition/offset` in place of the record's key: no two records have it, so compaction keeps all.
+    pub key: bool,
+    /// The value cut to what the topic takes.
+    pub size: bool,
+}
+
 /// Text as a header's bytes.
 struct Text<'a>(Cow<'a, [u8]>);
 
@@ -206,6 +247,25 @@ impl Batch<'_> {
             Outcome::Prediction(_) | Outcome::Tombstone => self.stamp(&mut message, &row.record),
         }
         message
+    }
+
+    /// The message of one row, with what its topic does not take changed. The original timestamp and key stand in the
+    /// headers `tidemill.original.timestamp` and `tidemill.original.key`. `limit` bytes are what a cut message may have.
+    pub fn amended<'a>(&'a self, row: &'a Row, amend: Amend, limit: usize) -> Message<'a> {
+        let mut message = self.message(row);
+        if amend.timestamp
+            && let Some(timestamp) = message.timestamp.take()
+        {
+            message.push("tidemill.original.timestamp", timestamp.to_string());
+        }
+        if amend.key {
+            let Record { partition, offset, .. } = *row.record;
+            let name = self.naming.input(partition);
+            let unique = format!("{name}/{}/{offset}", partition.number).into_bytes();
+            let original = message.key.replace(Cow::Owned(unique));
+            message.headers.push((Cow::Borrowed(b"tidemill.original.key"), original));
+        }
+        if amend.size { message.truncated(limit) } else { message }
     }
 
     /// The batch's manifest: what its rows became. Its key is the batch id. One that would be larger than `limit` bytes

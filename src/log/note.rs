@@ -104,9 +104,7 @@ impl fmt::Display for Note {
             None => f.write_str("- ")?,
         }
         match &self.model {
-            Some(ModelId { name, version, digest }) => {
-                write!(f, "{}/{version}@{digest} ", escape(name))?;
-            }
+            Some(model) => write!(f, "{} ", short_name(model))?,
             None => f.write_str("- ")?,
         }
         write!(f, "{}/{} {}", self.first, self.partitions, self.seen)?;
@@ -115,6 +113,16 @@ impl fmt::Display for Note {
             None => Ok(()),
         }
     }
+}
+
+/// `NAME/VERSION@DIGITS` in one word, with the first digits of the digest.
+pub(crate) fn short_name(model: &ModelId) -> String {
+    format!("{}@{}", versioned(&model.name, model.version), short(model))
+}
+
+/// `NAME/VERSION` in one word.
+pub(crate) fn versioned(name: &str, version: Version) -> String {
+    format!("{}/{version}", escape(name))
 }
 
 /// The first digits of a model's digest, without its `sha256:`.

@@ -137,6 +137,24 @@ impl Config {
             ("vocab_size", self.vocab_size, 4_000_000),
             ("max_position_embeddings", self.max_position_embeddings, 1_000_000),
         ])?;
+        // 0 is a checkpoint without token types.
+        artifact::bounded(&[("type_vocab_size", self.type_vocab_size.max(1), 65_536)])?;
+        if let Some(pad) = self.pad_token_id.filter(|pad| self.vocab_size <= *pad) {
+            return fail(format!(
+                "pad_token_id is {pad}, not one of the vocabulary's {} tokens",
+                self.vocab_size
+            ));
+        }
+        let (first, positions) = (self.first_position(family), self.max_position_embeddings);
+        if positions < first + 2 {
+            return fail(format!(
+                "max_position_embeddings is {positions}: two tokens want {}, because positions begin at {first}",
+                first + 2
+            ));
+        }
+        if !(self.layer_norm_eps.is_finite() && 0.0 < self.layer_norm_eps) {
+            return fail(format!("layer_norm_eps is {}", self.layer_norm_eps));
+        }
         let dim = self.hidden_size / self.num_attention_heads;
         if dim * self.num_attention_heads != self.hidden_size {
             return fail(format!(
@@ -147,7 +165,7 @@ impl Config {
         Ok(family)
     }
 
-    /// Where positions begin.
+    /// Where positions begin. The padding id is one of the vocabulary, once it was checked.
     pub(super) fn first_position(&self, family: Family) -> usize {
         match family {
             Family::Bert | Family::DistilBert => 0,
@@ -158,7 +176,7 @@ impl Config {
 
     /// Longest sequence in tokens.
     pub fn longest(&self, family: Family) -> usize {
-        self.max_position_embeddings.saturating_sub(self.first_position(family)).max(2)
+        self.max_position_embeddings.saturating_sub(self.first_position(family))
     }
 
     /// Width of a token's vector.

@@ -31,6 +31,7 @@ use super::{
 use crate::config::Determinism;
 use crate::record::{Fault, FaultClass};
 
+mod jpeg;
 mod pixels;
 mod resample;
 mod vit;
@@ -268,6 +269,7 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
         let encoder = Encoder::Candle(Candle::new(&vit, rows, &weights, devices, how)?);
         (encoder, dtype.as_str(), padded::GPU_TOKENS, bytes)
     };
+    weights.finish()?;
     let about = About {
         task: Task::ImageClassification,
         architecture: config.model_type,

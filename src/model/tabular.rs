@@ -23,6 +23,9 @@ use super::{About, Fields, Input, Model, Prediction, Refused, Task};
 use crate::format::kind;
 use crate::record::{Fault, FaultClass};
 
+/// Most features of a record: 256 KiB of f32 for each that waits.
+const MOST_FEATURES: usize = 65_536;
+
 /// `config.json` of a tabular artifact.
 #[derive(Debug, Clone, Deserialize)]
 struct Config {
@@ -204,6 +207,10 @@ pub fn load(dir: &Path) -> Result<Tabular, Error> {
     let preprocess: Preprocess = super::artifact::json(dir, "preprocess.json")?;
     let weights = Weights::open(dir)?;
     let features: usize = preprocess.columns.iter().map(Column::width).sum();
+    if !(1..=MOST_FEATURES).contains(&features) {
+        let message = format!("its columns make {features} features, not 1 to {MOST_FEATURES}");
+        return Err(Error::config("preprocess.json", message));
+    }
     let (mut width, mut layers) = (features, Vec::new());
     loop {
         let name = format!("layers.{}", layers.len());
@@ -213,6 +220,7 @@ pub fn load(dir: &Path) -> Result<Tabular, Error> {
         width = outputs;
     }
     check(&config, &preprocess, layers.len(), width)?;
+    weights.finish()?;
     let about = About {
         task: config.task,
         architecture: config.architecture,

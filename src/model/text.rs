@@ -25,6 +25,7 @@ mod architecture;
 mod backbone;
 mod head;
 mod spans;
+mod tokenizer;
 
 pub use backbone::{Backbone, Take, Taken};
 pub use spans::{Mark, Marked};
@@ -101,11 +102,11 @@ impl std::fmt::Debug for Text {
 pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
     let place: Place = options.device.parse()?;
     let architecture = Architecture::read(dir)?;
-    let tokenizer = tokenizer(dir)?;
+    let tokenizer = tokenizer::load(dir, architecture.longest())?;
     let weights = Weights::open(dir)?;
     let (backbone, named) = architecture.backbone(&weights, &place, options, &tokenizer)?;
     let head = Head::load(dir, &architecture, &weights, options.aggregation)?;
-    drop(weights);
+    weights.finish()?;
     let longest = longest(dir, &architecture, options)?;
     let marker = match head.take() {
         Take::Tokens => Some(Marker::load(dir, &tokenizer)?),
@@ -127,29 +128,23 @@ pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
     Ok(Box::new(Text { about, backbone, head, tokenizer, marker, longest, on_long }))
 }
 
-fn tokenizer(dir: &Path) -> Result<Tokenizer, Error> {
-    let bytes = artifact::bytes(dir, "tokenizer.json")?;
-    let fail = |why: String| {
-        Error::from(artifact::Error::Config { file: "tokenizer.json".to_owned(), message: why })
-    };
-    let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|error| fail(error.to_string()))?;
-    tokenizer.with_padding(None);
-    // Truncation is done on the ids, so that a text that is too long can be told from one that fits.
-    tokenizer.with_truncation(None).map_err(|error| fail(error.to_string()))?;
-    Ok(tokenizer)
-}
-
 /// A JSON file that may be missing.
 fn optional<T: serde::de::DeserializeOwned>(dir: &Path, file: &str) -> Result<Option<T>, Error> {
-    if dir.join(file).exists() { Ok(Some(artifact::json(dir, file)?)) } else { Ok(None) }
+    if artifact::present(dir, file) { Ok(Some(artifact::json(dir, file)?)) } else { Ok(None) }
 }
 
 fn longest(dir: &Path, architecture: &Architecture, options: &Options) -> Result<usize, Error> {
     let places = architecture.longest();
     let said = |file: &str, key: &str| -> Result<Option<usize>, Error> {
-        let value = optional::<Value>(dir, file)?;
-        let value = value.and_then(|value| value.get(key)?.as_u64());
-        Ok(value.and_then(|value| usize::try_from(value).ok()))
+        let value = optional::<Value>(dir, file)?.and_then(|value| value.get(key).cloned());
+        let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
+        if value.as_f64().is_none_or(|length| length < 2.0) {
+            let message = format!("{key} is {value}, not a number of tokens from 2 on");
+            return Err(artifact::Error::config(file, message).into());
+        }
+        // transformers writes 10^30 where there is no limit.
+        let length = value.as_u64().and_then(|length| usize::try_from(length).ok());
+        Ok(Some(length.unwrap_or(usize::MAX)))
     };
     let asked = options.max_length.and_then(|length| usize::try_from(length).ok());
     let own = match said("sentence_bert_config.json", "max_seq_length")? {
@@ -169,33 +164,48 @@ fn kept<T: Copy>(all: &[T], longest: usize) -> Vec<T> {
 
 /// Bytes of text that are tokenised for each token that can be used, before looking whether it was enough.
 const BYTES_A_TOKEN: usize = 32;
+/// Bytes of text that are tokenised where that was not enough: a tokenizer takes about 100 bytes of memory for each.
+const MOST_BYTES: usize = 256 << 10;
+/// The last tokens of a text that was cut may be others than the whole text's: the cut may be inside a word.
+const UNSURE: usize = 100;
 
 impl Text {
     /// The tokens of a text with their special tokens, of which the first `longest` count, and whether that leaves
     /// some of the text out.
     fn encode(&self, text: &str) -> Result<(Encoding, bool), Fault> {
-        let mut limit = self.longest.saturating_mul(BYTES_A_TOKEN);
-        loop {
-            let end = text.floor_char_boundary(limit);
-            let head = text.get(..end).unwrap_or(text);
-            // A tokenizer's regular expressions may panic on hostile text.
-            let encoded = catch_unwind(AssertUnwindSafe(|| match &self.marker {
-                None => self.tokenizer.encode_fast(head, true),
-                Some(_) => self.tokenizer.encode_char_offsets(head, true),
-            }));
-            let invalid =
-                |why: String| Fault::new(FaultClass::Invalid, format!("tokenise the text: {why}"));
-            let encoding = encoded
-                .map_err(|_panic| invalid("the tokenizer panicked".to_owned()))?
-                .map_err(|error| invalid(error.to_string()))?;
-            let cut = end < text.len();
-            if cut && encoding.len() < self.longest {
-                limit = limit.saturating_mul(4);
-                continue;
+        let first = (self.longest + UNSURE).saturating_mul(BYTES_A_TOKEN);
+        for bytes in [first, first.max(MOST_BYTES)] {
+            let end = text.floor_char_boundary(bytes);
+            let encoding = self.tokenise(text.get(..end).unwrap_or(text))?;
+            if end == text.len() {
+                let long = self.longest < encoding.len();
+                return Ok((encoding, long));
             }
-            let long = cut || self.longest < encoding.len();
-            return Ok((encoding, long));
+            if self.longest + UNSURE <= encoding.len() {
+                return Ok((encoding, true));
+            }
         }
+        let message = format!(
+            "the text has {} bytes, and its first {} have fewer than the {} tokens that the model takes: it is \
+             nearly all white space, or one word",
+            text.len(),
+            first.max(MOST_BYTES),
+            self.longest
+        );
+        Err(Fault::new(FaultClass::TooLong, message))
+    }
+
+    fn tokenise(&self, text: &str) -> Result<Encoding, Fault> {
+        // A tokenizer's regular expressions may panic on hostile text.
+        let encoded = catch_unwind(AssertUnwindSafe(|| match &self.marker {
+            None => self.tokenizer.encode_fast(text, true),
+            Some(_) => self.tokenizer.encode_char_offsets(text, true),
+        }));
+        let invalid =
+            |why: String| Fault::new(FaultClass::Invalid, format!("tokenise the text: {why}"));
+        encoded
+            .map_err(|_panic| invalid("the tokenizer panicked".to_owned()))?
+            .map_err(|error| invalid(error.to_string()))
     }
 }
 

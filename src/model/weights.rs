@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
@@ -14,8 +15,9 @@ use super::artifact::{self, Error};
 /// Bytes that are read and converted at once.
 const CHUNK: usize = 1 << 18;
 
-/// Longest header: the format's own limit.
-const LONGEST_HEADER: u64 = 100_000_000;
+/// Longest header in bytes. Ten thousand tensors take one; the format allows 100 million, which would be ten times that
+/// in memory.
+const LONGEST_HEADER: u64 = 10 << 20;
 
 /// Tensors by name, checked as they are taken.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub struct Weights {
     /// Where the first tensor begins.
     start: u64,
     tensors: Metadata,
+    /// Whether a value that was taken is not 0.
+    filled: AtomicBool,
 }
 
 impl Weights {
@@ -35,12 +39,12 @@ impl Weights {
     pub fn open(dir: &Path) -> Result<Self, Error> {
         const FILE: &str = "model.safetensors";
         let bad = |message: String| Error::Config { file: FILE.to_owned(), message };
-        let read = |source| Error::Read { file: FILE.to_owned(), source };
+        let read = |source| Error::read(FILE, source);
         let file = artifact::open(dir, FILE)?;
         let length = file.metadata().map_err(read)?.len();
         let mut size = [0; 8];
         if length < 8 {
-            return Err(bad(format!("{length} bytes: no safetensors file")));
+            return Err(bad(format!("{length} bytes: not a safetensors file")));
         }
         file.read_exact_at(&mut size, 0).map_err(read)?;
         let start = u64::from_le_bytes(size).saturating_add(8);
@@ -58,7 +62,7 @@ impl Weights {
                 "{length} bytes, the header says {wanted}: cut off or altered"
             )));
         }
-        Ok(Self { file, start, tensors })
+        Ok(Self { file, start, tensors, filled: AtomicBool::new(false) })
     }
 
     /// A tensor's values, row-major, as f32.
@@ -89,10 +93,26 @@ impl Weights {
             other => return Err(fail(format!("is {other:?}, expected a float"))),
         };
         let values = values.map_err(|error| fail(format!("cannot be read: {error}")))?;
+        if values.iter().any(|value| *value != 0.0) {
+            self.filled.store(true, Ordering::Relaxed);
+        }
         match values.iter().position(|value| !value.is_finite()) {
             Some(place) => Err(fail(format!("holds NaN or infinity at element {place}"))),
             None => Ok(values),
         }
+    }
+
+    /// Says that everything was taken.
+    ///
+    /// # Errors
+    ///
+    /// Where all of it was 0: a file that was made but never written, and a model that answers the same to everything.
+    pub fn finish(self) -> Result<(), Error> {
+        if self.filled.into_inner() {
+            return Ok(());
+        }
+        let message = "every weight is 0: the file was never written, or the model never trained";
+        Err(Error::config("model.safetensors", message))
     }
 
     /// A tensor in `dtype` on `device`, rounded once, on its way from the file.
@@ -128,6 +148,14 @@ impl Weights {
         let elements = |info: &&TensorInfo| info.shape.iter().product::<usize>();
         let elements: usize = self.tensors.tensors().values().map(elements).sum();
         u64::try_from(elements).unwrap_or(u64::MAX).saturating_mul(4)
+    }
+
+    /// The elements of each tensor by its name, and whether they are f32 in the file.
+    pub fn elements(&self) -> impl Iterator<Item = (String, u64, bool)> {
+        self.tensors.tensors().into_iter().map(|(name, info)| {
+            let elements: usize = info.shape.iter().product();
+            (name, u64::try_from(elements).unwrap_or(u64::MAX), info.dtype == Dtype::F32)
+        })
     }
 
     fn place(&self, info: &TensorInfo) -> (u64, usize) {

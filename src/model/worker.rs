@@ -23,9 +23,8 @@ use tokio::sync::mpsc;
 use crate::config::Output;
 use crate::decode::{Decoded, Decoder, Prepared};
 use crate::format;
-use crate::model::Fields;
 use crate::pipeline::Batch;
-use crate::record::Outcome;
+use crate::record::{Outcome, Record};
 
 use super::{About, Input, Prediction, Refused, Served, device};
 
@@ -281,10 +280,7 @@ impl Shared {
             let prepared =
                 if fresh { prepared } else { stale.next().map_or(prepared, |(_, again)| again) };
             match prepared {
-                Prepared::Input { input, included } => {
-                    let (key, included) = (record.key.as_deref(), included.as_ref());
-                    inputs.push(Asked { row: *row, input, key, included });
-                }
+                Prepared::Input(input) => inputs.push(Asked { row: *row, input, record }),
                 known @ (Prepared::Tombstone | Prepared::Fault(_)) => {
                     answered.outcomes.extend(outcome(known).map(|outcome| (*row, outcome)));
                 }
@@ -323,8 +319,9 @@ impl Shared {
         answered.hits += hits;
         #[expect(clippy::disallowed_methods, reason = "measures encoding, decides nothing")]
         let started = Instant::now();
-        for (Asked { row, key, included, .. }, prediction) in asked.iter().zip(&predictions) {
-            let value = format::encode(prediction, &self.output, *key, *included);
+        for (Asked { row, record, .. }, prediction) in asked.iter().zip(&predictions) {
+            let input = self.decoder.settings();
+            let value = format::encode(prediction, &self.output, input, record);
             answered.outcomes.push((*row, Outcome::Prediction(value)));
         }
         answered.encode += started.elapsed();
@@ -337,14 +334,13 @@ impl Shared {
 struct Asked<'a> {
     row: usize,
     input: &'a Input,
-    key: Option<&'a [u8]>,
-    included: Option<&'a Fields>,
+    record: &'a Record,
 }
 
 /// The outcome of a record that the model need not see.
 fn outcome(prepared: &Prepared) -> Option<Outcome<Vec<u8>>> {
     match prepared {
-        Prepared::Input { .. } => None,
+        Prepared::Input(_) => None,
         Prepared::Tombstone => Some(Outcome::Tombstone),
         Prepared::Fault(fault) => Some(Outcome::DeadLetter(fault.clone())),
     }

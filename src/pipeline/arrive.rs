@@ -4,22 +4,44 @@
 //!
 //! 1. A record is let in once, in offset order, and only under the partition's current epoch.
 //! 2. `done` never passes a record that was let in and has no committed outcome.
+//! 3. A record below the place where reading is counts as a sign that the partition is another one, never as seen
+//!    before: where a reader went back, the log has changed under it.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
-use crate::record::{Epoch, Offset, Partition};
+use crate::record::{Epoch, Offset, Partition, Version};
 
 /// A partition that is ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assigned {
-    /// Which.
+    /// The partition.
     pub partition: Partition,
-    /// Since when.
+    /// Its new epoch.
     pub epoch: Epoch,
-    /// The group's committed offset; `None` where it has none.
-    pub committed: Option<Offset>,
+    /// Where reading begins: the group's committed offset, reconciled with what the log holds.
+    pub next: Offset,
     /// Where reading stops for good (`--until-end`); records from here on are not let in.
     pub until: Option<Offset>,
+    /// Offsets that are passed over: they were answered before.
+    pub skip: Option<Range<Offset>>,
+    /// The version of the same model that answered last in this partition; `None` where that is not known, or where
+    /// the registry cannot be asked about it.
+    pub recorded: Option<Version>,
+}
+
+/// What becomes of a record that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// It is to be processed.
+    In,
+    /// It is not ours, or beyond `until`, or was answered before.
+    Out,
+    /// It lies below what was read before in the same epoch: the partition is not the one that it was.
+    Back {
+        /// Where reading was.
+        position: Offset,
+    },
 }
 
 /// The partitions that are ours and how far each is.
@@ -29,10 +51,11 @@ pub struct Owned(BTreeMap<Partition, State>);
 #[derive(Debug)]
 struct State {
     epoch: Epoch,
-    committed: Option<Offset>,
+    committed: Offset,
     until: Option<Offset>,
-    /// The next offset that may be let in; `None` before the first.
-    position: Option<Offset>,
+    skip: Option<Range<Offset>>,
+    /// The next offset that may be let in.
+    position: Offset,
     /// Everything below is read or is a control record.
     end: Option<Offset>,
     /// Records let in and not yet committed.
@@ -42,9 +65,16 @@ struct State {
 impl Owned {
     /// Takes a partition in; what was known of an older epoch is forgotten.
     pub fn assign(&mut self, assigned: Assigned) {
-        let Assigned { partition, epoch, committed, until } = assigned;
-        let state =
-            State { epoch, committed, until, position: committed, end: None, outstanding: 0 };
+        let Assigned { partition, epoch, next, until, skip, .. } = assigned;
+        let state = State {
+            epoch,
+            committed: next,
+            until,
+            skip,
+            position: next,
+            end: None,
+            outstanding: 0,
+        };
         self.0.insert(partition, state);
     }
 
@@ -58,27 +88,35 @@ impl Owned {
         self.0.get(&partition).is_some_and(|state| state.epoch == epoch)
     }
 
-    /// Lets a record in, or says no: not ours, seen before, or beyond `until`.
+    fn current(&mut self, partition: Partition, epoch: Epoch) -> Option<&mut State> {
+        self.0.get_mut(&partition).filter(|state| state.epoch == epoch)
+    }
+
+    /// Judges a record that was read, and lets it in or not.
     #[must_use = "a record that is not let in must not be processed"]
-    pub fn arrive(&mut self, partition: Partition, epoch: Epoch, offset: Offset) -> bool {
-        let Some(state) = self.0.get_mut(&partition).filter(|state| state.epoch == epoch) else {
-            return false;
+    pub fn arrive(&mut self, partition: Partition, epoch: Epoch, offset: Offset) -> Entry {
+        let Some(state) = self.current(partition, epoch) else {
+            return Entry::Out;
         };
         if let Some(until) = state.until.filter(|until| *until <= offset) {
             state.end = Some(until);
-            return false;
+            return Entry::Out;
         }
-        if state.position.is_some_and(|position| offset < position) {
-            return false;
+        if offset < state.position {
+            return Entry::Back { position: state.position };
         }
-        state.position = Some(offset.next());
+        state.position = offset.next();
+        if state.skip.as_ref().is_some_and(|skip| skip.contains(&offset)) {
+            state.end = state.end.max(Some(offset.next()));
+            return Entry::Out;
+        }
         state.outstanding += 1;
-        true
+        Entry::In
     }
 
     /// Notes that everything below `next` was read.
     pub fn end(&mut self, partition: Partition, epoch: Epoch, next: Offset) {
-        if let Some(state) = self.0.get_mut(&partition).filter(|state| state.epoch == epoch) {
+        if let Some(state) = self.current(partition, epoch) {
             let end = state.until.map_or(next, |until| until.min(next));
             state.end = state.end.max(Some(end));
         }
@@ -96,8 +134,8 @@ impl Owned {
 
     /// Notes a committed offset and the `rows` it covers.
     pub fn committed(&mut self, partition: Partition, epoch: Epoch, next: Offset, rows: usize) {
-        if let Some(state) = self.0.get_mut(&partition).filter(|state| state.epoch == epoch) {
-            state.committed = state.committed.max(Some(next));
+        if let Some(state) = self.current(partition, epoch) {
+            state.committed = state.committed.max(next);
             state.outstanding = state.outstanding.saturating_sub(rows);
         }
     }
@@ -105,16 +143,15 @@ impl Owned {
     /// Partitions where only control records lie between the committed offset and the end.
     pub fn tails(&self) -> impl Iterator<Item = (Partition, Epoch, Offset)> {
         self.0.iter().filter_map(|(partition, state)| {
-            let end = state.end.filter(|end| state.committed.is_none_or(|done| done < *end))?;
+            let end = state.end.filter(|end| state.committed < *end)?;
             (state.outstanding == 0).then_some((*partition, state.epoch, end))
         })
     }
 
-    /// Whether every partition is committed up to its `until`. False while one has none.
+    /// Whether every partition that is ours is committed up to its `until`; so also where none is ours.
     pub fn reached_ends(&self) -> bool {
         self.0.values().all(|state| {
-            let reached = |until: Offset| state.committed.is_some_and(|done| until <= done);
-            state.outstanding == 0 && state.until.is_some_and(reached)
+            state.outstanding == 0 && state.until.is_some_and(|until| until <= state.committed)
         })
     }
 
@@ -128,9 +165,9 @@ impl Owned {
         self.0.is_empty()
     }
 
-    /// The committed offset of each partition that has one.
+    /// The committed offset of each partition.
     pub fn positions(&self) -> impl Iterator<Item = (Partition, Offset)> {
-        self.0.iter().filter_map(|(partition, state)| Some((*partition, state.committed?)))
+        self.0.iter().map(|(partition, state)| (*partition, state.committed))
     }
 }
 
@@ -140,33 +177,46 @@ mod tests {
 
     const P: Partition = Partition { topic: 0, number: 0 };
 
-    fn owned(committed: Option<i64>, until: Option<i64>) -> Owned {
+    fn owned(next: i64, until: Option<i64>, skip: Option<Range<i64>>) -> Owned {
         let mut owned = Owned::default();
-        let (committed, until) = (committed.map(Offset), until.map(Offset));
-        owned.assign(Assigned { partition: P, epoch: Epoch(2), committed, until });
+        owned.assign(Assigned {
+            partition: P,
+            epoch: Epoch(2),
+            next: Offset(next),
+            until: until.map(Offset),
+            skip: skip.map(|skip| Offset(skip.start)..Offset(skip.end)),
+            recorded: None,
+        });
         owned
     }
 
     #[test]
     fn a_record_is_let_in_once_and_only_if_it_is_ours() {
-        let mut owned = owned(Some(5), Some(8));
+        let mut owned = owned(5, Some(12), Some(8..10));
+        let back = |position| Entry::Back { position: Offset(position) };
         for (epoch, offset, expect) in [
-            (1, 5, false), // of an older epoch
-            (2, 4, false), // committed before
-            (2, 5, true),
-            (2, 5, false), // seen
-            (2, 7, true),  // a gap is no loss
-            (2, 8, false), // beyond `until`
+            (1, 5, Entry::Out), // of an older epoch
+            (2, 4, back(5)),    // before the place where reading began
+            (2, 5, Entry::In),
+            (2, 5, back(6)),
+            (2, 7, Entry::In),  // a gap is no loss
+            (2, 8, Entry::Out), // answered before
+            (2, 9, Entry::Out),
+            (2, 10, Entry::In),
+            (2, 12, Entry::Out), // beyond `until`
         ] {
             assert_eq!(owned.arrive(P, Epoch(epoch), Offset(offset)), expect, "{epoch} {offset}");
         }
-        assert!(!owned.arrive(Partition { number: 1, ..P }, Epoch(2), Offset(5)));
+        let elsewhere = Partition { number: 1, ..P };
+        assert_eq!(owned.arrive(elsewhere, Epoch(2), Offset(5)), Entry::Out);
     }
 
     #[test]
     fn commits_pass_control_records_but_no_record() {
-        let mut owned = owned(None, None);
-        assert!(owned.arrive(P, Epoch(2), Offset(0)) && owned.arrive(P, Epoch(2), Offset(1)));
+        let mut owned = owned(0, None, None);
+        for offset in [0, 1] {
+            assert_eq!(owned.arrive(P, Epoch(2), Offset(offset)), Entry::In);
+        }
         owned.end(P, Epoch(2), Offset(3));
         assert_eq!(owned.next(P, Offset(0), 1), Offset(1), "offset 1 is outstanding");
         owned.committed(P, Epoch(2), Offset(1), 1);
@@ -177,8 +227,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_passed_over_is_committed_past() {
+        let mut owned = owned(0, None, Some(0..2));
+        for offset in [0, 1] {
+            assert_eq!(owned.arrive(P, Epoch(2), Offset(offset)), Entry::Out);
+        }
+        assert_eq!(owned.tails().next(), Some((P, Epoch(2), Offset(2))));
+        assert_eq!(owned.arrive(P, Epoch(2), Offset(2)), Entry::In);
+        assert_eq!(owned.tails().next(), None, "not past a record without an outcome");
+    }
+
+    #[test]
     fn an_end_beyond_until_counts_as_until() {
-        let mut owned = owned(Some(3), Some(4));
+        let mut owned = owned(3, Some(4), None);
         owned.end(P, Epoch(2), Offset(9));
         assert_eq!(owned.tails().next(), Some((P, Epoch(2), Offset(4))));
         assert!(!owned.reached_ends());

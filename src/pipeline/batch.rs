@@ -44,9 +44,12 @@ pub struct Batcher<T> {
     /// Sums over `waiting`.
     bytes: u64,
     tokens: u64,
+    memory: u64,
     flush: Option<Reason>,
     /// No limit of tokens is above this: the device had no memory for more.
     ceiling: u64,
+    /// Most records for now: at most what the limits say.
+    records: usize,
     /// Nothing follows the next batch.
     last: bool,
 }
@@ -54,14 +57,24 @@ pub struct Batcher<T> {
 impl<T> Batcher<T> {
     /// An empty batcher.
     pub fn new(limits: Limits) -> Self {
-        let (waiting, ceiling) = (VecDeque::new(), u64::MAX);
-        Self { limits, waiting, bytes: 0, tokens: 0, flush: None, ceiling, last: false }
+        Self {
+            limits,
+            waiting: VecDeque::new(),
+            bytes: 0,
+            tokens: 0,
+            memory: 0,
+            flush: None,
+            ceiling: u64::MAX,
+            records: limits.max_records,
+            last: false,
+        }
     }
 
     /// Takes in one item that arrived at `now`.
     pub fn push(&mut self, item: Item<T>, now: Instant) {
         self.bytes += item.bytes;
         self.tokens += item.tokens;
+        self.memory += item.memory;
         self.waiting.push_back((now, item));
     }
 
@@ -70,7 +83,9 @@ impl<T> Batcher<T> {
     #[must_use = "a batch dropped here is a batch of lost records"]
     pub fn poll(&mut self, now: Instant, idle: bool) -> Option<(Vec<Item<T>>, Reason)> {
         let due = self.deadline()? <= now;
-        let full = if self.limits.max_records <= self.waiting.len() {
+        let full = if self.alone().is_some() {
+            Some(Reason::Alone)
+        } else if self.records <= self.waiting.len() {
             Some(Reason::Records)
         } else if self.limits.max_bytes <= self.bytes {
             Some(Reason::Bytes)
@@ -126,12 +141,13 @@ impl<T> Batcher<T> {
 
     /// Drops the items that are not to be kept.
     pub fn retain(&mut self, keep: impl Fn(&Item<T>) -> bool) {
-        let Self { waiting, bytes, tokens, .. } = self;
+        let Self { waiting, bytes, tokens, memory, .. } = self;
         waiting.retain(|(_, item)| {
             let kept = keep(item);
             if !kept {
                 *bytes -= item.bytes;
                 *tokens -= item.tokens;
+                *memory -= item.memory;
             }
             kept
         });
@@ -145,9 +161,29 @@ impl<T> Batcher<T> {
         self.waiting.is_empty()
     }
 
-    /// Payload bytes that wait.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
+    /// What waits, oldest first.
+    pub fn waiting(&self) -> impl Iterator<Item = &Item<T>> {
+        self.waiting.iter().map(|(_, item)| item)
+    }
+
+    /// Bytes of memory that what waits takes.
+    pub fn memory(&self) -> u64 {
+        self.memory
+    }
+
+    /// With how many others at most the oldest item may be in a batch, where nothing else may be in the model with it.
+    pub fn alone(&self) -> Option<u32> {
+        self.waiting.front().and_then(|(_, item)| item.alone)
+    }
+
+    /// From the next batch on, so many records close one: what a transaction has room for.
+    pub fn limit_records(&mut self, records: usize) {
+        self.records = records.clamp(1, self.limits.max_records);
+    }
+
+    /// Twice as many records may be in the next batch, up to the limit: the last transaction went well.
+    pub fn grow_records(&mut self) {
+        self.limit_records(self.records.saturating_mul(2));
     }
 
     /// Lowers the token limit for good: the device had no memory for more.
@@ -163,12 +199,17 @@ impl<T> Batcher<T> {
 
     /// Cuts off the longest prefix within the limits, at least one item, and names the limit that ended it.
     fn cut(&mut self) -> (Vec<Item<T>>, Option<Reason>) {
-        let mut batch = Vec::with_capacity(self.limits.max_records.min(self.waiting.len()));
+        let alone = self.alone();
+        let most = alone.map_or(self.records, |most| usize::try_from(most).unwrap_or(1));
+        let most = most.clamp(1, self.records);
+        let mut batch = Vec::with_capacity(most.min(self.waiting.len()));
         let (mut bytes, mut tokens) = (0, 0);
         let mut ended = None;
         while let Some((arrived, item)) = self.waiting.pop_front() {
-            let over = if self.limits.max_records < batch.len() + 1 {
-                Some(Reason::Records)
+            let over = if item.alone != alone {
+                Some(Reason::Alone)
+            } else if most < batch.len() + 1 {
+                Some(if alone.is_some() { Reason::Alone } else { Reason::Records })
             } else if self.limits.max_bytes < bytes + item.bytes {
                 Some(Reason::Bytes)
             } else if self.limits.max_tokens < tokens + item.tokens {
@@ -183,6 +224,7 @@ impl<T> Batcher<T> {
             }
             bytes += item.bytes;
             tokens += item.tokens;
+            self.memory -= item.memory;
             batch.push(item);
         }
         self.bytes -= bytes;
@@ -214,6 +256,8 @@ mod tests {
             offset: Offset(i64::try_from(number).unwrap()),
             bytes,
             tokens,
+            memory: bytes,
+            alone: None,
             payload: number,
         }
     }
@@ -276,7 +320,7 @@ mod tests {
         (0..3).for_each(|number| batcher.push(item(number, 6, 1), epoch()));
         batcher.finish();
         let (batch, _) = batcher.poll(epoch(), false).unwrap();
-        assert_eq!((batch.len(), batcher.is_empty(), batcher.bytes()), (1, true, 0));
+        assert_eq!((batch.len(), batcher.is_empty(), batcher.memory()), (1, true, 0));
     }
 
     #[test]
@@ -288,6 +332,46 @@ mod tests {
         batcher.flush(Reason::Swap);
         batcher.push(item(1, 1, 1), epoch());
         assert!(batcher.poll(epoch(), false).is_none(), "nothing of it is due");
+    }
+
+    #[test]
+    fn suspects_leave_by_themselves_and_at_once() {
+        let mut batcher = Batcher::new(LIMITS);
+        for (number, alone) in [(0, None), (1, Some(2)), (2, Some(2)), (3, Some(2)), (4, Some(1))] {
+            batcher.push(Item { alone, ..item(number, 1, 1) }, epoch());
+        }
+        batcher.push(item(5, 1, 1), epoch());
+        let mut left = Vec::new();
+        while let Some((batch, reason)) = batcher.poll(epoch() + LIMITS.max_wait, false) {
+            let batch: Vec<usize> = batch.iter().map(|item| item.payload).collect();
+            left.push((batch, reason.name()));
+        }
+        let alone = Reason::Alone.name();
+        let expect = [
+            (vec![0], alone),
+            (vec![1, 2], alone),
+            (vec![3], alone),
+            (vec![4], alone),
+            (vec![5], "time"),
+        ];
+        assert_eq!(left, expect);
+        assert_eq!(batcher.memory(), 0);
+    }
+
+    #[test]
+    fn a_limit_of_records_grows_back() {
+        let mut batcher = Batcher::new(LIMITS);
+        batcher.limit_records(1);
+        let mut sizes = Vec::new();
+        for round in 0..3 {
+            (0..3).for_each(|number| batcher.push(item(number, 1, 1), epoch()));
+            let (batch, _) = batcher.poll(epoch(), false).unwrap();
+            sizes.push(batch.len());
+            batcher.retain(|_| false);
+            batcher.grow_records();
+            assert!(round < 3);
+        }
+        assert_eq!(sizes, [1, 2, 3]);
     }
 
     #[derive(Debug, Clone, Copy)]

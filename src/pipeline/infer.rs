@@ -17,13 +17,11 @@ use super::verdict::{Verdict, verdict};
 pub(super) struct Slot {
     serving: Version,
     staged: Option<Version>,
-    /// The version before `serving`, until a batch has recorded the swap.
-    swapped_from: Option<Version>,
 }
 
 impl Slot {
     pub(super) fn new(serving: Version) -> Self {
-        Self { serving, staged: None, swapped_from: None }
+        Self { serving, staged: None }
     }
 
     /// Puts a loaded version in line, in the place of one that has not served yet.
@@ -39,14 +37,13 @@ impl Slot {
     /// To be called between two batches, never inside one.
     pub(super) fn at_boundary(&mut self) {
         if let Some(next) = self.staged.take() {
-            let before = std::mem::replace(&mut self.serving, next);
-            self.swapped_from = self.swapped_from.or(Some(before)).filter(|from| *from != next);
+            self.serving = next;
         }
     }
 
-    /// What a batch that is cut now pins: its version, and the one before if it is the first after a swap.
-    pub(super) fn pin(&mut self) -> (Version, Option<Version>) {
-        (self.serving, self.swapped_from.take())
+    /// The version that a batch which is cut now pins.
+    pub(super) fn serving(&self) -> Version {
+        self.serving
     }
 
     /// The versions that may still be pinned.
@@ -62,6 +59,8 @@ pub(super) struct Running<T, O> {
     outcomes: Vec<Option<Outcome<O>>>,
     /// Rows that have no outcome yet.
     pending: usize,
+    /// Bytes that the outcomes take so far.
+    pub(super) bytes: u64,
 }
 
 /// What comes of an answer.
@@ -78,7 +77,7 @@ pub(super) enum Next {
 impl<T, O> Running<T, O> {
     pub(super) fn new(batch: Arc<Batch<T>>) -> Self {
         let rows = batch.items.len();
-        Self { batch, outcomes: (0..rows).map(|_| None).collect(), pending: rows }
+        Self { batch, outcomes: (0..rows).map(|_| None).collect(), pending: rows, bytes: 0 }
     }
 
     /// Whether every row has its outcome.
@@ -152,14 +151,13 @@ mod tests {
         let mut slot = Slot::new(one);
         slot.at_boundary();
         slot.stage(two);
-        assert_eq!(slot.pin(), (one, None), "not before the boundary");
+        assert_eq!(slot.serving(), one, "not before the boundary");
         slot.stage(three);
         slot.at_boundary();
-        assert_eq!(slot.pin(), (three, Some(one)), "two was overtaken and never served");
-        assert_eq!(slot.pin(), (three, None), "a swap is recorded once");
+        assert_eq!(slot.serving(), three, "two was overtaken and never served");
         slot.stage(one);
         slot.at_boundary();
-        assert_eq!(slot.pin(), (one, Some(three)), "a rollback is a swap like any other");
+        assert_eq!(slot.serving(), one, "a rollback is a swap like any other");
         slot.stage(two);
         slot.stage(one);
         assert!(!slot.is_staged(), "back to what serves");

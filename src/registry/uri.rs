@@ -27,9 +27,20 @@ pub enum Uri {
     },
 }
 
+/// The highest version: what every database and JSON reader takes.
+pub(super) const LAST: u64 = i64::MAX.unsigned_abs();
+
+/// The version that a text is the number of, written as [`Version`] writes it: `1` to `9223372036854775807`. `01` and
+/// `+1` would be a second name of it.
+pub(super) fn version(text: &str) -> Option<Version> {
+    let number: u64 = text.parse().ok()?;
+    let canonical = (1..=LAST).contains(&number) && number.to_string() == text;
+    canonical.then_some(Version(number))
+}
+
 /// Why a text is no URI.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no model: write models:/name@alias, models:/name/3, or a directory")]
+#[error("{0:?} names no model: write models:/name@alias, models:/name/3, or a directory")]
 pub struct NotAUri(String);
 
 impl FromStr for Uri {
@@ -49,8 +60,8 @@ impl FromStr for Uri {
         }
         let (model, version) = rest.split_once('/').ok_or_else(refuse)?;
         let model = super::name(model).map_err(|_error| refuse())?.to_owned();
-        let version = version.parse().ok().filter(|version| *version != 0).ok_or_else(refuse)?;
-        Ok(Self::Version { model, version: Version(version) })
+        let version = self::version(version).ok_or_else(refuse)?;
+        Ok(Self::Version { model, version })
     }
 }
 
@@ -78,11 +89,35 @@ mod tests {
             "models:/a",
             "models:/a/0",
             "models:/a/x",
+            "models:/a/01",
+            "models:/a/+1",
+            "models:/a/9223372036854775808",
             "models:/../1",
             "models:/a@",
             "s3://b/m",
         ] {
             assert!(bad.parse::<Uri>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_version_has_one_name() {
+        for (text, expect) in [
+            ("1", Some(1)),
+            ("9223372036854775807", Some(LAST)),
+            ("9223372036854775808", None),
+            ("18446744073709551615", None),
+            ("99999999999999999999", None),
+            ("0", None),
+            ("01", None),
+            ("+1", None),
+            ("-1", None),
+            (" 1", None),
+            ("1e3", None),
+            ("١", None),
+            ("", None),
+        ] {
+            assert_eq!(version(text), expect.map(Version), "{text:?}");
         }
     }
 }

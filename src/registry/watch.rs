@@ -1,24 +1,49 @@
 //! The watcher: looks an alias up, loads what it points at beside the hot path, and stages it.
 //!
-//! A version that does not pass the gate leaves the serving one in place: it is said why, counted, and tried
-//! again after a growing pause, because a shared file system may only be slow.
+//! A version that does not pass the gate leaves the serving one in place: the reason is logged, counted, and the version
+//! is tried again after a growing pause, because a shared file system may only be slow. The gate includes a trial in a
+//! process of its own and a comparison with the version that serves: what it reads and what it answers must not change
+//! unasked.
+//!
+//! The engine asks for a look of its own when a partition comes here that another version answered last. Its answer is
+//! given once what the alias names serves or is staged.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, Registry, Resolved, Uri};
+use super::trial::{self, Failed};
+use super::{Error, Registry, Resolved, Uri, change};
+use crate::config::Change;
 use crate::http::Health;
+use crate::journal::Journal;
+use crate::memory;
 use crate::model::Served;
 use crate::model::artifact::{self, LoadOptions};
-use crate::record::{ModelId, Version};
+use crate::record::{ModelId, Signature, Version};
 use crate::telemetry::metrics::Metrics;
 
 /// Longest pause between two tries of a refused version.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How often the alias is looked up while the engine waits for an answer.
+const URGENT: Duration = Duration::from_secs(1);
+
+/// A look or a load that takes longer is worth a line.
+const SLOW: Duration = Duration::from_secs(10);
+
+/// What the watcher tells the engine, in order.
+#[derive(Debug)]
+pub enum Heard {
+    /// A version that passed the gate.
+    Staged(Arc<Served>),
+    /// What the alias named when it was looked up after this question serves or is staged.
+    Named(u64),
+}
 
 /// What the watcher works with.
 #[derive(Debug)]
@@ -29,14 +54,24 @@ pub struct Watch {
     pub uri: Uri,
     /// How to load.
     pub options: LoadOptions,
+    /// Knows which versions have ended this process before.
+    pub journal: Journal,
+    /// What a version may change.
+    pub allow: Vec<Change>,
+    /// The program that tries a version first; `None` loads it here at once.
+    pub trial: Option<PathBuf>,
     /// How often to look.
     pub poll: Duration,
     /// Wakes it before its time.
     pub wake: Arc<Notify>,
+    /// The number of the newest question of the engine.
+    pub questions: watch::Receiver<u64>,
     /// The version that serves at the start.
     pub serving: ModelId,
-    /// Where versions go that passed the gate. Bound 1.
-    pub staged: mpsc::Sender<Arc<Served>>,
+    /// What that takes and gives.
+    pub signature: Arc<Signature>,
+    /// Where the engine listens. Bound 1.
+    pub heard: mpsc::Sender<Heard>,
     /// Counts loads and refusals.
     pub metrics: Metrics,
     /// Holds the last refusal for the status page.
@@ -52,75 +87,142 @@ struct Refused {
     after: Instant,
 }
 
+/// What the watcher knows between two looks.
+struct State {
+    serving: Version,
+    signature: Arc<Signature>,
+    refused: Option<Refused>,
+    /// The newest question that was answered.
+    answered: u64,
+}
+
 /// Follows the URI until stopped. A plain directory or a fixed version has nothing to follow.
-pub async fn run(watch: Watch) {
-    let mut serving = watch.serving.version;
-    let mut refused: Option<Refused> = None;
+pub async fn run(mut watch: Watch) {
+    let mut state = State {
+        serving: watch.serving.version,
+        signature: Arc::clone(&watch.signature),
+        refused: None,
+        answered: 0,
+    };
     let follows = matches!(watch.uri, Uri::Alias { .. });
     while follows && !watch.stop.is_cancelled() {
+        let asked = *watch.questions.borrow();
+        let pause = if asked == state.answered { watch.poll } else { watch.poll.min(URGENT) };
         tokio::select! {
             () = watch.stop.cancelled() => break,
             () = watch.wake.notified() => (),
-            () = tokio::time::sleep(watch.poll) => (),
+            Ok(()) = watch.questions.changed() => (),
+            () = tokio::time::sleep(pause) => (),
         }
-        let Some(resolved) = look(&watch, serving, &mut refused).await else {
-            continue;
-        };
-        let version = resolved.version;
-        match load(&watch, resolved).await {
-            Ok(served) => {
-                tracing::info!(model = %served.id, digest = %served.id.digest, "version staged");
-                serving = version;
-                refused = None;
-                watch.health.set_refused(None);
-                if watch.staged.send(Arc::new(served)).await.is_err() {
-                    break;
-                }
+        // Before the look: what is asked later needs another one.
+        let question = *watch.questions.borrow_and_update();
+        let Some(named) = step(&watch, &mut state).await else { continue };
+        if named && question != state.answered {
+            state.answered = question;
+            if watch.heard.send(Heard::Named(question)).await.is_err() {
+                break;
             }
-            Err(why) => refuse(&watch, version, &why, &mut refused),
         }
     }
     // The engine waits on the channel: it stays open until the service stops.
     watch.stop.cancelled().await;
 }
 
-/// The version to load now, if the alias points elsewhere and its time has come.
-async fn look(watch: &Watch, serving: Version, refused: &mut Option<Refused>) -> Option<Resolved> {
+/// One look, and what follows from it. Whether what the alias names serves or is staged; `None` when the service stops.
+async fn step(watch: &Watch, state: &mut State) -> Option<bool> {
+    let Some(resolved) = look(watch).await? else { return Some(false) };
+    let version = resolved.version;
+    if version == state.serving {
+        state.refused = None;
+        watch.health.set_refused(None);
+        return Some(true);
+    }
+    let waits = |refused: &Refused| refused.version == version && now() < refused.after;
+    if state.refused.as_ref().is_some_and(waits) {
+        return Some(false);
+    }
+    match load(watch, resolved, &state.signature).await {
+        Ok(served) => {
+            tracing::info!(model = %served.id, digest = %served.id.digest, "version staged");
+            state.serving = version;
+            state.signature = Arc::clone(&served.signature);
+            state.refused = None;
+            watch.health.set_refused(None);
+            watch.heard.send(Heard::Staged(Arc::new(served))).await.ok()?;
+            Some(true)
+        }
+        Err(Failed::Refused(why)) => {
+            refuse(watch, version, &why, &mut state.refused);
+            Some(false)
+        }
+        Err(Failed::Stopped) => None,
+    }
+}
+
+/// What the alias names now; `None` inside where it cannot be read, outside where the service stops.
+async fn look(watch: &Watch) -> Option<Option<Resolved>> {
     let (registry, uri) = (watch.registry.clone(), watch.uri.clone());
-    let resolved = tokio::task::spawn_blocking(move || registry.resolve(&uri)).await;
-    let resolved = match resolved {
-        Ok(Ok(resolved)) => resolved,
+    let look = tokio::task::spawn_blocking(move || registry.resolve(&uri));
+    match patiently(watch, "the look at the registry", look).await? {
+        Ok(Ok(resolved)) => Some(Some(resolved)),
         Ok(Err(error)) => {
             tracing::warn!(uri = %watch.uri, error = crate::service::chain(&error), "registry not readable; the serving version stays");
-            return None;
+            Some(None)
         }
-        Err(_cancelled) => return None,
-    };
-    if resolved.version == serving {
-        *refused = None;
-        watch.health.set_refused(None);
-        return None;
+        Err(error) => {
+            tracing::error!(%error, "looking at the registry panicked; the serving version stays");
+            Some(None)
+        }
     }
-    let waits = |refused: &Refused| refused.version == resolved.version && now() < refused.after;
-    (!refused.as_ref().is_some_and(waits)).then_some(resolved)
+}
+
+/// Waits for work on another thread, which a file system may hold up, and says so. `None`: the service stops.
+async fn patiently<T>(
+    watch: &Watch,
+    what: &str,
+    mut work: JoinHandle<T>,
+) -> Option<Result<T, tokio::task::JoinError>> {
+    let mut waited = Duration::ZERO;
+    loop {
+        tokio::select! {
+            done = &mut work => return Some(done),
+            () = watch.stop.cancelled() => return None,
+            () = tokio::time::sleep(SLOW) => {
+                waited += SLOW;
+                tracing::warn!(?waited, "{what} takes long; the serving version stays meanwhile");
+            }
+        }
+    }
 }
 
 /// Loads through the gate, off the hot path and off the I/O threads.
-async fn load(watch: &Watch, resolved: Resolved) -> Result<Served, String> {
+async fn load(watch: &Watch, resolved: Resolved, before: &Signature) -> Result<Served, Failed> {
     let Resolved { name, version, dir } = resolved;
     let options = LoadOptions { name, version, ..watch.options.clone() };
-    let started = now();
-    let loaded = tokio::task::spawn_blocking(move || load_from(&dir, &options)).await;
-    watch.metrics.loaded(started.elapsed());
-    match loaded {
-        Ok(Ok(served)) => Ok(served),
-        Ok(Err(error)) => Err(crate::service::chain(&error)),
-        Err(panicked) => Err(format!("loading panicked: {panicked}")),
+    let name = options.name.clone().unwrap_or_default();
+    if let Some(why) = watch.journal.refuses(&name, version, true) {
+        return Err(Failed::Refused(why));
     }
-}
-
-fn load_from(dir: &Path, options: &LoadOptions) -> Result<Served, Error> {
-    artifact::load(dir, options).map_err(|source| Error::Artifact { path: dir.to_owned(), source })
+    let started = now();
+    if let Some(program) = &watch.trial {
+        let room = memory::room().map(|room| room.bytes);
+        let task = trial::Task { dir: dir.clone(), options: options.clone() };
+        trial::run(program, &task, room, &watch.stop).await?;
+    }
+    watch.journal.loading(&name, version);
+    let loaded = tokio::task::spawn_blocking(move || {
+        artifact::load(&dir, &options).map_err(|source| Error::Artifact { path: dir, source })
+    });
+    let loaded = patiently(watch, "loading a version", loaded).await.ok_or(Failed::Stopped)?;
+    watch.journal.loaded(&name, version);
+    watch.metrics.loaded(started.elapsed());
+    let served = match loaded {
+        Ok(Ok(served)) => served,
+        Ok(Err(error)) => return Err(Failed::Refused(crate::service::chain(&error))),
+        Err(panicked) => return Err(Failed::Refused(format!("loading panicked: {panicked}"))),
+    };
+    change::check(before, &served.signature, &watch.allow).map_err(Failed::Refused)?;
+    Ok(served)
 }
 
 fn refuse(watch: &Watch, version: Version, why: &str, refused: &mut Option<Refused>) {

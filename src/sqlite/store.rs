@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
 use crate::log::message;
+use crate::log::note::Note;
 use crate::record::{Header, Offset};
 
 const SCHEMA: &str = "
@@ -16,6 +17,10 @@ create table if not exists records (
 ) strict, without rowid;
 create table if not exists offsets (
     grp text not null, topic text not null, partition integer not null, next integer not null,
+    primary key (grp, topic, partition)
+) strict, without rowid;
+create table if not exists notes (
+    grp text not null, topic text not null, partition integer not null, note text not null,
     primary key (grp, topic, partition)
 ) strict, without rowid;
 ";
@@ -184,12 +189,24 @@ impl Store {
         from: Offset,
         most: usize,
     ) -> Result<Vec<Stored>, Error> {
+        Ok(self.read_chunk(topic, partition, from, (most, usize::MAX))?.0)
+    }
+
+    /// Records of a partition from an offset on, at most so many and of so many bytes, but one if there is one; and
+    /// whether they are all there is. The values of other records are not read.
+    pub(super) fn read_chunk(
+        &self,
+        topic: &str,
+        partition: i32,
+        from: Offset,
+        (most, bytes): (usize, usize),
+    ) -> Result<(Vec<Stored>, bool), Error> {
+        let (end, all) = self.end_of_chunk(topic, partition, from, (most, bytes))?;
         let query = "select offset, timestamp, key, value, headers from records
-                     where topic = ?1 and partition = ?2 and offset >= ?3 order by offset limit ?4";
+                     where topic = ?1 and partition = ?2 and offset >= ?3 and offset < ?4 order by offset";
         let read = sqlite("read records");
         let mut query = self.connection.prepare_cached(query).map_err(&read)?;
-        let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let rows = query.query_map(params![topic, partition, from.0, most], |row| {
+        let rows = query.query_map(params![topic, partition, from.0, end.0], |row| {
             let headers: Vec<u8> = row.get(4)?;
             let message = Message {
                 timestamp: row.get(1)?,
@@ -199,7 +216,35 @@ impl Store {
             };
             Ok(Stored { offset: Offset(row.get(0)?), message })
         });
-        rows.map_err(&read)?.collect::<Result<_, _>>().map_err(&read)
+        let stored = rows.map_err(&read)?.collect::<Result<_, _>>().map_err(&read)?;
+        Ok((stored, all))
+    }
+
+    /// The offset behind the last record of a chunk, by the records' lengths, which `SQLite` knows without reading them;
+    /// and whether no record follows.
+    fn end_of_chunk(
+        &self,
+        topic: &str,
+        partition: i32,
+        from: Offset,
+        (most, bytes): (usize, usize),
+    ) -> Result<(Offset, bool), Error> {
+        let query = "select offset, coalesce(length(key), 0) + coalesce(length(value), 0) + length(headers)
+                     from records where topic = ?1 and partition = ?2 and offset >= ?3 order by offset";
+        let read = sqlite("read the lengths of records");
+        let mut query = self.connection.prepare_cached(query).map_err(&read)?;
+        let mut rows = query.query(params![topic, partition, from.0]).map_err(&read)?;
+        let (mut end, mut count, mut sum) = (from, 0, 0_usize);
+        while let Some(row) = rows.next().map_err(&read)? {
+            let length: i64 = row.get(1).map_err(&read)?;
+            sum = sum.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
+            if count == most || (count != 0 && bytes < sum) {
+                return Ok((end, false));
+            }
+            end = Offset(row.get(0).map_err(&read)?).next();
+            count += 1;
+        }
+        Ok((end, true))
     }
 
     /// A group's committed offset.
@@ -219,16 +264,36 @@ impl Store {
         Ok(found.optional().map_err(sqlite("read an offset"))?.map(Offset))
     }
 
+    /// What was committed beside a group's offset.
+    pub(super) fn note(
+        &self,
+        group: &str,
+        topic: &str,
+        partition: i32,
+    ) -> Result<Option<Note>, Error> {
+        let query = "select note from notes where grp = ?1 and topic = ?2 and partition = ?3";
+        let found: Option<String> = self
+            .connection
+            .query_row(query, params![group, topic, partition], |row| row.get(0))
+            .optional()
+            .map_err(sqlite("read what was committed beside an offset"))?;
+        Ok(found.and_then(|note| Note::read(note.as_bytes())))
+    }
+
     pub(super) fn commit(
         &self,
         group: &str,
         topic: &str,
         partition: i32,
-        next: Offset,
+        (next, note): (Offset, &Note),
     ) -> Result<(), Error> {
         let put = "insert or replace into offsets values (?1, ?2, ?3, ?4)";
         let done = self.connection.execute(put, params![group, topic, partition, next.0]);
-        done.map(drop).map_err(sqlite("commit an offset"))
+        done.map_err(sqlite("commit an offset"))?;
+        let put = "insert or replace into notes values (?1, ?2, ?3, ?4)";
+        let note = note.to_string();
+        let done = self.connection.execute(put, params![group, topic, partition, note]);
+        done.map(drop).map_err(sqlite("commit an offset's note"))
     }
 
     /// All that `work` does, or nothing.
@@ -321,11 +386,41 @@ mod tests {
     }
 
     #[test]
+    fn a_chunk_is_bounded_in_bytes_and_has_one_record_at_least() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&dir.path().join("log")).unwrap();
+        store.create_topic("t", 1).unwrap();
+        let message = |length: usize| Message {
+            timestamp: 0,
+            key: None,
+            value: Some(vec![b'x'; length]),
+            headers: Vec::new(),
+        };
+        store.append("t", 0, &[10, 10, 100, 10, 0, 0].map(message)).unwrap();
+        for (from, most, bytes, expect) in [
+            (0, 9, 1_000, (vec![0, 1, 2, 3, 4, 5], true)),
+            (0, 6, 1_000, (vec![0, 1, 2, 3, 4, 5], true)),
+            (0, 5, 1_000, (vec![0, 1, 2, 3, 4], false)),
+            (0, 9, 20, (vec![0, 1], false)),
+            (2, 9, 20, (vec![2], false)),
+            (3, 9, 10, (vec![3, 4, 5], true)),
+            (3, 9, 0, (vec![3], false)),
+            (6, 9, 0, (vec![], true)),
+        ] {
+            let (stored, all) = store.read_chunk("t", 0, Offset(from), (most, bytes)).unwrap();
+            let offsets: Vec<i64> = stored.iter().map(|stored| stored.offset.0).collect();
+            assert_eq!((offsets, all), expect, "from {from}, at most {most} and {bytes} bytes");
+        }
+    }
+
+    #[test]
     fn a_failed_transaction_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let mut store = Store::open(&dir.path().join("log")).unwrap();
+        let note =
+            Note { topic: None, model: None, first: 1, partitions: 1, seen: Offset(0), skip: None };
         let result: Result<(), Error> = store.transaction(|store| {
-            store.commit("g", "t", 0, Offset(5))?;
+            store.commit("g", "t", 0, (Offset(5), &note))?;
             Err(Error::NoTopic("t".to_owned()))
         });
         assert!(result.is_err());

@@ -5,9 +5,9 @@
 //! Handles are made once and updated once a batch, never once a record but for the age.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
+use std::fmt::{self, Write as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use metrics::{
     Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit,
@@ -42,6 +42,13 @@ pub const ALL: &[(&str, Unit, &str)] = &[
     (MODEL_MEMORY, Unit::Bytes, "Bytes of the weights of the version that serves."),
     (LAG, Unit::Count, "Records between the committed offset and the partition's end."),
     (DRAIN_ETA, Unit::Seconds, "Time to lag 0 at the rate of the last transactions; -1: never."),
+    (UNCOVERED, Unit::Count, "Partitions of the input topics that no member of the group reads."),
+    (CONNECTED, Unit::Count, "1 while the cluster answers, 0 while it does not."),
+    (
+        COMMIT_AGE,
+        Unit::Seconds,
+        "Time since the last commit of records, or since the start; grows while nothing arrives.",
+    ),
     (RESIDENT, Unit::Bytes, "Resident memory of the process."),
 ];
 
@@ -64,6 +71,9 @@ const MODEL_SWAPS: &str = "tidemill_model_swaps_total";
 const MODEL_MEMORY: &str = "tidemill_model_memory_bytes";
 const LAG: &str = "tidemill_consumer_lag_records";
 const DRAIN_ETA: &str = "tidemill_drain_eta_seconds";
+const UNCOVERED: &str = "tidemill_uncovered_partitions";
+const CONNECTED: &str = "tidemill_kafka_connected";
+const COMMIT_AGE: &str = "tidemill_last_commit_age_seconds";
 const RESIDENT: &str = "tidemill_process_resident_memory_bytes";
 
 /// The handles. Cheap to clone.
@@ -94,7 +104,15 @@ struct Handles {
     refused: Counter,
     model_memory: Gauge,
     drain_eta: Gauge,
+    uncovered: Gauge,
+    connected: Gauge,
+    commit_age: Gauge,
     resident: Gauge,
+    /// When records were committed last.
+    committed: Mutex<Instant>,
+    /// The lag of each partition that is ours. Written beside the recorder, which cannot forget a series: an
+    /// autoscaler must be able to trust each one that is there.
+    lags: Mutex<BTreeMap<(String, i32), i64>>,
 }
 
 impl fmt::Debug for Metrics {
@@ -111,7 +129,7 @@ fn key(name: &'static str, labels: Vec<Label>) -> Key {
 
 /// Registers every metric at zero: a rate over an absent series is no alert.
 pub fn register(recorder: PrometheusRecorder) -> Metrics {
-    for (name, unit, help) in ALL {
+    for (name, unit, help) in ALL.iter().filter(|(name, ..)| *name != LAG) {
         let (name, help) = (KeyName::from_const_str(name), SharedString::const_str(help));
         match name.as_str() {
             BATCH_RECORDS | BATCH_BYTES | BATCH_TOKENS | STAGE | AGE | MODEL_LOAD => {
@@ -160,6 +178,11 @@ pub fn register(recorder: PrometheusRecorder) -> Metrics {
         refused: counter(MODEL_SWAPS, "result", "refused"),
         model_memory: gauge(MODEL_MEMORY),
         drain_eta: gauge(DRAIN_ETA),
+        uncovered: gauge(UNCOVERED),
+        connected: gauge(CONNECTED),
+        commit_age: gauge(COMMIT_AGE),
+        committed: Mutex::new(now()),
+        lags: Mutex::default(),
         resident: gauge(RESIDENT),
         recorder,
     };
@@ -235,18 +258,38 @@ impl Metrics {
 
     /// A partition's lag in offsets: control records count until they are passed.
     pub fn lag(&self, topic: &str, partition: Partition, lag: i64) {
-        self.lag_gauge(topic, partition).set(float(u64::try_from(lag).unwrap_or(0)));
+        lock(&self.0.lags).insert((topic.to_owned(), partition.number), lag);
     }
 
-    /// A partition was given up: its lag is another's.
+    /// A partition was given up: its lag is another's to tell, and its series goes.
     pub fn revoked(&self, topic: &str, partition: Partition) {
-        self.lag_gauge(topic, partition).set(0.0);
+        lock(&self.0.lags).remove(&(topic.to_owned(), partition.number));
     }
 
-    fn lag_gauge(&self, topic: &str, partition: Partition) -> Gauge {
-        let number = partition.number.to_string();
-        let labels = vec![Label::new("topic", topic.to_owned()), Label::new("partition", number)];
-        self.0.recorder.register_gauge(&key(LAG, labels), &METADATA)
+    /// The lag of each partition that is ours, in Prometheus' text format.
+    pub fn render_lags(&self) -> String {
+        let help = ALL.iter().find(|(name, ..)| *name == LAG).map_or("", |(.., help)| *help);
+        let mut text = format!("# HELP {LAG} {help}\n# TYPE {LAG} gauge\n");
+        for ((topic, partition), lag) in &*lock(&self.0.lags) {
+            writeln!(text, "{LAG}{{topic=\"{topic}\",partition=\"{partition}\"}} {lag}")
+                .unwrap_or_default(); // a String takes every write
+        }
+        text
+    }
+
+    /// Whether the cluster answers.
+    pub fn reachable(&self, reachable: bool) {
+        self.0.connected.set(if reachable { 1.0 } else { 0.0 });
+    }
+
+    /// So many partitions of the input topics are read by nobody.
+    pub fn uncovered(&self, partitions: usize) {
+        self.0.uncovered.set(float(u64::try_from(partitions).unwrap_or(u64::MAX)));
+    }
+
+    /// Records were committed at `now`.
+    pub fn committed(&self, now: Instant) {
+        *lock(&self.0.committed) = now;
     }
 
     /// Seconds to lag 0; negative: never at this rate.
@@ -289,8 +332,9 @@ impl Metrics {
         self.0.refused.increment(1);
     }
 
-    /// Reads the process's resident memory. At each scrape.
-    pub fn read_memory(&self) {
+    /// Reads what changes by itself: the process's resident memory, the age of the last commit. At each scrape.
+    pub fn read(&self) {
+        self.0.commit_age.set(now().duration_since(*lock(&self.0.committed)).as_secs_f64());
         if let Some(bytes) = resident_bytes() {
             self.0.resident.set(float(bytes));
         }
@@ -299,7 +343,12 @@ impl Metrics {
 
 /// Resident memory of this process in bytes; `None` where the system does not say.
 pub fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    resident_bytes_of("self")
+}
+
+/// Resident memory of a process, by its number, in bytes; `None` where it is gone or the system does not say.
+pub fn resident_bytes_of(process: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
@@ -316,6 +365,15 @@ pub fn memory_limit() -> Option<u64> {
         line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
     });
     group.into_iter().chain(machine).min()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[expect(clippy::disallowed_methods, reason = "an age is read when it is asked for")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a metric is a float; these stay below 2^52")]
@@ -376,10 +434,22 @@ mod tests {
             assert!(scrape.contains(&format!("{name}{line}")), "{name}{line} in\n{scrape}");
         }
         metrics.batch_closed(Reason::Time, 3, 100, 40);
-        metrics.read_memory();
+        metrics.read();
         let scrape = handle.render();
         assert!(scrape.contains("tidemill_batches_total{reason=\"time\"} 1"), "{scrape}");
         assert!(scrape.contains("tidemill_batch_records_bucket{le=\"4\"} 1"), "{scrape}");
         assert!(!scrape.contains("resident_memory_bytes 0\n"), "{scrape}");
+    }
+
+    #[test]
+    fn the_lag_of_a_partition_that_was_given_up_is_not_told() {
+        let metrics = register(recorder().unwrap());
+        let partition = |number| Partition { topic: 0, number };
+        metrics.lag("in", partition(0), 7);
+        metrics.lag("in", partition(1), 0);
+        metrics.revoked("in", partition(0));
+        let lags = metrics.render_lags();
+        assert!(lags.contains("tidemill_consumer_lag_records{topic=\"in\",partition=\"1\"} 0\n"));
+        assert!(!lags.contains("partition=\"0\""), "{lags}");
     }
 }

@@ -49,7 +49,7 @@ impl Judge<'_> {
     }
 
     fn committed(&self, place: usize) -> Option<i64> {
-        self.after.committed.get(place).copied().flatten()
+        self.after.committed(place)
     }
 
     /// Whether any partition of this one's topic has a committed offset.
@@ -98,17 +98,12 @@ impl Judge<'_> {
                     checker.uncovered(pending, "has a manifest that does not tell of it");
                 }
                 _ if checker.may_be_deleted(id) => checker.weak(pending),
-                (Some(place), _) if self.is_beyond(place, offset) => {
-                    self.checker.states[place].tail.insert(offset);
+                (Some(place), _) if self.after.is_beyond(place, offset) => {
+                    checker.states[place].tail.insert(offset);
                 }
                 _ => checker.uncovered(pending, "has no manifest"),
             }
         }
-    }
-
-    /// Whether an offset is at or beyond the committed one, at the last look.
-    fn is_beyond(&self, place: usize, offset: i64) -> bool {
-        self.committed(place).is_none_or(|committed| committed <= offset)
     }
 
     /// Outcomes that may be of several partitions: now every other outcome is known.
@@ -232,7 +227,7 @@ impl Judge<'_> {
             Some(Why::Ambiguous)
         } else {
             let jumped = span.is_none() && checker.scope.jumps;
-            self.excuse(place, offset, self.lacks(span)).or(jumped.then_some(Why::Jumped))
+            self.excuse(place, offset, self.lacks(span)).or_else(|| jumped.then_some(Why::Jumped))
         };
         if let Some(why) = why {
             return self.leave_open(place, why, offset);
@@ -322,8 +317,12 @@ impl Judge<'_> {
             || "the group has no committed offset there".to_owned(),
             |committed| format!("the committed offset is {committed}"),
         );
-        let found: Vec<i64> =
-            self.state(place).tail.iter().filter(|offset| self.is_beyond(place, *offset)).collect();
+        let found: Vec<i64> = self
+            .state(place)
+            .tail
+            .iter()
+            .filter(|offset| self.after.is_beyond(place, *offset))
+            .collect();
         for offset in &found {
             let source = self.checker.source_name(place, *offset);
             self.checker
@@ -332,7 +331,7 @@ impl Judge<'_> {
         }
         let last = self.checker.index.spans[place].now.iter().max_by_key(|span| span.next);
         if let Some(span) =
-            last.filter(|span| found.is_empty() && self.is_beyond(place, span.next - 1))
+            last.filter(|span| found.is_empty() && self.after.is_beyond(place, span.next - 1))
         {
             let id = self.checker.index.get(span.batch).id;
             let source = self.checker.source_name(place, span.next - 1);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::printable::escaped;
 use serde::Serialize;
 
 use super::index::Tally;
@@ -139,7 +140,7 @@ impl Report {
         let violation = self.violations.entry(kind).or_default();
         violation.count += 1;
         if violation.examples.len() < SHOWN {
-            violation.examples.push(one_line(&example()));
+            violation.examples.push(escaped(&example(), "").into_owned());
         }
     }
 
@@ -147,11 +148,6 @@ impl Report {
     pub fn holds(&self) -> bool {
         self.violations.is_empty() && self.proven != 0
     }
-}
-
-/// What stands in a message or a manifest may be anything: it is shown in one line, and moves no cursor.
-pub(super) fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 impl fmt::Display for Unproven {
@@ -174,7 +170,7 @@ impl fmt::Display for Unproven {
 impl fmt::Display for Recomputed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { model, equal, close, different, .. } = self;
-        let model = one_line(model);
+        let model = escaped(model, "");
         write!(f, "answered again by {model}: {equal} equal bit for bit")?;
         if *close != 0 {
             write!(f, ", {close} within the tolerance")?;
@@ -183,7 +179,7 @@ impl fmt::Display for Recomputed {
             write!(f, ", {different} different")?;
         }
         for (why, count) in &self.cannot {
-            write!(f, "\n  {count} cannot be recomputed, because {}", one_line(why))?;
+            write!(f, "\n  {count} cannot be recomputed, because {}", escaped(why, ""))?;
         }
         Ok(())
     }

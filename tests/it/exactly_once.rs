@@ -2,9 +2,9 @@
 //!
 //! The real [`Pipeline`] runs against a broker of a few lines that keeps Kafka's promise: a transaction's
 //! outcomes and offsets become visible together or not at all, and nothing of a partition that belongs to
-//! somebody else. A schedule of polls, waits, answers, refusals, swaps, rebalances, crashes and commits whose
-//! answer is lost is drawn at random and shrunk when it fails. No thread, no clock and no socket takes
-//! part, so a failure replays.
+//! somebody else. A schedule of polls, waits, answers, refusals, promotions that are noticed late, rebalances, other
+//! members that noticed earlier, crashes and commits whose answer is lost is drawn at random and shrunk when it fails. No
+//! thread, no clock and no socket takes part, so a failure replays.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -32,11 +32,13 @@ fn limits() -> Limits {
         lanes: 2,
         slots: 2,
         buffer_bytes: 60,
+        outcome_bytes: 70,
         commit_wait: Duration::from_millis(1),
         commit_batches: 3,
         tail_every: Duration::from_millis(3),
         max_dead_ratio: 1.0,
         dead_window: 100,
+        takeover_wait: Duration::from_secs(3_600),
     }
 }
 
@@ -73,7 +75,12 @@ enum Step {
     Revoke(i32),
     Lose(i32),
     Assign(i32),
-    Stage(u64),
+    /// Another member answers a record of a partition that is not ours, with the version that the alias names now.
+    Other(i32),
+    /// The alias moves.
+    Promote(u64),
+    /// Our watcher looks the alias up.
+    Notice,
     /// The learned size changes.
     Limit(u64),
 }
@@ -97,6 +104,15 @@ struct World {
     tickets: BTreeMap<u64, (i32, bool)>,
     releasing: BTreeSet<i32>,
     loaded: BTreeSet<u64>,
+    /// Partitions that may be read.
+    open: BTreeMap<i32, Epoch>,
+    /// What the alias has named, in order, and the version that the watcher gave the core last.
+    history: Vec<u64>,
+    staged: u64,
+    /// A question of the core that the registry has not answered.
+    asked: Option<u64>,
+    /// The version that answered last in each partition, as its committed offset bears it.
+    recorded: BTreeMap<i32, u64>,
 }
 
 fn partition(number: i32) -> Partition {
@@ -120,6 +136,11 @@ impl World {
             tickets: BTreeMap::new(),
             releasing: BTreeSet::new(),
             loaded: BTreeSet::from([1]),
+            open: BTreeMap::new(),
+            history: vec![1],
+            staged: 1,
+            asked: None,
+            recorded: BTreeMap::new(),
         };
         (0..PARTITIONS).for_each(|number| world.assign(number));
         world
@@ -139,6 +160,12 @@ impl World {
                     let before = self.commits.insert(lane, transaction);
                     assert!(before.is_none(), "invariant 4: two transactions on lane {lane}");
                 }
+                Effect::Open(partition, epoch) => {
+                    if self.owned.get(&partition.number) == Some(&epoch) {
+                        self.open.insert(partition.number, epoch);
+                    }
+                }
+                Effect::Ask(question) => self.asked = Some(question),
                 Effect::Release(ticket) => {
                     let (number, lost) = self.tickets.remove(&ticket).expect("released once");
                     let held =
@@ -155,6 +182,8 @@ impl World {
         }
         let in_model: BTreeSet<u64> = self.calls.iter().map(|(batch, _)| batch.number).collect();
         assert!(in_model.len() <= limits().slots, "invariant 6");
+        let suspects = self.calls.iter().any(|(batch, _)| batch.is_alone());
+        assert!(!suspects || in_model.len() == 1, "invariant 9: suspects and others in the model");
     }
 
     fn assign(&mut self, number: i32) {
@@ -164,11 +193,46 @@ impl World {
         self.epochs += 1;
         let epoch = Epoch(self.epochs);
         self.owned.insert(number, epoch);
-        let committed = self.committed.get(&number).copied();
-        self.position.insert(number, committed.unwrap_or(0));
-        let committed = committed.map(Offset);
-        let assigned = Assigned { partition: partition(number), epoch, committed, until: None };
+        let next = self.committed.get(&number).copied().unwrap_or(0);
+        self.position.insert(number, next);
+        let assigned = Assigned {
+            partition: partition(number),
+            epoch,
+            next: Offset(next),
+            until: None,
+            skip: None,
+            recorded: self.recorded.get(&number).copied().map(Version),
+        };
         self.tell(Event::Assigned(vec![assigned]));
+    }
+
+    /// The watcher looks the alias up, and answers what was asked before.
+    fn notice(&mut self) {
+        let asked = self.asked.take();
+        let named = *self.history.last().unwrap();
+        if named != self.staged {
+            self.staged = named;
+            self.loaded.insert(named);
+            self.tell(Event::Staged(Version(named)));
+        }
+        if let Some(question) = asked {
+            self.tell(Event::Named(question));
+        }
+    }
+
+    /// Another member commits the next record of a partition that is not ours.
+    fn other(&mut self, number: i32) {
+        let ours = self.owned.get(&number).is_some_and(|epoch| *epoch != Epoch(u64::MAX));
+        let next = self.committed.get(&number).copied().unwrap_or(0);
+        let record = self.input[&number].iter().find(|record| next <= record.offset).copied();
+        let Some(record) = record.filter(|_| !ours) else { return };
+        let version = *self.history.last().unwrap();
+        self.epochs += 1;
+        let batch = (u64::MAX, self.epochs);
+        let seen = Seen { offset: record.offset, dead: record.poison, version, batch };
+        self.visible.entry(number).or_default().push(seen);
+        self.committed.insert(number, record.offset + 1);
+        self.recorded.insert(number, version);
     }
 
     fn revoke(&mut self, number: i32, lost: bool) {
@@ -194,7 +258,7 @@ impl World {
 
     /// Reads one record or the end; false when there is nothing new.
     fn read(&mut self, number: i32) -> bool {
-        if self.releasing.contains(&number) {
+        if self.releasing.contains(&number) || self.open.get(&number) != self.owned.get(&number) {
             return false;
         }
         let (Some(epoch), Some(records)) = (self.owned.get(&number), self.input.get(&number))
@@ -211,6 +275,8 @@ impl World {
                 offset: Offset(record.offset),
                 bytes: u64::try_from(record.offset % 14).unwrap(),
                 tokens: u64::try_from(record.offset % 7).unwrap(),
+                memory: u64::try_from(record.offset % 14).unwrap(),
+                alone: (record.offset % 9 == 0).then_some(1 + u32::from(record.poison)),
                 payload: record,
             };
             self.tell(Event::Arrived(vec![item]));
@@ -236,7 +302,8 @@ impl World {
             Some(_) => Err(Refused::Batch(String::new())),
             None => Ok(items.iter().map(|_| Outcome::Prediction(batch.version.0)).collect()),
         };
-        self.tell(Event::Inferred { batch: batch.number, rows, answer });
+        let bytes = u64::try_from(rows.len() * 4).unwrap();
+        self.tell(Event::Inferred { batch: batch.number, rows, answer, bytes });
     }
 
     /// The broker's side of a transaction: all of it that is still ours, or nothing.
@@ -264,6 +331,7 @@ impl World {
                 let batch = (self.generation, done.batch.number);
                 let seen = Seen { offset: item.offset.0, dead, version, batch };
                 self.visible.entry(item.partition.number).or_default().push(seen);
+                self.recorded.insert(item.partition.number, version);
             }
         }
         for (partition, (epoch, next)) in &transaction.next {
@@ -278,7 +346,18 @@ impl World {
     fn commit(&mut self, lane: usize) {
         if let Some(transaction) = self.commits.remove(&lane) {
             let committed = self.take_effect(&transaction);
-            self.tell(Event::Committed { lane, id: transaction.id, committed });
+            let (id, buried) = (transaction.id, Vec::new());
+            // A slow link, now and then.
+            let fits = (id % 5 == 0).then_some(1 + usize::try_from(id % 3).unwrap());
+            self.tell(Event::Committed { lane, id, committed, buried, fits });
+        }
+    }
+
+    /// Until the core wants to look again, but not until it gives up waiting for the registry.
+    fn wait(&mut self) {
+        let soon = self.now + Duration::from_secs(60);
+        if let Some(deadline) = self.core.deadline().filter(|deadline| *deadline < soon) {
+            self.now = self.now.max(deadline);
         }
     }
 
@@ -294,9 +373,7 @@ impl World {
             batches.extend(self.calls.iter().map(|(batch, _)| batch.number));
             self.answer(0, false);
             (0..limits().lanes).for_each(|lane| self.commit(lane));
-            if let Some(deadline) = self.core.deadline() {
-                self.now = self.now.max(deadline);
-            }
+            self.wait();
             self.tell(Event::Tick);
             if self.core.is_drained() {
                 assert!(batches.len() <= begun + limits().lanes, "one more batch a lane at most");
@@ -315,8 +392,11 @@ impl World {
         self.tickets.clear();
         self.releasing.clear();
         self.owned.clear();
+        self.open.clear();
+        self.asked = None;
         self.generation += 1;
-        let serving = self.loaded.iter().max().copied().unwrap_or(1);
+        let serving = *self.history.last().unwrap();
+        self.staged = serving;
         self.loaded = BTreeSet::from([serving]);
         self.core = Pipeline::new(limits(), Version(serving));
         (0..PARTITIONS).for_each(|number| self.assign(number));
@@ -339,10 +419,13 @@ impl World {
             Step::Revoke(number) => self.revoke(number, false),
             Step::Lose(number) => self.revoke(number, true),
             Step::Assign(number) => self.assign(number),
-            Step::Stage(version) => {
-                self.loaded.insert(version);
-                self.tell(Event::Staged(Version(version)));
+            Step::Other(number) => self.other(number),
+            Step::Promote(version) => {
+                if self.history.last() != Some(&version) {
+                    self.history.push(version);
+                }
             }
+            Step::Notice => self.notice(),
             Step::Limit(tokens) => self.tell(Event::Limit(tokens)),
         }
     }
@@ -352,13 +435,12 @@ impl World {
         let mut quiet = 0;
         for _ in 0..10_000 {
             (0..PARTITIONS).for_each(|number| self.assign(number));
+            self.notice();
             let polled = (0..PARTITIONS).any(|number| self.poll(number));
             let busy = polled || !self.calls.is_empty() || !self.commits.is_empty();
             self.answer(0, false);
             (0..limits().lanes).for_each(|lane| self.commit(lane));
-            if let Some(deadline) = self.core.deadline() {
-                self.now = self.now.max(deadline);
-            }
+            self.wait();
             self.tell(Event::Tick);
             quiet = if busy { 0 } else { quiet + 1 };
             if quiet == 8 && self.core.is_drained() {
@@ -377,8 +459,14 @@ impl World {
             assert_eq!(got, expect, "partition {number}: each record once, in order");
             let end = records.last().map_or(1, |record| record.offset + 2);
             assert_eq!(self.committed.get(number), Some(&end), "lag of partition {number} is 0");
+            // Dead letters bear the version that could not answer them.
+            let mut place = 0;
             for seen in seen {
                 versions.entry(seen.batch).or_default().insert(seen.version);
+                let here = self.history[place..].iter().position(|v| *v == seen.version);
+                place += here.unwrap_or_else(|| {
+                    panic!("invariant 8: {number}/{} goes back in {:?}", seen.offset, self.history)
+                });
             }
         }
         assert!(versions.values().all(|versions| versions.len() == 1), "one version a batch");
@@ -398,7 +486,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..PARTITIONS).prop_map(Step::Revoke),
         1 => (0..PARTITIONS).prop_map(Step::Lose),
         2 => (0..PARTITIONS).prop_map(Step::Assign),
-        1 => (1..5_u64).prop_map(Step::Stage),
+        3 => (0..PARTITIONS).prop_map(Step::Other),
+        2 => (1..5_u64).prop_map(Step::Promote),
+        2 => Just(Step::Notice),
         1 => (1..40_u64).prop_map(Step::Limit),
     ];
     prop::collection::vec(step, 0..160)
@@ -419,7 +509,7 @@ fn records() -> impl Strategy<Value = Vec<Rec>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4_000, ..ProptestConfig::default() })]
 
-    /// Invariants 1 to 6 of the pipeline, and the promise to a reader.
+    /// Invariants 1 to 6, 8 and 9 of the pipeline, and the promise to a reader.
     #[test]
     fn each_record_has_one_outcome(
         input in prop::collection::vec(records(), 3..=3),
@@ -430,6 +520,76 @@ proptest! {
         steps.into_iter().for_each(|step| world.step(step));
         world.heal();
         world.check();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    /// Invariant 7: with work in every lane, the lanes' batches come in turns, in whatever order they are answered.
+    #[test]
+    fn lanes_take_turns(lanes in 2..5_usize, slots in 1..4_usize, answers in prop::collection::vec(0..9_usize, 60)) {
+        let limits = Limits { lanes, slots, buffer_bytes: u64::MAX, outcome_bytes: u64::MAX, commit_batches: 1_000, ..limits() };
+        let mut core: Core = Pipeline::new(limits, Version(1));
+        let (mut cut, mut calls) = (Vec::new(), Vec::new());
+        let now = epoch();
+        let numbers = 0..i32::try_from(lanes).unwrap();
+        let mut events: Vec<Event<Rec, u64>> = numbers.rev().flat_map(|number| {
+            let assigned = Assigned {
+                partition: partition(number),
+                epoch: Epoch(1),
+                next: Offset(0),
+                until: None,
+                skip: None,
+                recorded: None,
+            };
+            let item = |offset| Item {
+                partition: partition(number),
+                epoch: Epoch(1),
+                offset: Offset(offset),
+                bytes: 1,
+                tokens: 1,
+                memory: 1,
+                alone: None,
+                payload: Rec { offset, poison: false },
+            };
+            [Event::Arrived((0..400).map(item).collect()), Event::Assigned(vec![assigned])]
+        }).collect();
+        let mut answers = answers.into_iter();
+        loop {
+            let Some(event) = events.pop() else {
+                let Some(answer) = answers.next() else { break };
+                let (batch, rows): (Arc<Batch<Rec>>, Range<usize>) = calls.remove(answer % calls.len());
+                let answer = Ok(rows.clone().map(|_| Outcome::Prediction(1)).collect());
+                events.push(Event::Inferred { batch: batch.number, rows, answer, bytes: 0 });
+                continue;
+            };
+            let mut effects = Vec::new();
+            core.handle(event, now, &mut effects);
+            for effect in effects {
+                match effect {
+                    Effect::Infer(batch, rows) => {
+                        cut.push(batch.lane);
+                        calls.push((batch, rows));
+                    }
+                    Effect::Commit(lane, transaction) => {
+                        let next = transaction.next.iter().map(|(p, (_, next))| (*p, *next));
+                        let (id, committed, buried) = (transaction.id, next.collect(), Vec::new());
+                        events.push(Event::Committed { lane, id, committed, buried, fits: None });
+                    }
+                    Effect::Open(..) => (),
+                    Effect::Ask(_) | Effect::Release(_) | Effect::Retire(_) | Effect::Stop(_) => {
+                        panic!("{effect:?}")
+                    }
+                }
+            }
+        }
+        // Before every lane had records, the first ones had the workers to themselves.
+        let begun = cut.iter().position(|lane| *lane == lanes - 1).unwrap();
+        for turn in cut[begun..].chunks_exact(lanes) {
+            let seen: BTreeSet<usize> = turn.iter().copied().collect();
+            prop_assert_eq!(seen.len(), lanes, "{:?}", cut);
+        }
     }
 }
 

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use tidemill::config::load::{from_yaml, load};
 use tidemill::config::{Config, tree};
+use tidemill::kafka::settings::Section;
+use tidemill::kafka::{native, owned};
 
 fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
@@ -45,6 +47,45 @@ fn each_documented_key_is_explained() {
         assert!(!key || before.trim_start().starts_with('#'), "no comment above {line:?}");
         before = line;
     }
+}
+
+/// A property that is ours is never offered, and every one that is named is librdkafka's.
+#[test]
+fn the_documentation_offers_no_property_that_is_refused() {
+    let text = std::fs::read_to_string(shipped("tidemill.yaml")).unwrap();
+    let (_, text) = text.split_once("Properties of librdkafka").unwrap();
+    let (ours, offered) = text.split_once("  common:\n").unwrap();
+    let (offered, _) = offered.split_once("\ninput:").unwrap();
+    let section = |line: &str| match line {
+        line if line.contains("consumer only") => Section::Consumer,
+        line if line.contains("producers only") => Section::Producer,
+        _ => Section::Common,
+    };
+    let property = |word: &&str| word.contains('.') && native::is_property(word);
+    let words = |line: &str| -> Vec<String> {
+        let words = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '.' && c != '_');
+        words.filter(property).map(str::to_owned).collect()
+    };
+    let mut seen = [0, 0];
+    for line in offered.lines() {
+        for name in words(line) {
+            seen[0] += 1;
+            assert!(
+                owned::OWNED.iter().all(|owned| owned.name != owned::canonical(&name)),
+                "{name} is offered"
+            );
+            let client = owned::client_of(owned::canonical(&name));
+            assert!(section(line) != Section::Common || client == owned::Client::All, "{name}");
+        }
+    }
+    for name in ours.lines().filter(|line| line.contains("   ")).flat_map(words) {
+        seen[1] += 1;
+        assert!(
+            owned::OWNED.iter().any(|owned| owned.name == owned::canonical(&name)),
+            "{name} is not ours"
+        );
+    }
+    assert!(5 < seen[0] && 15 < seen[1], "{seen:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
-use tidemill::config::{InputFormat, Precision};
+use tidemill::config::{self, InputFormat, Precision};
 use tidemill::format;
 use tidemill::model::artifact::{self, LoadOptions};
 use tidemill::model::{Fields, Input, Model, Prediction, Task};
@@ -75,6 +75,16 @@ fn tolerance(name: &str) -> ((u8, f64), f64) {
 }
 
 /// Every filter, size and crop, and every kind of image: all but JPEGs give Pillow's pixels bit for bit.
+/// An image as a model's field.
+fn decoded(bytes: &[u8]) -> Fields {
+    let settings = config::Input {
+        format: InputFormat::Bytes,
+        field: "image".to_owned(),
+        ..config::Input::default()
+    };
+    format::decode(&settings, &["image".to_owned()], bytes).unwrap().fields
+}
+
 #[test]
 fn pixels_are_pillows() {
     let golden = read(&data("pixels.json"));
@@ -207,7 +217,7 @@ fn images_at_the_edges_are_defined() {
         ("a PNG's header", cut("png", 1), Err((Undecodable, "Png"))),
     ];
     for (name, bytes, expect) in cases {
-        let fields = format::decode(InputFormat::Bytes, "image", &bytes).unwrap();
+        let fields = decoded(&bytes);
         match (model.prepare(&fields), expect) {
             (Ok(input), Ok(())) => {
                 assert!(model.predict(&[&input]).is_ok(), "{name}");
@@ -217,6 +227,38 @@ fn images_at_the_edges_are_defined() {
                 assert!(fault.message.starts_with("field \"image\": "), "{name}: {fault}");
             }
             (got, expect) => panic!("{name}: {got:?}, expected {expect:?}"),
+        }
+    }
+}
+
+/// What a decoder would fill with grey is no image: a JPEG whose header says more than there is.
+#[test]
+fn a_jpeg_is_as_large_as_its_header_says() {
+    let model = build(&data("tiny-vit")).unwrap();
+    let prepared = |bytes: &[u8]| model.prepare(&decoded(bytes));
+    for name in [
+        "jpeg",
+        "jpeg, 4:4:4",
+        "jpeg, 4:2:2 of odd size",
+        "jpeg, progressive",
+        "jpeg, grey",
+        "jpeg, cmyk",
+        "jpeg, orientation 6",
+    ] {
+        let whole = golden(name);
+        assert!(prepared(&whole).is_ok(), "{name}");
+        let frame =
+            whole.windows(2).position(|pair| pair[0] == 0xff && (0xc0..=0xc2).contains(&pair[1]));
+        let size = frame.unwrap() + 5;
+        for (height, width) in [(20, 0), (0, 20), (64, 64), (6_000, 6_000)] {
+            let mut bytes = whole.clone();
+            for (place, more) in [(size, height), (size + 2, width)] {
+                let side = u16::from_be_bytes([bytes[place], bytes[place + 1]]) + more;
+                bytes[place..place + 2].copy_from_slice(&side.to_be_bytes());
+            }
+            let fault = prepared(&bytes).unwrap_err();
+            assert_eq!(fault.class, FaultClass::Undecodable, "{name} and {width} × {height}");
+            assert!(fault.message.contains("ends before the size"), "{name}: {fault}");
         }
     }
 }
@@ -242,7 +284,7 @@ fn altered_images_are_defined() {
                 let place = random(bytes.len());
                 bytes[place] = u8::try_from(random(256)).unwrap();
             }
-            let fields = format::decode(InputFormat::Bytes, "image", &bytes).unwrap();
+            let fields = decoded(&bytes);
             match model.prepare(&fields) {
                 Ok(input) => {
                     assert_eq!(pixels(&input).len(), 32 * 32 * 3);
@@ -345,7 +387,7 @@ fn numbers_that_are_none_are_refused() {
     let error = build(filled(f32::NAN).path()).err().unwrap();
     assert!(error.contains("\"classifier.weight\" holds NaN or infinity"), "{error}");
     let model = build(filled(f32::MAX).path()).unwrap();
-    let fields = format::decode(InputFormat::Bytes, "image", &golden("png")).unwrap();
+    let fields = decoded(&golden("png"));
     let input = model.prepare(&fields).unwrap();
     let refused = model.predict(&[&input, &input]).unwrap_err().to_string();
     assert_eq!(refused, "the model refused input 0: the output is NaN or infinite");

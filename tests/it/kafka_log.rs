@@ -16,7 +16,9 @@ use rdkafka::topic_partition_list::{Offset as Place, TopicPartitionList};
 use tidemill::config::Config;
 use tidemill::kafka;
 use tidemill::log::message::Naming;
-use tidemill::log::{Arrival, BatchInfo, Control, Done, Finished, How, Log, Row, Transaction};
+use tidemill::log::{
+    Arrival, BatchInfo, Control, Done, Finished, How, Log, Opening, Row, Transaction,
+};
 use tidemill::record::{Epoch, ModelId, Offset, Outcome, Partition, Reason, Record, Version};
 
 use crate::broker::Broker;
@@ -49,6 +51,17 @@ fn create_topics(servers: &str, config: &Config, partitions: i32, settings: &[(&
     assert!(created.iter().all(Result::is_ok), "{created:?}");
 }
 
+/// `n` and digits after it, `size` bytes in all, that no compression makes much smaller.
+fn value(n: usize, size: usize) -> String {
+    let mut state = u64::try_from(n).unwrap() + 1;
+    let digits = (0..size.saturating_sub(8)).map(|_| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(33 + u8::try_from(state >> 57).unwrap() % 90)
+    });
+    format!("{n:08}{}", digits.collect::<String>())
+}
+
 /// Writes `values` round robin, in one transaction, so that control records lie in the input too.
 fn produce(
     servers: &str,
@@ -63,7 +76,7 @@ fn produce(
     producer.init_transactions(PATIENCE).unwrap();
     producer.begin_transaction().unwrap();
     for n in range {
-        let (key, value) = (n.to_string(), format!("{n:0size$}"));
+        let (key, value) = (n.to_string(), value(n, size));
         let number = i32::try_from(n).unwrap() % partitions;
         let record = BaseRecord::to(topic).key(&key).payload(&value).partition(number);
         producer.send(record).map_err(|(e, _)| e).unwrap();
@@ -204,7 +217,8 @@ impl Loop {
                 for a in list {
                     self.assigned.insert(a.partition, a.epoch);
                     self.ends.insert(a.partition, a.end);
-                    self.committed.insert(a.partition, a.committed.unwrap_or(Offset(0)));
+                    self.committed.insert(a.partition, a.next);
+                    a.gate.open();
                 }
             }
             Control::Revoked { partitions, done, .. } => {
@@ -220,6 +234,10 @@ impl Loop {
                     self.ends.entry(p).and_modify(|e| *e = end);
                 }
             }
+            Control::Finished
+            | Control::Reachable(_)
+            | Control::Uncovered(_)
+            | Control::Outside(_) => (),
             Control::Failed(failure) => self.failure = Some(failure),
         }
     }
@@ -278,8 +296,8 @@ impl Loop {
 
     /// Leaves as the service does and gives back what was done.
     pub(crate) fn stop(self) -> Vec<Done> {
-        let Log { control, chunks, lanes, done, leave, threads } = self.log;
-        leave.cancel();
+        let Log { control, chunks, lanes, done, leave, threads, .. } = self.log;
+        leave.ask(false);
         drop((lanes, control, chunks, done));
         for thread in threads {
             thread.join().unwrap();
@@ -289,7 +307,7 @@ impl Loop {
 }
 
 fn open(config: &Config) -> Loop {
-    Loop::new(kafka::open(config, Naming::new(config)).unwrap(), 100)
+    Loop::new(kafka::open(config, Naming::new(config), &Opening::default()).unwrap(), 100)
 }
 
 #[test]
@@ -368,9 +386,9 @@ fn a_broker_that_dies_and_returns_costs_nothing() {
 fn a_missing_topic_is_named() {
     let Some(broker) = Broker::start() else { return };
     let config = config(&broker.servers, "missing", 1);
-    let failure = kafka::open(&config, Naming::new(&config)).unwrap_err();
+    let failure = kafka::open(&config, Naming::new(&config), &Opening::default()).unwrap_err();
     assert_eq!(failure.exit, 78);
-    assert!(failure.message.contains("missing-out"), "{failure}");
+    assert!(failure.message.contains("topic missing-"), "{failure}");
 }
 
 /// Provenance arrives: a reader finds the source of each prediction.

@@ -9,8 +9,8 @@ use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Error};
 use std::time::Duration;
 use tidemill::config::Config;
 use tidemill::kafka;
-use tidemill::log::How;
 use tidemill::log::message::Naming;
+use tidemill::log::{How, Opening};
 
 use crate::kafka_log::{Loop, config};
 
@@ -45,7 +45,8 @@ fn after(api: Api, errors: &[Error]) -> Result<How, u8> {
     // First, so that no other client meets the errors.
     fill(&config, 10);
     cluster.request_errors(api, errors);
-    let mut work = Loop::new(kafka::open(&config, Naming::new(&config)).unwrap(), 100);
+    let mut work =
+        Loop::new(kafka::open(&config, Naming::new(&config), &Opening::default()).unwrap(), 100);
     work.turn(|l| !l.done.is_empty());
 
     let failure = work.failure.take();

@@ -66,7 +66,7 @@ fn shorten(file: &Path, bytes: u64) {
 
 #[test]
 fn a_directory_that_is_no_good_model_is_refused() {
-    refused(TABLE, |dir| fs::remove_dir_all(dir).unwrap(), &["read", "not found"]);
+    refused(TABLE, |dir| fs::remove_dir_all(dir).unwrap(), &["read", "No such file"]);
     let empty = |dir: &Path| {
         fs::remove_dir_all(dir).unwrap();
         fs::create_dir(dir).unwrap();
@@ -195,7 +195,7 @@ fn a_version_is_imported_promoted_and_rolled_back() {
     refused(&["promote", "m", "7"], "versions: 1, 2");
     refused(&["verify", "models:/m@nobody"], "nobody");
     refused(&["import", "/nowhere", "m"], "/nowhere");
-    refused(&["import", first, "../m"], "is no name");
+    refused(&["import", first, "../m"], "is not a name");
     shorten(&root.join("m/2/model.safetensors"), 50);
     refused(&["promote", "m", "2"], "altered");
     let left: Vec<_> = fs::read_dir(root.join("m")).unwrap().flatten().collect();

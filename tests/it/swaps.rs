@@ -36,11 +36,13 @@ fn limits() -> Limits {
         lanes: 1,
         slots: 2,
         buffer_bytes: 1 << 20,
+        outcome_bytes: 1 << 20,
         commit_wait: Duration::ZERO,
         commit_batches: 2,
         tail_every: Duration::from_secs(1),
         max_dead_ratio: 1.0,
         dead_window: 100,
+        takeover_wait: Duration::from_secs(60),
     }
 }
 
@@ -65,7 +67,7 @@ impl Bench {
         };
         let input = Input { unknown_fields: unknown, ..Input::default() };
         let include = Include::Fields(vec!["a".to_owned()]);
-        let decoder = Decoder::new(input, include.clone());
+        let decoder = Decoder::new(input);
         let output = Output { include, ..Output::default() };
         let (sender, answers) = mpsc::channel(8);
         let workers = Workers::start(2, decoder.clone(), output, sender).unwrap();
@@ -80,12 +82,11 @@ impl Bench {
 
     /// What a service says of a record that has run this version from the start.
     fn alone(&mut self, record: &Record, version: Version) -> Outcome<Vec<u8>> {
-        let item = self.decoder.item(Epoch(1), record.clone(), &self.versions[&version]);
+        let item = self.decoder.item(Epoch(1), record.clone(), None, &self.versions[&version]);
         let batch = Batch {
             number: 0,
             lane: 0,
             version,
-            swapped_from: None,
             reason: Reason::Records,
             waited: Duration::ZERO,
             items: vec![item],
@@ -173,8 +174,14 @@ proptest! {
         };
         let records: Vec<Record> = (0..).zip(&values).map(record).collect();
         let mut core: Pipeline<Decoded, Vec<u8>> = Pipeline::new(limits(), Version(1));
-        let assigned =
-            Assigned { partition: PARTITION, epoch: Epoch(1), committed: None, until: None };
+        let assigned = Assigned {
+            partition: PARTITION,
+            epoch: Epoch(1),
+            next: Offset(0),
+            until: None,
+            skip: None,
+            recorded: None,
+        };
         let (mut current, mut next, now) = (Version(1), 0, epoch());
         let (mut decoded, mut calls, mut seen) = (Vec::new(), Vec::new(), BTreeMap::new());
         let mut events = vec![Event::Assigned(vec![assigned])];
@@ -186,7 +193,7 @@ proptest! {
                 Step::Decode => {
                     if let Some(record) = records.get(next) {
                         let served = &bench.versions[&current];
-                        decoded.push(bench.decoder.item(Epoch(1), record.clone(), served));
+                        decoded.push(bench.decoder.item(Epoch(1), record.clone(), None, served));
                         next += 1;
                     }
                 }
@@ -199,7 +206,7 @@ proptest! {
                     if !calls.is_empty() {
                         let (batch, rows) = calls.remove(0);
                         let Answer { batch, rows, outcomes, .. } = bench.run(batch, rows);
-                        events.push(Event::Inferred { batch, rows, answer: outcomes });
+                        events.push(Event::Inferred { batch, rows, answer: outcomes, bytes: 0 });
                     }
                 }
             }
@@ -218,10 +225,11 @@ proptest! {
                             }
                             let next = transaction.next.iter();
                             let committed = next.map(|(p, (_, next))| (*p, *next)).collect();
-                            let id = transaction.id;
-                            events.push(Event::Committed { lane, id, committed });
+                            let (id, buried) = (transaction.id, Vec::new());
+                            let fits = None;
+                            events.push(Event::Committed { lane, id, committed, buried, fits });
                         }
-                        Effect::Release(_) | Effect::Retire(_) => (),
+                        Effect::Open(..) | Effect::Ask(_) | Effect::Release(_) | Effect::Retire(_) => (),
                         Effect::Stop(stop) => panic!("{stop:?}"),
                     }
                 }

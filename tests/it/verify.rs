@@ -418,7 +418,7 @@ fn a_running_service_is_never_accused() {
             world.promote(2);
         }
         // While it works: records come before, and go on being answered while they are verified.
-        (0..2).for_each(|number| fill(&world, "in", number, end..end + 1_000));
+        (0..2).for_each(|number| fill(world.client(), "in", number, end..end + 1_000));
         end += 1_000;
         wait_for("the first commits", || {
             let committed = world.committed(&observer)?;

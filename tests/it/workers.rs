@@ -18,7 +18,7 @@ fn answers(cache: u64) -> Vec<Answer> {
     let (field, device) = ("text".to_owned(), "cpu".to_owned());
     let options = LoadOptions { field, device, cache, ..LoadOptions::default() };
     let served = Arc::new(artifact::load(&dir, &options).unwrap());
-    let decoder = Decoder::new(Input::default(), Include::Key);
+    let decoder = Decoder::new(Input::default());
     let item = |row: u8| {
         let text = match row % 7 {
             0 => "7".to_owned(),
@@ -32,7 +32,7 @@ fn answers(cache: u64) -> Vec<Answer> {
             value: Some(format!("{{\"text\":{text}}}").into_bytes()),
             headers: Vec::new(),
         };
-        decoder.item(Epoch(1), record, &served)
+        decoder.item(Epoch(1), record, None, &served)
     };
     let output = Output { include: Include::Key, ..Output::default() };
     let (sender, mut answers) = mpsc::channel(8);
@@ -41,7 +41,6 @@ fn answers(cache: u64) -> Vec<Answer> {
         number,
         lane: 0,
         version: Version::default(),
-        swapped_from: None,
         reason: Reason::Records,
         waited: Duration::ZERO,
         items: rows.map(item).collect(),

@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers as _, Message};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tidemill::model::artifact::{self, LoadOptions};
 
@@ -36,7 +38,9 @@ pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) 
 
 /// A cluster with the topics of one service, its registry, and a place for files.
 pub(crate) struct World {
-    pub(crate) broker: Broker,
+    pub(crate) broker: Rc<Broker>,
+    /// The service's group; its topics' names begin with it, unless it is the only one.
+    name: String,
     pub(crate) dir: tempfile::TempDir,
     pub(crate) partitions: i32,
 }
@@ -64,10 +68,37 @@ impl World {
 
     /// A world on a broker that was started already.
     pub(crate) fn on(broker: Broker, partitions: i32) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let world = Self { broker, dir, partitions };
-        world.create_topics(&["in", "in-dlq", "out", "out-manifest"], partitions);
+        Self::named(Rc::new(broker), "g", partitions, &[])
+    }
+
+    /// Another service on the same broker, with topics of these settings.
+    pub(crate) fn beside(
+        &self,
+        name: &str,
+        partitions: i32,
+        settings: &[(&'static str, &'static str)],
+    ) -> Self {
+        let world = Self::named(Rc::clone(&self.broker), name, partitions, settings);
+        world.add_version(1);
+        world.promote(1);
         world
+    }
+
+    fn named(
+        broker: Rc<Broker>,
+        name: &str,
+        partitions: i32,
+        settings: &[(&'static str, &'static str)],
+    ) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let world = Self { broker, name: name.to_owned(), dir, partitions };
+        world.create_topics_with(&["in", "in-dlq", "out", "out-manifest"], partitions, settings);
+        world
+    }
+
+    /// A topic of this service.
+    pub(crate) fn topic(&self, name: &str) -> String {
+        if self.name == "g" { name.to_owned() } else { format!("{}-{name}", self.name) }
     }
 
     pub(crate) fn client(&self) -> ClientConfig {
@@ -77,15 +108,60 @@ impl World {
     }
 
     pub(crate) fn create_topics(&self, names: &[&str], partitions: i32) {
-        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
-        let topic =
-            |name: &&'static str| NewTopic::new(name, partitions, TopicReplication::Fixed(1));
-        let names: Vec<&'static str> =
-            names.iter().map(|n| &*String::leak((*n).to_owned())).collect();
-        let topics: Vec<NewTopic<'_>> = names.iter().map(topic).collect();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let created = runtime.block_on(admin.create_topics(&topics, &AdminOptions::new())).unwrap();
+        self.create_topics_with(names, partitions, &[]);
+    }
+
+    /// Creates topics of this service with these settings.
+    pub(crate) fn create_topics_with(
+        &self,
+        names: &[&str],
+        partitions: i32,
+        settings: &[(&str, &str)],
+    ) {
+        let names: Vec<String> = names.iter().map(|name| self.topic(name)).collect();
+        let topic = |name| {
+            let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+            settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
+        };
+        let topics: Vec<NewTopic<'_>> = names.iter().map(|name| topic(name)).collect();
+        let created = wait_on(self.admin().create_topics(&topics, &AdminOptions::new())).unwrap();
         assert!(created.iter().all(Result::is_ok), "{created:?}");
+    }
+
+    pub(crate) fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.client().create().unwrap()
+    }
+
+    /// Deletes topics of this service, and waits until they are gone.
+    pub(crate) fn delete_topics(&self, names: &[&str]) {
+        let names: Vec<String> = names.iter().map(|name| self.topic(name)).collect();
+        let named: Vec<&str> = names.iter().map(String::as_str).collect();
+        let admin = self.admin();
+        wait_on(admin.delete_topics(&named, &AdminOptions::new())).unwrap();
+        wait_for("the topics to be gone", || {
+            let there = admin.inner().fetch_metadata(None, Duration::from_secs(5)).ok()?;
+            let gone = there.topics().iter().all(|topic| !named.contains(&topic.name()));
+            gone.then_some(())
+        });
+    }
+
+    /// Gives all topics of this service so many partitions.
+    pub(crate) fn grow(&mut self, partitions: usize) {
+        let names = ["in-dlq", "out", "out-manifest", "in"].map(|name| self.topic(name));
+        let grown: Vec<NewPartitions<'_>> =
+            names.iter().map(|name| NewPartitions::new(name, partitions)).collect();
+        let done = wait_on(self.admin().create_partitions(&grown, &AdminOptions::new())).unwrap();
+        assert!(done.iter().all(Result::is_ok), "{done:?}");
+        self.partitions = i32::try_from(partitions).unwrap();
+    }
+
+    /// Deletes the service's group with its offsets, once its members are gone.
+    pub(crate) fn delete_group(&self) {
+        let admin = self.admin();
+        wait_for("the group to be empty", || {
+            let deleted = wait_on(admin.delete_groups(&[&self.name], &AdminOptions::new())).ok()?;
+            deleted.iter().all(Result::is_ok).then_some(())
+        });
     }
 
     pub(crate) fn registry(&self) -> PathBuf {
@@ -120,18 +196,40 @@ impl World {
 
     /// A configuration file for the replica of this name; `extra` is added at the end.
     pub(crate) fn config(&self, instance: &str, extra: &str) -> PathBuf {
+        self.config_with(instance, "", extra)
+    }
+
+    /// As [`World::config`], with lines under `kafka`, and with these properties of its clients instead of the classic
+    /// protocol's.
+    pub(crate) fn config_with(&self, instance: &str, kafka: &str, extra: &str) -> PathBuf {
+        let classic = "session.timeout.ms: 6000\n    heartbeat.interval.ms: 500";
+        let (kafka, consumer) = kafka.split_once("consumer:").unwrap_or((kafka, classic));
         let text = format!(
-            "kafka:\n  group: g\n  instance: {instance}\n  common:\n    bootstrap.servers: {}\n  \
-             consumer:\n    session.timeout.ms: 6000\n    heartbeat.interval.ms: 500\n\
-             input: {{ topics: [in] }}\noutput: {{ topic: out }}\n\
+            "kafka:\n  group: {}\n  instance: {instance}\n  {kafka}\n  common:\n    bootstrap.servers: {}\n    \
+             topic.metadata.refresh.interval.ms: 2000\n  consumer:\n    {consumer}\n\
+             input: {{ topics: [{}] }}\noutput: {{ topic: {} }}\n\
              model: {{ uri: 'models:/lin@champion', poll: 100ms, workers: 1 }}\n\
              registry: {{ root: {} }}\nhttp: {{ listen: '127.0.0.1:0' }}\n{extra}\n",
+            self.name,
             self.broker.servers,
+            self.topic("in"),
+            self.topic("out"),
             self.registry().display(),
         );
         let file = self.dir.path().join(format!("{instance}.yaml"));
         fs::write(&file, text).unwrap();
         file
+    }
+
+    /// Appends values to a partition of the input.
+    pub(crate) fn produce(&self, partition: i32, values: &[&str]) {
+        let producer: ThreadedProducer<DefaultProducerContext> = self.client().create().unwrap();
+        let topic = self.topic("in");
+        for value in values {
+            let record = BaseRecord::<[u8], [u8]>::to(&topic).partition(partition);
+            producer.send(record.payload(value.as_bytes())).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(PATIENCE).unwrap();
     }
 
     /// Everything in a topic, partition by partition.
@@ -142,7 +240,7 @@ impl World {
         let consumer: BaseConsumer = client.create().unwrap();
         let mut list = TopicPartitionList::new();
         for partition in 0..self.partitions {
-            list.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+            list.add_partition_offset(&self.topic(topic), partition, Offset::Beginning).unwrap();
         }
         consumer.assign(&list).unwrap();
         let (mut ended, mut seen) = (0, Vec::new());
@@ -175,7 +273,7 @@ impl World {
     pub(crate) fn committed(&self, consumer: &BaseConsumer) -> Option<Vec<i64>> {
         let mut list = TopicPartitionList::new();
         for partition in 0..self.partitions {
-            list.add_partition("in", partition);
+            list.add_partition(&self.topic("in"), partition);
         }
         let committed = consumer.committed_offsets(list, Duration::from_secs(5)).ok()?;
         Some(
@@ -187,9 +285,29 @@ impl World {
         )
     }
 
+    /// The input records that have outcomes, by partition and offset, and how often each.
+    pub(crate) fn outcomes(&self) -> BTreeMap<(i32, i64), usize> {
+        let mut outcomes = BTreeMap::new();
+        for (topic, prefix) in [("out", "tidemill.source"), ("in-dlq", "__connect.errors")] {
+            for seen in self.read(topic, "read_committed") {
+                let place = |what: &str| seen.number(&format!("{prefix}.{what}"));
+                let partition: i64 = place("partition").unwrap();
+                let partition = i32::try_from(partition).unwrap();
+                *outcomes.entry((partition, place("offset").unwrap())).or_default() += 1;
+            }
+        }
+        outcomes
+    }
+
+    /// Runs one replica to the end that is there now; its exit code and log.
+    pub(crate) fn run(&self, kafka: &str) -> (Option<i32>, String) {
+        let config = self.config_with("a", kafka, "");
+        Replica::start(&config, &["--until-end"]).ended()
+    }
+
     /// A client of the service's group that never joins it.
     pub(crate) fn observer(&self) -> BaseConsumer {
-        self.client().set("group.id", "g").create().unwrap()
+        self.client().set("group.id", &self.name).create().unwrap()
     }
 
     /// Waits until the group has committed everything in the input.
@@ -198,14 +316,20 @@ impl World {
         wait_for("lag 0", || {
             let committed = self.committed(&observer)?;
             let end = |partition| {
-                let (_, high) =
-                    observer.fetch_watermarks("in", partition, Duration::from_secs(5)).ok()?;
+                let (_, high) = observer
+                    .fetch_watermarks(&self.topic("in"), partition, Duration::from_secs(5))
+                    .ok()?;
                 Some(high)
             };
             let ends: Option<Vec<i64>> = (0..self.partitions).map(end).collect();
             (ends? == committed).then_some(())
         });
     }
+}
+
+/// Runs a future of the admin client.
+pub(crate) fn wait_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
 /// A column of a [`linear`] model.
@@ -268,10 +392,30 @@ impl Replica {
         ended
     }
 
+    /// Waits until a line of its log has this text.
+    pub(crate) fn says(&self, text: &str) {
+        wait_for(text, || {
+            let log = fs::read_to_string(log_of(&self.config)).ok()?;
+            log.contains(text).then_some(())
+        });
+    }
+
+    /// Fails with its log where it has ended.
+    pub(crate) fn assert_alive(&mut self) {
+        if let Some(status) = self.child.try_wait().unwrap() {
+            panic!("ended with {status}: {}", fs::read_to_string(log_of(&self.config)).unwrap());
+        }
+    }
+
+    /// Sends a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+    }
+
     /// SIGTERM, and how it ended.
     pub(crate) fn stop(mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.signal("TERM");
         wait_for("a clean stop", || self.child.try_wait().unwrap())
     }
 

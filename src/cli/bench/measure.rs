@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::bench::Sample;
 use crate::bench::statistics::float;
-use crate::config::{Include, Input, Output};
+use crate::config::{Input, Output};
 use crate::decode::{Decoded, Decoder};
 use crate::log::Failure;
 use crate::model::Served;
@@ -48,7 +48,6 @@ impl Records {
             number: 0,
             lane: 0,
             version: Version::default(),
-            swapped_from: None,
             reason: Reason::Records,
             waited: Duration::ZERO,
             items,
@@ -98,7 +97,7 @@ impl Side {
     /// Starts so many workers for a model.
     pub(super) fn start(served: Arc<Served>, workers: u16) -> Result<Self, Failure> {
         let (answers_in, answers) = mpsc::channel(16);
-        let decoder = Decoder::new(Input::default(), Include::None);
+        let decoder = Decoder::new(Input::default());
         let pool = Workers::start(usize::from(workers), decoder, Output::default(), answers_in)
             .map_err(|error| Failure { message: format!("start a thread: {error}"), exit: 75 })?;
         Ok(Self { served, workers, sizes: Vec::new(), pool, answers, next: 0 })

@@ -4,7 +4,7 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka::message::Message as _;
 
 use super::cluster::Cluster;
-use crate::config::{Config, Output, Precision};
+use crate::config::{Config, Precision};
 use crate::decode::{Decoder, Prepared};
 use crate::kafka::Journal;
 use crate::log::Failure;
@@ -28,7 +28,7 @@ pub(super) fn answer(
     report: &mut Report,
 ) -> Result<(), Failure> {
     let reader = cluster.reader()?;
-    let decoder = Decoder::new(config.input.clone(), config.output.include.clone());
+    let decoder = Decoder::new(config.input.clone());
     let tolerance = if config.model.precision == Precision::F32 { 1e-4 } else { 0.05 };
     for (number, model) in (0..).zip(models) {
         let chosen = samples.of(number);
@@ -44,7 +44,7 @@ pub(super) fn answer(
                 Err(why) => Same::Cannot(why.clone()),
                 Ok(served) => match record(cluster, &reader, place, sample)? {
                     None => Same::Cannot("the record is not in the input any more".to_owned()),
-                    Some(record) => match again(served, &decoder, &config.output, &record) {
+                    Some(record) => match again(served, &decoder, config, &record) {
                         Ok(now) => compare(sample, &now, tolerance),
                         Err(why) => Same::Cannot(why),
                     },
@@ -116,18 +116,17 @@ fn record(
 fn again(
     served: &Served,
     decoder: &Decoder,
-    output: &Output,
+    config: &Config,
     record: &Record,
 ) -> Result<Outcome<Vec<u8>>, String> {
-    let (input, included) = match decoder.prepare(record, served) {
+    let input = match decoder.prepare(record, served) {
         Prepared::Tombstone => return Ok(Outcome::Tombstone),
         Prepared::Fault(fault) => return Ok(Outcome::DeadLetter(fault)),
-        Prepared::Input { input, included } => (input, included),
+        Prepared::Input(input) => input,
     };
     match worker::predict(served.model.as_ref(), &[&input]) {
         Ok(predictions) => Ok(predictions.first().map_or(Outcome::Tombstone, |prediction| {
-            let key = record.key.as_deref();
-            Outcome::Prediction(format::encode(prediction, output, key, included.as_ref()))
+            Outcome::Prediction(format::encode(prediction, &config.output, &config.input, record))
         })),
         Err(Refused::Batch(why) | Refused::Row { message: why, .. }) => {
             Ok(Outcome::DeadLetter(Fault::new(FaultClass::Refused, why)))

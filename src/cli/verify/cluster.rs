@@ -19,7 +19,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset as Place, TopicPartitionList};
 
-use super::tell;
+use crate::cli::terminal;
 use crate::config::Config;
 use crate::kafka::{Journal, native, settings};
 use crate::log::Failure;
@@ -311,7 +311,7 @@ impl Cluster {
         }
         self.told.set(Instant::now());
         let percent = read.saturating_mul(100) / total.max(1);
-        tell(&format!("reading {topic}: {read} messages, {percent} %"));
+        terminal::note(format_args!("reading {topic}: {read} messages, {percent} %"));
     }
 
     /// One record; `None` where it is not there any more.

@@ -16,6 +16,7 @@ use std::path::Path;
 use ::image::{DynamicImage, ImageError, ImageFormat, ImageReader, Limits, RgbImage, imageops};
 use serde::Deserialize;
 
+use super::jpeg;
 use super::resample::{Filter, resize};
 use crate::model::artifact::{self, Error};
 use crate::record::{Fault, FaultClass};
@@ -230,6 +231,10 @@ fn decode(bytes: &[u8]) -> Result<RgbImage, Fault> {
         .ok_or_else(|| undecodable(format!("{} bytes are no JPEG, PNG or WebP", bytes.len())))?;
     if format == ImageFormat::Jpeg && is_cut_off(bytes) {
         return Err(undecodable("a JPEG that is cut off".to_owned()));
+    }
+    if format == ImageFormat::Jpeg && !jpeg::is_whole(bytes) {
+        let message = "a JPEG that ends before the size that its header says";
+        return Err(undecodable(message.to_owned()));
     }
     let mut limits = Limits::default();
     limits.max_image_width = Some(LONGEST_SIDE);

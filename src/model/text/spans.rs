@@ -30,6 +30,13 @@ pub struct Marked {
     pub text: Box<str>,
 }
 
+impl Marked {
+    /// Bytes of memory that it takes.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + size_of_val(&*self.ids) + size_of_val(&*self.marks) + self.text.len()
+    }
+}
+
 /// A token's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {

@@ -1,7 +1,7 @@
 //! Why something cannot be proven, in words.
 
+use crate::printable::escaped;
 use crate::verify::checker::Checker;
-use crate::verify::report::one_line;
 
 /// Why something cannot be proven. In the order in which it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,7 +64,7 @@ impl Why {
             }
             Self::Stale(id) => {
                 let present = scope.topics[checker.states[place].input.topic].id.as_deref();
-                let (id, present) = (one_line(id), present.unwrap_or("unknown"));
+                let (id, present) = (escaped(id, ""), present.unwrap_or("unknown"));
                 return format!(
                     "the committed offset is of topic id {id}, the present one is {present}"
                 );

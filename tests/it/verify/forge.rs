@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::OwnedHeaders;
@@ -147,7 +148,12 @@ impl Forge {
                 Some(_) => {
                     #[expect(clippy::cast_precision_loss, reason = "offsets of a test are small")]
                     let value = Prediction::Value((offset + i64::from(version)) as f32);
-                    Outcome::Prediction(format::encode(&value, &self.config.output, None, None))
+                    Outcome::Prediction(format::encode(
+                        &value,
+                        &self.config.output,
+                        &self.config.input,
+                        &record,
+                    ))
                 }
             };
             Row { record: Arc::new(record), epoch: Epoch(1), outcome }
@@ -274,8 +280,7 @@ impl Forge {
 }
 
 /// Writes records with `{"x": offset}` to a partition that is as long as the range begins.
-pub(crate) fn fill(world: &World, topic: &str, number: i32, offsets: Range<i64>) {
-    let mut client = world.client();
+pub(crate) fn fill(mut client: ClientConfig, topic: &str, number: i32, offsets: Range<i64>) {
     client.set("enable.idempotence", "true").set("linger.ms", "5").set("compression.type", "lz4");
     client.set("queue.buffering.max.messages", "1000000");
     let producer: ThreadedProducer<DefaultProducerContext> = client.create().unwrap();

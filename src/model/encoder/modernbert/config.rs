@@ -6,6 +6,9 @@ use crate::model::artifact::{self, Error};
 use crate::model::text::Take;
 use crate::model::weights::Weights;
 
+/// Most numbers in a table of rotations: 128 MiB, as much as 500,000 positions of heads of 64 take.
+const MOST_ROTATIONS: usize = 1 << 25;
+
 /// `config.json`, in the form of transformers 4 (`global_attn_every_n_layers`, `global_rope_theta`) or 5
 /// (`layer_types`, `rope_parameters`).
 #[derive(Debug, Clone, Deserialize)]
@@ -90,8 +93,20 @@ impl Config {
             ("vocab_size", self.vocab_size, 4_000_000),
             ("max_position_embeddings", self.max_position_embeddings, 1_000_000),
             ("local_attention", self.window() * 2, 1_000_000),
+            ("global_attn_every_n_layers", self.every(), 1_000),
         ])?;
         let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
+        // Rotations are computed, not read: no file is as large as they would be.
+        if MOST_ROTATIONS < self.max_position_embeddings * (hidden / heads) {
+            return fail(format!(
+                "max_position_embeddings is {}: more than {MOST_ROTATIONS} rotations for heads of width {}",
+                self.max_position_embeddings,
+                hidden / heads
+            ));
+        }
+        if !(self.eps().is_finite() && 0.0 < self.eps()) {
+            return fail(format!("norm_eps is {}", self.eps()));
+        }
         if hidden % (2 * heads) != 0 {
             return fail(format!(
                 "hidden_size {hidden} does not divide into {heads} heads of even width"
@@ -134,6 +149,11 @@ impl Config {
         self.local_attention.unwrap_or(128) / 2
     }
 
+    /// Each layer of so many looks over the whole sequence, where `layer_types` does not say which.
+    fn every(&self) -> usize {
+        self.global_attn_every_n_layers.unwrap_or(3)
+    }
+
     /// Added to variances.
     pub(in crate::model) fn eps(&self) -> f64 {
         self.norm_eps.or(self.layer_norm_eps).unwrap_or(1e-5)
@@ -158,7 +178,7 @@ impl Config {
         let fail = |message: String| Err(Error::config("config.json", message));
         let count = self.num_hidden_layers;
         let Some(types) = &self.layer_types else {
-            let every = self.global_attn_every_n_layers.unwrap_or(3).max(1);
+            let every = self.every();
             let reach = |number: usize| {
                 if number.is_multiple_of(every) { Reach::Full } else { Reach::Window }
             };

@@ -1,0 +1,80 @@
+//! What a command says. Nobody may be listening: a reader that has seen enough ends the command quietly
+//! (`tidemill models list | head -1`), a stderr that is closed or full ends nothing, and neither ends in a panic.
+//!
+//! What was said may hold names that strangers chose: what could steer a terminal is escaped.
+
+use std::fmt::Display;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use crate::log::Failure;
+use crate::printable::escaped;
+
+/// Control characters that lay a text out.
+const KEPT: &str = "\n\t";
+
+/// Writes `text`, as it is but for control characters, to stdout, at once.
+///
+/// # Errors
+///
+/// As [`unwritten`].
+pub(super) fn say(text: impl Display) -> Result<(), Failure> {
+    let text = text.to_string();
+    let text = escaped(&text, KEPT);
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|error| unwritten("write to stdout", &error))
+}
+
+/// As [`say`], with the end of the line.
+///
+/// # Errors
+///
+/// As [`unwritten`].
+pub(super) fn line(text: impl Display) -> Result<(), Failure> {
+    say(format_args!("{text}\n"))
+}
+
+/// Writes a line to stderr: progress, or why the command fails.
+pub(super) fn note(text: impl Display) {
+    let text = format!("{text}\n");
+    let text = escaped(&text, KEPT);
+    // There is no other place to say that this failed.
+    io::stderr().lock().write_all(text.as_bytes()).unwrap_or_default();
+}
+
+/// What a failed write of results means: exit code 0 where the reader has gone away, as it may; else 74, because results
+/// are lost.
+pub(super) fn unwritten(what: &str, error: &io::Error) -> Failure {
+    let exit = if error.kind() == io::ErrorKind::BrokenPipe { 0 } else { 74 };
+    Failure { message: format!("{what}: {error}"), exit }
+}
+
+/// The exit code of a command that has come to its end; why it failed goes to stderr.
+pub(super) fn end(done: Result<(), Failure>) -> ExitCode {
+    match done {
+        Ok(()) | Err(Failure { exit: 0, .. }) => ExitCode::SUCCESS,
+        Err(failure) => {
+            note(&failure);
+            ExitCode::from(failure.exit)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_left_is_no_failure() {
+        for (kind, exit) in [
+            (io::ErrorKind::BrokenPipe, 0),
+            (io::ErrorKind::StorageFull, 74),
+            (io::ErrorKind::PermissionDenied, 74),
+        ] {
+            let failure = unwritten("write to stdout", &io::Error::from(kind));
+            assert_eq!(failure.exit, exit, "{kind}");
+            assert!(failure.message.starts_with("write to stdout: "));
+        }
+    }
+}

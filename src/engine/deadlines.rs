@@ -1,0 +1,114 @@
+//! The engine's deadlines, and why it stops: whatever can hang outside is noticed here.
+
+use std::time::{Duration, Instant};
+
+use super::flight::InModel;
+use super::submit::key;
+use super::{Engine, failure, now};
+use crate::log::Failure;
+use crate::pipeline::publish::Flood;
+use crate::pipeline::{Event, Stop};
+
+impl Engine {
+    /// When to look again although nothing happened.
+    pub(super) fn wake(&self) -> Instant {
+        let stuck = self.in_model.first().map(|first| first.since + self.inference_limit);
+        let drained = self.closing.map(|since| since + self.drain);
+        let lane = self.outstanding.values().map(|out| out.since + self.parts.log.patience).min();
+        let deadline = self.parts.deadline.filter(|_| self.closing.is_none());
+        let due = [self.pipeline.deadline(), stuck, drained, lane, deadline];
+        due.into_iter().flatten().min().unwrap_or_else(|| now() + Duration::from_secs(1))
+    }
+
+    /// Whether and how the work is over.
+    pub(super) fn ended(&mut self) -> Option<Result<(), Failure>> {
+        let over = self.parts.until_end || self.closing.is_some();
+        if let Some(failure) = self.stopped.take_if(|_| over) {
+            return Some(Err(failure));
+        }
+        let drained = self.pipeline.is_drained();
+        if self.closing.is_some() && drained {
+            return Some(Ok(()));
+        }
+        // In a group, others may hold what is left: the log tells when the group has come to the end.
+        let alone = self.assigned_once && self.pipeline.reached_ends();
+        let reached = if self.parts.log.shared { self.finished } else { alone };
+        (self.parts.until_end && drained && reached).then_some(Ok(()))
+    }
+
+    pub(super) fn tick(&mut self) -> Result<(), Failure> {
+        let now = now();
+        if let Some(InModel { batch, rows, since, .. }) = self.in_model.first()
+            && *since + self.inference_limit <= now
+        {
+            self.journal.overran(&key(*batch, rows));
+            return Err(failure(&format!(
+                "run batch {batch} ({} records): no answer within limits.inference = {:?}; the device \
+                 hangs, or the limit is too low for this model",
+                rows.len(),
+                self.inference_limit
+            )));
+        }
+        let patience = self.parts.log.patience;
+        if let Some(late) = self.outstanding.values().find(|out| out.since + patience <= now) {
+            return Err(failure(&format!(
+                "commit on lane {}: the lane has been silent for {patience:?}, longer than all of its own \
+                 deadlines together; start again, nothing is lost",
+                late.lane
+            )));
+        }
+        if self.closing.is_some_and(|since| since + self.drain <= now) {
+            return Err(failure(&format!(
+                "finish what was read within limits.drain = {:?}; it is read again by the next start",
+                self.drain
+            )));
+        }
+        if self.closing.is_none() && self.parts.deadline.is_some_and(|deadline| deadline <= now) {
+            return Err(self.too_late());
+        }
+        self.handle(Event::Tick)
+    }
+
+    pub(super) fn stop(&mut self, stop: Stop) -> Result<(), Failure> {
+        match stop {
+            Stop::Model(message) => Err(failure(&message)),
+            Stop::Takeover { partition, recorded, serving } => Err(failure(&format!(
+                "take over {}/{}: version {recorded} answered it last, version {serving} serves here, and the \
+                 registry gave no version that may follow within model.takeover_wait = {:?}; look at the \
+                 registry, then start again",
+                self.topic(partition),
+                partition.number,
+                self.takeover_wait
+            ))),
+            Stop::WentBack { partition, offset, position } => Err(failure(&format!(
+                "read {}/{}: offset {offset} came after {position} had been reached: the partition was cut \
+                 off or is another one; starting again looks at it anew",
+                self.topic(partition),
+                partition.number
+            ))),
+            Stop::DeadLetters(flood) => {
+                let message = self.flood(&flood);
+                tracing::error!("{message}");
+                self.parts.health.set_stopped(Some(message.clone()));
+                // Its partitions go to the other replicas, and it takes none: it does nothing with them.
+                self.parts.log.leave.ask(true);
+                self.stopped = Some(Failure { message, exit: 65 });
+                Ok(())
+            }
+        }
+    }
+
+    /// What is said of too many dead letters: how many, and the newest by place and reason.
+    pub(super) fn flood(&self, flood: &Flood) -> String {
+        let Flood { dead, records, newest } = flood;
+        let named = newest.iter().rev().map(|(partition, offset, fault)| {
+            format!("{}/{} offset {offset}: {fault}", self.topic(*partition), partition.number)
+        });
+        format!(
+            "{dead} of the last {records} records are dead letters, above dead_letters.max_ratio: stopped, and the \
+             batch at hand was not committed. The newest: {}. Is the model the right one for this topic? Mend the \
+             records or the model and start again, or raise the limit",
+            named.collect::<Vec<_>>().join("; ")
+        )
+    }
+}

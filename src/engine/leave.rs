@@ -1,0 +1,60 @@
+//! How the engine ends: the group is left, the log's threads are joined, and what is left is said.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::config::OnStop;
+use crate::log::{Control, Failure};
+
+use super::{Engine, now};
+
+/// How long the end of a process may take that holds nothing, or that failed.
+const BRIEF: Duration = Duration::from_millis(1_500);
+
+impl Engine {
+    /// Gives the partitions back and lets the threads end, within the drain.
+    pub(super) async fn leave(&mut self, clean: bool) {
+        let asked = self.parts.leave_for_good.load(Ordering::Acquire);
+        let for_good = self.parts.until_end || asked || self.on_stop == OnStop::Leave;
+        self.parts.log.leave.ask(for_good);
+        self.parts.log.lanes.clear();
+        let holds = !self.pipeline.owned().is_empty();
+        let deadline = now() + if clean && holds { self.drain } else { BRIEF };
+        loop {
+            let control = self.parts.log.control.recv();
+            match tokio::time::timeout_at(deadline.into(), control).await {
+                // Nothing of ours is outstanding: every revocation may go on at once.
+                Ok(Some(Control::Revoked { done, .. })) => drop(done.try_send(())),
+                Ok(Some(_)) => (),
+                Ok(None) => break,
+                Err(_elapsed) => {
+                    if holds {
+                        tracing::warn!(
+                            "the group was not left in time; the session will expire instead"
+                        );
+                    }
+                    return;
+                }
+            }
+        }
+        for thread in self.parts.log.threads.drain(..) {
+            if deadline <= now() && !thread.is_finished() {
+                return;
+            }
+            if thread.join().is_err() {
+                tracing::error!("a thread of the log panicked");
+            }
+        }
+    }
+
+    /// What `--deadline` ends with.
+    pub(super) fn too_late(&self) -> Failure {
+        let left = self.lag.left(self.pipeline.owned());
+        let message = format!(
+            "reach the ends that were there at the start before --deadline: about {left} records are left in the \
+             {} partitions that this replica holds; the next run goes on where this one stops",
+            self.pipeline.owned().len()
+        );
+        Failure { message, exit: 75 }
+    }
+}

@@ -1,0 +1,31 @@
+//! What bounds the core, from the configuration.
+
+use std::time::Duration;
+
+use crate::config::{Config, WhenIdle};
+use crate::pipeline::{Limits, batch};
+
+/// The core's limits. Of `limits.memory`, a quarter is for records between arrival and commit and a quarter for their
+/// outcomes; the client's queues and what is being decoded have the rest.
+pub fn limits(config: &Config) -> Limits {
+    let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    Limits {
+        batch: batch::Limits {
+            max_records: count(config.batch.max_records),
+            max_bytes: config.batch.max_bytes.0,
+            max_tokens: u64::from(config.batch.max_tokens),
+            max_wait: config.batch.max_wait.0,
+            flush_when_idle: config.batch.when_idle == WhenIdle::Flush,
+        },
+        lanes: usize::from(config.kafka.lanes.max(1)),
+        slots: 2,
+        buffer_bytes: config.limits.memory.0 / 4,
+        outcome_bytes: config.limits.memory.0 / 4,
+        commit_wait: config.commit.max_wait.0,
+        commit_batches: count(config.commit.max_batches),
+        tail_every: Duration::from_secs(1),
+        max_dead_ratio: config.dead_letters.max_ratio,
+        dead_window: count(config.dead_letters.window),
+        takeover_wait: config.model.takeover_wait.0,
+    }
+}

@@ -1,0 +1,364 @@
+//! What the threads of one log share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+
+use super::native::Topic;
+use super::{Journal, group, manifests, native, servers, settings, wait};
+use crate::config::{Config, OutputPartition};
+use crate::log::Failure;
+use crate::log::message::{Naming, Notes};
+use crate::log::note::Note;
+use crate::record::{Epoch, ModelId, Offset, Partition, Signature};
+
+/// How long the cluster may take to answer the first questions.
+const FIRST_ANSWER: Duration = Duration::from_secs(15);
+/// How long the topics' limits may take; without them a broker's default is taken.
+const LIMITS_ANSWER: Duration = Duration::from_secs(5);
+/// Room that a topic's limit leaves for a batch's own header, bytes.
+const BATCH_HEADER: usize = 1_024;
+/// How long the newest manifest may be looked for, for what the last version took and gave.
+const LAST_ANSWER: Duration = Duration::from_secs(10);
+
+/// A partition that is being read.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub(super) epoch: Epoch,
+    /// The group's committed offset, by our own commits.
+    pub(super) committed: Offset,
+    /// What the next commit carries forward.
+    pub(super) note: Note,
+}
+
+/// What the threads of one log share.
+pub(crate) struct Shared {
+    pub(super) config: Config,
+    pub(super) naming: Naming,
+    pub(super) instance: String,
+    pub(super) journal: Journal,
+    /// For questions to the cluster. A member of nothing.
+    pub(super) look: BaseConsumer<Journal>,
+    /// Bytes that every written topic takes in one batch.
+    pub(super) limit: usize,
+    /// Topics that are compacted.
+    pub(super) compacted: BTreeSet<String>,
+    /// Under `--until-end`: where reading stops, for every partition that was there at the start.
+    pub(super) until: Option<BTreeMap<Partition, Offset>>,
+    /// The partitions that the group has assigned, and the epoch of their assignment. Written by the poll thread only.
+    pub(super) claims: RwLock<BTreeMap<Partition, Epoch>>,
+    /// Those of them that are being read. Written by the poll thread, notes by the lanes and the observer.
+    pub(super) held: RwLock<BTreeMap<Partition, Held>>,
+    /// For group metadata; weak, so that the poll thread alone closes it. Another one after a fencing.
+    pub(super) consumer: RwLock<Weak<BaseConsumer<group::Context>>>,
+    /// Producers left behind with a call that did not return, of all lanes.
+    pub(super) stuck: AtomicU32,
+    /// The round trip to the cluster, in microseconds, as it was measured last.
+    pub(super) round_trip: AtomicU64,
+    /// Whether the cluster answered when it was asked last.
+    pub(super) reachable: AtomicBool,
+    /// How often an unknown topic was met, and up to which of these times the topics' ids were compared since.
+    pub(super) topics_doubted: AtomicU64,
+    pub(super) topics_compared: AtomicU64,
+    /// When a member with our instance name was there already while this process joined: whoever that is was fenced.
+    pub(super) took_over: Mutex<Option<Instant>>,
+}
+
+impl Shared {
+    pub(super) fn open(
+        config: &Config,
+        naming: Naming,
+        instance: String,
+        journal: Journal,
+        until_end: bool,
+    ) -> Result<Self, Failure> {
+        let settings = settings::look(config, &instance);
+        let look: BaseConsumer<Journal> = settings
+            .create_with_context(journal.clone())
+            .map_err(|error| journal.failure("configure the Kafka client", &error, 78))?;
+        let mut shared = Self {
+            config: config.clone(),
+            naming,
+            instance,
+            journal,
+            look,
+            limit: settings::DEFAULT_LIMIT,
+            compacted: BTreeSet::new(),
+            until: None,
+            claims: RwLock::default(),
+            held: RwLock::default(),
+            consumer: RwLock::new(Weak::new()),
+            stuck: AtomicU32::new(0),
+            round_trip: AtomicU64::new(0),
+            reachable: AtomicBool::new(true),
+            topics_doubted: AtomicU64::new(0),
+            topics_compared: AtomicU64::new(0),
+            took_over: Mutex::default(),
+        };
+        let counts = shared.topics(servers(&settings))?;
+        shared.read_settings(&settings)?;
+        shared.measure();
+        if until_end {
+            shared.until = Some(shared.ends(&counts)?);
+        }
+        Ok(shared)
+    }
+
+    /// Looks at the topics before anything is read: they are there, and wide enough. The partitions of each.
+    pub(super) fn topics(&self, servers: &str) -> Result<BTreeMap<String, i32>, Failure> {
+        let naming = &self.naming;
+        let mut counts = BTreeMap::new();
+        for topic in naming.all() {
+            let metadata = self.look.fetch_metadata(Some(topic), FIRST_ANSWER).map_err(|e| {
+                drop(self.look.poll(Duration::from_millis(200)));
+                let what = format!("read metadata of topic {topic} from {servers}");
+                self.failure(&what, &e, if self.journal.refused() { 78 } else { 75 })
+            })?;
+            let count = metadata.topics().first().map_or(0, |t| t.partitions().len());
+            if count == 0 {
+                let message = format!(
+                    "read metadata of topic {topic}: it does not exist or may not be described; create it \
+                     or allow DESCRIBE"
+                );
+                return Err(Failure { message, exit: 78 });
+            }
+            counts.insert(topic.to_owned(), i32::try_from(count).unwrap_or(i32::MAX));
+        }
+        for (input, dead_letter) in naming.inputs.iter().zip(&naming.dead_letters) {
+            let mut written = vec![dead_letter];
+            if naming.partition == OutputPartition::Same {
+                written.push(&naming.output);
+            }
+            let wanted = counts[input];
+            if let Some(topic) = written.into_iter().find(|topic| counts[*topic] < wanted) {
+                let message = format!(
+                    "write partition by partition: topic {topic} has {} partitions, input topic \
+                     {input} has {wanted}; add partitions to {topic}",
+                    counts[topic]
+                );
+                return Err(Failure { message, exit: 78 });
+            }
+        }
+        Ok(counts)
+    }
+
+    /// What the written topics take: the smallest `max.message.bytes` less the framing, a broker's default where it
+    /// may not be read; and which topics are compacted.
+    pub(super) fn read_settings(&mut self, settings: &ClientConfig) -> Result<(), Failure> {
+        let admin: AdminClient<Journal> = settings
+            .create_with_context(self.journal.clone())
+            .map_err(|error| self.failure("configure the Kafka client", &error, 78))?;
+        let written = self.naming.written();
+        let specifiers: Vec<_> = written.iter().map(|t| ResourceSpecifier::Topic(t)).collect();
+        let options = AdminOptions::new().request_timeout(Some(LIMITS_ANSWER));
+        let described = match wait(admin.describe_configs(&specifiers, &options)) {
+            Ok(described) => described,
+            Err(error) => {
+                tracing::info!(%error, "topic settings cannot be read, the broker's default is taken");
+                Vec::new()
+            }
+        };
+        let mut limits = Vec::new();
+        let mut compacted = BTreeSet::new();
+        for (topic, resource) in written.iter().zip(&described) {
+            let Ok(resource) = resource else { continue };
+            let value = |key| resource.get(key).and_then(|entry| entry.value.as_deref());
+            limits.extend(value("max.message.bytes").and_then(|v| v.parse::<usize>().ok()));
+            if value("cleanup.policy").is_some_and(|policy| policy.contains("compact")) {
+                compacted.insert((*topic).to_owned());
+            }
+        }
+        self.compacted = compacted;
+        self.limit = limits.into_iter().min().map_or(settings::DEFAULT_LIMIT, |limit| {
+            limit.saturating_sub(BATCH_HEADER).clamp(1_024, 100_000_000)
+        });
+        Ok(())
+    }
+
+    /// How long the cluster takes for one answer: the best of three.
+    pub(super) fn measure(&self) {
+        let topic = self.naming.output.as_str();
+        let ask = |_| {
+            let begin = Instant::now();
+            let asked = self.look.fetch_metadata(Some(topic), LIMITS_ANSWER);
+            asked.ok().map(|_| begin.elapsed())
+        };
+        if let Some(best) = (0..3).map_while(ask).min() {
+            self.set_round_trip(best);
+        }
+    }
+
+    /// Describes topics. Where the cluster has no controller to ask, by their partitions alone: an id that is not known
+    /// is not compared now, and the observer goes on asking.
+    pub(super) fn describe(
+        &self,
+        names: &[&str],
+        timeout: Duration,
+    ) -> KafkaResult<BTreeMap<String, Topic>> {
+        let described = native::describe_topics(self.look.client(), names, timeout);
+        let Err(KafkaError::AdminOp(RDKafkaErrorCode::OperationTimedOut)) = described else {
+            return described;
+        };
+        let mut topics = BTreeMap::new();
+        for name in names {
+            let metadata = self.look.fetch_metadata(Some(name), timeout)?;
+            let count = metadata.topics().first().map_or(0, |t| t.partitions().len());
+            let topic = Topic { id: None, partitions: i32::try_from(count).unwrap_or(i32::MAX) };
+            topics.insert((*name).to_owned(), topic);
+        }
+        tracing::warn!("the cluster names no controller: topic ids are not compared for now");
+        Ok(topics)
+    }
+
+    pub(super) fn set_round_trip(&self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.round_trip.store(micros, Ordering::Release);
+    }
+
+    pub(super) fn backoff(&self) -> Duration {
+        settings::backoff(Duration::from_micros(self.round_trip.load(Ordering::Acquire)))
+    }
+
+    /// The ends of all partitions of the input topics, as readers of committed records see them now.
+    pub(super) fn ends(
+        &self,
+        counts: &BTreeMap<String, i32>,
+    ) -> Result<BTreeMap<Partition, Offset>, Failure> {
+        let partitions = self.naming.partitions(|name| counts.get(name).copied());
+        let pairs: Vec<(&str, i32)> =
+            partitions.iter().map(|p| (self.naming.input(*p), p.number)).collect();
+        let which = native::Which::Stable;
+        let ends = native::list_offsets(self.look.client(), &pairs, which, FIRST_ANSWER)
+            .map_err(|error| self.failure("read the ends of the input topics", &error, 75))?;
+        Ok(partitions.into_iter().zip(ends.into_iter().map(Offset)).collect())
+    }
+
+    /// The model that the group's commits name, where it is another than the one that is to serve, with what it took and
+    /// gave by the newest manifest.
+    pub(super) fn last(&self, serving: Option<&ModelId>) -> Option<(ModelId, Signature)> {
+        let serving = serving?;
+        let client = self.look.client();
+        let offsets =
+            native::group_offsets(client, &self.naming.group, None, false, LIMITS_ANSWER).ok()?;
+        let notes = offsets.iter().filter_map(|offset| Note::read(&offset.metadata));
+        let mut others = notes.filter(|note| note.model.is_some() && !note.is_of(serving));
+        others.next()?;
+        let topic = &self.naming.manifest;
+        let described = native::describe_topics(client, &[topic], LIMITS_ANSWER).ok()?;
+        let count = described.get(topic)?.partitions;
+        let pairs: Vec<(&str, i32)> = (0..count).map(|number| (topic.as_str(), number)).collect();
+        let ask = |which| native::list_offsets(client, &pairs, which, LIMITS_ANSWER).ok();
+        let (low, high) = (ask(native::Which::First)?, ask(native::Which::High)?);
+        let places = (0..count).zip(low.into_iter().zip(high)).collect();
+        let settings = settings::reader(&self.config, &self.instance);
+        let deadline = Instant::now() + LAST_ANSWER;
+        let newest = manifests::Reader::new(&settings, &self.journal, topic, places)
+            .and_then(|mut reader| manifests::newest(&mut reader, &self.naming.group, deadline));
+        newest.unwrap_or_else(|failure| {
+            tracing::warn!("{failure}; what the version before took and gave is not compared");
+            None
+        })
+    }
+
+    pub(super) fn most_batches(&self) -> usize {
+        usize::try_from(self.config.commit.max_batches).unwrap_or(usize::MAX).max(1)
+    }
+
+    pub(super) fn read_held(&self) -> RwLockReadGuard<'_, BTreeMap<Partition, Held>> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write_held(&self) -> RwLockWriteGuard<'_, BTreeMap<Partition, Held>> {
+        self.held.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether records of this epoch are being read and may be committed.
+    pub(super) fn owns(&self, partition: Partition, epoch: Epoch) -> bool {
+        self.read_held().get(&partition).is_some_and(|held| held.epoch == epoch)
+    }
+
+    /// Whether the group has assigned this partition, in this epoch.
+    pub(super) fn claims(&self, partition: Partition, epoch: Epoch) -> bool {
+        let claims = self.claims.read().unwrap_or_else(PoisonError::into_inner);
+        claims.get(&partition) == Some(&epoch)
+    }
+
+    /// The partitions that the group has assigned.
+    pub(super) fn claimed(&self) -> Vec<Partition> {
+        let claims = self.claims.read().unwrap_or_else(PoisonError::into_inner);
+        claims.keys().copied().collect()
+    }
+
+    pub(super) fn claim(&self, partition: Partition, epoch: Option<Epoch>) {
+        let mut claims = self.claims.write().unwrap_or_else(PoisonError::into_inner);
+        match epoch {
+            Some(epoch) => claims.insert(partition, epoch),
+            None => claims.remove(&partition),
+        };
+    }
+
+    /// What the commits of these partitions carry forward.
+    pub(super) fn notes<'a>(&self, of: impl Iterator<Item = &'a Partition>) -> Notes {
+        let held = self.read_held();
+        of.filter_map(|p| Some((*p, held.get(p)?.note.clone()))).collect()
+    }
+
+    /// Remembers a commit: the offset, and the model whose records it covers, if any.
+    pub(super) fn commit(
+        &self,
+        partition: Partition,
+        epoch: Epoch,
+        next: Offset,
+        model: Option<&ModelId>,
+    ) {
+        let mut held = self.write_held();
+        let Some(held) = held.get_mut(&partition).filter(|held| held.epoch == epoch) else {
+            return;
+        };
+        held.committed = next;
+        if let Some(model) = model {
+            held.note = held.note.clone().answered(model);
+        }
+        if held.note.skip.as_ref().is_some_and(|skip| skip.end <= next.0) {
+            held.note.skip = None;
+        }
+    }
+
+    pub(super) fn consumer(&self) -> Option<Arc<BaseConsumer<group::Context>>> {
+        self.consumer.read().unwrap_or_else(PoisonError::into_inner).upgrade()
+    }
+
+    /// Whether the group has a member of our name, which is another one while this process is none; `None` where that
+    /// is not told.
+    pub(super) fn is_held_by_another(&self, timeout: Duration) -> Option<bool> {
+        let group = native::describe_group(self.look.client(), &self.naming.group, timeout);
+        let group = group.ok()?;
+        let ours = |member: &native::Member| member.instance.as_deref() == Some(&self.instance);
+        Some(group.members.iter().any(ours))
+    }
+
+    pub(super) fn is_reachable(&self) -> bool {
+        self.reachable.load(Ordering::Acquire)
+    }
+
+    /// An input topic was not known to a broker: it may have been deleted.
+    pub(super) fn doubt_topics(&self) {
+        self.topics_doubted.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether the topics' ids were compared since the last doubt.
+    pub(super) fn topics_are_known(&self) -> bool {
+        let doubted = self.topics_doubted.load(Ordering::Acquire);
+        doubted <= self.topics_compared.load(Ordering::Acquire)
+    }
+
+    pub(super) fn failure(&self, what: &str, error: &KafkaError, exit: u8) -> Failure {
+        self.journal.failure(what, error, exit)
+    }
+}

@@ -1,0 +1,61 @@
+//! Text of strangers, as it can stand in a line of the log, on a page, in a header, on a terminal.
+//!
+//! A newline in a model's name would be a line of its own in the log, an escape sequence would paint over it, and a mark
+//! of direction would turn it around. Such characters are shown as Rust writes them: `\\n`, `\\u{1b}`.
+
+use std::borrow::Cow;
+
+/// Most characters of a [`name`].
+const LONGEST: usize = 128;
+
+/// The text with what could steer a terminal or end a line escaped, but for the characters in `kept`.
+pub fn escaped<'a>(text: &'a str, kept: &str) -> Cow<'a, str> {
+    let steers = |character: char| steers(character) && !kept.contains(character);
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if steers(character) {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// A name [`escaped`], and cut at 128 characters.
+pub fn name(text: &str) -> String {
+    // What is escaped only grows.
+    let end = text.char_indices().nth(LONGEST).map_or(text.len(), |(end, _)| end);
+    let shown = escaped(text.get(..end).unwrap_or(text), "");
+    shown.chars().take(LONGEST).collect()
+}
+
+/// Control characters, separators of lines and paragraphs, and marks that change the direction of writing.
+fn steers(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stays_in_its_line() {
+        for (text, expect) in [
+            ("all-MiniLM-L6-v2", "all-MiniLM-L6-v2"),
+            ("mein Modell (ä) \"1\" \\", "mein Modell (ä) \"1\" \\"),
+            ("हिन्दी 模型 🌊", "हिन्दी 模型 🌊"),
+            ("x\n2026-01-01 ERROR", "x\\n2026-01-01 ERROR"),
+            ("\x1b[31mred\r\t\0\u{9b}", "\\u{1b}[31mred\\r\\t\\u{0}\\u{9b}"),
+            ("\u{202e}left\u{2028}", "\\u{202e}left\\u{2028}"),
+        ] {
+            assert_eq!(name(text), expect);
+        }
+        assert_eq!(name(&"ä".repeat(500)).chars().count(), 128);
+        assert_eq!(name(&"\n".repeat(500)).chars().count(), 128);
+        assert_eq!(escaped("a\n\tb\r", "\n\t"), "a\n\tb\\r");
+    }
+}
