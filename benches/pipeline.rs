@@ -1,6 +1,6 @@
 //! The whole service against a real broker, both sides in one run, interleaved, medians.
 //!
-//! `cargo bench --bench pipeline -- [overhead] [latency] [memory] [swaps]`, and each alone
+//! `cargo bench --bench pipeline -- [overhead] [latency] [memory] [swaps] [verify]`, and each alone
 //! `embedding MODEL_DIR LINES_FILE`, `learned MODEL_DIR LINES_FILE`, `pinned MODEL_DIR LINES_FILE`, `peer MODEL_DIR LINES_FILE PYTHON`
 //!
 //! * overhead: a model that costs nothing and 200-byte values, against a bare librdkafka loop that consumes, produces,
@@ -11,6 +11,7 @@
 //! * peer: the same through Kafka in f32 and int8, against a Python pipeline on ONNX Runtime, `benches/pipeline_peer.py`.
 //! * latency: one record every few milliseconds; from append to visible for a `read_committed` reader.
 //! * memory: resident memory over a million records. swaps: over a thousand swaps.
+//! * verify: `tidemill verify` over ten million records (`TIDEMILL_VERIFY_RECORDS`).
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -33,6 +34,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 #[path = "../tests/it/broker.rs"]
 mod broker;
+#[path = "pipeline/verify.rs"]
+mod verify;
 #[path = "../tests/it/world.rs"]
 mod world;
 
@@ -56,6 +59,9 @@ fn main() {
     }
     if asked("swaps") {
         swaps();
+    }
+    if asked("verify") {
+        verify::run(&start());
     }
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["embedding", model, lines] => embedding(model, lines),

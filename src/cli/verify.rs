@@ -1,195 +1,79 @@
 //! `tidemill verify`: reads what was committed and proves the promise for it.
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
-use rdkafka::topic_partition_list::{Offset as Place, TopicPartitionList};
-use serde_json::Value;
+use super::{ConfigFile, terminal};
+use crate::log::Failure;
+use crate::verify::Report;
 
-use super::ConfigFile;
-use crate::config::Config;
-use crate::log::message::Naming;
-use crate::verify::{Checker, Manifest, Outcome, Report, Source};
+mod again;
+mod cluster;
+mod prove;
 
 /// Arguments of `tidemill verify`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
 pub struct Args {
     #[command(flatten)]
     config: ConfigFile,
+    /// Judge this consumer group instead of kafka.group
+    #[arg(long)]
+    group: Option<String>,
     /// Judge input records from this offset on, in every partition
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, value_name = "OFFSET", default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
     from: i64,
+    /// … and below this one; default: the committed offset
+    #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
+    to: Option<i64>,
+    /// Answer so many predictions and dead letters of each version again, with that version from the registry, and
+    /// compare: the same bytes, or the same labels and numbers within the tolerance of golden vectors (0.0001; 0.05
+    /// where model.precision is not f32) on other instructions
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    recompute: usize,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
 }
 
-/// How long the cluster may take to answer, and a topic may give nothing before its end.
-const ANSWER: Duration = Duration::from_secs(30);
+const HELP: &str = "\
+What retention, compaction or sparse headers have taken away is named as what cannot be proven; it is no violation.
 
-/// Verifies what the group has committed. 0 it holds, 65 it is violated, 75 it could not be read, 78 configuration.
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to its terminal")]
+Exit codes:
+  0   proven; where parts cannot be proven, they are named
+  65  violated, or there is nothing to prove: no such topic, a group that has committed nothing, no record in the range
+  75  the cluster could not be read; try again
+  78  the configuration is wrong, or the cluster refuses";
+
+/// Verifies what the group has committed; the exit codes are those of the help.
 pub fn run(args: &Args) -> ExitCode {
-    let config = match args.config.load() {
+    let mut config = match args.config.load() {
         Ok(config) => config,
         Err(code) => return code,
     };
     if config.log.is_some() {
-        eprintln!("verify reads Kafka; the embedded log's demo verifies itself");
-        return ExitCode::from(78);
+        let message = "verify reads Kafka; the demo verifies the embedded log by itself".to_owned();
+        return terminal::end(Err(Failure { message, exit: 78 }));
     }
-    match verify(&config, args.from) {
-        Ok(report) => {
-            print!("{report}");
-            ExitCode::from(if report.violations.is_empty() { 0 } else { 65 })
-        }
-        Err(why) => {
-            eprintln!("{why}");
-            ExitCode::from(75)
-        }
+    let own_group = args.group.as_ref().is_none_or(|group| *group == config.kafka.group);
+    if let Some(group) = &args.group {
+        config.kafka.group.clone_from(group);
     }
-}
-
-fn verify(config: &Config, from: i64) -> Result<Report, String> {
-    let naming = Naming::new(config);
-    let reader = Reader::new(config)?;
-    let mut checker = Checker::default();
-    for topic in &naming.inputs {
-        let committed = reader.committed(topic)?;
-        let below = |partition: i32| committed.get(&partition).copied().unwrap_or(0);
-        reader.each(topic, |message| {
-            let (partition, offset) = (message.partition(), message.offset());
-            if (from..below(partition)).contains(&offset) {
-                checker.record(Source { topic: topic.clone(), partition, offset });
-            }
-        })?;
-    }
-    reader.each(&naming.output, |message| {
-        let version = header(message, "tidemill.model.version").and_then(|text| text.parse().ok());
-        outcome(&mut checker, message, "tidemill.source", version, &naming);
-    })?;
-    let mut dead: Vec<&String> = naming.dead_letters.iter().collect();
-    dead.dedup();
-    for topic in dead {
-        reader.each(topic, |message| {
-            outcome(&mut checker, message, "__connect.errors", None, &naming);
-        })?;
-    }
-    reader.each(&naming.manifest, |message| {
-        let value: Value =
-            serde_json::from_slice(message.payload().unwrap_or_default()).unwrap_or_default();
-        let number = |key: &str| value.get(key).and_then(Value::as_u64);
-        checker.manifest(Manifest {
-            batch: value.get("batch_id").and_then(Value::as_str).unwrap_or_default().to_owned(),
-            version: number("version").unwrap_or_default(),
-            swapped_from: number("swapped_from"),
-            records: number("records").unwrap_or_default(),
-        });
-    })?;
-    Ok(checker.finish())
-}
-
-fn header(message: &BorrowedMessage<'_>, name: &str) -> Option<String> {
-    let headers = message.headers()?;
-    let header = headers.iter().find(|header| header.key == name)?;
-    String::from_utf8(header.value?.to_vec()).ok()
-}
-
-fn outcome(
-    checker: &mut Checker,
-    message: &BorrowedMessage<'_>,
-    prefix: &str,
-    version: Option<u64>,
-    naming: &Naming,
-) {
-    let place = |name: &str| header(message, &format!("{prefix}.{name}"));
-    let number = |name: &str| place(name).and_then(|text| text.parse::<i64>().ok());
-    // Compact headers leave out the topic and partition where they follow from the message's own.
-    let topic = place("topic")
-        .or_else(|| naming.inputs.first().filter(|_| naming.inputs.len() == 1).cloned());
-    let partition = number("partition").unwrap_or_else(|| i64::from(message.partition()));
-    let batch = header(message, "tidemill.batch.id");
-    let (Some(topic), Some(offset), Some(batch)) = (topic, number("offset"), batch) else {
-        checker.without_provenance(message.topic(), message.partition(), message.offset());
-        return;
+    let report = match prove::prove(&config, args, own_group) {
+        Ok(report) => report,
+        Err(failure) => return terminal::end(Err(failure)),
     };
-    let source = Source { topic, partition: i32::try_from(partition).unwrap_or(-1), offset };
-    checker.outcome(message.topic(), Outcome { source, batch, version });
-}
-
-/// Reads topics whole, without joining the group.
-struct Reader {
-    settings: ClientConfig,
-    group: BaseConsumer,
-}
-
-impl Reader {
-    fn new(config: &Config) -> Result<Self, String> {
-        let mut settings = ClientConfig::new();
-        for (name, value) in config.kafka.common.iter().chain(&config.kafka.consumer) {
-            settings.set(name, value);
-        }
-        settings.set("group.id", &config.kafka.group).set("enable.auto.commit", "false");
-        settings.set("isolation.level", "read_committed").set("enable.partition.eof", "true");
-        let group = settings.create().map_err(|error| format!("make a Kafka client: {error}"))?;
-        Ok(Self { settings, group })
-    }
-
-    fn partitions(&self, topic: &str) -> Result<Vec<i32>, String> {
-        let metadata = self
-            .group
-            .fetch_metadata(Some(topic), ANSWER)
-            .map_err(|error| format!("ask for the partitions of {topic}: {error}"))?;
-        let found = metadata.topics().first().filter(|found| found.error().is_none());
-        let found = found.ok_or_else(|| format!("topic {topic} does not exist"))?;
-        Ok(found.partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect())
-    }
-
-    fn committed(&self, topic: &str) -> Result<BTreeMap<i32, i64>, String> {
-        let mut list = TopicPartitionList::new();
-        for partition in self.partitions(topic)? {
-            list.add_partition(topic, partition);
-        }
-        let committed = self
-            .group
-            .committed_offsets(list, ANSWER)
-            .map_err(|error| format!("ask for the group's offsets in {topic}: {error}"))?;
-        let next = |at: Place| at.to_raw().filter(|raw| 0 <= *raw).unwrap_or(0);
-        Ok(committed.elements().iter().map(|at| (at.partition(), next(at.offset()))).collect())
-    }
-
-    fn each(&self, topic: &str, mut visit: impl FnMut(&BorrowedMessage<'_>)) -> Result<(), String> {
-        let fail = |error: KafkaError| format!("read {topic}: {error}");
-        let consumer: BaseConsumer = self.settings.create().map_err(fail)?;
-        let partitions = self.partitions(topic)?;
-        let mut list = TopicPartitionList::new();
-        for partition in &partitions {
-            list.add_partition_offset(topic, *partition, Place::Beginning).map_err(fail)?;
-        }
-        consumer.assign(&list).map_err(fail)?;
-        let mut open = partitions.len();
-        let mut heard = now();
-        while open != 0 {
-            match consumer.poll(Duration::from_millis(500)) {
-                Some(Ok(message)) => visit(&message),
-                Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
-                Some(Err(error)) => tracing::warn!("read {topic}: {error}"),
-                None if ANSWER < heard.elapsed() => {
-                    return Err(format!(
-                        "read {topic}: nothing came for {ANSWER:?} before its end"
-                    ));
-                }
-                None => continue,
-            }
-            heard = now();
-        }
-        Ok(())
+    // A reader that has seen enough is none of the verdict's business.
+    match print(&report, args.json) {
+        Err(failure) if failure.exit != 0 => terminal::end(Err(failure)),
+        Ok(()) | Err(_) => ExitCode::from(if report.holds() { 0 } else { 65 }),
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a deadline for a cluster that does not answer")]
-fn now() -> Instant {
-    Instant::now()
+fn print(report: &Report, json: bool) -> Result<(), Failure> {
+    if !json {
+        return terminal::say(report);
+    }
+    let failed =
+        |error| terminal::unwritten("write the report as JSON", &std::io::Error::from(error));
+    terminal::line(serde_json::to_string_pretty(report).map_err(failed)?)
 }

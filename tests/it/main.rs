@@ -28,5 +28,6 @@ mod starts;
 mod strangers;
 mod swaps;
 mod tidy;
+mod verify;
 mod workers;
 mod world;
