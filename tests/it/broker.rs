@@ -5,17 +5,20 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::world::wait_on;
 
 /// One broker at a time: several on a small machine slow each other down until nothing is ready.
-static ONE: Mutex<()> = Mutex::new(());
+static ONE: Semaphore = Semaphore::const_new(1);
 
 /// A running broker.
 #[derive(Debug)]
 pub(crate) struct Broker {
     /// Its storage, and with `KAFKA_SASL=1` its certificates in `tls`.
     pub(crate) home: PathBuf,
-    _one: MutexGuard<'static, ()>,
+    _one: SemaphorePermit<'static>,
     /// `bootstrap.servers`.
     pub(crate) servers: String,
 }
@@ -33,8 +36,7 @@ impl Broker {
             std::io::stderr().write_all(line.as_bytes()).unwrap();
             return None;
         }
-        // A test that failed has poisoned it, and its broker is gone.
-        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let one = wait_on(ONE.acquire()).unwrap();
         let port = free_port();
         let shm = Path::new("/dev/shm");
         let base = if shm.is_dir() { shm.to_path_buf() } else { std::env::temp_dir() };

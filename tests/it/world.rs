@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -38,7 +38,7 @@ pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) 
 
 /// A cluster with the topics of one service, its registry, and a place for files.
 pub(crate) struct World {
-    pub(crate) broker: Rc<Broker>,
+    pub(crate) broker: Arc<Broker>,
     /// The service's group; its topics' names begin with it, unless it is the only one.
     name: String,
     pub(crate) dir: tempfile::TempDir,
@@ -68,7 +68,7 @@ impl World {
 
     /// A world on a broker that was started already.
     pub(crate) fn on(broker: Broker, partitions: i32) -> Self {
-        Self::named(Rc::new(broker), "g", partitions, &[])
+        Self::named(Arc::new(broker), "g", partitions, &[])
     }
 
     /// Another service on the same broker, with topics of these settings.
@@ -78,14 +78,14 @@ impl World {
         partitions: i32,
         settings: &[(&'static str, &'static str)],
     ) -> Self {
-        let world = Self::named(Rc::clone(&self.broker), name, partitions, settings);
+        let world = Self::named(Arc::clone(&self.broker), name, partitions, settings);
         world.add_version(1);
         world.promote(1);
         world
     }
 
     fn named(
-        broker: Rc<Broker>,
+        broker: Arc<Broker>,
         name: &str,
         partitions: i32,
         settings: &[(&'static str, &'static str)],

@@ -113,7 +113,7 @@ impl Forge {
 
     /// As [`fill`], by the partition.
     pub(crate) fn input(&self, world: &World, topic: u16, number: i32, offsets: Range<i64>) {
-        fill(world, self.naming.input(Partition { topic, number }), number, offsets);
+        fill(world.client(), self.naming.input(Partition { topic, number }), number, offsets);
     }
 
     /// The batch of these records, as version `version` of the model answers them.
