@@ -202,7 +202,12 @@ impl Observer {
                 (_, None) => (),
             }
         }
-        let Some((first, (ours, now, ..))) = others.iter().next() else { return Ok(()) };
+        let Some((first, (ours, now, ..))) = others.iter().next() else {
+            let confirmed: i64 =
+                self.shared.read_held().values().map(|held| held.note.seen.0).sum();
+            tracing::debug!(confirmed, "the input topics are the ones that the commits are of");
+            return Ok(());
+        };
         let ranges = others.iter().map(|(partition, (.., seen, done))| {
             format!("{}/{} from {seen} to {done}", naming.input(*partition), partition.number)
         });
