@@ -18,10 +18,10 @@ use tokio::sync::mpsc;
 use crate::config::{Input as Settings, UnknownFields};
 use crate::format::{self, Read};
 use crate::journal::{Journal, Mark};
-use crate::log::{Arrival, Chunk, note};
+use crate::log::{Arrival, Chunk, Load, note};
 use crate::model::{Input, Served};
 use crate::pipeline::Item;
-use crate::record::{Epoch, Fault, FaultClass, Offset, Partition, Record, Version};
+use crate::record::{ALLOCATION, Epoch, Fault, FaultClass, Offset, Partition, Record, Version};
 
 /// The version of a record that nobody has decoded yet: no registry counts so far.
 pub const UNPREPARED: Version = Version(u64::MAX);
@@ -37,9 +37,6 @@ pub struct Decoded {
     pub prepared: Prepared,
 }
 
-/// What an allocation takes beside its bytes: the allocator's rounding.
-const ALLOCATION: usize = 16;
-
 impl Decoded {
     /// A record that is decoded only when its batch is in the model.
     pub fn later(record: Arc<Record>) -> Self {
@@ -48,21 +45,16 @@ impl Decoded {
 
     /// Bytes of memory that it takes while it waits, is in the model and is committed, its outcome not counted.
     pub fn memory(&self) -> usize {
-        let frame = size_of::<Item<Self>>() + size_of::<Instant>() + size_of::<Record>();
-        let bytes = |bytes: &Option<Vec<u8>>| {
-            bytes.as_ref().map_or(0, |bytes| bytes.capacity() + ALLOCATION)
-        };
-        let Record { key, value, headers, .. } = &*self.record;
-        let headers: usize = headers
-            .iter()
-            .map(|h| size_of_val(h) + h.name.capacity() + ALLOCATION + bytes(&h.value))
-            .sum();
         let prepared = match &self.prepared {
             Prepared::Input(input) => input.memory(),
             Prepared::Tombstone => 0,
             Prepared::Fault(fault) => fault.message.capacity() + ALLOCATION,
         };
-        frame + 2 * ALLOCATION + bytes(key) + bytes(value) + headers + prepared
+        size_of::<Item<Self>>()
+            + size_of::<Instant>()
+            + ALLOCATION
+            + self.record.memory()
+            + prepared
     }
 }
 
@@ -117,6 +109,8 @@ pub struct Arrived {
     pub ends: Vec<(Partition, Epoch, Offset)>,
     /// How long it took.
     pub took: Duration,
+    /// The records' part of the log's [`Transit`](crate::log::Transit).
+    pub load: Option<Load>,
 }
 
 /// Decodes and prepares records by the configuration.
@@ -226,9 +220,13 @@ pub fn start(
 fn decode(decoder: &Decoder, served: &Served, journal: &Journal, chunk: Chunk) -> Arrived {
     #[expect(clippy::disallowed_methods, reason = "measures decoding, decides nothing")]
     let started = Instant::now();
-    let mut decoded = Arrived { items: Vec::with_capacity(chunk.0.len()), ..Arrived::default() };
+    let mut decoded = Arrived {
+        items: Vec::with_capacity(chunk.arrivals.len()),
+        load: chunk.load,
+        ..Arrived::default()
+    };
     let marked: Vec<(Option<Mark>, Arrival)> = chunk
-        .0
+        .arrivals
         .into_iter()
         .map(|arrival| match &arrival {
             Arrival::Record(_, record) => (journal.mark(record.partition, record.offset), arrival),

@@ -378,7 +378,7 @@ impl Engine {
     }
 
     fn arrived(&mut self, arrived: Option<Arrived>) -> Result<(), Failure> {
-        let Some(Arrived { items, ends, took }) = arrived else {
+        let Some(Arrived { items, ends, took, load: _load }) = arrived else {
             return Err(failure("the decode thread ended without a word; this is a bug"));
         };
         if !items.is_empty() {

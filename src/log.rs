@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -192,7 +192,57 @@ pub struct Assigned {
 
 /// Several records at once: one channel operation for all.
 #[derive(Debug, Default)]
-pub struct Chunk(pub Vec<Arrival>);
+pub struct Chunk {
+    /// What was read, in order for each partition.
+    pub arrivals: Vec<Arrival>,
+    /// What the records count for in the log's [`Transit`], until the engine has taken them in.
+    pub load: Option<Load>,
+}
+
+/// Memory of the records between the log and the engine. The log reads on only while there is room, so that a few chunks
+/// of large records do not take more than many of small ones.
+#[derive(Debug, Clone)]
+pub struct Transit {
+    taken: Arc<AtomicU64>,
+    most: u64,
+}
+
+impl Transit {
+    /// Room for a sixteenth of `limits.memory`. Decoded beside what they were read from, records take twice that.
+    pub fn new(memory: u64) -> Self {
+        Self { taken: Arc::default(), most: memory / 16 }
+    }
+
+    /// Whether another chunk may be read: all of them exceed the room by no more than its last record.
+    pub fn has_room(&self) -> bool {
+        self.taken.load(Ordering::Acquire) < self.most
+    }
+
+    /// Bytes that a chunk may hold before its last record: an even share for those that are on their way at once.
+    pub fn chunk_bytes(&self) -> usize {
+        usize::try_from(self.most / 4).unwrap_or(usize::MAX).clamp(1, 1 << 20)
+    }
+
+    /// Takes so many bytes, until what is given is dropped.
+    pub fn take(&self, bytes: usize) -> Load {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.taken.fetch_add(bytes, Ordering::AcqRel);
+        Load { taken: Arc::clone(&self.taken), bytes }
+    }
+}
+
+/// A chunk's part of a [`Transit`]; given back when dropped.
+#[derive(Debug)]
+pub struct Load {
+    taken: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.taken.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
 
 /// One thing read from a partition.
 #[derive(Debug)]

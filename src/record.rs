@@ -104,7 +104,22 @@ impl Record {
             self.headers.iter().map(|h| h.name.len() + h.value.as_ref().map_or(0, Vec::len)).sum();
         self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len) + headers
     }
+
+    /// Bytes of memory that it takes, with what the allocator adds.
+    pub fn memory(&self) -> usize {
+        let bytes =
+            |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, |b| b.capacity() + ALLOCATION);
+        let headers: usize = self
+            .headers
+            .iter()
+            .map(|h| size_of_val(h) + h.name.capacity() + ALLOCATION + bytes(&h.value))
+            .sum();
+        size_of::<Self>() + ALLOCATION + bytes(&self.key) + bytes(&self.value) + headers
+    }
 }
+
+/// What an allocation takes beside its bytes: the allocator's rounding.
+pub const ALLOCATION: usize = 16;
 
 /// What becomes of a record. There is no fourth variant: the only other way out is that the process stops.
 #[derive(Debug, Clone, PartialEq)]

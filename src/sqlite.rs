@@ -25,6 +25,7 @@ use crate::log::message::{self, Naming, Notes};
 use crate::log::note::Note;
 use crate::log::{
     Arrival, Assigned, Chunk, Control, Done, Failure, Gate, How, Leave, Log, Opening, Transaction,
+    Transit,
 };
 use crate::record::{Epoch, ModelId, Offset, Partition, Record, Signature};
 
@@ -34,9 +35,6 @@ pub use store::{Error, Message, Store, Stored};
 
 /// Most records of a chunk.
 const CHUNK: usize = 512;
-
-/// Most bytes of a chunk; a record that is larger is one of its own. Four chunks may wait.
-const CHUNK_BYTES: usize = 1 << 20;
 
 /// How long the reading thread waits for new records or for room: the latency this log adds at most.
 const PACE: Duration = Duration::from_millis(5);
@@ -64,8 +62,14 @@ pub fn open(
     let store = Store::open(&file).map_err(|error| failure(&error))?;
     create_topics(&store, naming).map_err(|error| failure(&error))?;
     let last = last(&store, naming, opening.serving.as_ref()).map_err(|error| failure(&error))?;
-    let (reader, notes) = Reader::new(store, naming, config.kafka.start_from, opening.until_end)
-        .map_err(|error| failure(&error))?;
+    let (reader, notes) = Reader::new(
+        store,
+        naming,
+        config.kafka.start_from,
+        opening.until_end,
+        Transit::new(config.limits.memory.0),
+    )
+    .map_err(|error| failure(&error))?;
 
     let (control_in, control) = mpsc::channel(8);
     let (chunks_in, chunks) = mpsc::channel(4);
@@ -193,6 +197,7 @@ struct Reader {
     /// The partitions; whose turn it is stands first.
     reading: VecDeque<Reading>,
     assigned: Vec<Assigned>,
+    transit: Transit,
 }
 
 /// A partition that is read.
@@ -212,6 +217,7 @@ impl Reader {
         naming: &Naming,
         from: StartFrom,
         until_end: bool,
+        transit: Transit,
     ) -> Result<(Self, Notes), Error> {
         let (mut reading, mut notes) = (VecDeque::new(), Notes::new());
         let mut assigned = Vec::new();
@@ -250,7 +256,7 @@ impl Reader {
             }
         }
         let topics = naming.inputs.clone();
-        Ok((Self { store, topics, reading, assigned }, notes))
+        Ok((Self { store, topics, reading, assigned, transit }, notes))
     }
 
     /// Reads until told to leave.
@@ -264,6 +270,10 @@ impl Reader {
         // Nobody sends: it is the pause between two looks.
         let (_sender, pause) = sync_channel::<()>(0);
         while !leave.is_asked() {
+            if !self.transit.has_room() {
+                wait(&pause);
+                continue;
+            }
             let chunk = match self.next() {
                 Ok(chunk) => chunk,
                 Err(error) => {
@@ -272,7 +282,7 @@ impl Reader {
                     return;
                 }
             };
-            if chunk.0.is_empty() {
+            if chunk.arrivals.is_empty() {
                 wait(&pause);
                 continue;
             }
@@ -295,7 +305,8 @@ impl Reader {
     /// What is new, of one partition after the other until the chunk is full; the next chunk goes on there.
     fn next(&mut self) -> Result<Chunk, Error> {
         let mut chunk = Chunk::default();
-        let (mut records, mut bytes) = (CHUNK, CHUNK_BYTES);
+        let mut memory = 0;
+        let (mut records, mut bytes) = (CHUNK, self.transit.chunk_bytes());
         for _ in 0..self.reading.len() {
             let Some(reading) = self.reading.front_mut() else { break };
             if !reading.gate.is_open() {
@@ -314,17 +325,19 @@ impl Reader {
                 let record =
                     Record { partition: *partition, offset, timestamp, key, value, headers };
                 bytes = bytes.saturating_sub(record.bytes());
-                chunk.0.push(Arrival::Record(EPOCH, record));
+                memory += record.memory();
+                chunk.arrivals.push(Arrival::Record(EPOCH, record));
             }
             if all && *told != Some(*position) {
                 *told = Some(*position);
-                chunk.0.push(Arrival::End(EPOCH, *partition, *position));
+                chunk.arrivals.push(Arrival::End(EPOCH, *partition, *position));
             }
             self.reading.rotate_left(1);
             if records == 0 || bytes == 0 {
                 break;
             }
         }
+        chunk.load = Some(self.transit.take(memory));
         Ok(chunk)
     }
 }

@@ -212,7 +212,7 @@ pub const OWNED: &[Owned] = &[
     ),
     ours("partitioner_cb", Producer, Never, CODE, "output.partition"),
     // What may be in memory.
-    ours("queued.min.messages", Consumer, Fixed("10000"), MEMORY, "limits.memory"),
+    ours("queued.min.messages", Consumer, Made("limits.memory"), MEMORY, "limits.memory"),
     ours("queued.max.messages.kbytes", Consumer, Made("limits.memory"), MEMORY, "limits.memory"),
     ours("fetch.message.max.bytes", Consumer, Made("limits.memory"), MEMORY, "limits.memory"),
     ours("fetch.max.bytes", Consumer, Made("limits.memory"), MEMORY, "limits.memory"),

@@ -307,15 +307,15 @@ pub fn reader(config: &Config, instance: &str) -> ClientConfig {
     client
 }
 
-/// The settings of the member of the group.
-pub fn consumer(config: &Config, instance: &str) -> ClientConfig {
+/// The settings of the member of the group, which may come to read `partitions` partitions.
+pub fn consumer(config: &Config, instance: &str, partitions: usize) -> ClientConfig {
     let mut client = client(config, instance, Client::Consumer);
     client.set("group.id", &config.kafka.group).set("group.instance.id", instance);
     // A position is always given; one that does not fit any more is looked at anew.
     client.set("auto.offset.reset", "error");
-    // Half of the memory for records in flight: the other half is in the engine.
-    let kib = (config.limits.memory.0 / 2048).clamp(64, 2_097_151);
-    client.set("queued.max.messages.kbytes", kib.to_string());
+    for (name, value) in memory(config.limits.memory.0, partitions) {
+        client.set(name, value);
+    }
     client
 }
 
@@ -351,7 +351,7 @@ pub fn producer(config: &Config, instance: &str, lane: usize, tuning: Tuning) ->
 
 /// How long a member of the group may be silent before the group gives its partitions away.
 pub fn session(config: &Config) -> Duration {
-    let settings = consumer(config, "");
+    let settings = consumer(config, "", 1);
     let millis = settings.get("session.timeout.ms").and_then(|ms| ms.parse().ok());
     // KIP-848's is the broker's own: 45 s by default.
     Duration::from_millis(millis.unwrap_or(45_000))

@@ -29,7 +29,7 @@ fn with(section: Section, pairs: &[(&str, &str)]) -> Config {
 fn clients(config: &Config) -> [(Client, ClientConfig); 3] {
     [
         (Client::All, look(config, "pod-0")),
-        (Client::Consumer, consumer(config, "pod-0")),
+        (Client::Consumer, consumer(config, "pod-0", 4)),
         (Client::Producer, producer(config, "pod-0", 2, TUNING)),
     ]
 }
@@ -258,9 +258,9 @@ fn the_newer_protocol_takes_its_timeouts_from_the_broker() {
     for section in [Section::Common, Section::Consumer] {
         let config = with(section, &[("group.protocol", "Consumer")]);
         for key in owned::CLASSIC {
-            assert_eq!(consumer(&config, "i").get(key), None, "{key}");
+            assert_eq!(consumer(&config, "i", 4).get(key), None, "{key}");
         }
-        let _made: BaseConsumer = consumer(&config, "i").create().unwrap();
+        let _made: BaseConsumer = consumer(&config, "i", 4).create().unwrap();
     }
 }
 
@@ -318,7 +318,8 @@ fn a_client_is_given_only_what_it_takes() {
         lines.iter().filter(|line| line.contains("will be ignored")).cloned().collect::<Vec<_>>()
     };
     let heard = Heard::default();
-    let made: BaseConsumer<Heard> = consumer(&all, "i").create_with_context(heard.clone()).unwrap();
+    let made: BaseConsumer<Heard> =
+        consumer(&all, "i", 4).create_with_context(heard.clone()).unwrap();
     drop(made.poll(Duration::from_millis(100)));
     assert_eq!(ignored(&heard), [""; 0]);
     let heard = Heard::default();

@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     pub(super) journal: Journal,
     /// For questions to the cluster. A member of nothing.
     pub(super) look: BaseConsumer<Journal>,
+    /// Partitions of all input topics, when they were looked at first.
+    pub(super) partitions: usize,
     /// Bytes that every written topic takes in one batch.
     pub(super) limit: usize,
     /// Topics that are compacted.
@@ -88,6 +90,7 @@ impl Shared {
             instance,
             journal,
             look,
+            partitions: 1,
             limit: settings::DEFAULT_LIMIT,
             compacted: BTreeSet::new(),
             until: None,
@@ -102,6 +105,8 @@ impl Shared {
             took_over: Mutex::default(),
         };
         let counts = shared.topics(servers(&settings))?;
+        let inputs = shared.naming.inputs.iter().filter_map(|input| counts.get(input));
+        shared.partitions = usize::try_from(inputs.sum::<i32>()).unwrap_or(1).max(1);
         shared.read_settings(&settings)?;
         shared.measure();
         if until_end {

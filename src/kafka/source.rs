@@ -31,13 +31,11 @@ use super::opening::{Answer, Claims, Opener};
 use super::shared::Shared;
 use super::twin::Lost;
 use super::{Guard, native, settings, spawn};
-use crate::log::{Arrival, Chunk, Control, Failure, Gate, Leave};
+use crate::log::{Arrival, Chunk, Control, Failure, Gate, Leave, Transit};
 use crate::record::{Epoch, Offset, Partition, Record};
 
 /// Most records of a chunk.
 const CHUNK_RECORDS: usize = 512;
-/// Most payload bytes of a chunk; the record that passes it is its last.
-const CHUNK_BYTES: usize = 1 << 20;
 /// How long the thread sleeps when nothing wakes it: the group's events are served at least so often.
 const IDLE: Duration = Duration::from_millis(100);
 /// How often the main queue is polled in a pass: a poll takes one event, and says the same for an event that
@@ -95,6 +93,7 @@ pub(super) struct Source {
     /// The thread that a filled queue wakes.
     sleeper: Arc<OnceLock<Thread>>,
     splits: Vec<Split>,
+    transit: Transit,
     /// Which queue the next chunk begins with.
     turn: usize,
     epoch: u64,
@@ -116,6 +115,7 @@ impl Source {
         let (opener, wake) = (Opener::new(Arc::clone(&shared)), waker(&sleeper));
         // Not joined: it may be waiting for a cluster that does not answer.
         drop(guard.spawn("open", move || opener.run(&claimed, &answers, &wake))?);
+        let transit = Transit::new(shared.config.limits.memory.0);
         let mut source = Self {
             shared,
             consumer: None,
@@ -124,6 +124,7 @@ impl Source {
             opened,
             sleeper,
             splits: Vec::new(),
+            transit,
             turn: 0,
             epoch: 0,
             failed: false,
@@ -149,7 +150,7 @@ impl Source {
             rebalances: Mutex::default(),
             closing: AtomicBool::new(false),
         };
-        let settings = settings::consumer(&shared.config, &shared.instance);
+        let settings = settings::consumer(&shared.config, &shared.instance, shared.partitions);
         let mut consumer: BaseConsumer<Context> = settings
             .create_with_context(context)
             .map_err(|e| shared.failure("configure the Kafka consumer", &e, 78))?;
@@ -237,6 +238,10 @@ impl Source {
     /// Sends what the partitions' queues hold, one chunk.
     fn read(&mut self) -> Left {
         let chunks = self.ends.chunks.clone();
+        if !self.transit.has_room() {
+            return Left::NoRoom;
+        }
+        let most = self.transit.chunk_bytes();
         let permit = match chunks.try_reserve() {
             Ok(permit) => permit,
             Err(TrySendError::Full(())) => return Left::NoRoom,
@@ -248,14 +253,14 @@ impl Source {
         let (before, after) = self.splits.split_at(self.turn % self.splits.len().max(1));
         'splits: for split in after.iter().chain(before).filter(|split| split.gate.is_open()) {
             loop {
-                if arrivals.len() >= CHUNK_RECORDS || bytes >= CHUNK_BYTES {
+                if arrivals.len() >= CHUNK_RECORDS || bytes >= most {
                     left = Left::More;
                     break 'splits;
                 }
                 match split.queue.poll(Duration::ZERO) {
                     Some(Ok(message)) => {
                         let record = copy(&message, split.partition);
-                        bytes += record.bytes();
+                        bytes += record.memory();
                         arrivals.push(Arrival::Record(split.epoch, record));
                     }
                     Some(Err(KafkaError::PartitionEOF(_))) => {
@@ -268,7 +273,8 @@ impl Source {
             }
         }
         if !arrivals.is_empty() {
-            permit.send(Chunk(arrivals));
+            let load = Some(self.transit.take(bytes));
+            permit.send(Chunk { arrivals, load });
         }
         for (error, partition) in errors {
             if let Err(failure) = self.judge(&error, Some(partition)) {

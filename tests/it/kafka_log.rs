@@ -189,7 +189,7 @@ impl Loop {
                 && let Ok(chunk) = self.log.chunks.try_recv()
             {
                 idle = false;
-                for arrival in chunk.0 {
+                for arrival in chunk.arrivals {
                     self.arrive(arrival);
                 }
             }

@@ -154,7 +154,7 @@ fn listen(consumer: &BaseConsumer<Heard>) {
 
 /// The clients of the service are made, and never connected: librdkafka has rules between properties.
 fn clients(config: &Config, instance: &str, journal: &Journal) -> Vec<Finding> {
-    let consumer: KafkaResult<BaseConsumer> = settings::consumer(config, instance).create();
+    let consumer: KafkaResult<BaseConsumer> = settings::consumer(config, instance, 1).create();
     let tuning = settings::Tuning {
         limit: settings::DEFAULT_LIMIT,
         isolated: false,

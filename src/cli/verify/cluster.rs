@@ -63,7 +63,7 @@ pub(super) struct Cluster {
 
 impl Cluster {
     pub(super) fn new(config: &Config) -> Result<Self, Failure> {
-        let mut settings = settings::consumer(config, "tidemill-verify");
+        let mut settings = settings::consumer(config, "tidemill-verify", 1);
         // Nobody joins the group; and the newer protocol does not let a client choose what it reads.
         for key in ["group.instance.id", "group.protocol", "group.remote.assignor"] {
             settings.remove(key);
