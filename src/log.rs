@@ -157,6 +157,8 @@ pub enum Control {
     Ends(BTreeMap<Partition, Offset>),
     /// `--until-end`: the group has committed all that was there at the start, whichever member did it.
     Finished,
+    /// `--until-end`: about so many records of so many partitions are not committed yet, whoever holds them.
+    Unfinished(i64, usize),
     /// Whether the cluster answers; every few seconds.
     Reachable(bool),
     /// Partitions that no member of the group reads.

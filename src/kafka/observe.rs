@@ -316,6 +316,10 @@ impl Observer {
         if left.is_empty() && self.fits(&committed) {
             self.finished = true;
             self.tell(Control::Finished);
+        } else {
+            let missing =
+                |p: &Partition| until[p].0.saturating_sub(done(p).map_or(0, |done| done.0));
+            self.tell(Control::Unfinished(left.iter().map(missing).sum(), left.len()));
         }
         Ok(())
     }

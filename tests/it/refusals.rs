@@ -139,7 +139,7 @@ fn bad_records_right_after_a_start_are_named(world: &World) {
     world.produce(0, &["[]"; 150]);
     let (code, log) = world.run("");
     assert_eq!(code, Some(65), "{log}");
-    for word in ["above dead_letters.max_ratio", "bad-in/0/", "where an object is wanted"] {
+    for word in ["above dead_letters.max_ratio", "bad-in/0 offset", "where an object is wanted"] {
         assert!(log.contains(word), "{word:?} is missing in {log}");
     }
     assert!(world.outcomes().is_empty());
