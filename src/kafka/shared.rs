@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     pub(super) limit: usize,
     /// Topics that are compacted.
     pub(super) compacted: BTreeSet<String>,
+    /// Topics in which the broker's time of writing replaces a message's timestamp.
+    pub(super) stamped: BTreeSet<String>,
     /// Under `--until-end`: where reading stops, for every partition that was there at the start.
     pub(super) until: Option<BTreeMap<Partition, Offset>>,
     /// The partitions that the group has assigned, and the epoch of their assignment. Written by the poll thread only.
@@ -93,6 +95,7 @@ impl Shared {
             partitions: 1,
             limit: settings::DEFAULT_LIMIT,
             compacted: BTreeSet::new(),
+            stamped: BTreeSet::new(),
             until: None,
             claims: RwLock::default(),
             held: RwLock::default(),
@@ -154,7 +157,7 @@ impl Shared {
     }
 
     /// What the written topics take: the smallest `max.message.bytes` less the framing, a broker's default where it
-    /// may not be read; and which topics are compacted.
+    /// may not be read; and which topics are compacted, or stamped by the broker.
     pub(super) fn read_settings(&mut self, settings: &ClientConfig) -> Result<(), Failure> {
         let admin: AdminClient<Journal> = settings
             .create_with_context(self.journal.clone())
@@ -170,7 +173,7 @@ impl Shared {
             }
         };
         let mut limits = Vec::new();
-        let mut compacted = BTreeSet::new();
+        let (mut compacted, mut stamped) = (BTreeSet::new(), BTreeSet::new());
         for (topic, resource) in written.iter().zip(&described) {
             let Ok(resource) = resource else { continue };
             let value = |key| resource.get(key).and_then(|entry| entry.value.as_deref());
@@ -178,8 +181,11 @@ impl Shared {
             if value("cleanup.policy").is_some_and(|policy| policy.contains("compact")) {
                 compacted.insert((*topic).to_owned());
             }
+            if value("message.timestamp.type") == Some("LogAppendTime") {
+                stamped.insert((*topic).to_owned());
+            }
         }
-        self.compacted = compacted;
+        (self.compacted, self.stamped) = (compacted, stamped);
         self.limit = limits.into_iter().min().map_or(settings::DEFAULT_LIMIT, |limit| {
             limit.saturating_sub(BATCH_HEADER).clamp(1_024, 100_000_000)
         });
