@@ -12,7 +12,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
 use super::native::Topic;
 use super::{Journal, group, manifests, native, servers, settings, wait};
-use crate::config::{Config, OutputPartition};
+use crate::config::{Config, OutputPartition, load};
 use crate::log::Failure;
 use crate::log::message::{Naming, Notes};
 use crate::log::note::Note;
@@ -84,7 +84,7 @@ impl Shared {
     ) -> Result<Self, Failure> {
         let settings = settings::look(config, &instance);
         let look: BaseConsumer<Journal> = settings
-            .create_with_context(journal.clone())
+            .create_with_context(journal.beside())
             .map_err(|error| journal.failure("configure the Kafka client", &error, 78))?;
         let mut shared = Self {
             config: config.clone(),
@@ -126,7 +126,7 @@ impl Shared {
             let metadata = self.look.fetch_metadata(Some(topic), FIRST_ANSWER).map_err(|e| {
                 drop(self.look.poll(Duration::from_millis(200)));
                 let what = format!("read metadata of topic {topic} from {servers}");
-                self.failure(&what, &e, if self.journal.refused() { 78 } else { 75 })
+                self.failure(&what, &e, if self.heard().refused() { 78 } else { 75 })
             })?;
             let count = metadata.topics().first().map_or(0, |t| t.partitions().len());
             if count == 0 {
@@ -370,6 +370,30 @@ impl Shared {
     }
 
     pub(super) fn failure(&self, what: &str, error: &KafkaError, exit: u8) -> Failure {
-        self.journal.failure(what, error, exit)
+        let journal = self.journal.younger(self.heard());
+        let failure = journal.failure(what, error, exit);
+        let refused = error.rdkafka_error_code()
+            == Some(RDKafkaErrorCode::SaslAuthenticationFailed)
+            || journal.refused()
+            || self.heard().refused();
+        let changed = if exit == 78 && refused { self.changed() } else { Vec::new() };
+        if changed.is_empty() {
+            return failure;
+        }
+        let message = format!(
+            "{failure}; since the start {} changed on disk: a restart takes that up",
+            changed.join(", ")
+        );
+        Failure { message, exit: 75 }
+    }
+
+    /// The keys of the clients' properties that would have other values after a restart.
+    pub(super) fn changed(&self) -> Vec<String> {
+        self.config.origin.changed(&self.config, load::environment())
+    }
+
+    /// What the client that only looks says.
+    pub(super) fn heard(&self) -> &Journal {
+        self.look.client().context()
     }
 }

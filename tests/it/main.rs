@@ -11,6 +11,7 @@ mod bench;
 mod broker;
 mod chaos;
 mod check;
+mod dlq;
 mod embedded;
 mod exactly_once;
 mod files;

@@ -57,7 +57,8 @@ pub(super) fn list(config: &Config, args: &ListArgs) -> Result<(), Failure> {
                 return Ok(());
             }
             let done = progress.get(&found.partition);
-            let redriven = done.is_some_and(|done| done.is_done(found.offset, found.letter.class));
+            let redriven = letters.may_return(&found.letter)
+                && done.is_some_and(|done| done.is_done(found.offset, found.letter.class));
             counts.add(&found, redriven);
             if args.limit.is_some_and(|limit| limit <= counts.shown) {
                 return Ok(());

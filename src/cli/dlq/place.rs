@@ -91,6 +91,12 @@ impl Letters {
         Ok(Self { place, naming, group, topics })
     }
 
+    /// Whether the record of a dead letter is whole, and of one of this service's topics: others are passed over.
+    pub(super) fn may_return(&self, letter: &Letter) -> bool {
+        let ours = |topic: &String| self.naming.inputs.contains(topic);
+        letter.truncated.is_none() && letter.source.as_ref().is_some_and(|s| ours(&s.topic))
+    }
+
     /// What was redriven in each partition of a topic, which ends there. Where the topic was created again, nothing.
     pub(super) fn progress(
         &self,

@@ -18,7 +18,9 @@ use crate::printable;
 pub(super) const HELP: &str = "\
 Each record goes back to the topic and partition that it came from (where there is no such partition, to the one that its
 key says), with the key, value, headers and timestamp that it had; headers whose names begin with `tidemill.` or
-`__connect.errors.` are not kept in dead letters and do not come back. The dead-letter topics stay as they are.
+`__connect.errors.` are not kept in dead letters and do not come back. The dead-letter topics stay as they are. With its old
+timestamp a record may be deleted soon where it is older than the topic's retention.ms; in a compacted topic it becomes the
+newest of its key.
 
 Exactly once: a transaction holds the records and, as offsets of the group GROUP.tidemill-dlq, which dead letters they came
 from. A run goes on behind what was redriven before, wherever that one ended; what a selection leaves out is left for a
@@ -340,24 +342,20 @@ impl Run<'_> {
         let Counts { redriven, transactions, before, unselected, foreign, failed } = self.counts;
         let total: u64 = redriven.values().sum();
         let verb = if self.args.dry_run { "would be redriven" } else { "redriven" };
-        let classes: Vec<String> =
-            redriven.iter().map(|(class, count)| format!("{class} {count}")).collect();
-        let mut parts = vec![match total {
-            0 => format!("0 records {verb}"),
-            _ if self.args.dry_run => format!("{total} records {verb} ({})", classes.join(", ")),
-            _ => format!(
-                "{total} records {verb} ({}) in {transactions} transactions",
-                classes.join(", ")
-            ),
-        }];
+        let mut parts = vec![format!("{verb}: {total}")];
+        if total != 0 {
+            let classes = redriven.iter().map(|(class, count)| format!("{class} {count}"));
+            parts.push(classes.collect::<Vec<_>>().join(", "));
+        }
         for (count, what) in [
+            (if self.args.dry_run { 0 } else { transactions }, "transactions"),
             (before, "redriven before"),
             (unselected, "not selected"),
             (foreign, "of topics that input.topics does not have"),
-            (failed, "that cannot be redriven"),
+            (failed, "cannot be redriven"),
         ] {
             if count != 0 {
-                parts.push(format!("{count} {what}"));
+                parts.push(format!("{what}: {count}"));
             }
         }
         terminal::line(parts.join("; "))?;
