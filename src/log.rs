@@ -34,6 +34,7 @@ use crate::record::{
     Epoch, ModelId, Offset, Outcome, Partition, Reason, Record, Signature, TopicId,
 };
 
+pub mod letter;
 pub mod manifest;
 pub mod message;
 pub mod note;

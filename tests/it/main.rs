@@ -11,6 +11,7 @@ mod bench;
 mod broker;
 mod chaos;
 mod check;
+mod dlq;
 mod embedded;
 mod ends;
 mod exactly_once;
