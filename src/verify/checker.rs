@@ -364,10 +364,10 @@ impl Checker {
         let tail = state.input.committed.is_none_or(|committed| committed <= offset);
         match (judged, self.may_be_deleted(id)) {
             (true, true) => self.weak(pending),
-            (true, false) => self.uncovered(pending, "has no manifest"),
-            (false, _) if tail && self.pending.len() < PENDING_MAX => self.pending.push(pending),
-            (false, _) if tail => self.uncovered(pending, "has no manifest"),
-            (false, _) => (),
+            (false, _) if !tail => (),
+            // Another group may have written it, and its manifest, after the manifests were read.
+            _ if self.pending.len() < PENDING_MAX => self.pending.push(pending),
+            _ => self.uncovered(pending, "has no manifest"),
         }
     }
 
@@ -396,6 +396,14 @@ impl Checker {
         });
         let source = source.unwrap_or_default();
         self.report.violated(Kind::Uncovered, || format!("{name}{source}: its batch {id} {why}"));
+    }
+
+    /// A batch that was committed while this was read answers a record that had been answered before.
+    pub(super) fn again(&mut self, place: usize, offset: i64, id: BatchId) {
+        let source = self.source_name(place, offset);
+        let message =
+            || format!("{source} was committed before, and is answered by batch {id} too");
+        self.report.violated(Kind::Duplicate, message);
     }
 
     /// Whether the batch is old enough for its manifest to have been deleted.

@@ -90,6 +90,11 @@ impl Judge<'_> {
             let found =
                 place.zip(batch).map(|(place, batch)| checker.index.find(place, batch, offset));
             match (place, found) {
+                (Some(place), Some(Found::Now(_)))
+                    if checker.is_judged(&checker.states[place], offset) =>
+                {
+                    checker.again(place, offset, id);
+                }
                 (Some(place), Some(Found::Now(_))) => {
                     checker.states[place].tail.insert(offset);
                 }

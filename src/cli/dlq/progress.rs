@@ -111,8 +111,9 @@ impl Walk {
             return;
         }
         let ranges = self.left.entry(class.to_owned()).or_default();
+        let goes_on = !self.open.insert(class.to_owned());
         match ranges.last_mut() {
-            Some(last) if !self.open.insert(class.to_owned()) => last.1 = offset,
+            Some(last) if goes_on => last.1 = offset,
             _ => ranges.push((offset, offset)),
         }
     }
