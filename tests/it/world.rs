@@ -104,7 +104,7 @@ impl World {
 
     pub(crate) fn client(&self) -> ClientConfig {
         let mut client = ClientConfig::new();
-        client.set("bootstrap.servers", &self.broker.servers);
+        client.set("bootstrap.servers", &self.broker.direct);
         client
     }
 
@@ -121,7 +121,8 @@ impl World {
     ) {
         let names: Vec<String> = names.iter().map(|name| self.topic(name)).collect();
         let topic = |name| {
-            let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+            // -1: as the cluster has it, one copy on one broker and three on three.
+            let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
             settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
         };
         let topics: Vec<NewTopic<'_>> = names.iter().map(|name| topic(name)).collect();
@@ -384,12 +385,28 @@ impl Replica {
         self.child = spawn(&self.config, &self.arguments);
     }
 
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Starts it again if it has ended by itself; whether it had.
     pub(crate) fn revive(&mut self) -> bool {
-        let ended = self.child.try_wait().unwrap().is_some();
-        if ended {
-            self.child = spawn(&self.config, &self.arguments);
-        }
+        self.revive_after().is_some()
+    }
+
+    /// Starts it again if it has ended by itself; how it had.
+    pub(crate) fn revive_after(&mut self) -> Option<ExitStatus> {
+        let ended = self.child.try_wait().unwrap()?;
+        self.child = spawn(&self.config, &self.arguments);
+        Some(ended)
+    }
+
+    /// SIGTERM, and a new process in its place, as a rollout does; how the old one ended.
+    pub(crate) fn restart(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        let ended = wait_for("a clean stop", || self.child.try_wait().unwrap());
+        self.child = spawn(&self.config, &self.arguments);
         ended
     }
 
