@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::BaseConsumer;
@@ -43,7 +43,7 @@ struct Campaign {
     world: World,
     rounds: Vec<Round>,
     /// How replicas ended by themselves in this round.
-    ended: Vec<Option<i32>>,
+    ended: Vec<ExitStatus>,
 }
 
 impl Campaign {
@@ -72,7 +72,8 @@ impl Campaign {
                     Some(78),
                     "a replica took a fault for a wrong configuration"
                 );
-                self.ended.push(ended.code());
+                say(&format!("campaign: {ended}\n{}\n", replica.last_words()));
+                self.ended.push(ended);
             }
         }
     }

@@ -418,6 +418,13 @@ impl Replica {
         });
     }
 
+    /// The last lines of its log.
+    pub(crate) fn last_words(&self) -> String {
+        let log = fs::read_to_string(log_of(&self.config)).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+
     /// Fails with its log where it has ended.
     pub(crate) fn assert_alive(&mut self) {
         if let Some(status) = self.child.try_wait().unwrap() {
@@ -450,10 +457,7 @@ impl Drop for Replica {
         drop(self.child.wait());
         if std::thread::panicking() {
             // What the replica said tells why the test failed.
-            let log = fs::read_to_string(log_of(&self.config)).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            let last = lines[lines.len().saturating_sub(60)..].join("\n");
-            std::io::stderr().write_all(last.as_bytes()).unwrap();
+            std::io::stderr().write_all(self.last_words().as_bytes()).unwrap();
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 /// One round: a fault, and what was produced until the next.
@@ -11,8 +12,8 @@ pub(super) struct Round {
     pub(super) recovery: Duration,
     /// The records that were produced before, during and after the fault, until the next round.
     pub(super) records: Range<usize>,
-    /// Exit codes of replicas that ended by themselves.
-    pub(super) ended: Vec<Option<i32>>,
+    /// How replicas ended by themselves, before they were started again.
+    pub(super) ended: Vec<ExitStatus>,
 }
 
 /// A table in Markdown, a row for each fault. `lost` and `doubled` are numbers of records.
@@ -34,11 +35,8 @@ pub(super) fn table(rounds: &[Round], lost: &BTreeSet<usize>, doubled: &BTreeSet
         let among = |numbers: &BTreeSet<usize>| -> usize {
             rounds.iter().map(|round| numbers.range(round.records.clone()).count()).sum()
         };
-        let ended: Vec<String> = rounds
-            .iter()
-            .flat_map(|round| &round.ended)
-            .map(|code| code.map_or_else(|| "killed".to_owned(), |code| code.to_string()))
-            .collect();
+        let ended: Vec<String> =
+            rounds.iter().flat_map(|round| &round.ended).map(ToString::to_string).collect();
         let row = format!(
             "| {name} | {} | {:.1} | {:.1} | {} | {} | {} |\n",
             times.len(),
@@ -46,7 +44,7 @@ pub(super) fn table(rounds: &[Round], lost: &BTreeSet<usize>, doubled: &BTreeSet
             times[times.len() - 1],
             among(lost),
             among(doubled),
-            if ended.is_empty() { "–".to_owned() } else { format!("exit {}", ended.join(", ")) },
+            if ended.is_empty() { "–".to_owned() } else { ended.join(", ") },
         );
         text.push_str(&row);
     }
