@@ -8,6 +8,10 @@ use super::proxy::{Act, Rule, Way};
 use super::{Campaign, NAMES};
 use crate::world::{Replica, wait_for};
 
+/// Longer than a replica's session (6 s), and than its transactions may take before the broker ends them (15 s, looked at
+/// every half a second).
+const TIMEOUTS: Duration = Duration::from_secs(17);
+
 /// Something that goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -21,8 +25,8 @@ pub(super) enum Fault {
     ReplicaRestarted,
     /// SIGSTOP of a replica within a transaction, beyond its session and the transaction's time-out, then SIGCONT.
     Zombie(Way, Api),
-    /// The broker does as asked, and the answer never arrives.
-    AnswerLost(Api),
+    /// The broker does as asked, and the answer never arrives, so many times running.
+    AnswerLost(Api, usize),
     /// The same while a replica starts anew.
     AnswerLostAtStart(Api),
     /// The answer comes so many milliseconds late.
@@ -53,13 +57,15 @@ pub(super) const ALL: &[Fault] = &[
     Fault::Zombie(Way::Answer, Api::TxnOffsetCommit),
     Fault::Zombie(Way::Request, Api::EndTxn),
     Fault::Zombie(Way::Answer, Api::EndTxn),
-    Fault::AnswerLost(Api::AddPartitionsToTxn),
-    Fault::AnswerLost(Api::Produce),
-    Fault::AnswerLost(Api::AddOffsetsToTxn),
-    Fault::AnswerLost(Api::TxnOffsetCommit),
-    Fault::AnswerLost(Api::EndTxn),
-    Fault::AnswerLost(Api::Fetch),
-    Fault::AnswerLost(Api::Heartbeat),
+    Fault::AnswerLost(Api::AddPartitionsToTxn, 1),
+    Fault::AnswerLost(Api::Produce, 1),
+    Fault::AnswerLost(Api::AddOffsetsToTxn, 1),
+    Fault::AnswerLost(Api::TxnOffsetCommit, 1),
+    Fault::AnswerLost(Api::EndTxn, 1),
+    Fault::AnswerLost(Api::TxnOffsetCommit, 3),
+    Fault::AnswerLost(Api::EndTxn, 3),
+    Fault::AnswerLost(Api::Fetch, 1),
+    Fault::AnswerLost(Api::Heartbeat, 1),
     Fault::AnswerLostAtStart(Api::InitProducerId),
     Fault::AnswerLostAtStart(Api::OffsetFetch),
     Fault::AnswerLostAtStart(Api::JoinGroup),
@@ -75,11 +81,15 @@ pub(super) const ALL: &[Fault] = &[
 /// Those that run with every test.
 pub(super) const FEW: &[Fault] = &[
     Fault::BrokerKilled(Role::Group),
-    Fault::AnswerLost(Api::TxnOffsetCommit),
+    Fault::AnswerLost(Api::TxnOffsetCommit, 1),
+    Fault::AnswerLost(Api::EndTxn, 1),
+    Fault::AnswerLostAtStart(Api::InitProducerId),
     Fault::EndOvertaken(Act::HoldAndCut),
     Fault::ReplicaKilled,
     Fault::Zombie(Way::Answer, Api::TxnOffsetCommit),
     Fault::BrokerKilled(Role::Transactions),
+    Fault::BrokerStopped(Role::Leader("out")),
+    Fault::Zombie(Way::Request, Api::EndTxn),
     Fault::Grown,
     Fault::ReplicaRestarted,
     Fault::TwoJobs,
@@ -104,7 +114,8 @@ impl Fault {
             Self::Zombie(Way::Request, api) => {
                 format!("zombie: stopped with {api:?} on its way, which arrives late")
             }
-            Self::AnswerLost(api) => format!("answer to {api:?} lost"),
+            Self::AnswerLost(api, 1) => format!("answer to {api:?} lost"),
+            Self::AnswerLost(api, times) => format!("answer to {api:?} lost {times} times running"),
             Self::AnswerLostAtStart(api) => format!("answer to {api:?} lost, at a start"),
             Self::AnswerLate(api, ms) => format!("answer to {api:?} {} s late", ms / 1_000),
             Self::Slow(ms, _) => format!("all answers {ms} ms late"),
@@ -152,7 +163,7 @@ impl Campaign {
                 self.moves(since)
             }
             Fault::Zombie(way, api) => self.zombie(victim, way, api),
-            Fault::AnswerLost(api) => self.meddle(victim, Some(api), Act::Lose, 1),
+            Fault::AnswerLost(api, times) => self.meddle(victim, Some(api), Act::Lose, times),
             Fault::AnswerLostAtStart(api) => {
                 self.rule(victim, Some(api), Way::Answer, Act::Lose, 1);
                 self.replicas[victim].crash();
@@ -221,6 +232,7 @@ impl Campaign {
             self.proxy.release();
             self.moves(since)
         };
+        wait_for("every time-out to pass", || (TIMEOUTS < since.elapsed()).then_some(()));
         self.replicas[victim].signal("CONT");
         recovery
     }
