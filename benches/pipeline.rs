@@ -10,7 +10,8 @@
 //! * pinned: the same, each inference thread on a core of its own against all of them anywhere.
 //! * peer: the same through Kafka in f32 and int8, against a Python pipeline on ONNX Runtime, `benches/pipeline_peer.py`.
 //! * latency: one record every few milliseconds; from append to visible for a `read_committed` reader.
-//! * memory: resident memory over a million records. swaps: over a thousand swaps.
+//! * memory: the most memory by what the records are, from Kafka and from the embedded log, under a limit of 64 MiB.
+//! * swaps: resident memory over a thousand swaps.
 //! * verify: `tidemill verify` over ten million records (`TIDEMILL_VERIFY_RECORDS`).
 #![expect(
     clippy::unwrap_used,
@@ -24,7 +25,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -34,6 +35,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 #[path = "../tests/it/broker.rs"]
 mod broker;
+#[path = "pipeline/memory.rs"]
+mod memory;
 #[path = "pipeline/verify.rs"]
 mod verify;
 #[path = "../tests/it/world.rs"]
@@ -55,7 +58,7 @@ fn main() {
         latency();
     }
     if asked("memory") {
-        memory();
+        memory::run();
     }
     if asked("swaps") {
         swaps();
@@ -246,32 +249,26 @@ fn latency() {
 }
 
 fn resident_mib(pid: u32) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0
+    mebibytes(pid, "VmRSS:").unwrap()
 }
 
-fn memory() {
-    const RECORDS: usize = 1_000_000;
-    let world = start();
-    fill(&world, RECORDS, value_200);
-    let config = world.config("mem", "batch: { max_records: 1000, max_wait: 10ms }");
-    let replica = Replica::start(&config, &[]);
-    let observer = world.observer();
-    let mut samples = Vec::new();
-    let begin = Instant::now();
-    for tenth in 1..=10 {
-        wait_for("a tenth of the records", || {
-            let committed: i64 = world.committed(&observer)?.iter().sum();
-            (usize::try_from(committed).unwrap() >= RECORDS / 10 * tenth).then_some(())
-        });
-        samples.push(resident_mib(replica.child.id()).round());
+/// A line of what the system says of a process's memory, in MiB; `None` where it has ended.
+fn mebibytes(pid: u32, line: &str) -> Option<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|found| found.strip_prefix(line))?;
+    Some(line.split_whitespace().next()?.parse::<f64>().ok()? / 1024.0)
+}
+
+/// Waits for a process to end: how, and the most memory it had, in MiB.
+fn peak_of(child: &mut Child) -> (ExitStatus, f64) {
+    let mut peak = 0.0_f64;
+    loop {
+        peak = peak.max(mebibytes(child.id(), "VmHWM:").unwrap_or(0.0));
+        if let Some(status) = child.try_wait().unwrap() {
+            return (status, peak);
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
-    let rate = RECORDS as f64 / begin.elapsed().as_secs_f64();
-    assert!(replica.stop().success());
-    println!(
-        "memory: resident MiB after each 100,000 of 1,000,000 records: {samples:?}; {rate:.0} records/s with the start"
-    );
 }
 
 fn swaps() {

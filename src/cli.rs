@@ -9,7 +9,9 @@ use crate::config::{Config, load};
 
 pub mod bench;
 pub mod check;
+mod cluster;
 pub mod demo;
+pub mod dlq;
 pub mod models;
 pub mod predict;
 pub mod run;
@@ -39,6 +41,9 @@ enum Command {
     Check(check::Args),
     /// Prove the promise for what was committed
     Verify(verify::Args),
+    /// Look at the dead letters, and send records in again
+    #[command(subcommand)]
+    Dlq(dlq::Dlq),
     /// Look after the versions of a model registry
     #[command(subcommand)]
     Models(models::Models),
@@ -66,6 +71,7 @@ impl Cli {
             Command::Bench(args) => bench::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Verify(args) => verify::run(&args),
+            Command::Dlq(command) => dlq::run(&command),
             Command::Models(command) => models::run(&command),
             Command::Trial => trial::run(),
         }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod amount;
 pub mod load;
+pub mod origin;
 pub mod problem;
 pub mod secret;
 pub mod topics;
@@ -55,6 +56,9 @@ pub struct Config {
     /// What was put in for `${…}`, and other values that no message may show. Not a key of the file.
     #[serde(skip)]
     pub secrets: secret::Secrets,
+    /// Where the clients' properties came from. Not a key of the file.
+    #[serde(skip)]
+    pub origin: origin::Origin,
 }
 
 /// The cluster and the group.

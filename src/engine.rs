@@ -116,6 +116,8 @@ pub struct Engine {
     /// What became of everything that was committed.
     tally: Tally,
     lag: Lag,
+    /// What the group had not committed of a bounded run when it was looked at last: records and partitions.
+    unfinished: Option<(i64, usize)>,
     topics: Vec<String>,
     inference_limit: Duration,
     takeover_wait: Duration,
@@ -163,6 +165,7 @@ impl Engine {
             outstanding: BTreeMap::new(),
             tally: Tally::default(),
             lag: Lag::new(now()),
+            unfinished: None,
             topics: config.input.topics.clone(),
             inference_limit: config.limits.inference.0,
             takeover_wait: config.model.takeover_wait.0,
@@ -226,6 +229,10 @@ impl Engine {
             }
             Some(Control::Finished) => {
                 self.finished = true;
+                Ok(())
+            }
+            Some(Control::Unfinished(records, partitions)) => {
+                self.unfinished = Some((records, partitions));
                 Ok(())
             }
             Some(Control::Reachable(reachable)) => {

@@ -6,8 +6,10 @@
 //!       ▼                                                                                    ▲
 //!  kafka / sqlite ─► decode ─► engine ─► pipeline: arrive ► batch ► infer ► publish ─► engine ─► lanes
 //!  reading thread    thread    (tokio)   pure core: handle(event, now) → effects   │        threads
-//!                                              │      ▲                            ▼
-//!                                           model::worker ◄──── registry: watch, verify, load, warm, stage
+//!                       │         │            │      ▲                            ▼
+//!                       └────┬────┘         model::worker ◄──── registry: watch, verify, try, load, warm, stage
+//!                            ▼
+//!                         journal: what is in flight, for the next start after a crash
 //! ```
 //!
 //! # The promise
@@ -20,9 +22,10 @@
 //! # In reading order
 //!
 //! [`record`] the nouns; [`pipeline`] the core; [`engine`] drives it; [`log`] the seam to [`kafka`] and
-//! [`sqlite`]; [`decode`] and [`format`](mod@format); [`model`] and [`registry`]; [`service`] puts it together;
-//! [`config`], [`telemetry`], [`http`]; [`cli`], [`demo`], [`verify`], [`bench`](mod@bench). Against strangers:
-//! [`file`](mod@file), [`memory`], [`printable`].
+//! [`sqlite`]; [`decode`] and [`format`](mod@format); [`model`] and [`registry`]; [`journal`] what a crash leaves to the
+//! next start; [`service`] puts it together; [`config`], [`telemetry`], [`http`]; [`cli`], [`demo`], [`verify`],
+//! [`bench`](mod@bench). Against strangers: [`file`](mod@file) opens what others write, [`memory`] says what is left,
+//! [`printable`] shows names that others chose.
 //!
 //! Deliberately absent: a clock, I/O or a lock in the core; a mutex around data in the engine; an unbounded
 //! queue; a second recovery path beside "forget, and read again from the committed offsets".

@@ -34,6 +34,7 @@ use crate::record::{
     Epoch, ModelId, Offset, Outcome, Partition, Reason, Record, Signature, TopicId,
 };
 
+pub mod letter;
 pub mod manifest;
 pub mod message;
 pub mod note;
@@ -157,6 +158,8 @@ pub enum Control {
     Ends(BTreeMap<Partition, Offset>),
     /// `--until-end`: the group has committed all that was there at the start, whichever member did it.
     Finished,
+    /// `--until-end`: about so many records of so many partitions are not committed yet, whoever holds them.
+    Unfinished(i64, usize),
     /// Whether the cluster answers; every few seconds.
     Reachable(bool),
     /// Partitions that no member of the group reads.

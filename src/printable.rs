@@ -25,6 +25,20 @@ pub fn escaped<'a>(text: &'a str, kept: &str) -> Cow<'a, str> {
     Cow::Owned(shown)
 }
 
+/// JSON with what could steer a terminal written as JSON escapes it: [`escaped`] leaves it as it is.
+pub fn json(value: &serde_json::Value) -> String {
+    let mut shown = String::new();
+    for character in value.to_string().chars() {
+        if steers(character) {
+            let units = character.encode_utf16(&mut [0; 2]).to_vec();
+            shown.extend(units.iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
 /// A name [`escaped`], and cut at 128 characters.
 pub fn name(text: &str) -> String {
     // What is escaped only grows.
@@ -57,5 +71,14 @@ mod tests {
         assert_eq!(name(&"ä".repeat(500)).chars().count(), 128);
         assert_eq!(name(&"\n".repeat(500)).chars().count(), 128);
         assert_eq!(escaped("a\n\tb\r", "\n\t"), "a\n\tb\\r");
+    }
+
+    #[test]
+    fn json_stays_json() {
+        let text = "a\u{202e}\u{9b}\u{7f}\n\u{1b}ä🌊\"\\";
+        let shown = json(&serde_json::json!({ "key": text }));
+        assert!(!shown.contains(steers), "{shown}");
+        let read: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!(read["key"], text);
     }
 }

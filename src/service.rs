@@ -298,8 +298,8 @@ async fn upkeep(telemetry: Telemetry) {
     }
 }
 
-/// Kubernetes sends SIGTERM, a terminal SIGINT; SIGUSR1 also leaves the group for good. The second signal does not
-/// wait.
+/// Kubernetes sends SIGTERM, a terminal SIGINT; SIGUSR1 also leaves the group for good. The second SIGTERM or
+/// SIGINT does not wait.
 async fn stop_on_signal(
     stop: CancellationToken,
     leave_for_good: Arc<AtomicBool>,
@@ -314,6 +314,8 @@ async fn stop_on_signal(
         tracing::error!("listen for signals: the system refuses");
         return;
     };
+    // A hook before the stop asks to leave, and SIGTERM follows it: that is still the first one.
+    let mut told = false;
     loop {
         let asks_to_leave = tokio::select! {
             _ = terminate.recv() => false,
@@ -321,11 +323,12 @@ async fn stop_on_signal(
             _ = leave.recv() => true,
         };
         leave_for_good.fetch_or(asks_to_leave, Ordering::AcqRel);
-        if stop.is_cancelled() && !asks_to_leave {
+        if told && !asks_to_leave {
             tracing::warn!("second signal: stopping at once; what was not committed is read again");
             journal.close();
             exit_now();
         }
+        told |= !asks_to_leave;
         stop.cancel();
     }
 }

@@ -21,13 +21,13 @@ use tokio::sync::mpsc;
 
 use crate::config::{Config, StartFrom};
 use crate::log::manifest::Manifest;
-use crate::log::message::{self, Naming, Notes};
+use crate::log::message::{self, Amend, Naming, Notes};
 use crate::log::note::Note;
 use crate::log::{
     Arrival, Assigned, Chunk, Control, Done, Failure, Gate, How, Leave, Log, Opening, Transaction,
     Transit,
 };
-use crate::record::{Epoch, ModelId, Offset, Partition, Record, Signature};
+use crate::record::{Epoch, ModelId, Offset, Outcome, Partition, Record, Signature};
 
 mod store;
 
@@ -395,7 +395,12 @@ impl Writer {
             for finished in &transaction.batches {
                 let batch = naming.batch(&finished.info);
                 for row in &finished.rows {
-                    store.append_message(&batch.message(row))?;
+                    // A dead letter is stored with the time of writing; the record's own stands in a header.
+                    let amend = Amend { timestamp: true, ..Amend::default() };
+                    store.append_message(&match row.outcome {
+                        Outcome::DeadLetter(_) => batch.amended(row, amend, usize::MAX),
+                        Outcome::Prediction(_) | Outcome::Tombstone => batch.message(row),
+                    })?;
                 }
                 let manifests = batch.manifests(finished, &after, usize::MAX);
                 for manifest in manifests.map_err(Error::Manifest)? {
@@ -406,7 +411,12 @@ impl Writer {
             for (partition, (_, next)) in &transaction.next {
                 if let Some(note) = after.get(partition) {
                     let name = naming.input(*partition);
-                    store.commit(&naming.group, name, partition.number, (*next, note))?;
+                    store.commit(
+                        &naming.group,
+                        name,
+                        partition.number,
+                        (*next, &note.to_string()),
+                    )?;
                 }
             }
             Ok(())

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 use tidemill::record::Partition;
@@ -54,12 +54,12 @@ pub(crate) fn run(world: &World) {
     println!(
         "verify: {records} records and as many outcomes in {seconds:.1} s: {:.0} messages/s, peak {:.0} MiB",
         report["effort"]["messages"].as_f64().unwrap() / seconds,
-        peak as f64 / 1_024.0
+        peak
     );
 }
 
-/// The report, and the most memory that the process had, in KiB.
-fn measured(forge: &Forge) -> (Value, u64) {
+/// The report, and the most memory that the process had, in MiB.
+fn measured(forge: &Forge) -> (Value, f64) {
     let out = forge.file.with_extension("json");
     let mut child = Command::new(env!("CARGO_BIN_EXE_tidemill"))
         .args(["verify", "--json", "--config"])
@@ -68,17 +68,7 @@ fn measured(forge: &Forge) -> (Value, u64) {
         .stderr(Stdio::inherit())
         .spawn()
         .unwrap();
-    let mut peak = 0;
-    let status = loop {
-        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-        peak = peak.max(kib.unwrap_or(0));
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
+    let (status, peak) = crate::peak_of(&mut child);
     assert!(status.success(), "{status}: {}", fs::read_to_string(&out).unwrap());
     (serde_json::from_slice(&fs::read(&out).unwrap()).unwrap(), peak)
 }

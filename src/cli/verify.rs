@@ -7,7 +7,6 @@ use crate::log::Failure;
 use crate::verify::Report;
 
 mod again;
-mod cluster;
 mod prove;
 
 /// Arguments of `tidemill verify`.

@@ -19,6 +19,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::origin::Origin;
 use super::secret::{self, Secrets, Sources, Unresolved};
 use super::{Config, Problem, Problems, tree, validate, yaml};
 use crate::kafka::settings;
@@ -385,7 +386,8 @@ impl State<'_> {
             }
         }
         if self.problems.is_empty() {
-            Ok(Config { secrets: self.secrets, ..config })
+            let origin = Origin::new(self.file, &config.kafka);
+            Ok(Config { secrets: self.secrets, origin, ..config })
         } else {
             Err(Problems(self.problems))
         }

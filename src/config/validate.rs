@@ -164,7 +164,7 @@ fn contradictions(config: &Config, found: &mut Found) {
         found.add(
             "dead_letters.max_ratio",
             format!("is {}, which is no share", dead_letters.max_ratio),
-            "write a number from 0 (stop at the first dead letter) to 1 (never stop)",
+            "write a number from 0 (none is allowed) to 1 (never stop)",
         );
     }
     let parsed = tracing_subscriber::EnvFilter::try_new(&config.logging.filter);

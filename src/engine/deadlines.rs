@@ -105,8 +105,8 @@ impl Engine {
             format!("{}/{} offset {offset}: {fault}", self.topic(*partition), partition.number)
         });
         format!(
-            "{dead} of the last {records} records are dead letters, above dead_letters.max_ratio: stopped, and the \
-             batch at hand was not committed. The newest: {}. Is the model the right one for this topic? Mend the \
+            "{dead} of the last {records} records are dead letters, above dead_letters.max_ratio: stopped, and \
+             nothing is committed any more. The newest: {}. Is the model the right one for this topic? Mend the \
              records or the model and start again, or raise the limit",
             named.collect::<Vec<_>>().join("; ")
         )

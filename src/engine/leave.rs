@@ -49,11 +49,13 @@ impl Engine {
 
     /// What `--deadline` ends with.
     pub(super) fn too_late(&self) -> Failure {
-        let left = self.lag.left(self.pipeline.owned());
+        let held = (self.lag.left(self.pipeline.owned()), self.pipeline.owned().len());
+        let (left, partitions) = self.unfinished.unwrap_or(held);
+        let (mine, held) = held;
         let message = format!(
-            "reach the ends that were there at the start before --deadline: about {left} records are left in the \
-             {} partitions that this replica holds; the next run goes on where this one stops",
-            self.pipeline.owned().len()
+            "reach the ends that were there at the start before --deadline: about {left} records of {partitions} \
+             partitions are left, {mine} of them in the {held} partitions that this replica holds; the next run goes \
+             on where this one stops"
         );
         Failure { message, exit: 75 }
     }

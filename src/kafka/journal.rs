@@ -1,6 +1,7 @@
 //! What the clients say: their log, and the errors that only there have a cause.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -12,13 +13,23 @@ use crate::config::Config;
 use crate::config::secret::Secrets;
 use crate::log::Failure;
 
+/// How long a line explains why there is no connection. The client repeats it every 30 seconds while that is so.
+const BELIEVED: Duration = Duration::from_secs(75);
+
+/// A line that names why there is no connection.
+#[derive(Debug, Clone)]
+struct Cause {
+    line: String,
+    at: Instant,
+}
+
 /// Passes the client's log on, and remembers the last line that names the cause of a refused connection:
 /// the errors themselves only say that a broker is away.
 ///
 /// Nothing that goes through it has a secret of the configuration in it.
 #[derive(Debug, Clone, Default)]
 pub struct Journal {
-    cause: Arc<Mutex<Option<String>>>,
+    cause: Arc<Mutex<Option<Cause>>>,
     secrets: Arc<Secrets>,
 }
 
@@ -28,9 +39,35 @@ impl Journal {
         Self { cause: Arc::default(), secrets: Arc::new(config.secrets.clone()) }
     }
 
-    /// What kept the last connection from coming up, as the client's log had it.
+    /// For a client whose connections say nothing of the others': with a cause of its own.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self { cause: Arc::default(), secrets: Arc::clone(&self.secrets) }
+    }
+
+    /// What keeps a connection from coming up, as the client's log had it; `None` where that was long ago.
     pub fn cause(&self) -> Option<String> {
-        self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.cause_at(Instant::now()).map(|cause| cause.line)
+    }
+
+    fn cause_at(&self, now: Instant) -> Option<Cause> {
+        let cause = self.lock().clone()?;
+        (now.saturating_duration_since(cause.at) < BELIEVED).then_some(cause)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Cause>> {
+        self.cause.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The cluster has answered: what kept it from that is over, and explains no other outage.
+    pub(super) fn answered(&self) {
+        *self.lock() = None;
+    }
+
+    /// The one of two whose cause is the younger.
+    pub(super) fn younger<'a>(&'a self, other: &'a Self) -> &'a Self {
+        let at = |journal: &Self| journal.lock().as_ref().map(|cause| cause.at);
+        if at(self) < at(other) { other } else { self }
     }
 
     /// A text from the client, without secrets.
@@ -47,7 +84,7 @@ impl Journal {
         self.secrets.redact(&text)
     }
 
-    /// Whether the broker was reached and did not want us: no repetition cures that.
+    /// Whether the broker was reached and did not want us: no repetition cures that, until credentials are changed.
     pub(super) fn refused(&self) -> bool {
         let cause = self.cause().unwrap_or_default().to_ascii_lowercase();
         ["authentication", "certificate"].iter().any(|word| cause.contains(word))
@@ -59,7 +96,7 @@ impl Journal {
         let lower = line.to_ascii_lowercase();
         let causes = ["authentication", "ssl", "sasl", "resolve", "connect to", "apiversion_query"];
         if causes.iter().any(|word| lower.contains(word)) {
-            *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
+            *self.lock() = Some(Cause { line, at: Instant::now() });
         }
     }
 
@@ -113,4 +150,49 @@ impl ConsumerContext for Journal {}
 pub fn without_thread(line: &str) -> &str {
     let thread = line.strip_prefix("[thrd:").and_then(|rest| rest.split_once("]: "));
     thread.map_or(line, |(_, line)| line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REFUSED: &str = "[thrd:b:1]: SASL authentication error: Authentication failed";
+    const AWAY: &str = "[thrd:b:1]: Connect to ipv4#127.0.0.1:1 failed: Connection refused";
+
+    #[test]
+    fn an_old_refusal_explains_no_other_outage() {
+        let journal = Journal::default();
+        assert!(journal.cause().is_none() && !journal.refused());
+        journal.note(REFUSED);
+        assert!(journal.refused());
+        let (_, line) = REFUSED.split_once("]: ").unwrap();
+        assert_eq!(journal.cause().as_deref(), Some(line));
+        // What has nothing to do with connections changes nothing.
+        journal.note("a partition has moved");
+        assert!(journal.refused());
+        journal.note(AWAY);
+        assert!(!journal.refused() && journal.cause().unwrap().contains("Connection refused"));
+        journal.note(REFUSED);
+        journal.answered();
+        assert!(journal.cause().is_none() && !journal.refused());
+        journal.note(REFUSED);
+        let now = Instant::now();
+        for (seconds, known) in [(0, true), (40, true), (90, false)] {
+            let at = now + Duration::from_secs(seconds);
+            assert_eq!(journal.cause_at(at).is_some(), known, "after {seconds} s");
+        }
+    }
+
+    #[test]
+    fn each_client_that_is_beside_has_its_own_cause() {
+        let (members, look) = (Journal::default(), Journal::default().beside());
+        members.note(AWAY);
+        look.note(REFUSED);
+        assert!(!members.refused() && look.refused());
+        assert!(members.younger(&look).refused() && look.younger(&members).refused());
+        look.answered();
+        assert!(members.cause().is_some() && look.cause().is_none());
+        assert!(members.younger(&look).cause().is_some());
+        assert!(look.younger(&members).cause().is_some());
+    }
 }

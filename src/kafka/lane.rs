@@ -350,8 +350,11 @@ impl Lane {
         let Outcome::DeadLetter(_) = row.outcome else { return Amend::default() };
         let place = (row.record.partition, row.record.offset);
         let amend = amends.get(&place).copied().unwrap_or_default();
-        let compacted = self.shared.compacted.contains(self.shared.naming.dead_letter(place.0));
-        Amend { key: amend.key || compacted, ..amend }
+        let topic = self.shared.naming.dead_letter(place.0);
+        let compacted = self.shared.compacted.contains(topic);
+        // The record's own would be lost.
+        let stamped = self.shared.stamped.contains(topic);
+        Amend { key: amend.key || compacted, timestamp: amend.timestamp || stamped, ..amend }
     }
 
     /// Halves what the client puts into one batch; false where that cannot help any more.

@@ -134,6 +134,7 @@ impl Observer {
         };
         shared.set_round_trip(begin.elapsed());
         shared.reachable.store(true, Ordering::Release);
+        shared.heard().answered();
         self.refused = None;
         self.tell(Control::Reachable(true));
         self.are_there(&names, &topics)?;
@@ -143,21 +144,21 @@ impl Observer {
         Ok(())
     }
 
-    /// The cluster did not answer. Credentials that are refused for long end the service as they end a start.
+    /// The cluster did not answer. Credentials that are refused for long end the service as they end a start; those that
+    /// were changed meanwhile end it at once, because a restart reads them.
     fn unreachable(&mut self, error: &KafkaError) -> Result<(), Failure> {
         tracing::debug!(%error, "the cluster does not answer");
         self.shared.reachable.store(false, Ordering::Release);
         self.tell(Control::Reachable(false));
-        if !self.shared.journal.refused() {
+        if !self.shared.heard().refused() {
             self.refused = None;
             return Ok(());
         }
         let since = *self.refused.get_or_insert_with(Instant::now);
-        if since.elapsed() < REFUSED {
-            return Ok(());
+        match refusal(since.elapsed(), !self.shared.changed().is_empty()) {
+            None => Ok(()),
+            Some(what) => Err(self.shared.failure(what, error, 78)),
         }
-        let what = "talk to the cluster: the credentials have been refused for two minutes";
-        Err(self.shared.failure(what, error, 78))
     }
 
     /// Input topics may be missing for a moment only.
@@ -316,6 +317,10 @@ impl Observer {
         if left.is_empty() && self.fits(&committed) {
             self.finished = true;
             self.tell(Control::Finished);
+        } else {
+            let missing =
+                |p: &Partition| until[p].0.saturating_sub(done(p).map_or(0, |done| done.0));
+            self.tell(Control::Unfinished(left.iter().map(missing).sum(), left.len()));
         }
         Ok(())
     }
@@ -360,6 +365,17 @@ impl Observer {
     }
 }
 
+/// What is said of credentials that have been refused for so long, where that is the end; `changed` where a restart would
+/// read others.
+fn refusal(refused: Duration, changed: bool) -> Option<&'static str> {
+    if changed {
+        Some("talk to the cluster: it refuses the credentials")
+    } else {
+        let what = "talk to the cluster: the credentials have been refused for two minutes";
+        (REFUSED <= refused).then_some(what)
+    }
+}
+
 /// The partitions of `all` that no member of the group has.
 fn uncovered(
     all: &[Partition],
@@ -392,6 +408,16 @@ mod tests {
             instance: Some(instance.to_owned()),
             id: format!("{instance}-id"),
             partitions: partitions.iter().map(|(topic, n)| ((*topic).to_owned(), *n)).collect(),
+        }
+    }
+
+    #[test]
+    fn credentials_that_changed_are_taken_up_at_once_and_others_given_up() {
+        for (seconds, changed, ends) in
+            [(0, false, false), (119, false, false), (120, false, true), (0, true, true)]
+        {
+            let found = refusal(Duration::from_secs(seconds), changed);
+            assert_eq!(found.is_some(), ends, "{seconds} {changed}");
         }
     }
 

@@ -12,7 +12,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
 use super::native::Topic;
 use super::{Journal, group, manifests, native, servers, settings, wait};
-use crate::config::{Config, OutputPartition};
+use crate::config::{Config, OutputPartition, load};
 use crate::log::Failure;
 use crate::log::message::{Naming, Notes};
 use crate::log::note::Note;
@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     pub(super) limit: usize,
     /// Topics that are compacted.
     pub(super) compacted: BTreeSet<String>,
+    /// Topics in which the broker's time of writing replaces a message's timestamp.
+    pub(super) stamped: BTreeSet<String>,
     /// Under `--until-end`: where reading stops, for every partition that was there at the start.
     pub(super) until: Option<BTreeMap<Partition, Offset>>,
     /// The partitions that the group has assigned, and the epoch of their assignment. Written by the poll thread only.
@@ -82,7 +84,7 @@ impl Shared {
     ) -> Result<Self, Failure> {
         let settings = settings::look(config, &instance);
         let look: BaseConsumer<Journal> = settings
-            .create_with_context(journal.clone())
+            .create_with_context(journal.beside())
             .map_err(|error| journal.failure("configure the Kafka client", &error, 78))?;
         let mut shared = Self {
             config: config.clone(),
@@ -93,6 +95,7 @@ impl Shared {
             partitions: 1,
             limit: settings::DEFAULT_LIMIT,
             compacted: BTreeSet::new(),
+            stamped: BTreeSet::new(),
             until: None,
             claims: RwLock::default(),
             held: RwLock::default(),
@@ -123,7 +126,7 @@ impl Shared {
             let metadata = self.look.fetch_metadata(Some(topic), FIRST_ANSWER).map_err(|e| {
                 drop(self.look.poll(Duration::from_millis(200)));
                 let what = format!("read metadata of topic {topic} from {servers}");
-                self.failure(&what, &e, if self.journal.refused() { 78 } else { 75 })
+                self.failure(&what, &e, if self.heard().refused() { 78 } else { 75 })
             })?;
             let count = metadata.topics().first().map_or(0, |t| t.partitions().len());
             if count == 0 {
@@ -154,7 +157,7 @@ impl Shared {
     }
 
     /// What the written topics take: the smallest `max.message.bytes` less the framing, a broker's default where it
-    /// may not be read; and which topics are compacted.
+    /// may not be read; and which topics are compacted, or stamped by the broker.
     pub(super) fn read_settings(&mut self, settings: &ClientConfig) -> Result<(), Failure> {
         let admin: AdminClient<Journal> = settings
             .create_with_context(self.journal.clone())
@@ -170,7 +173,7 @@ impl Shared {
             }
         };
         let mut limits = Vec::new();
-        let mut compacted = BTreeSet::new();
+        let (mut compacted, mut stamped) = (BTreeSet::new(), BTreeSet::new());
         for (topic, resource) in written.iter().zip(&described) {
             let Ok(resource) = resource else { continue };
             let value = |key| resource.get(key).and_then(|entry| entry.value.as_deref());
@@ -178,8 +181,11 @@ impl Shared {
             if value("cleanup.policy").is_some_and(|policy| policy.contains("compact")) {
                 compacted.insert((*topic).to_owned());
             }
+            if value("message.timestamp.type") == Some("LogAppendTime") {
+                stamped.insert((*topic).to_owned());
+            }
         }
-        self.compacted = compacted;
+        (self.compacted, self.stamped) = (compacted, stamped);
         self.limit = limits.into_iter().min().map_or(settings::DEFAULT_LIMIT, |limit| {
             limit.saturating_sub(BATCH_HEADER).clamp(1_024, 100_000_000)
         });
@@ -364,6 +370,30 @@ impl Shared {
     }
 
     pub(super) fn failure(&self, what: &str, error: &KafkaError, exit: u8) -> Failure {
-        self.journal.failure(what, error, exit)
+        let journal = self.journal.younger(self.heard());
+        let failure = journal.failure(what, error, exit);
+        let refused = error.rdkafka_error_code()
+            == Some(RDKafkaErrorCode::SaslAuthenticationFailed)
+            || journal.refused()
+            || self.heard().refused();
+        let changed = if exit == 78 && refused { self.changed() } else { Vec::new() };
+        if changed.is_empty() {
+            return failure;
+        }
+        let message = format!(
+            "{failure}; since the start {} changed on disk: a restart takes that up",
+            changed.join(", ")
+        );
+        Failure { message, exit: 75 }
+    }
+
+    /// The keys of the clients' properties that would have other values after a restart.
+    pub(super) fn changed(&self) -> Vec<String> {
+        self.config.origin.changed(&self.config, load::environment())
+    }
+
+    /// What the client that only looks says.
+    pub(super) fn heard(&self) -> &Journal {
+        self.look.client().context()
     }
 }

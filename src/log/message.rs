@@ -426,7 +426,8 @@ fn inherit<'a>(message: &mut Message<'a>, record: &'a Record) {
         .extend(kept.map(|h| (Cow::Borrowed(h.name.as_slice()), h.value.as_ref().map(borrowed))));
 }
 
-fn reserved(name: &[u8]) -> bool {
+/// Whether a header is one that only we write.
+pub(super) fn reserved(name: &[u8]) -> bool {
     RESERVED.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
 }
 

@@ -271,13 +271,49 @@ impl Store {
         topic: &str,
         partition: i32,
     ) -> Result<Option<Note>, Error> {
-        let query = "select note from notes where grp = ?1 and topic = ?2 and partition = ?3";
-        let found: Option<String> = self
-            .connection
-            .query_row(query, params![group, topic, partition], |row| row.get(0))
-            .optional()
-            .map_err(sqlite("read what was committed beside an offset"))?;
+        let found = self.note_text(group, topic, partition)?;
         Ok(found.and_then(|note| Note::read(note.as_bytes())))
+    }
+
+    /// What was committed beside a group's offset, as it stands.
+    ///
+    /// # Errors
+    ///
+    /// What `SQLite` says.
+    pub fn note_text(
+        &self,
+        group: &str,
+        topic: &str,
+        partition: i32,
+    ) -> Result<Option<String>, Error> {
+        let query = "select note from notes where grp = ?1 and topic = ?2 and partition = ?3";
+        let found =
+            self.connection.query_row(query, params![group, topic, partition], |row| row.get(0));
+        found.optional().map_err(sqlite("read what was committed beside an offset"))
+    }
+
+    /// Appends messages to partitions, and commits offsets of a group with what stands beside each: all or nothing.
+    ///
+    /// # Errors
+    ///
+    /// What `SQLite` says.
+    pub fn append_and_commit(
+        &mut self,
+        messages: &[(&str, i32, Message)],
+        group: &str,
+        offsets: &[(&str, i32, Offset, String)],
+    ) -> Result<(), Error> {
+        self.transaction(|store| {
+            for (topic, partition, Message { timestamp, key, value, headers }) in messages {
+                let headers = headers.iter().map(|h| (h.name.as_slice(), h.value.as_deref()));
+                let place = (*topic, *partition, *timestamp);
+                store.insert(place, key.as_deref(), value.as_deref(), &pack(headers))?;
+            }
+            for (topic, partition, next, note) in offsets {
+                store.commit(group, topic, *partition, (*next, note))?;
+            }
+            Ok(())
+        })
     }
 
     pub(super) fn commit(
@@ -285,13 +321,12 @@ impl Store {
         group: &str,
         topic: &str,
         partition: i32,
-        (next, note): (Offset, &Note),
+        (next, note): (Offset, &str),
     ) -> Result<(), Error> {
         let put = "insert or replace into offsets values (?1, ?2, ?3, ?4)";
         let done = self.connection.execute(put, params![group, topic, partition, next.0]);
         done.map_err(sqlite("commit an offset"))?;
         let put = "insert or replace into notes values (?1, ?2, ?3, ?4)";
-        let note = note.to_string();
         let done = self.connection.execute(put, params![group, topic, partition, note]);
         done.map(drop).map_err(sqlite("commit an offset's note"))
     }
@@ -420,7 +455,7 @@ mod tests {
         let note =
             Note { topic: None, model: None, first: 1, partitions: 1, seen: Offset(0), skip: None };
         let result: Result<(), Error> = store.transaction(|store| {
-            store.commit("g", "t", 0, (Offset(5), &note))?;
+            store.commit("g", "t", 0, (Offset(5), &note.to_string()))?;
             Err(Error::NoTopic("t".to_owned()))
         });
         assert!(result.is_err());

@@ -235,6 +235,7 @@ impl Loop {
                 }
             }
             Control::Finished
+            | Control::Unfinished(..)
             | Control::Reachable(_)
             | Control::Uncovered(_)
             | Control::Outside(_) => (),

@@ -14,9 +14,10 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicRe
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{Headers as _, Message};
+use rdkafka::message::Message;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tidemill::kafka::native;
 use tidemill::model::artifact::{self, LoadOptions};
 
 use crate::broker::Broker;
@@ -149,7 +150,12 @@ impl World {
 
     /// Gives all topics of this service so many partitions.
     pub(crate) fn grow(&mut self, partitions: usize) {
-        let names = ["in-dlq", "out", "out-manifest", "in"].map(|name| self.topic(name));
+        self.grow_only(&["in-dlq", "out", "out-manifest", "in"], partitions);
+    }
+
+    /// Gives these topics of this service so many partitions.
+    pub(crate) fn grow_only(&mut self, names: &[&str], partitions: usize) {
+        let names: Vec<String> = names.iter().map(|name| self.topic(name)).collect();
         let grown: Vec<NewPartitions<'_>> =
             names.iter().map(|name| NewPartitions::new(name, partitions)).collect();
         let done = wait_on(self.admin().create_partitions(&grown, &AdminOptions::new())).unwrap();
@@ -251,11 +257,13 @@ impl World {
             assert!(Instant::now() < deadline, "waited {PATIENCE:?} for the ends of {topic}");
             match consumer.poll(Duration::from_millis(200)) {
                 Some(Ok(message)) => {
-                    let mut headers = BTreeMap::new();
-                    for header in message.headers().into_iter().flat_map(|headers| headers.iter()) {
-                        let value = header.value.map(String::from_utf8_lossy).unwrap_or_default();
-                        headers.insert(header.key.to_owned(), value.into_owned());
-                    }
+                    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                    let headers = native::headers(&message).into_iter();
+                    let headers = headers
+                        .map(|header| {
+                            (text(&header.name), text(header.value.as_deref().unwrap_or_default()))
+                        })
+                        .collect();
                     seen.push(Seen {
                         partition: message.partition(),
                         key: message.key().map(<[u8]>::to_vec),
@@ -385,11 +393,6 @@ impl Replica {
         self.child = spawn(&self.config, &self.arguments);
     }
 
-    /// Whether it has ended by itself.
-    pub(crate) fn has_ended(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
-    }
-
     /// Starts it again if it has ended by itself; whether it had.
     pub(crate) fn revive(&mut self) -> bool {
         self.revive_after().is_some()
@@ -413,7 +416,9 @@ impl Replica {
     /// Waits until a line of its log has this text.
     pub(crate) fn says(&self, text: &str) {
         wait_for(text, || {
+            let ended = self.has_ended();
             let log = fs::read_to_string(log_of(&self.config)).ok()?;
+            assert!(!ended || log.contains(text), "it has ended without {text:?}");
             log.contains(text).then_some(())
         });
     }
@@ -423,6 +428,12 @@ impl Replica {
         let log = fs::read_to_string(log_of(&self.config)).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+
+    /// Whether the process has ended and nobody has asked how.
+    pub(crate) fn has_ended(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        stat.is_ok_and(|stat| stat.contains(") Z "))
     }
 
     /// Fails with its log where it has ended.

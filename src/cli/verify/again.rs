@@ -3,7 +3,7 @@
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::message::Message as _;
 
-use super::cluster::Cluster;
+use crate::cli::cluster::Cluster;
 use crate::config::{Config, Precision};
 use crate::decode::{Decoder, Prepared};
 use crate::kafka::Journal;

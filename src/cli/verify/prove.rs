@@ -15,7 +15,7 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 
 use super::Args;
 use super::again;
-use super::cluster::{Cluster, Committed, Ends};
+use crate::cli::cluster::{Cluster, Committed, Ends};
 use crate::config::{Config, Headers, MissingOffset, OutOfRange, OutputPartition, StartFrom};
 use crate::kafka::native;
 use crate::log::Failure;
@@ -42,7 +42,7 @@ struct Before {
 ///
 /// Nothing to prove (65), a cluster that does not answer (75) or refuses (78).
 pub(super) fn prove(config: &Config, args: &Args, own_group: bool) -> Result<Report, Failure> {
-    let cluster = Cluster::new(config)?;
+    let cluster = Cluster::new(config, "tidemill-verify")?;
     let before = Before::ask(&cluster, config)?;
     let (manifests, logs) = before.ends(&cluster)?;
     let mut checker = Checker::new(before.scope(config, args, own_group));
@@ -214,6 +214,7 @@ fn read_manifests(
             let at = || format!("{topic}/{}/{}", message.partition(), message.offset());
             checker.manifest(Manifest::read(value).as_ref(), &at);
         }
+        Ok(())
     })
 }
 
@@ -245,6 +246,7 @@ fn read_input(
             // A topic's partitions stand side by side, in the order of their numbers.
             let number = usize::try_from(message.partition()).unwrap_or(usize::MAX);
             checker.record(first + number, message.offset());
+            Ok(())
         })?;
         let begins = cluster.ends(topic, before.count(topic))?;
         for (place, number) in places {
@@ -266,7 +268,7 @@ fn read_outcomes(
         let at = At { log, partition: message.partition(), offset: message.offset() };
         match Message::read(&headers, message.payload().is_some(), log == 0) {
             Message::Outcome(outcome) => {
-                let Some(counted) = checker.outcome(at, &outcome) else { return };
+                let Some(counted) = checker.outcome(at, &outcome) else { return Ok(()) };
                 samples.offer(counted, outcome.what, outcome.offset, || Sample {
                     partition: counted.partition,
                     offset: outcome.offset,
@@ -279,5 +281,6 @@ fn read_outcomes(
             Message::Broken => checker.broken(at),
             Message::Foreign => checker.foreign(),
         }
+        Ok(())
     })
 }

@@ -279,7 +279,7 @@ impl Campaign {
         while !running.is_empty() {
             let ended = wait_for("the end of a job", || {
                 self.revive();
-                running.iter_mut().position(Replica::has_ended)
+                running.iter().position(Replica::has_ended)
             });
             let committed = wait_for("what is committed", || jobs.committed(&observer));
             let (code, log) = running.swap_remove(ended).ended();

@@ -14,7 +14,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{
     AdminClient, AdminOptions, ConfigResource, OwnedResourceSpecifier, ResourceSpecifier,
 };
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset as Place, TopicPartitionList};
@@ -62,8 +62,9 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    pub(super) fn new(config: &Config) -> Result<Self, Failure> {
-        let mut settings = settings::consumer(config, "tidemill-verify", 1);
+    /// For the group of this configuration; `name` is what the brokers are told of who asks.
+    pub(super) fn new(config: &Config, name: &str) -> Result<Self, Failure> {
+        let mut settings = settings::consumer(config, name, 1);
         // Nobody joins the group; and the newer protocol does not let a client choose what it reads.
         for key in ["group.instance.id", "group.protocol", "group.remote.assignor"] {
             settings.remove(key);
@@ -81,7 +82,7 @@ impl Cluster {
         ] {
             settings.set(key, value);
         }
-        let journal = Journal::default();
+        let journal = Journal::new(config);
         let client = |settings: &ClientConfig| {
             let client = settings.create_with_context(journal.clone());
             client.map_err(|error| failure(&journal, "configure the Kafka client", &error))
@@ -164,7 +165,37 @@ impl Cluster {
         self.offsets(&self.plain, places)
     }
 
-    /// The same, after every transaction that is open now has ended: one partition at a time, for a service commits
+    /// What the group has committed in these partitions of a topic, with the text beside it: what no open transaction is
+    /// about to change.
+    pub(super) fn texts(
+        &self,
+        topic: &str,
+        partitions: i32,
+    ) -> Result<Vec<native::GroupOffset>, Failure> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_range(topic, 0, partitions.saturating_sub(1).max(0));
+        let what = format!("read the offsets that group {} has committed", self.group);
+        self.ask(&what, ANSWER, || {
+            let client = self.plain.client();
+            let found = native::group_offsets(client, &self.group, Some(&list), true, QUESTION)?;
+            match found.iter().find_map(|offset| offset.error) {
+                Some(code) => Err(KafkaError::AdminOp(code)),
+                None => Ok(found),
+            }
+        })
+    }
+
+    /// What the clients say.
+    pub(super) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// What the group is to the broker: a reader of it that is no member.
+    pub(super) fn membership(&self) -> Option<ConsumerGroupMetadata> {
+        self.plain.group_metadata()
+    }
+
+    /// The same as [`committed`](Self::committed), after every transaction that is open now has ended: one partition at a time, for a service commits
     /// one transaction after the other.
     pub(super) fn settled(&self, place: (String, i32)) -> Result<Committed, Failure> {
         self.offsets(&self.stable, &[place])
@@ -206,6 +237,11 @@ impl Cluster {
         self.watermarks(&self.plain, topic, partitions)
     }
 
+    /// Where a partition begins, and where what readers of committed records see ends.
+    pub(super) fn stable_ends(&self, topic: &str, partitions: i32) -> Result<Ends, Failure> {
+        self.watermarks(&self.stable, topic, partitions)
+    }
+
     fn watermarks(
         &self,
         client: &BaseConsumer<Journal>,
@@ -241,12 +277,13 @@ impl Cluster {
         }
     }
 
-    /// Reads a topic's partitions from where `ends` begin to where they end; `visit` is given every message between.
+    /// Reads a topic's partitions from where `ends` begin to where they end; `visit` is given every message between, and
+    /// may take its time.
     pub(super) fn read(
         &self,
         topic: &str,
         ends: &Ends,
-        mut visit: impl FnMut(&BorrowedMessage<'_>),
+        mut visit: impl FnMut(&BorrowedMessage<'_>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let what = format!("read {topic}");
         let fail = |error: KafkaError| self.failure(&what, &error);
@@ -271,11 +308,11 @@ impl Cluster {
                     let (partition, offset) = (message.partition(), message.offset());
                     let Some(range) = open.get(&partition) else { continue };
                     if offset < range.end {
-                        visit(&message);
+                        visit(&message)?;
                         read += 1;
                     }
+                    heard = Instant::now();
                     if read % 1_024 == 0 {
-                        heard = Instant::now();
                         self.progress(topic, read, total);
                     }
                     (range.end <= offset + 1).then_some(partition)
@@ -371,6 +408,7 @@ fn is_final(error: &KafkaError) -> bool {
         Code::TopicAuthorizationFailed,
         Code::GroupAuthorizationFailed,
         Code::ClusterAuthorizationFailed,
+        Code::TransactionalIdAuthorizationFailed,
         Code::SaslAuthenticationFailed,
         Code::UnsupportedFeature,
         Code::InvalidTopic,
