@@ -9,6 +9,7 @@
 
 mod bench;
 mod broker;
+mod campaign;
 mod chaos;
 mod check;
 mod dlq;

@@ -105,7 +105,7 @@ impl World {
 
     pub(crate) fn client(&self) -> ClientConfig {
         let mut client = ClientConfig::new();
-        client.set("bootstrap.servers", &self.broker.servers);
+        client.set("bootstrap.servers", &self.broker.direct);
         client
     }
 
@@ -122,7 +122,8 @@ impl World {
     ) {
         let names: Vec<String> = names.iter().map(|name| self.topic(name)).collect();
         let topic = |name| {
-            let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+            // -1: as the cluster has it, one copy on one broker and three on three.
+            let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
             settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
         };
         let topics: Vec<NewTopic<'_>> = names.iter().map(|name| topic(name)).collect();
@@ -394,10 +395,21 @@ impl Replica {
 
     /// Starts it again if it has ended by itself; whether it had.
     pub(crate) fn revive(&mut self) -> bool {
-        let ended = self.child.try_wait().unwrap().is_some();
-        if ended {
-            self.child = spawn(&self.config, &self.arguments);
-        }
+        self.revive_after().is_some()
+    }
+
+    /// Starts it again if it has ended by itself; how it had.
+    pub(crate) fn revive_after(&mut self) -> Option<ExitStatus> {
+        let ended = self.child.try_wait().unwrap()?;
+        self.child = spawn(&self.config, &self.arguments);
+        Some(ended)
+    }
+
+    /// SIGTERM, and a new process in its place, as a rollout does; how the old one ended.
+    pub(crate) fn restart(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        let ended = wait_for("a clean stop", || self.child.try_wait().unwrap());
+        self.child = spawn(&self.config, &self.arguments);
         ended
     }
 
@@ -411,8 +423,15 @@ impl Replica {
         });
     }
 
+    /// The last lines of its log.
+    pub(crate) fn last_words(&self) -> String {
+        let log = fs::read_to_string(log_of(&self.config)).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+
     /// Whether the process has ended and nobody has asked how.
-    fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
         stat.is_ok_and(|stat| stat.contains(") Z "))
     }
@@ -449,10 +468,7 @@ impl Drop for Replica {
         drop(self.child.wait());
         if std::thread::panicking() {
             // What the replica said tells why the test failed.
-            let log = fs::read_to_string(log_of(&self.config)).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            let last = lines[lines.len().saturating_sub(60)..].join("\n");
-            std::io::stderr().write_all(last.as_bytes()).unwrap();
+            std::io::stderr().write_all(self.last_words().as_bytes()).unwrap();
         }
     }
 }

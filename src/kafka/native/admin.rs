@@ -336,6 +336,17 @@ pub fn group_offsets<C: ClientContext>(
     admin(client, kind, timeout, ask, read)
 }
 
+/// The longest that the client lets a question live, milliseconds.
+const FOR_COORDINATOR: i32 = 3_600_000;
+
+/// Whether a question goes to a group's coordinator. Such a one must not run out of time inside the client while that
+/// broker is away: when it returns, the client uses the question once more, which is freed by then, and the process
+/// aborts (librdkafka #4605, #5397: `Assertion eonce->refcnt > 0 failed`). So only we stop waiting for its answer.
+fn for_coordinator(kind: c::rd_kafka_admin_op_t) -> bool {
+    kind == c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS
+        || kind == c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS
+}
+
 /// One question to the cluster: `ask` sends it, `read` copies what is wanted out of the answer.
 fn admin<T, C: ClientContext>(
     client: &Client<C>,
@@ -344,7 +355,7 @@ fn admin<T, C: ClientContext>(
     ask: impl FnOnce(*mut c::rd_kafka_AdminOptions_t, *mut c::rd_kafka_queue_t),
     read: impl FnOnce(*mut c::rd_kafka_event_t) -> KafkaResult<T>,
 ) -> KafkaResult<T> {
-    let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).max(1);
     // SAFETY: the client outlives this call. Queue, options and event are ours and are destroyed once, here; the
     // client copies the options. An answer that comes after the queue is gone is dropped by the client.
     unsafe {
@@ -353,7 +364,7 @@ fn admin<T, C: ClientContext>(
         let options = c::rd_kafka_AdminOptions_new(client, kind);
         c::rd_kafka_AdminOptions_set_request_timeout(
             options,
-            millis.max(1),
+            if for_coordinator(kind) { FOR_COORDINATOR } else { millis },
             why.as_mut_ptr(),
             why.len(),
         );
