@@ -190,7 +190,7 @@ impl Engine {
         let result = self.work().await;
         self.sizing.save();
         self.tally.report(self.parts.until_end);
-        self.leave(result.is_ok()).await;
+        self.leave(result.is_ok() || self.closing.is_some()).await;
         result
     }
 

@@ -190,7 +190,13 @@ pub async fn run(
     let Some(started) = started else {
         tracing::info!("stopped before anything was read");
         journal.close();
-        return Ok(());
+        return if options.until_end {
+            Err(temporary(
+                "reach the ends that were there at the start: the job was stopped before it read anything",
+            ))
+        } else {
+            Ok(())
+        };
     };
     let parts = assemble(&config, &telemetry, &options, started, (tasks, &stop, &journal))?;
     let parts = Parts { leave_for_good, ..parts };

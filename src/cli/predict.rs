@@ -1,8 +1,9 @@
 //! `tidemill predict`: JSON lines in, JSON lines out, same order, through the same decoder, batcher and
 //! workers as the service, without Kafka.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -97,6 +98,17 @@ fn predict(args: &Args) -> Result<(), Failure> {
         message: format!("{what} {}: {error}", path.display()),
         exit: 66,
     };
+    let same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    if let (Ok(input), Ok(output)) = (fs::metadata(&args.input), fs::metadata(&args.output))
+        && input.is_file()
+        && same(&input, &output)
+    {
+        let message = format!(
+            "write {}: it is the input, and would be emptied before it is read; give another --output",
+            args.output.display()
+        );
+        return Err(Failure { message, exit: 64 });
+    }
     let input: Box<dyn BufRead> = if args.input.as_os_str() == "-" {
         Box::new(io::stdin().lock())
     } else {

@@ -15,6 +15,8 @@
 //! 4. A variable that overrides is taken as it is: nothing in it is looked up.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use serde_json::Value;
@@ -63,8 +65,20 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
     })
 }
 
+/// Most bytes of a configuration.
+const LARGEST: u64 = 1 << 20;
+
 fn read(file: &Path) -> Result<String, Problems> {
-    std::fs::read_to_string(file).map_err(|error| {
+    let read = || {
+        let mut text = String::new();
+        // One byte more than may be, whatever the file says of its size: a device has no end.
+        File::open(file)?.take(LARGEST + 1).read_to_string(&mut text)?;
+        if LARGEST < u64::try_from(text.len()).unwrap_or(u64::MAX) {
+            return Err(io::Error::other("it has more than 1 MiB"));
+        }
+        Ok(text)
+    };
+    read().map_err(|error: io::Error| {
         Problems::one(Problem::new(
             file.display().to_string(),
             format!("read the configuration: {error}"),

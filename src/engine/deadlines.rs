@@ -27,13 +27,15 @@ impl Engine {
             return Some(Err(failure));
         }
         let drained = self.pipeline.is_drained();
-        if self.closing.is_some() && drained {
-            return Some(Ok(()));
-        }
         // In a group, others may hold what is left: the log tells when the group has come to the end.
         let alone = self.assigned_once && self.pipeline.reached_ends();
         let reached = if self.parts.log.shared { self.finished } else { alone };
-        (self.parts.until_end && drained && reached).then_some(Ok(()))
+        match (self.closing.is_some(), self.parts.until_end) {
+            _ if !drained => None,
+            (true, true) if !reached => Some(Err(self.unreached("the job was stopped"))),
+            (true, _) => Some(Ok(())),
+            (false, until_end) => (until_end && reached).then_some(Ok(())),
+        }
     }
 
     pub(super) fn tick(&mut self) -> Result<(), Failure> {
@@ -64,7 +66,7 @@ impl Engine {
             )));
         }
         if self.closing.is_none() && self.parts.deadline.is_some_and(|deadline| deadline <= now) {
-            return Err(self.too_late());
+            return Err(self.unreached("--deadline"));
         }
         self.handle(Event::Tick)
     }

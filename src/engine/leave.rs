@@ -11,6 +11,9 @@ use super::{Engine, now};
 /// How long the end of a process may take that holds nothing, or that failed.
 const BRIEF: Duration = Duration::from_millis(1_500);
 
+/// How long a job that failed may take to leave its group.
+const LEAVING: Duration = Duration::from_secs(8);
+
 impl Engine {
     /// Gives the partitions back and lets the threads end, within the drain.
     pub(super) async fn leave(&mut self, clean: bool) {
@@ -19,7 +22,13 @@ impl Engine {
         self.parts.log.leave.ask(for_good);
         self.parts.log.lanes.clear();
         let holds = !self.pipeline.owned().is_empty();
-        let deadline = now() + if clean && holds { self.drain } else { BRIEF };
+        let deadline = now()
+            + match (clean, for_good) {
+                (true, _) if holds => self.drain,
+                // Others are to go on at once, also where the job has failed before it read anything.
+                (false, true) => LEAVING,
+                (true | false, _) => BRIEF,
+            };
         loop {
             let control = self.parts.log.control.recv();
             match tokio::time::timeout_at(deadline.into(), control).await {
@@ -47,15 +56,21 @@ impl Engine {
         }
     }
 
-    /// What `--deadline` ends with.
-    pub(super) fn too_late(&self) -> Failure {
-        let held = (self.lag.left(self.pipeline.owned()), self.pipeline.owned().len());
-        let (left, partitions) = self.unfinished.unwrap_or(held);
-        let (mine, held) = held;
+    /// What a bounded run ends with that has come to `end` before its ends.
+    pub(super) fn unreached(&self, end: &str) -> Failure {
+        let (mine, held) = (self.lag.left(self.pipeline.owned()), self.pipeline.owned().len());
+        let known = self.unfinished.or_else(|| (held != 0).then_some((mine, held)));
+        let left = known.map_or_else(
+            || "how many records are left is not known yet".to_owned(),
+            |(left, partitions)| {
+                format!(
+                    "about {left} records of {partitions} partitions are left, {mine} of them in the {held} partitions \
+                     that this replica holds"
+                )
+            },
+        );
         let message = format!(
-            "reach the ends that were there at the start before --deadline: about {left} records of {partitions} \
-             partitions are left, {mine} of them in the {held} partitions that this replica holds; the next run goes \
-             on where this one stops"
+            "reach the ends that were there at the start before {end}: {left}; the next run goes on where this one stops"
         );
         Failure { message, exit: 75 }
     }

@@ -307,7 +307,10 @@ impl Lane {
                 (message.size(), message.topic.to_owned())
             };
             let limit = self.tuning.limit;
-            let refused = Refused { refusal, named, together, size, limit, topic: &topic, amend };
+            let keyless = row.record.key.is_none() && shared.compacted.contains(&topic);
+            let topic_ = topic.as_str();
+            let refused =
+                Refused { refusal, named, together, size, limit, topic: topic_, keyless, amend };
             match refusal::remedy(refused, &row.outcome) {
                 Remedy::Bury(fault) => {
                     let name = shared.naming.input(key.0);

@@ -69,12 +69,6 @@ pub fn add_header(headers: &mut OwnedHeaders, name: &[u8], value: Option<&[u8]>)
     }
 }
 
-/// What the broker said of a message that it did not take; the code's own text where it said nothing.
-pub fn delivery_error(message: &BorrowedMessage<'_>) -> Option<String> {
-    // SAFETY: the text belongs to the message, which is borrowed.
-    unsafe { string(c::rd_kafka_message_produce_errstr(message.ptr())) }
-}
-
 /// The metadata of the element at `place`: bytes, because whoever committed it may have written anything.
 pub fn metadata(list: &TopicPartitionList, place: usize) -> Vec<u8> {
     // SAFETY: the list is borrowed, and the place is looked at before it is read.

@@ -310,6 +310,7 @@ impl Opener {
             now: now_ms(),
         };
         loop {
+            let new = !self.doubted.contains_key(&partition);
             let doubted = *self.doubted.entry(partition).or_insert_with(Instant::now);
             let sure = DOUBT <= doubted.elapsed();
             let input = (name.to_owned(), partition.number);
@@ -320,7 +321,9 @@ impl Opener {
                 }
                 Begin::Stop(stop) => return Err(stop.into()),
                 Begin::Doubtful(begin::Stop(why)) => {
-                    tracing::info!("{why}; looking again");
+                    if new {
+                        tracing::info!("{why}; looking again for {DOUBT:?}");
+                    }
                     return Ok(None);
                 }
                 Begin::NeedTime(time) => {

@@ -136,11 +136,13 @@ impl ProducerContext for Counter {
     fn delivery(&self, result: &DeliveryResult<'_>, row: usize) {
         let mut reports = self.reports();
         reports.arrived += 1;
-        if let Err((error, message)) = result {
+        if let Err((error, _)) = result {
             let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
             reports.verdicts.named |= code == Code::InvalidDifferentRecord;
             if is_of_a_record(code) {
-                let words = native::delivery_error(message).unwrap_or_else(|| error.to_string());
+                // The broker's sentence about one record cannot be had: the client gives a pointer to it that it has
+                // freed (librdkafka 2.12, `rd_kafka_message_produce_errstr`).
+                let words = code.to_string();
                 reports.verdicts.refused.push(Refusal { row, code, words });
             }
             // What was only purged behind the first error says nothing.

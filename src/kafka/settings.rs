@@ -30,8 +30,8 @@ pub fn backoff(round_trip: Duration) -> Duration {
 }
 
 /// What a record costs in the client beside its payload, bytes: the message, its place in a queue, its share of the
-/// allocator. A little more than three million empty records took, each.
-const RECORD: u64 = 500;
+/// allocator.
+const RECORD: u64 = 600;
 
 /// Where every accepted value of a property is said.
 const MANUAL: &str = "https://github.com/confluentinc/librdkafka/blob/v2.12.1/CONFIGURATION.md";
@@ -272,19 +272,20 @@ pub fn transactional_id(group: &str, instance: &str, lane: usize) -> String {
 /// How much the consumer may hold, so that it never has more than a quarter of `limit` bytes, over `partitions`
 /// partitions that are read side by side, each with a queue of its own.
 ///
-/// The client stops fetching a partition once it holds so many records or bytes of it; a response that is under way
-/// comes on top, which is why a fetch is a small part of it. The largest message must still come through: a broker
+/// The client stops fetching a partition once it holds so many records or bytes of it, whichever comes first: one half is
+/// for the records' own frames, the other for their payload. A response that is under way comes on top, and its records
+/// take up to 60 times its bytes where they are empty, which is why a fetch is a small part of it. The largest message must still come through: a broker
 /// sends a batch that is larger than asked for, alone, and `receive.message.max.bytes` only guards against nonsense.
 pub fn memory(limit: u64, partitions: usize) -> [(&'static str, String); 6] {
     let share = limit / 4;
     let partitions = u64::try_from(partitions.max(1)).unwrap_or(u64::MAX);
     let each = share / partitions;
-    let fetch = (each / 16).clamp(16 << 10, 1 << 20);
+    let fetch = (each / 64).clamp(16 << 10, 1 << 20);
     let fetches = fetch.saturating_mul(partitions).min(share / 4).clamp(fetch, 50 << 20);
     let message = (limit / 3).saturating_add(1 << 20).clamp(100_000_000, 2_147_483_647);
     [
-        ("queued.min.messages", (each / RECORD).clamp(64, 10_000).to_string()),
-        ("queued.max.messages.kbytes", (each >> 10).clamp(1, 2_097_151).to_string()),
+        ("queued.min.messages", (each / 2 / RECORD).clamp(64, 10_000).to_string()),
+        ("queued.max.messages.kbytes", (each >> 11).clamp(1, 2_097_151).to_string()),
         ("fetch.message.max.bytes", fetch.to_string()),
         ("fetch.max.bytes", fetches.to_string()),
         // For a consumer it is nothing but the least that `fetch.max.bytes` may be.

@@ -38,9 +38,10 @@ fn all_once(world: &World, each: i64) {
 fn how_a_run_ends() {
     let Some(broker) = Broker::start() else { return };
     let world = World::on(broker, 1);
-    let scenarios: [(&str, i32, Scenario); 11] = [
+    let scenarios: [(&str, i32, Scenario); 12] = [
         ("jobs", 4, two_jobs_are_done_when_all_is_done),
         ("heir", 2, a_job_takes_over_what_a_dead_one_left),
+        ("signal", 2, a_job_that_is_stopped_says_what_is_left),
         ("late", 2, a_deadline_says_what_is_left),
         ("leave", 2, a_member_that_leaves_leaves_at_once),
         ("stop", 1, a_stop_without_partitions_is_quick),
@@ -87,6 +88,25 @@ fn a_job_takes_over_what_a_dead_one_left(world: &mut World) {
     let (code, log) = b.ended();
     assert_eq!(code, Some(0), "{log}");
     all_once(world, 300);
+}
+
+/// A signal does not make a job done: whoever started it must know.
+fn a_job_that_is_stopped_says_what_is_left(world: &mut World) {
+    produce(world, 1_000);
+    let config = world.config("a", SLOW);
+    for signal in ["TERM", "USR1"] {
+        let before: i64 = world.committed(&world.observer()).unwrap().iter().sum();
+        let job = Replica::start(&config, &["--until-end"]);
+        let observer = world.observer();
+        wait_for("a commit", || (before < world.committed(&observer)?.iter().sum()).then_some(()));
+        job.signal(signal);
+        let (code, log) = job.ended();
+        assert_eq!(code, Some(75), "{log}");
+        assert!(log.contains("before the job was stopped: about "), "{log}");
+    }
+    let (code, log) = Replica::start(&config, &["--until-end"]).ended();
+    assert_eq!(code, Some(0), "{log}");
+    all_once(world, 1_000);
 }
 
 /// A peer that holds a partition and does nothing keeps a job from its end: the deadline says how much is left.

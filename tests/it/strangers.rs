@@ -349,6 +349,37 @@ fn a_command_whose_reader_has_gone_ends_quietly() {
     assert_eq!(usage.status.code(), Some(2));
 }
 
+/// The input is not emptied by a command that writes to it, under any of its names.
+#[test]
+fn predictions_do_not_replace_their_input() {
+    let dir = tempfile::tempdir().unwrap();
+    let (input, link) = (dir.path().join("in.jsonl"), dir.path().join("link"));
+    fs::write(&input, "{\"text\":\"a\"}\n").unwrap();
+    symlink(&input, &link).unwrap();
+    for output in [&input, &link] {
+        let predict = Command::new(env!("CARGO_BIN_EXE_tidemill"))
+            .args(["predict", "--model", &tiny(), "--input"])
+            .arg(&input)
+            .arg("--output")
+            .arg(output)
+            .output()
+            .unwrap();
+        assert_eq!(predict.status.code(), Some(64), "{predict:?}");
+        assert_eq!(fs::read_to_string(&input).unwrap(), "{\"text\":\"a\"}\n");
+    }
+}
+
+/// A configuration that has no end is refused.
+#[test]
+fn a_configuration_without_an_end_is_refused() {
+    let check = Command::new(env!("CARGO_BIN_EXE_tidemill"))
+        .args(["check", "--config", "/dev/zero"])
+        .output()
+        .unwrap();
+    assert_eq!(check.status.code(), Some(78), "{check:?}");
+    assert!(String::from_utf8_lossy(&check.stderr).contains("more than 1 MiB"), "{check:?}");
+}
+
 /// 64 records of 4 MB under `limits.memory: 64MiB`.
 #[test]
 fn large_records_do_not_pile_up() {

@@ -9,10 +9,10 @@ use super::progress::{Progress, Walk};
 use super::select::Selection;
 use super::send::{Item, Moved, Sender};
 use crate::cli::terminal;
-use crate::config::Config;
+use crate::config::{Config, topics};
 use crate::kafka::native::Topic;
 use crate::log::Failure;
-use crate::log::message::partition_of;
+use crate::log::message::{Naming, partition_of};
 use crate::printable;
 
 pub(super) const HELP: &str = "\
@@ -60,6 +60,12 @@ pub(super) fn redrive(config: &Config, args: &RedriveArgs) -> Result<(), Failure
         Some(to) => vec![to.as_str()],
         None => letters.naming.inputs.iter().map(String::as_str).collect(),
     };
+    if let Some(why) = args.to.as_deref().and_then(|to| not_a_target(to, &letters.naming)) {
+        return Err(Failure {
+            message: format!("send records to {:?}: {why}", names[0]),
+            exit: 78,
+        });
+    }
     let targets = letters.place.topics(&names)?;
     if let Some(to) = args.to.as_ref().filter(|to| !targets.contains_key(*to)) {
         let message = format!(
@@ -102,6 +108,17 @@ pub(super) fn redrive(config: &Config, args: &RedriveArgs) -> Result<(), Failure
         run.flush(&ends)?;
     }
     run.end()
+}
+
+/// Why records may not be sent to a topic.
+fn not_a_target(to: &str, naming: &Naming) -> Option<String> {
+    if let Some(wrong) = topics::not_a_name(to) {
+        return Some(format!("Kafka does not take {wrong} as a topic's name; give another one"));
+    }
+    let own = naming.written().contains(&to) || to.starts_with("__");
+    own.then(|| {
+        "what this service or the broker writes stands there; give an input topic, or one of its own".to_owned()
+    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "brokers forget by wall time")]

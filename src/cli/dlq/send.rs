@@ -157,9 +157,9 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, item: usize) {
-        if let Err((error, message)) = result {
+        if let Err((error, _)) = result {
             let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
-            let words = native::delivery_error(message).unwrap_or_else(|| error.to_string());
+            let words = code.to_string();
             let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
             failed.push((item, code, words));
         }

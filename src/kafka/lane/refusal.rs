@@ -40,13 +40,15 @@ pub(super) struct Refused<'a> {
     pub(super) limit: usize,
     /// The topic's name.
     pub(super) topic: &'a str,
+    /// Whether the topic is compacted and the record has no key: then that is why.
+    pub(super) keyless: bool,
     /// What was changed about it already.
     pub(super) amend: Amend,
 }
 
 /// Decides. Each remedy is a step towards one that the broker takes, so the steps come to an end.
 pub(super) fn remedy<O>(refused: Refused<'_>, outcome: &Outcome<O>) -> Remedy {
-    let Refused { refusal, named, together, size, limit, topic, amend } = refused;
+    let Refused { refusal, named, together, size, limit, topic, keyless, amend } = refused;
     let Refusal { code, words, .. } = refusal;
     let letter = matches!(outcome, Outcome::DeadLetter(_));
     if matches!(code, Code::MessageSizeTooLarge | Code::InvalidMessageSize) {
@@ -66,7 +68,8 @@ pub(super) fn remedy<O>(refused: Refused<'_>, outcome: &Outcome<O>) -> Remedy {
         return Remedy::OneByOne;
     }
     if !letter {
-        let message = format!("topic {topic} refuses the prediction: {words}");
+        let why = if keyless { ": the topic is compacted, and the record has no key" } else { "" };
+        let message = format!("topic {topic} refuses the prediction{why}: {words}");
         return Remedy::Bury(Fault::new(FaultClass::Refused, message));
     }
     let time = *code == Code::InvalidTimestamp;
@@ -95,6 +98,7 @@ mod tests {
             size: 500,
             limit: 1_000,
             topic: "out",
+            keyless: false,
             amend: Amend::default(),
         }
     }
