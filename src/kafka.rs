@@ -10,6 +10,7 @@
 //! * [`opening`]: finds out where newly assigned partitions begin ([`begin`]; [`manifests`] where offsets are lost).
 //! * [`observe`]: looks at the cluster every few seconds: topic ids, partitions that nobody reads, the end of a job.
 //! * [`group`]: what the client calls back, and what the group knows.
+//! * [`coordinator`]: asks the group's coordinator, and finds another one where it is gone.
 //! * [`shared`]: what the threads share: the topics' limits, the partitions that are ours, what was committed.
 //! * [`lane`]: one transaction after the other: check, begin, produce, drain, check, offsets, commit.
 //! * [`producer`]: a transactional producer whose calls have a deadline; one that is stuck is left behind.
@@ -44,6 +45,7 @@ use shared::Shared;
 
 pub mod begin;
 pub mod class;
+mod coordinator;
 pub mod group;
 pub mod journal;
 pub mod lane;

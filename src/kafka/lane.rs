@@ -36,7 +36,6 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::class::{Action, Call};
-use super::group;
 use super::native;
 use super::producer::{Inner, Producer, Trouble, Verdicts};
 use super::settings::Tuning;
@@ -425,8 +424,7 @@ impl Lane {
         let wanted: Vec<Partition> = part.next.keys().copied().collect();
         let deadline = Instant::now() + RESOLVE;
         let committed = loop {
-            let (look, naming) = (&self.shared.look, &self.shared.naming);
-            let found = group::committed(look, naming, &wanted, true, ANSWER);
+            let found = self.shared.committed(&wanted, true, ANSWER);
             let late = deadline <= Instant::now();
             match found {
                 // One that is missing is held back by a transaction that has not ended yet.

@@ -17,7 +17,6 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use tokio::sync::mpsc;
 
-use super::group;
 use super::group::Committed;
 use super::native::{self, Group, Topic, Which};
 use super::shared::Shared;
@@ -245,8 +244,7 @@ impl Observer {
         let group = if mine.len() == all.len() {
             None
         } else {
-            let client = shared.look.client();
-            match native::describe_group(client, &shared.naming.group, ANSWER) {
+            match shared.describe_group(ANSWER) {
                 Ok(group) => Some(group),
                 Err(error) => {
                     if !std::mem::replace(&mut self.blind, true) {
@@ -293,8 +291,7 @@ impl Observer {
             return Ok(());
         };
         let wanted: Vec<Partition> = until.keys().copied().collect();
-        let (look, naming) = (&self.shared.look, &self.shared.naming);
-        let committed = match group::committed(look, naming, &wanted, false, ANSWER) {
+        let committed = match self.shared.committed(&wanted, false, ANSWER) {
             Ok(committed) => committed,
             Err(error) => {
                 tracing::debug!(%error, nudged, "the end is not judged now");

@@ -20,7 +20,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::Offset as Place;
 
 use super::begin::{self, Begin, Facts, Manifests, Policy};
-use super::group::{self, Committed};
+use super::group::Committed;
 use super::manifests::{self, Input};
 use super::native::{self, Topic, Which};
 use super::settings;
@@ -128,7 +128,7 @@ impl Opener {
             return Ok(Vec::new());
         }
         let shared = Arc::clone(&self.shared);
-        let committed = match group::committed(&shared.look, &shared.naming, &asked, true, ANSWER) {
+        let committed = match shared.committed(&asked, true, ANSWER) {
             Ok(committed) => committed,
             Err(error) => {
                 let what = "read the group's committed offsets";
@@ -224,7 +224,7 @@ impl Opener {
         let naming = &self.shared.naming;
         let all: Vec<Partition> = naming.partitions(|name| topics.get(name).map(|t| t.partitions));
         // Not the stable ones only: a note does not change with what a transaction is about to commit.
-        match group::committed(&self.shared.look, naming, &all, false, ANSWER) {
+        match self.shared.committed(&all, false, ANSWER) {
             Ok(committed) => committed
                 .into_iter()
                 .filter_map(|(partition, committed)| Some((partition, committed?.note?)))

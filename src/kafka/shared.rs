@@ -10,6 +10,8 @@ use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
+use super::coordinator::Coordinator;
+use super::group::Committed;
 use super::native::Topic;
 use super::{Journal, group, manifests, native, servers, settings, wait};
 use crate::config::{Config, OutputPartition, load};
@@ -45,6 +47,8 @@ pub(crate) struct Shared {
     pub(super) journal: Journal,
     /// For questions to the cluster. A member of nothing.
     pub(super) look: BaseConsumer<Journal>,
+    /// For questions to the group's coordinator.
+    pub(super) coordinator: Coordinator,
     /// Partitions of all input topics, when they were looked at first.
     pub(super) partitions: usize,
     /// Bytes that every written topic takes in one batch.
@@ -86,12 +90,16 @@ impl Shared {
         let look: BaseConsumer<Journal> = settings
             .create_with_context(journal.beside())
             .map_err(|error| journal.failure("configure the Kafka client", &error, 78))?;
+        let coordinator =
+            Coordinator::new(settings.clone(), Journal::clone(look.client().context()))
+                .map_err(|error| journal.failure("configure the Kafka client", &error, 78))?;
         let mut shared = Self {
             config: config.clone(),
             naming,
             instance,
             journal,
             look,
+            coordinator,
             partitions: 1,
             limit: settings::DEFAULT_LIMIT,
             compacted: BTreeSet::new(),
@@ -254,17 +262,21 @@ impl Shared {
     /// gave by the newest manifest.
     pub(super) fn last(&self, serving: Option<&ModelId>) -> Option<(ModelId, Signature)> {
         let serving = serving?;
-        let client = self.look.client();
-        let offsets =
-            native::group_offsets(client, &self.naming.group, None, false, LIMITS_ANSWER).ok()?;
+        let group = &self.naming.group;
+        let offsets = self.coordinator.ask(|client| {
+            native::group_offsets(client.client(), group, None, false, LIMITS_ANSWER)
+        });
+        let offsets = offsets.ok()?;
         let notes = offsets.iter().filter_map(|offset| Note::read(&offset.metadata));
         let mut others = notes.filter(|note| note.model.is_some() && !note.is_of(serving));
         others.next()?;
         let topic = &self.naming.manifest;
-        let described = native::describe_topics(client, &[topic], LIMITS_ANSWER).ok()?;
+        let described =
+            native::describe_topics(self.look.client(), &[topic], LIMITS_ANSWER).ok()?;
         let count = described.get(topic)?.partitions;
         let pairs: Vec<(&str, i32)> = (0..count).map(|number| (topic.as_str(), number)).collect();
-        let ask = |which| native::list_offsets(client, &pairs, which, LIMITS_ANSWER).ok();
+        let ask =
+            |which| native::list_offsets(self.look.client(), &pairs, which, LIMITS_ANSWER).ok();
         let (low, high) = (ask(native::Which::First)?, ask(native::Which::High)?);
         let places = (0..count).zip(low.into_iter().zip(high)).collect();
         let settings = settings::reader(&self.config, &self.instance);
@@ -345,11 +357,27 @@ impl Shared {
         self.consumer.read().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 
+    /// What the group's coordinator says of the group.
+    pub(super) fn describe_group(&self, timeout: Duration) -> KafkaResult<native::Group> {
+        let group = &self.naming.group;
+        self.coordinator.ask(|client| native::describe_group(client.client(), group, timeout))
+    }
+
+    /// The group's committed offsets of partitions; see [`group::committed`].
+    pub(super) fn committed(
+        &self,
+        of: &[Partition],
+        stable: bool,
+        timeout: Duration,
+    ) -> KafkaResult<BTreeMap<Partition, Option<Committed>>> {
+        let naming = &self.naming;
+        self.coordinator.ask(|client| group::committed(client, naming, of, stable, timeout))
+    }
+
     /// Whether the group has a member of our name, which is another one while this process is none; `None` where that
     /// is not told.
     pub(super) fn is_held_by_another(&self, timeout: Duration) -> Option<bool> {
-        let group = native::describe_group(self.look.client(), &self.naming.group, timeout);
-        let group = group.ok()?;
+        let group = self.describe_group(timeout).ok()?;
         let ours = |member: &native::Member| member.instance.as_deref() == Some(&self.instance);
         Some(group.members.iter().any(ours))
     }

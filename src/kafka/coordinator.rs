@@ -1,0 +1,62 @@
+//! Questions to the group's coordinator, through a client of their own.
+//!
+//! Inside the client such a question never runs out of time ([`native`](super::native) says why), and the client asks the
+//! coordinator that it knows until that one answers. Where a broker is gone, another client has to find the new one: so
+//! one whose question had no answer is replaced.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode as Code};
+
+use super::{Journal, spawn};
+
+/// A client that is replaced when the coordinator does not answer it.
+pub(super) struct Coordinator {
+    settings: ClientConfig,
+    journal: Journal,
+    client: Mutex<Arc<BaseConsumer<Journal>>>,
+}
+
+impl Coordinator {
+    pub(super) fn new(settings: ClientConfig, journal: Journal) -> KafkaResult<Self> {
+        let client = settings.create_with_context(journal.clone())?;
+        Ok(Self { settings, journal, client: Mutex::new(Arc::new(client)) })
+    }
+
+    /// The answer to a question.
+    pub(super) fn ask<T>(
+        &self,
+        question: impl FnOnce(&BaseConsumer<Journal>) -> KafkaResult<T>,
+    ) -> KafkaResult<T> {
+        let client = Arc::clone(&self.client.lock().unwrap_or_else(PoisonError::into_inner));
+        let answer = question(&client);
+        // What it has to say beside answers goes to the journal.
+        while client.poll(Duration::ZERO).is_some() {}
+        let late = |code: Option<Code>| code == Some(Code::OperationTimedOut);
+        if answer.as_ref().is_err_and(|error| late(error.rdkafka_error_code())) {
+            self.replace(&client);
+        }
+        answer
+    }
+
+    /// Puts another client in the place of this one, unless another question has done so.
+    fn replace(&self, asked: &Arc<BaseConsumer<Journal>>) {
+        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&client, asked) {
+            return;
+        }
+        match self.settings.create_with_context(self.journal.clone()) {
+            Ok(fresh) => {
+                let old = std::mem::replace(&mut *client, Arc::new(fresh));
+                // Closing it may take its time.
+                if let Err(failure) = spawn("close", move || drop(old)) {
+                    tracing::debug!("{failure}");
+                }
+            }
+            Err(error) => tracing::debug!(%error, "the client is kept: another one cannot be made"),
+        }
+    }
+}
