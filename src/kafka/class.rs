@@ -101,7 +101,8 @@ pub fn classify(call: Call, symptom: Symptom) -> Action {
         (Call::Init, _) | (Call::Begin, Code::State) => Action::Exit(75),
         (Call::Send, Code::QueueFull) => Action::Drain,
         (Call::Send | Call::Deliver, code) if !fatal && is_of_a_record(code) => Action::Refused,
-        (Call::Send, Code::UnknownPartition | Code::UnknownTopic) => Action::Exit(78),
+        // A producer hears of new partitions a moment after the consumer; that they are there was looked at before.
+        (Call::Send, Code::UnknownPartition | Code::UnknownTopic) => Action::Redo,
         // A call of ours is still inside the client, or its own state says otherwise than ours.
         (_, Code::Conflict | Code::PreviousInProgress) => Action::Resolve,
         (Call::Send | Call::Deliver, _) if !fatal => Action::Recreate,
@@ -186,7 +187,7 @@ mod tests {
             (Call::Send, Code::QueueFull, Plain, Action::Drain),
             (Call::Send, Code::MessageSizeTooLarge, Plain, Action::Refused),
             (Call::Send, Code::State, Plain, Action::Recreate),
-            (Call::Send, Code::UnknownPartition, Plain, Action::Exit(78)),
+            (Call::Send, Code::UnknownPartition, Plain, Action::Redo),
             (Call::Deliver, Code::MessageSizeTooLarge, Plain, Action::Refused),
             (Call::Deliver, Code::InvalidRecord, Plain, Action::Refused),
             (Call::Deliver, Code::InvalidTimestamp, Plain, Action::Refused),
