@@ -118,6 +118,17 @@ pub fn classify(call: Call, symptom: Symptom) -> Action {
     }
 }
 
+/// What to do where `call` has not returned in time. Its producer is left behind, and the next one with the same id ends
+/// its transaction: without a call to commit, that end is an abort.
+pub fn overdue(call: Call) -> Action {
+    match call {
+        Call::Commit => Action::Resolve,
+        Call::Init | Call::Begin | Call::Send | Call::Deliver | Call::Offsets | Call::Abort => {
+            Action::Recreate
+        }
+    }
+}
+
 /// Whether an error is the broker's verdict on one record, which it will never take.
 pub fn is_of_a_record(code: Code) -> bool {
     matches!(
@@ -220,6 +231,16 @@ mod tests {
         for (call, code, mark, expected) in table {
             assert_eq!(classify(call, symptom(code, mark)), expected, "{call:?} {code:?}");
         }
+    }
+
+    #[test]
+    fn only_a_commit_without_an_answer_may_have_committed() {
+        let calls =
+            [Call::Init, Call::Begin, Call::Send, Call::Deliver, Call::Offsets, Call::Abort];
+        for call in calls {
+            assert_eq!(overdue(call), Action::Recreate, "{call:?}");
+        }
+        assert_eq!(overdue(Call::Commit), Action::Resolve);
     }
 
     #[test]

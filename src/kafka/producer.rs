@@ -19,7 +19,7 @@ use rdkafka::producer::{
     ThreadedProducer,
 };
 
-use super::class::{Action, Call, Symptom, classify, is_of_a_record};
+use super::class::{Action, Call, Symptom, classify, is_of_a_record, overdue};
 use super::settings::Tuning;
 use super::shared::Shared;
 use super::{Journal, native, settings, spawn};
@@ -244,13 +244,13 @@ impl Producer {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(Trouble::late(call, Action::Resolve));
+                return Err(Trouble::late(call, overdue(call)));
             }
             let job = Arc::clone(&job);
             let Some(answer) = self.run(Box::new(move |p| job(p, left)), deadline) else {
                 let stuck = shared.stuck.fetch_add(1, Ordering::AcqRel) + 1;
                 self.left_behind.store(true, Ordering::Release);
-                let stay = if stuck > STUCK_MAX { Action::Exit(75) } else { Action::Resolve };
+                let stay = if stuck > STUCK_MAX { Action::Exit(75) } else { overdue(call) };
                 tracing::warn!(
                     stuck,
                     call = call.name(),
