@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,13 @@ pub struct Config {
     /// Where the clients' properties came from. Not a key of the file.
     #[serde(skip)]
     pub origin: origin::Origin,
+}
+
+impl Config {
+    /// The file of the embedded log, where that is the log.
+    pub fn embedded(&self) -> Option<&Path> {
+        self.log.as_deref()?.strip_prefix("sqlite:").map(Path::new)
+    }
 }
 
 /// The cluster and the group.

@@ -6,8 +6,8 @@
 
 use std::fs::{File, FileType};
 use std::io::{self, Read as _};
-use std::os::unix::fs::FileTypeExt as _;
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -50,6 +50,24 @@ pub fn open(path: &Path, most: u64, links: Links) -> io::Result<File> {
         return Err(refused(too_large(metadata.len(), most)));
     }
     Ok(file)
+}
+
+/// The path of a file beside this one: its name with `suffix` after it.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Opens a file for writing, as one to lock: made if there is none, never truncated. A FIFO does not wait for its reader.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn writable(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    options.write(true).create(true).truncate(false).custom_flags(nonblocking).open(path)
 }
 
 /// All of a regular file of at most `most` bytes.

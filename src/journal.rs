@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::file;
 use crate::log::Failure;
 use crate::log::note;
 use crate::record::{Fault, ModelId, Offset, Partition, TopicId, Version};
@@ -92,7 +93,7 @@ impl Journal {
             exit: 78,
         };
         std::fs::create_dir_all(dir).map_err(|e| refused("create the directory", &e))?;
-        let lock = File::create(dir.join("lock")).map_err(|e| refused("write in", &e))?;
+        let lock = file::writable(&dir.join("lock")).map_err(|e| refused("write in", &e))?;
         match lock.try_lock() {
             Ok(()) => (),
             Err(TryLockError::WouldBlock) => {

@@ -163,6 +163,13 @@ pub(crate) fn wait<F: Future>(future: F) -> F::Output {
     }
 }
 
+/// Drops a client that is of no use any more, on a thread of its own: that may take its time.
+fn drop_aside(client: impl Send + 'static) {
+    if let Err(failure) = spawn("close", move || drop(client)) {
+        tracing::debug!("{failure}");
+    }
+}
+
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Failure> {
     let builder = std::thread::Builder::new().name(name.to_owned());
     builder.spawn(body).map_err(|error| Failure {

@@ -1,4 +1,5 @@
-//! Memory that this process can still take: the least of what its control groups, the machine and its own limit leave.
+//! Memory of the machine and of processes, as the system tells it; and what this process can still take: the least of what
+//! its control groups, the machine and its own limit leave.
 //!
 //! An allocation that fails ends the process, and so does the kernel where a control group is full. So what is large is
 //! compared with this before it is asked for. What the page cache holds counts as free: it gives way.
@@ -23,6 +24,23 @@ impl fmt::Display for Room {
 /// What is left to this process now; `None` where the system does not say.
 pub fn room() -> Option<Room> {
     of(&|path| std::fs::read_to_string(path).ok())
+}
+
+/// Memory that this process may use, in bytes: the control group's limit, else the machine's memory; `None` where
+/// the system says neither.
+pub fn limit() -> Option<u64> {
+    let read = |file| std::fs::read_to_string(file).ok();
+    let group = read("/sys/fs/cgroup/memory.max")
+        .or_else(|| read("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+        .and_then(|text| text.trim().parse::<u64>().ok());
+    let machine = read("/proc/meminfo").and_then(|text| kibibytes(&text, "MemTotal:"));
+    group.into_iter().chain(machine).min()
+}
+
+/// Resident memory of a process in bytes, by its number or `self`; `None` where it is gone or the system does not say.
+pub fn resident(process: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    kibibytes(&status, "VmRSS:")
 }
 
 /// A size for a person.

@@ -13,7 +13,7 @@
 //! open.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, Workers as WorkerCount};
 use crate::decode::{self, Current, Decoder};
 use crate::engine::{Engine, Parts};
+use crate::file;
 use crate::http::{self, Health};
 use crate::journal::Journal;
 use crate::log::{Failure, Log, Opening};
@@ -209,12 +210,8 @@ pub async fn run(
 
 /// The journal of this replica: in `state.dir`, for an embedded log beside its file.
 fn journal(config: &Config) -> Result<Journal, Failure> {
-    let log = config.log.as_deref().and_then(|log| log.strip_prefix("sqlite:")).map(Path::new);
-    let beside = log.map(|log| {
-        let mut name = log.as_os_str().to_owned();
-        name.push(".state");
-        PathBuf::from(name)
-    });
+    let log = config.embedded();
+    let beside = log.map(|log| file::beside(log, ".state"));
     let Some(dir) = config.state.dir.as_ref().or(beside.as_ref()) else {
         return Ok(Journal::default());
     };

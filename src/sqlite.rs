@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
@@ -20,6 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 use crate::config::{Config, StartFrom};
+use crate::file;
 use crate::log::manifest::Manifest;
 use crate::log::message::{self, Amend, Naming, Notes};
 use crate::log::note::Note;
@@ -113,10 +114,8 @@ fn lock(file: &Path) -> Result<(File, PathBuf), Failure> {
         exit: 78,
     };
     let real = real(file).map_err(|error| fail(file, error.to_string()))?;
-    let mut path = real.clone().into_os_string();
-    path.push(".tidemill-lock");
-    let path = PathBuf::from(path);
-    let lock = opened(&path).map_err(|error| fail(&path, error.to_string()))?;
+    let path = file::beside(&real, ".tidemill-lock");
+    let lock = file::writable(&path).map_err(|error| fail(&path, error.to_string()))?;
     match lock.try_lock() {
         Ok(()) => Ok((lock, real)),
         Err(TryLockError::WouldBlock) => {
@@ -131,7 +130,7 @@ fn lock(file: &Path) -> Result<(File, PathBuf), Failure> {
 /// it would release the locks that `SQLite` has on it in this process.
 fn real(file: &Path) -> io::Result<PathBuf> {
     let metadata = match fs::metadata(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => opened(file)?.metadata(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => file::writable(file)?.metadata(),
         found => found,
     }?;
     let refused = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
@@ -145,13 +144,6 @@ fn real(file: &Path) -> io::Result<PathBuf> {
         );
     }
     fs::canonicalize(file)
-}
-
-/// A file for writing, made if there is none, never truncated; a FIFO does not wait for its reader.
-fn opened(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    options.write(true).create(true).truncate(false).custom_flags(nonblocking).open(path)
 }
 
 fn failure(error: &Error) -> Failure {

@@ -21,7 +21,7 @@ use rdkafka::topic_partition_list::{Offset as Place, TopicPartitionList};
 
 use crate::cli::terminal;
 use crate::config::Config;
-use crate::kafka::{Journal, native, settings};
+use crate::kafka::{Journal, native, settings, wait};
 use crate::log::Failure;
 use crate::log::note::Note;
 
@@ -146,12 +146,9 @@ impl Cluster {
         else {
             return BTreeMap::new();
         };
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else {
-            return BTreeMap::new();
-        };
         let topics: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
         let options = AdminOptions::new().request_timeout(Some(QUESTION));
-        let described = runtime.block_on(admin.describe_configs(&topics, &options));
+        let described = wait(admin.describe_configs(&topics, &options));
         let policy = |found: ConfigResource| {
             let policy = found.get("cleanup.policy")?.value.clone()?;
             let OwnedResourceSpecifier::Topic(name) = found.specifier else { return None };
@@ -195,8 +192,8 @@ impl Cluster {
         self.plain.group_metadata()
     }
 
-    /// The same as [`committed`](Self::committed), after every transaction that is open now has ended: one partition at a time, for a service commits
-    /// one transaction after the other.
+    /// The same as [`committed`](Self::committed), after every transaction that is open now has ended: one partition at a
+    /// time, for a service commits one transaction after the other.
     pub(super) fn settled(&self, place: (String, i32)) -> Result<Committed, Failure> {
         self.offsets(&self.stable, &[place])
             .map(|found| found.into_iter().next().unwrap_or_default())

@@ -63,8 +63,8 @@ fn start(config: Config, telemetry: Telemetry, args: &Args) -> Result<(), Failur
 /// Opens the log that the configuration names.
 fn open(config: &Config, opening: &Opening) -> Result<Log, Failure> {
     let naming = Naming::new(config);
-    match config.log.as_deref().and_then(|log| log.strip_prefix("sqlite:")) {
-        Some(file) => sqlite::open(file.as_ref(), config, &naming, opening),
+    match config.embedded() {
+        Some(file) => sqlite::open(file, config, &naming, opening),
         None => kafka::open(config, naming, opening),
     }
 }

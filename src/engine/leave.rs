@@ -27,7 +27,7 @@ impl Engine {
                 (true, _) if holds => self.drain,
                 // Others are to go on at once, also where the job has failed before it read anything.
                 (false, true) => LEAVING,
-                (true | false, _) => BRIEF,
+                _ => BRIEF,
             };
         loop {
             let control = self.parts.log.control.recv();

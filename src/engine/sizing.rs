@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::{self, Sizing as Mode};
+use crate::file;
+use crate::memory;
 use crate::model::{Model, Served};
 use crate::pipeline::size::{Known, Point, Size};
 use crate::record::Version;
-use crate::telemetry::metrics;
 
 /// What is known of every version that this process or an earlier one has run.
 #[derive(Debug)]
@@ -131,9 +132,7 @@ fn remembered(file: &Path) -> Result<BTreeMap<String, Known>, String> {
 
 /// Puts a new file in the place of one, whole or not at all.
 fn replace(file: &Path, text: &[u8]) -> std::io::Result<()> {
-    let mut beside = file.as_os_str().to_owned();
-    beside.push(format!(".{}.new", std::process::id()));
-    let beside = PathBuf::from(beside);
+    let beside = file::beside(file, &format!(".{}.new", std::process::id()));
     File::create_new(&beside)?.write_all(text)?;
     std::fs::rename(&beside, file)
 }
@@ -142,7 +141,7 @@ fn replace(file: &Path, text: &[u8]) -> std::io::Result<()> {
 fn memory(model: Option<&dyn Model>) -> (Option<u64>, Option<u64>) {
     match model.and_then(Model::memory) {
         Some(device) => (Some(device.total.saturating_sub(device.free)), Some(device.total)),
-        None => (metrics::resident_bytes(), metrics::memory_limit()),
+        None => (memory::resident("self"), memory::limit()),
     }
 }
 

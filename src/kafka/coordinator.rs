@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::BaseConsumer;
-use rdkafka::error::{KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
-use super::{Journal, spawn};
+use super::{Journal, drop_aside};
 
 /// A client that is replaced when the coordinator does not answer it.
 pub(super) struct Coordinator {
@@ -35,8 +35,8 @@ impl Coordinator {
         let answer = question(&client);
         // What it has to say beside answers goes to the journal.
         while client.poll(Duration::ZERO).is_some() {}
-        let late = |code: Option<Code>| code == Some(Code::OperationTimedOut);
-        if answer.as_ref().is_err_and(|error| late(error.rdkafka_error_code())) {
+        let code = answer.as_ref().err().and_then(KafkaError::rdkafka_error_code);
+        if code == Some(Code::OperationTimedOut) {
             self.replace(&client);
         }
         answer
@@ -50,11 +50,7 @@ impl Coordinator {
         }
         match self.settings.create_with_context(self.journal.clone()) {
             Ok(fresh) => {
-                let old = std::mem::replace(&mut *client, Arc::new(fresh));
-                // Closing it may take its time.
-                if let Err(failure) = spawn("close", move || drop(old)) {
-                    tracing::debug!("{failure}");
-                }
+                drop_aside(std::mem::replace(&mut *client, Arc::new(fresh)));
             }
             Err(error) => tracing::debug!(%error, "the client is kept: another one cannot be made"),
         }

@@ -307,9 +307,8 @@ impl Lane {
             };
             let limit = self.tuning.limit;
             let keyless = row.record.key.is_none() && shared.compacted.contains(&topic);
-            let topic_ = topic.as_str();
-            let refused =
-                Refused { refusal, named, together, size, limit, topic: topic_, keyless, amend };
+            let topic = topic.as_str();
+            let refused = Refused { refusal, named, together, size, limit, topic, keyless, amend };
             match refusal::remedy(refused, &row.outcome) {
                 Remedy::Bury(fault) => {
                     let name = shared.naming.input(key.0);
@@ -322,7 +321,7 @@ impl Lane {
                 }
                 Remedy::SmallerBatches => smaller = true,
                 Remedy::OneByOne => one_by_one = true,
-                Remedy::Hopeless => return Err(self.hopeless(key, &topic, &refusal.words)),
+                Remedy::Hopeless => return Err(self.hopeless(key, topic, &refusal.words)),
             }
         }
         if smaller && !self.shrink_batches() {

@@ -274,8 +274,9 @@ pub fn transactional_id(group: &str, instance: &str, lane: usize) -> String {
 ///
 /// The client stops fetching a partition once it holds so many records or bytes of it, whichever comes first: one half is
 /// for the records' own frames, the other for their payload. A response that is under way comes on top, and its records
-/// take up to 60 times its bytes where they are empty, which is why a fetch is a small part of it. The largest message must still come through: a broker
-/// sends a batch that is larger than asked for, alone, and `receive.message.max.bytes` only guards against nonsense.
+/// take up to 60 times its bytes where they are empty, which is why a fetch is a small part of it. The largest message
+/// must still come through: a broker sends a batch that is larger than asked for, alone, and
+/// `receive.message.max.bytes` only guards against nonsense.
 pub fn memory(limit: u64, partitions: usize) -> [(&'static str, String); 6] {
     let share = limit / 4;
     let partitions = u64::try_from(partitions.max(1)).unwrap_or(u64::MAX);

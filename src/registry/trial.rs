@@ -119,5 +119,5 @@ fn ended(status: ExitStatus, words: &str) -> Failed {
 
 /// Resident memory of a process in bytes.
 fn resident(pid: u32) -> Option<u64> {
-    crate::telemetry::metrics::resident_bytes_of(&pid.to_string())
+    crate::memory::resident(&pid.to_string())
 }

@@ -15,6 +15,7 @@ use metrics::{
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusRecorder};
 
 use crate::log::How;
+use crate::memory;
 use crate::record::{FaultClass, ModelId, Partition, Reason};
 
 /// `[name, unit, help]` of every metric: the page that README shows is made of this.
@@ -335,36 +336,10 @@ impl Metrics {
     /// Reads what changes by itself: the process's resident memory, the age of the last commit. At each scrape.
     pub fn read(&self) {
         self.0.commit_age.set(now().duration_since(*lock(&self.0.committed)).as_secs_f64());
-        if let Some(bytes) = resident_bytes() {
+        if let Some(bytes) = memory::resident("self") {
             self.0.resident.set(float(bytes));
         }
     }
-}
-
-/// Resident memory of this process in bytes; `None` where the system does not say.
-pub fn resident_bytes() -> Option<u64> {
-    resident_bytes_of("self")
-}
-
-/// Resident memory of a process, by its number, in bytes; `None` where it is gone or the system does not say.
-pub fn resident_bytes_of(process: &str) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
-}
-
-/// Memory that this process may use, in bytes: the control group's limit, else the machine's memory; `None` where
-/// the system says neither.
-pub fn memory_limit() -> Option<u64> {
-    let read = |file| std::fs::read_to_string(file).ok();
-    let group = read("/sys/fs/cgroup/memory.max")
-        .or_else(|| read("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-        .and_then(|text| text.trim().parse::<u64>().ok());
-    let machine = read("/proc/meminfo").and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
-    });
-    group.into_iter().chain(machine).min()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

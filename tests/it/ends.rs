@@ -1,6 +1,5 @@
 //! How runs end and members leave: jobs of several, deadlines, stops in every state of the start, twins, strangers.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,29 +7,19 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use crate::broker::Broker;
-use crate::world::{Replica, World, wait_for};
+use crate::world::{GOOD, Replica, World, once, wait_for};
 
 /// Longer than any test waits: a member that does not leave keeps its partitions for the whole test.
 const LASTING: &str = "consumer: { session.timeout.ms: 290000, heartbeat.interval.ms: 500 }";
 type Scenario = fn(&mut World);
 
-const GOOD: &str = "{\"x\":1}";
 const SLOW: &str = "batch: { max_records: 4 }\ncommit: { max_batches: 1 }";
-
-fn produce(world: &World, each: usize) {
-    (0..world.partitions).for_each(|partition| world.produce(partition, &vec![GOOD; each]));
-}
-
-/// Each of these offsets of each partition, once.
-fn once(partitions: i32, each: i64) -> BTreeMap<(i32, i64), usize> {
-    (0..partitions).flat_map(|p| (0..each).map(move |at| ((p, at), 1))).collect()
-}
 
 /// Waits until every record is answered, and checks that each is once.
 #[track_caller]
 fn all_once(world: &World, each: i64) {
     world.wait_for_lag_0();
-    assert_eq!(world.outcomes(), once(world.partitions, each));
+    assert_eq!(world.outcomes(), once(world.partitions, 0..each));
 }
 
 /// The tests that need no broker of their own share one.
@@ -66,7 +55,7 @@ fn how_a_run_ends() {
 
 /// Neither of two jobs is done before both are.
 fn two_jobs_are_done_when_all_is_done(world: &mut World) {
-    produce(world, 500);
+    world.produce_each(500);
     let jobs = ["a", "b"].map(|name| Replica::start(&world.config(name, SLOW), &["--until-end"]));
     let observer = world.observer();
     for job in jobs {
@@ -79,7 +68,7 @@ fn two_jobs_are_done_when_all_is_done(world: &mut World) {
 
 /// What a killed peer held is waited for and taken over.
 fn a_job_takes_over_what_a_dead_one_left(world: &mut World) {
-    produce(world, 300);
+    world.produce_each(300);
     let [mut a, b] =
         ["a", "b"].map(|name| Replica::start(&world.config(name, SLOW), &["--until-end"]));
     a.says("assignment changed partitions=1");
@@ -92,7 +81,7 @@ fn a_job_takes_over_what_a_dead_one_left(world: &mut World) {
 
 /// A signal does not make a job done: whoever started it must know.
 fn a_job_that_is_stopped_says_what_is_left(world: &mut World) {
-    produce(world, 1_000);
+    world.produce_each(1_000);
     let config = world.config("a", SLOW);
     for signal in ["TERM", "USR1"] {
         let before: i64 = world.committed(&world.observer()).unwrap().iter().sum();
@@ -116,11 +105,11 @@ fn a_deadline_says_what_is_left(world: &mut World) {
     for member in [&idle, &b] {
         member.says("assignment changed partitions=1");
     }
-    produce(world, 10);
+    world.produce_each(10);
     world.wait_for_lag_0();
     assert!(b.stop().success());
     idle.signal("STOP");
-    produce(world, 40);
+    world.produce_each(40);
     let job = world.config_with("b", LASTING, "");
     let (code, log) = Replica::start(&job, &["--until-end", "--deadline", "15s"]).ended();
     assert_eq!(code, Some(75), "{log}");
@@ -140,7 +129,7 @@ fn a_member_that_leaves_leaves_at_once(world: &mut World) {
         leaves.signal(signal);
         let (code, log) = leaves.ended();
         assert_eq!(code, Some(0), "{log}");
-        produce(world, 10);
+        world.produce_each(10);
         world.wait_for_lag_0();
     }
     all_once(world, 20);
@@ -185,7 +174,7 @@ fn partitions_that_nobody_reads_are_found(world: &mut World) {
     assert!(replica.stop().success());
     world.grow(3);
     let replica = Replica::start(&config, &[]);
-    produce(world, 10);
+    world.produce_each(10);
     all_once(world, 10);
     assert!(replica.stop().success());
 }
@@ -193,7 +182,7 @@ fn partitions_that_nobody_reads_are_found(world: &mut World) {
 /// A process that was stopped for longer than its session is no twin of itself.
 fn one_that_was_silent_joins_again(world: &mut World) {
     let mut replica = Replica::start(&world.config("a", ""), &[]);
-    produce(world, 10);
+    world.produce_each(10);
     world.wait_for_lag_0();
     replica.signal("STOP");
     let admin: BaseConsumer = world.client().create().unwrap();
@@ -201,7 +190,7 @@ fn one_that_was_silent_joins_again(world: &mut World) {
         let groups = admin.fetch_group_list(Some("silent"), Duration::from_secs(5)).ok()?;
         groups.groups().iter().all(|group| group.members().is_empty()).then_some(())
     });
-    produce(world, 10);
+    world.produce_each(10);
     replica.signal("CONT");
     all_once(world, 20);
     replica.assert_alive();
@@ -220,7 +209,7 @@ fn of_two_twins_one_goes_on(world: &mut World) {
         ended.into_iter().flatten().next()
     });
     assert_eq!(code.code(), Some(78));
-    produce(world, 10);
+    world.produce_each(10);
     all_once(world, 10);
     let alive = [&mut older, &mut younger].map(|replica| replica.child.try_wait().unwrap());
     assert_eq!(alive.iter().filter(|ended| ended.is_none()).count(), 1, "{alive:?}");
@@ -236,7 +225,7 @@ fn copy(file: &Path, name: &str) -> std::path::PathBuf {
 /// Under KIP-848's protocol a replica that was killed comes back under its name.
 fn kip_848_comes_back(world: &mut World) {
     let file = world.config_with("a", "consumer: { group.protocol: consumer }", SLOW);
-    produce(world, 200);
+    world.produce_each(200);
     let mut replica = Replica::start(&file, &[]);
     let observer = world.observer();
     wait_for("the first commit", || {

@@ -9,9 +9,8 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, Threa
 use tidemill::kafka::native;
 
 use crate::broker::Broker;
-use crate::world::{World, wait_on};
+use crate::world::{GOOD, Replica, World, once, wait_on};
 
-const GOOD: &str = "{\"x\":1}";
 const DAY: i64 = 86_400_000;
 /// Dead letters are what these tests want.
 const EXTRA: &str = "dead_letters: { max_ratio: 1.0 }";
@@ -44,10 +43,9 @@ fn produce(world: &World, records: Vec<Given<'_>>) {
 #[track_caller]
 fn refused(world: &World, count: i64, offsets: &[i64]) -> Vec<BTreeMap<String, String>> {
     let config = world.config("a", EXTRA);
-    let (code, log) = crate::world::Replica::start(&config, &["--until-end"]).ended();
+    let (code, log) = Replica::start(&config, &["--until-end"]).ended();
     assert_eq!(code, Some(0), "{log}");
-    let expect: BTreeMap<_, _> = (0..count).map(|at| ((0, at), 1)).collect();
-    assert_eq!(world.outcomes(), expect);
+    assert_eq!(world.outcomes(), once(1, 0..count));
     let mut dead = world.read("in-dlq", "read_committed");
     dead.sort_by_key(|seen| seen.number::<i64>("__connect.errors.offset"));
     let found: Vec<i64> =

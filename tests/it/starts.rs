@@ -7,19 +7,7 @@ use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::broker::Broker;
-use crate::world::{Replica, World, wait_for, wait_on};
-
-const GOOD: &str = "{\"x\":1}";
-
-/// Each of these offsets of each partition once, and nothing else.
-fn once(partitions: i32, offsets: std::ops::Range<i64>) -> BTreeMap<(i32, i64), usize> {
-    let places = (0..partitions).flat_map(|p| offsets.clone().map(move |at| ((p, at), 1)));
-    places.collect()
-}
-
-fn produce(world: &World, each: usize) {
-    (0..world.partitions).for_each(|partition| world.produce(partition, &vec![GOOD; each]));
-}
+use crate::world::{GOOD, Replica, World, once, wait_for, wait_on};
 
 /// Runs to the end and expects `code`, and `words` in the log.
 #[track_caller]
@@ -48,7 +36,7 @@ fn where_a_partition_begins() {
 
     // Its offsets expire while the others run.
     let idle = world.beside("idle", 2, &[]);
-    produce(&idle, 20);
+    idle.produce_each(20);
     runs(&idle, "", 0, &[]);
 
     lost_group(&world.beside("lost", 2, &[]));
@@ -62,16 +50,16 @@ fn where_a_partition_begins() {
 
     let observer = idle.observer();
     wait_for("the offsets to expire", || (idle.committed(&observer)? == [0, 0]).then_some(()));
-    produce(&idle, 5);
+    idle.produce_each(5);
     runs(&idle, "", 0, &["newest manifest"]);
     assert_eq!(idle.outcomes(), once(2, 0..25), "{:?}", idle.outcomes());
 }
 
 /// A group that was deleted goes on behind its newest manifests, or as the operator says.
 fn lost_group(world: &World) {
-    produce(world, 30);
+    world.produce_each(30);
     runs(world, "", 0, &[]);
-    produce(world, 10);
+    world.produce_each(10);
     world.delete_group();
     runs(world, "on_missing_offset: stop", 65, &["kafka.on_missing_offset"]);
     runs(world, "", 0, &[]);
@@ -83,7 +71,7 @@ fn lost_group(world: &World) {
 
 /// Without any manifest of its own, a group that has lost its offsets stops and says what can be done.
 fn lost_manifests(world: &World) {
-    produce(world, 30);
+    world.produce_each(30);
     runs(world, "", 0, &[]);
     let mut all = TopicPartitionList::new();
     all.add_partition_offset(&world.topic("out-manifest"), 0, Offset::End).unwrap();
@@ -96,9 +84,9 @@ fn lost_manifests(world: &World) {
 
 /// `latest` skips what was there before the group's first start, and nothing of what comes later.
 fn latest_is_the_end_at_the_first_start(mut world: World) {
-    produce(&world, 10);
+    world.produce_each(10);
     runs(&world, "start_from: latest", 0, &[]);
-    produce(&world, 5);
+    world.produce_each(5);
     world.grow(3);
     for partition in 1..3 {
         world.produce(partition, &[GOOD; 7]);
@@ -111,11 +99,11 @@ fn latest_is_the_end_at_the_first_start(mut world: World) {
 
 /// A topic that was deleted and created again while nobody looked is another topic.
 fn created_again_while_stopped(world: &World) {
-    produce(world, 20);
+    world.produce_each(20);
     runs(world, "", 0, &[]);
     world.delete_topics(&["in"]);
     world.create_topics(&["in"], 1);
-    produce(world, 30);
+    world.produce_each(30);
     runs(world, "", 65, &["kafka.on_recreated"]);
     assert_eq!(world.outcomes().len(), 20);
     runs(world, "on_recreated: start", 0, &[]);
@@ -125,7 +113,7 @@ fn created_again_while_stopped(world: &World) {
 
 /// The same under a service that runs: what was answered between two looks is not answered twice.
 fn created_again_while_running(world: &World, on_recreated: &str) {
-    produce(world, 20);
+    world.produce_each(20);
     let filter = "logging: { filter: 'info,tidemill::kafka::observe=debug' }";
     let config = world.config_with("a", &format!("on_recreated: {on_recreated}"), filter);
     let mut replica = Replica::start(&config, &[]);
@@ -133,7 +121,7 @@ fn created_again_while_running(world: &World, on_recreated: &str) {
     replica.says("confirmed=20");
     world.delete_topics(&["in"]);
     world.create_topics(&["in"], 1);
-    produce(world, 30);
+    world.produce_each(30);
     if on_recreated == "stop" {
         let (code, log) = replica.ended();
         assert_eq!(code, Some(65), "{log}");
@@ -159,11 +147,11 @@ fn beyond_the_end(world: &World) {
         ("beyond-latest", "latest", 0, Some(10)),
     ] {
         let world = world.beside(name, 1, &[]);
-        produce(&world, 10);
+        world.produce_each(10);
         commit(&world, 1_000, "");
         runs(&world, &format!("on_out_of_range: {policy}"), code, &["1000"]);
         let Some(from) = from else { continue };
-        produce(&world, 5);
+        world.produce_each(5);
         runs(&world, &format!("on_out_of_range: {policy}"), 0, &[]);
         assert_eq!(world.outcomes(), once(1, from..15), "{policy}");
         world.wait_for_lag_0();
@@ -172,7 +160,7 @@ fn beyond_the_end(world: &World) {
 
 /// What an operator has set is the operator's will, whatever stands beside it.
 fn moved_by_hand(world: &World) {
-    produce(world, 20);
+    world.produce_each(20);
     runs(world, "", 0, &[]);
     commit(world, 15, "moved by hand");
     runs(world, "", 0, &[]);

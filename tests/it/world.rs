@@ -25,6 +25,15 @@ use crate::broker::Broker;
 /// Longest that anything may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
+/// A record that every version answers.
+pub(crate) const GOOD: &str = "{\"x\":1}";
+
+/// Each of these offsets of each partition, once: what [`World::outcomes`] gives where nothing is lost or repeated.
+pub(crate) fn once(partitions: i32, offsets: std::ops::Range<i64>) -> BTreeMap<(i32, i64), usize> {
+    let places = (0..partitions).flat_map(|p| offsets.clone().map(move |at| ((p, at), 1)));
+    places.collect()
+}
+
 /// Waits until `condition` gives something.
 #[track_caller]
 pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
@@ -238,6 +247,11 @@ impl World {
             producer.send(record.payload(value.as_bytes())).map_err(|(error, _)| error).unwrap();
         }
         producer.flush(PATIENCE).unwrap();
+    }
+
+    /// Appends so many good records to each partition of the input.
+    pub(crate) fn produce_each(&self, count: usize) {
+        (0..self.partitions).for_each(|partition| self.produce(partition, &vec![GOOD; count]));
     }
 
     /// Everything in a topic, partition by partition.

@@ -16,11 +16,11 @@ use crate::bench::statistics::float;
 use crate::config::{Input, Output};
 use crate::decode::{Decoded, Decoder};
 use crate::log::Failure;
+use crate::memory;
 use crate::model::Served;
 use crate::model::worker::{Answer, Job, Workers};
 use crate::pipeline::{Batch, Item};
 use crate::record::{Reason, Version};
-use crate::telemetry::metrics::resident_bytes;
 
 /// Batches in the model at once, as in the service: one that runs, one that is ready to.
 const IN_MODEL: usize = 2;
@@ -125,7 +125,7 @@ impl Side {
             last = self.run(records, size, Duration::ZERO)?.seconds;
             spent += last * f64::from(rounds + 1);
             // The most so far: what the allocator gives back between two batches is needed again.
-            resident = resident.max(resident_bytes());
+            resident = resident.max(memory::resident("self"));
             self.sizes.push(Measured { resident, ..Measured::at(size) });
         }
         Ok(None)

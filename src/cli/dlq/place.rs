@@ -63,12 +63,11 @@ impl Letters {
         let mut names: Vec<&str> = naming.dead_letters.iter().map(String::as_str).collect();
         names.sort_unstable();
         names.dedup();
-        let embedded = config.log.as_deref().and_then(|log| log.strip_prefix("sqlite:"));
-        let place = match embedded {
+        let place = match config.embedded() {
             Some(file) => {
                 // `SQLite` would make a file that is not there.
                 let file = std::fs::canonicalize(file).map_err(|error| Failure {
-                    message: format!("open the embedded log {file}: {error}"),
+                    message: format!("open the embedded log {}: {error}", file.display()),
                     exit: 78,
                 })?;
                 let store = Store::open(&file).map_err(|error| broken(&error))?;

@@ -23,6 +23,7 @@ use super::place::{Letters, Place, broken};
 use super::progress::Progress;
 use crate::cli::cluster::Cluster;
 use crate::config::Config;
+use crate::file;
 use crate::kafka::class::is_of_a_record;
 use crate::kafka::settings::{self, Tuning};
 use crate::kafka::{Journal, native};
@@ -74,20 +75,18 @@ impl<'a> Sender<'a> {
                 kafka.renew()?;
                 Ok(Self::Kafka(kafka))
             }
-            Place::Embedded { file, .. } => {
-                let mut path = file.clone().into_os_string();
-                path.push(".tidemill-dlq-lock");
-                let fail = |why: String| {
-                    let path = std::path::Path::new(&path).display();
-                    Failure { message: format!("lock {path}: {why}"), exit: 75 }
+            Place::Embedded { file: log, .. } => {
+                let path = file::beside(log, ".tidemill-dlq-lock");
+                let fail = |why: String| Failure {
+                    message: format!("lock {}: {why}", path.display()),
+                    exit: 75,
                 };
-                let open = File::options().write(true).create(true).truncate(false).open(&path);
-                let lock = open.map_err(|error| fail(error.to_string()))?;
+                let lock = file::writable(&path).map_err(|error| fail(error.to_string()))?;
                 lock.try_lock().map_err(|error| match error {
                     TryLockError::WouldBlock => fail("another process redrives it".to_owned()),
                     TryLockError::Error(error) => fail(error.to_string()),
                 })?;
-                let store = Store::open(file).map_err(|error| broken(&error))?;
+                let store = Store::open(log).map_err(|error| broken(&error))?;
                 Ok(Self::Embedded { store, group: &letters.group, _lock: lock })
             }
         }
@@ -140,7 +139,7 @@ fn stored(item: &Item) -> (&str, i32, sqlite::Message) {
 /// Collects what the broker did not take.
 struct Reports {
     journal: Journal,
-    failed: Mutex<Vec<(usize, Code, String)>>,
+    failed: Mutex<Vec<(usize, Code)>>,
 }
 
 impl ClientContext for Reports {
@@ -159,9 +158,8 @@ impl ProducerContext for Reports {
     fn delivery(&self, result: &DeliveryResult<'_>, item: usize) {
         if let Err((error, _)) = result {
             let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
-            let words = code.to_string();
             let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-            failed.push((item, code, words));
+            failed.push((item, code));
         }
     }
 }
@@ -222,12 +220,12 @@ impl<'a> Kafka<'a> {
         let reports = &producer.client().context().failed;
         let failed = std::mem::take(&mut *reports.lock().unwrap_or_else(PoisonError::into_inner));
         let (of_records, others): (Vec<_>, Vec<_>) =
-            failed.into_iter().partition(|(_, code, _)| is_of_a_record(*code));
-        refused.extend(of_records.into_iter().map(|(place, _, words)| (place, words)));
+            failed.into_iter().partition(|(_, code)| is_of_a_record(*code));
+        refused.extend(of_records.into_iter().map(|(place, code)| (place, code.to_string())));
         if !refused.is_empty() {
             return Ok(refused);
         }
-        let others = others.into_iter().map(|(_, code, _)| KafkaError::MessageProduction(code));
+        let others = others.into_iter().map(|(_, code)| KafkaError::MessageProduction(code));
         if let Some(error) = others.chain(stopped).next() {
             return Err(self.failure("send a record", &error));
         }

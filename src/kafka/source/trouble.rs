@@ -1,15 +1,14 @@
 //! What goes wrong while reading, and what is done about it.
 
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
-use super::super::group::Context;
 use super::super::twin::{How, Lost, Step};
-use super::super::{settings, spawn};
+use super::super::{drop_aside, settings};
 use super::{ANSWER, Source};
 use crate::log::{Control, Failure};
 use crate::record::Partition;
@@ -158,13 +157,6 @@ impl Source {
                 self.said.insert(line.to_owned(), said);
             }
         }
-    }
-}
-
-/// Drops a client that is of no use any more, on a thread of its own: that may take its time.
-fn drop_aside(consumer: Arc<BaseConsumer<Context>>) {
-    if let Err(failure) = spawn("close", move || drop(consumer)) {
-        tracing::debug!("{failure}");
     }
 }
 
