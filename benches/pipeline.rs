@@ -1,6 +1,6 @@
 //! The whole service against a real broker, both sides in one run, interleaved, medians.
 //!
-//! `cargo bench --bench pipeline -- [overhead] [latency] [memory] [swaps] [verify]`, and each alone
+//! `cargo bench --bench pipeline -- [overhead] [latency] [far] [memory] [swaps] [verify]`, and each alone
 //! `embedding MODEL_DIR LINES_FILE`, `learned MODEL_DIR LINES_FILE`, `pinned MODEL_DIR LINES_FILE`, `peer MODEL_DIR LINES_FILE PYTHON`
 //!
 //! * overhead: a model that costs nothing and 200-byte values, against a bare librdkafka loop that consumes, produces,
@@ -10,6 +10,7 @@
 //! * pinned: the same, each inference thread on a core of its own against all of them anywhere.
 //! * peer: the same through Kafka in f32 and int8, against a Python pipeline on ONNX Runtime, `benches/pipeline_peer.py`.
 //! * latency: one record every few milliseconds; from append to visible for a `read_committed` reader.
+//! * far: transactions a second where the broker's answers take 60 ms.
 //! * memory: the most memory by what the records are, from Kafka and from the embedded log, under a limit of 64 MiB.
 //! * swaps: resident memory over a thousand swaps.
 //! * verify: `tidemill verify` over ten million records (`TIDEMILL_VERIFY_RECORDS`).
@@ -35,6 +36,8 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 #[path = "../tests/it/broker.rs"]
 mod broker;
+#[path = "pipeline/far.rs"]
+mod far;
 #[path = "pipeline/memory.rs"]
 mod memory;
 #[path = "pipeline/verify.rs"]
@@ -56,6 +59,9 @@ fn main() {
     }
     if asked("latency") {
         latency();
+    }
+    if asked("far") {
+        far::run();
     }
     if asked("memory") {
         memory::run();

@@ -192,12 +192,38 @@ impl Registry {
     pub fn alias(&self, model: &str, alias: &str) -> Result<Version, Error> {
         let path = self.model(model)?.join("aliases").join(name(alias)?);
         // Links are followed: Kubernetes mounts files as such.
-        let text = file::read(&path, LARGEST_ALIAS, Links::Follow);
-        let text = text.map_err(io("read the alias", &path))?;
+        let text = file::read(&path, LARGEST_ALIAS, Links::Follow).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::NotFound {
+                return self.no_alias(model, alias);
+            }
+            io("read the alias", &path)(error)
+        })?;
         let text = String::from_utf8_lossy(&text);
         version(text.trim()).ok_or_else(|| {
             let (path, held) = (path.display(), text.trim());
-            Error::NotFound(format!("{path} holds {held:?}, which is not the number of a version"))
+            Error::NotFound(format!(
+                "alias {path} holds {held:?}, which is not the number of a version; `tidemill models promote` points it \
+                 at one"
+            ))
+        })
+    }
+
+    /// What is there in place of an alias that is not.
+    fn no_alias(&self, model: &str, alias: &str) -> Error {
+        let known = |dir: Result<PathBuf, Error>| {
+            let known = dir.and_then(|dir| names(&dir)).unwrap_or_default().join(", ");
+            if known.is_empty() { "none".to_owned() } else { known }
+        };
+        let dir = self.model(model);
+        Error::NotFound(if dir.as_ref().is_ok_and(|dir| dir.is_dir()) {
+            let known = known(dir.map(|dir| dir.join("aliases")));
+            format!(
+                "model {model:?} has no alias {alias:?}; aliases: {known}. `tidemill models promote` points one at a version"
+            )
+        } else {
+            let root = self.root.clone().unwrap_or_default();
+            let place = root.display().to_string();
+            format!("the registry {place} has no model {model:?}; models: {}", known(Ok(root)))
         })
     }
 

@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -42,6 +42,9 @@ const PACE: Duration = Duration::from_millis(5);
 
 /// Longest that a commit may take: a disk that is slow, and another program that holds the file.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a file of `SQLite` begins with (<https://www.sqlite.org/fileformat2.html>, 1.3).
+const MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// One process has the file, so its partitions are assigned once.
 const EPOCH: Epoch = Epoch(1);
@@ -147,7 +150,38 @@ fn real(file: &Path) -> io::Result<PathBuf> {
 }
 
 fn failure(error: &Error) -> Failure {
-    Failure { message: crate::service::chain(error), exit: 75 }
+    let message = crate::service::chain(error);
+    if error.is_no_database() {
+        let message =
+            format!("{message}: the file is something else; name another one under `log`");
+        return Failure { message, exit: 78 };
+    }
+    Failure { message, exit: 75 }
+}
+
+/// Whether `file` can be a log, without writing or locking anything: it is one, is empty, or can be made.
+///
+/// # Errors
+///
+/// Why it cannot.
+pub fn look(file: &Path) -> io::Result<()> {
+    let other = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    match fs::metadata(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+            if folder.is_some_and(|folder| !folder.is_dir()) {
+                return other("the folder that it is to stand in does not exist");
+            }
+            Ok(())
+        }
+        Err(error) => Err(error),
+        Ok(metadata) if !metadata.is_file() => other("is not a regular file"),
+        Ok(_) => {
+            let mut head = Vec::new();
+            File::open(file)?.take(MAGIC.len() as u64).read_to_end(&mut head)?;
+            if head.is_empty() || head == MAGIC { Ok(()) } else { other("is not an SQLite file") }
+        }
+    }
 }
 
 fn create_topics(store: &Store, naming: &Naming) -> Result<(), Error> {

@@ -15,6 +15,7 @@ use super::ConfigFile;
 use crate::config::{Config, load};
 use crate::kafka::settings;
 use crate::service;
+use crate::sqlite;
 
 mod cluster;
 mod facts;
@@ -134,8 +135,8 @@ pub fn look(
     for finding in secrets(&config).into_iter().chain(state(&config)) {
         good &= show(out, &finding)?;
     }
-    if let Some(log) = &config.log {
-        good &= show(out, &Finding::ok("log", format!("{log}, embedded: no cluster is asked")))?;
+    if let Some(log) = config.embedded() {
+        good &= show(out, &embedded(log))?;
     } else {
         for finding in kafka(&config, ANSWER) {
             good &= show(out, &finding)?;
@@ -161,6 +162,15 @@ fn show(out: &mut impl Write, finding: &Finding) -> io::Result<bool> {
         }
     }
     Ok(!matches!(finding.seen, Seen::Problem(..)))
+}
+
+/// The embedded log.
+fn embedded(file: &Path) -> Finding {
+    let log = format!("log sqlite:{}", file.display());
+    match sqlite::look(file) {
+        Ok(()) => Finding::ok(log, "embedded: no cluster is asked"),
+        Err(error) => Finding::problem(log, error.to_string(), "name another file under `log`"),
+    }
 }
 
 /// Files with secrets that everybody may read.
@@ -218,6 +228,9 @@ mod tests {
         assert_eq!(check(text, Ok("m/1".to_owned())).0, 0);
         let (code, out) = check(text, Err(("no such directory".to_owned(), "make it".to_owned())));
         assert!(code == 78 && out.contains("problem  model: no such directory"), "{out}");
+        let elsewhere = text.replace("sqlite:x", &format!("sqlite:{}", file.display()));
+        let (code, out) = check(&elsewhere, Ok(String::new()));
+        assert!(code == 78 && out.contains("c.yaml: is not an SQLite file"), "{out}");
         let (code, out) = check("batch: {max_wait: 5}", Ok(String::new()));
         assert!(code == 78 && out.contains("6. "), "{out}");
     }

@@ -39,6 +39,7 @@ What retention, compaction or sparse headers have taken away is named as what ca
 
 Exit codes:
   0   proven; where parts cannot be proven, they are named
+  64  --to is not above --from
   65  violated, or there is nothing to prove: no such topic, a group that has committed nothing, no record in the range
   75  the cluster could not be read; try again
   78  the configuration is wrong, or the cluster refuses";
@@ -52,6 +53,13 @@ pub fn run(args: &Args) -> ExitCode {
     if config.log.is_some() {
         let message = "verify reads Kafka; the demo verifies the embedded log by itself".to_owned();
         return terminal::end(Err(Failure { message, exit: 78 }));
+    }
+    if let Some(to) = args.to.filter(|to| *to <= args.from) {
+        let message = format!(
+            "--to {to} is not above --from {}: no offset is in between; correct one",
+            args.from
+        );
+        return terminal::end(Err(Failure { message, exit: 64 }));
     }
     let own_group = args.group.as_ref().is_none_or(|group| *group == config.kafka.group);
     if let Some(group) = &args.group {

@@ -139,6 +139,13 @@ pub const OWNED: &[Owned] = &[
         "",
     ),
     ours("consume.callback.max.messages", Consumer, Never, CODE, ""),
+    ours(
+        "topic.blacklist",
+        Consumer,
+        Never,
+        "a topic that it hides would be read by nobody",
+        "input.topics",
+    ),
     // How a transaction is written.
     ours(
         "transaction.timeout.ms",

@@ -199,7 +199,7 @@ fn a_refusal_never_has_the_value() {
     for (pair, said, remedy) in [
         (("sasl.mechanisms", "hunter2,PLAIN"), "does not take", "CONFIGURATION.md"),
         (("debug", "broker,hunter2"), "does not take", "CONFIGURATION.md"),
-        (("topic.blacklist", "hunter2["), "does not take", "CONFIGURATION.md"),
+        (("topic.blacklist", "hunter2["), "cannot be set", "input.topics"),
         (("socket.timeout.ms", "987654"), "outside of its range, 10..300000", "CONFIGURATION.md"),
         (("socket.timeout.ms", ""), "is empty", "CONFIGURATION.md"),
         (("sasl.password", "hunt\0er2"), "NUL", "leave that character out"),

@@ -44,6 +44,14 @@ pub enum Error {
     Manifest(#[source] serde_json::Error),
 }
 
+impl Error {
+    /// Whether the file is not one of `SQLite`.
+    pub(super) fn is_no_database(&self) -> bool {
+        let Self::Sqlite { source, .. } = self else { return false };
+        source.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase)
+    }
+}
+
 fn sqlite(what: &'static str) -> impl Fn(rusqlite::Error) -> Error {
     move |source| Error::Sqlite { what, source }
 }

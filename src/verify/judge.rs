@@ -178,7 +178,8 @@ impl Judge<'_> {
         ]
         .map(std::mem::take);
         for (first, [exists, answered, weak, bare, doubted]) in words(sets.each_ref()) {
-            self.checker.report.proven += u64::from((answered & !weak).count_ones());
+            let proven = answered & exists & !(weak | doubted);
+            self.checker.report.proven += u64::from(proven.count_ones());
             if exists == answered && weak | doubted == 0 {
                 continue;
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::printable::escaped;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::index::Tally;
 
@@ -113,6 +113,7 @@ pub struct Report {
     /// Input records in the judged range.
     pub records: u64,
     /// Their outcomes: predictions, dead letters, tombstones.
+    #[serde(serialize_with = "by_name")]
     pub outcomes: Tally,
     /// Batches they were made in.
     pub batches: u64,
@@ -132,6 +133,10 @@ pub struct Report {
     pub recomputed: Vec<Recomputed>,
     /// How much was read.
     pub effort: Effort,
+}
+
+fn by_name<S: Serializer>(outcomes: &Tally, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(["predictions", "dead_letters", "tombstones"].iter().zip(outcomes))
 }
 
 impl Report {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use serde_json::Value;
 
-use crate::world::{Replica, Seen, World, wait_for};
+use crate::world::{Column, Replica, Seen, World, wait_for};
 
 const PARTITIONS: i32 = 4;
 
@@ -28,14 +28,29 @@ fn value(n: usize) -> Option<String> {
     match n % 100 {
         13 => Some(format!("{{\"x\":{n}")),       // broken
         57 => Some(format!("{{\"x\":\"{n}\"}}")), // wrong type
+        35 => Some(format!("{{\"x\":{n}}}")),     // enough for the odd versions
         91 => None,                               // a tombstone
-        _ => Some(format!("{{\"x\":{n}}}")),
+        _ => Some(format!("{{\"x\":{n},\"y\":{}}}", 3 * n)),
     }
 }
 
-fn outcome(n: usize) -> &'static str {
+/// The odd versions answer x + v, the even ones y + x + v: a swap changes what is read of a record, and where it stands.
+fn columns(version: u32) -> &'static [Column] {
+    const X: Column = Column { name: "x", impute: None };
+    const Y: Column = Column { name: "y", impute: None };
+    if version.is_multiple_of(2) { &[Y, X] } else { &[X] }
+}
+
+/// Version `v` with the columns that it has.
+fn promote(world: &World, version: u32) {
+    world.add(version, columns(version));
+    world.promote(version);
+}
+
+fn outcome(n: usize, version: u32) -> &'static str {
     match n % 100 {
         13 | 57 => "dead letter",
+        35 if columns(version).len() == 2 => "dead letter",
         91 => "tombstone",
         _ => "prediction",
     }
@@ -101,8 +116,7 @@ impl Faults {
             }
             _ => {
                 self.version += 1;
-                world.add_version(self.version);
-                world.promote(self.version);
+                promote(world, self.version);
             }
         }
         self.done += 1;
@@ -113,13 +127,12 @@ impl Faults {
 fn exactly_once_whatever_is_killed() {
     let Some(world) = World::start(PARTITIONS) else { return };
     let total = size("RECORDS", 20_000);
-    world.add_version(1);
-    world.promote(1);
+    promote(&world, 1);
     let extra = "batch: { max_records: 20, max_wait: 10ms }\ncommit: { max_batches: 2 }\nlogging: { filter: 'tidemill=debug,info' }";
     let mut replicas: Vec<Replica> =
         ["a", "b"].map(|instance| Replica::start(&world.config(instance, extra), &[])).into();
     let mut faults =
-        Faults::new(total, size("KILLS", 6), size("BROKER_KILLS", 2), size("SWAPS", 2));
+        Faults::new(total, size("KILLS", 6), size("BROKER_KILLS", 2), size("SWAPS", 3));
     let (mut produced, mut revived) = (0, 0);
     let observer = world.observer();
     while faults.done < faults.kinds.len() {
@@ -159,6 +172,7 @@ fn check(world: &World, total: usize, revived: usize) {
     let hidden = uncommitted - out.len() - dead.len();
     let mut outcomes: BTreeMap<(i32, i64), Vec<(&str, usize)>> = BTreeMap::new();
     let mut batches: BTreeMap<String, BTreeSet<u32>> = BTreeMap::new();
+    let (versions, manifests) = manifests(world);
     let (mut disorder, mut wrong) = (0, 0);
     for (seen, prefix) in [(&out, "tidemill.source"), (&dead, "__connect.errors")] {
         let mut last: BTreeMap<i32, i64> = BTreeMap::new();
@@ -168,7 +182,13 @@ fn check(world: &World, total: usize, revived: usize) {
             let offset: i64 = seen.number(&format!("{prefix}.offset")).unwrap();
             let before = last.insert(partition, offset).unwrap_or(-1);
             disorder += usize::from(offset <= before || partition != seen.partition);
-            wrong += usize::from(!is_right(seen, n, prefix, &mut batches));
+            let batch = &seen.headers["tidemill.batch.id"];
+            let version = versions[batch];
+            batches
+                .entry(batch.clone())
+                .or_default()
+                .extend(seen.number::<u32>("tidemill.model.version"));
+            wrong += usize::from(!is_right(seen, n, prefix, version));
             let kind = if prefix == "tidemill.source" { "out" } else { "dead" };
             outcomes.entry((partition, offset)).or_default().push((kind, n));
         }
@@ -176,8 +196,8 @@ fn check(world: &World, total: usize, revived: usize) {
     let numbers: BTreeSet<usize> = outcomes.values().flatten().map(|(_, n)| *n).collect();
     let lost = (0..total).filter(|n| !numbers.contains(n)).count();
     let duplicate = out.len() + dead.len() - numbers.len();
-    let mixed = batches.values().filter(|versions| versions.len() != 1).count();
-    let manifests = manifests(world, &batches);
+    let said = |batch: &String, found: &BTreeSet<u32>| found.iter().all(|v| *v == versions[batch]);
+    let mixed = batches.iter().filter(|(batch, found)| !said(batch, found)).count();
     let versions: BTreeSet<u32> = batches.values().flatten().copied().collect();
     let report = format!(
         "chaos: {total} records, {lost} lost, {duplicate} duplicate, {disorder} out of order, {wrong} wrong, \
@@ -190,42 +210,32 @@ fn check(world: &World, total: usize, revived: usize) {
     assert_eq!(manifests, out.len() + dead.len(), "records that manifests account for");
 }
 
-/// Whether an outcome is the one that its record must have.
-fn is_right(
-    seen: &Seen,
-    n: usize,
-    prefix: &str,
-    batches: &mut BTreeMap<String, BTreeSet<u32>>,
-) -> bool {
-    let batch = seen.headers["tidemill.batch.id"].clone();
+/// Whether an outcome is the one that its record must have from this version.
+fn is_right(seen: &Seen, n: usize, prefix: &str, version: u32) -> bool {
     if prefix == "__connect.errors" {
-        batches.entry(batch).or_default();
-        return outcome(n) == "dead letter" && seen.value == value(n).map(String::into_bytes);
+        let kept = seen.value == value(n).map(String::into_bytes);
+        return outcome(n, version) == "dead letter" && kept;
     }
-    let version: u32 = seen.number("tidemill.model.version").unwrap();
-    batches.entry(batch).or_default().insert(version);
     match &seen.value {
-        None => outcome(n) == "tombstone",
+        None => outcome(n, version) == "tombstone",
         Some(value) => {
             let value: Value = serde_json::from_slice(value).unwrap();
-            let expected = f64::from(u32::try_from(n).unwrap() + version);
-            outcome(n) == "prediction" && value["value"].as_f64() == Some(expected)
+            let times = if columns(version).len() == 2 { 4 } else { 1 };
+            let expected = f64::from(times * u32::try_from(n).unwrap() + version);
+            outcome(n, version) == "prediction" && value["value"].as_f64() == Some(expected)
         }
     }
 }
 
-/// How many records the manifests account for; each names the version that its batch's records name.
-fn manifests(world: &World, batches: &BTreeMap<String, BTreeSet<u32>>) -> usize {
-    let mut records = 0;
-    let mut seen_ids = BTreeSet::new();
+/// The version of each batch, and how many records the manifests account for.
+fn manifests(world: &World) -> (BTreeMap<String, u32>, usize) {
+    let (mut versions, mut records) = (BTreeMap::new(), 0);
     for manifest in world.read("out-manifest", "read_committed") {
         let manifest: Value = serde_json::from_slice(&manifest.value.unwrap()).unwrap();
         let id = manifest["batch_id"].as_str().unwrap().to_owned();
         let version = u32::try_from(manifest["version"].as_u64().unwrap()).unwrap();
-        let named = &batches[&id];
-        assert!(named.iter().all(|v| *v == version), "batch {id}: {named:?} and {version}");
-        assert!(seen_ids.insert(id), "a batch has two manifests");
+        assert!(versions.insert(id, version).is_none(), "a batch has two manifests");
         records += usize::try_from(manifest["records"].as_u64().unwrap()).unwrap();
     }
-    records
+    (versions, records)
 }

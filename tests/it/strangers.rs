@@ -377,7 +377,7 @@ fn a_configuration_without_an_end_is_refused() {
         .output()
         .unwrap();
     assert_eq!(check.status.code(), Some(78), "{check:?}");
-    assert!(String::from_utf8_lossy(&check.stderr).contains("more than 1 MiB"), "{check:?}");
+    assert!(String::from_utf8_lossy(&check.stdout).contains("more than 1 MiB"), "{check:?}");
 }
 
 /// 64 records of 4 MB under `limits.memory: 64MiB`.

@@ -33,7 +33,30 @@ pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
     findings.extend(memory(config, facts));
     findings.extend(offsets(config, facts));
     findings.extend(group(config, facts));
+    findings.extend(session(config, facts));
     findings
+}
+
+/// Brokers take a session within their bounds only.
+fn session(config: &Config, facts: &Facts) -> Option<Finding> {
+    if settings::group_protocol_is_the_brokers(&config.kafka) {
+        return None;
+    }
+    let broker = facts.broker.as_ref();
+    let bound = |name: &str, default: i64| {
+        broker.and_then(|settings| settings.get(name)?.parse().ok()).unwrap_or(default)
+    };
+    let lowest = bound("group.min.session.timeout.ms", 6_000);
+    let highest = bound("group.max.session.timeout.ms", 1_800_000);
+    let session = i64::try_from(settings::session(config).as_millis()).unwrap_or(i64::MAX);
+    (!(lowest..=highest).contains(&session)).then(|| {
+        Finding::problem(
+            "session.timeout.ms",
+            format!("is {session}, and the brokers take {lowest} to {highest}: no replica could join the group"),
+            "write one in that range under kafka.consumer, or change the brokers' group.min.session.timeout.ms and \
+             group.max.session.timeout.ms",
+        )
+    })
 }
 
 /// The brokers must be reached where the cluster says that they are, not only where the file says.

@@ -277,6 +277,27 @@ fn the_memory_holds_three_of_the_largest_records() {
 }
 
 #[test]
+fn the_session_is_one_that_the_brokers_take() {
+    for (millis, more, fits) in [
+        ("6000", &[][..], true),
+        ("1", &[], false),
+        ("5999", &[], false),
+        ("1800001", &[], false),
+        ("1000", &[("group.min.session.timeout.ms", "1000")], true),
+        ("60000", &[("group.max.session.timeout.ms", "30000")], false),
+    ] {
+        let mut config = config("");
+        let settings = [("session.timeout.ms", millis), ("heartbeat.interval.ms", "1")];
+        config.kafka.consumer.extend(settings.map(|(name, ms)| (name.to_owned(), ms.to_owned())));
+        let mut facts = good();
+        facts.broker.as_mut().unwrap().extend(self::settings(more));
+        let said = lines(&config, &facts);
+        assert_eq!(said.is_empty(), fits, "{millis} {more:?}: {said:#?}");
+        assert!(said.iter().all(|line| line.starts_with("problem session.timeout.ms: is")));
+    }
+}
+
+#[test]
 fn what_a_rare_job_relies_on() {
     for (choice, kept, begin, has) in [
         ("manifest", Some("10080"), "ok", "7 days"),

@@ -301,10 +301,17 @@ impl<'a> Kafka<'a> {
     }
 
     fn failure(&self, what: &str, error: &KafkaError) -> Failure {
-        let mut failure = self.cluster.failure(what, error);
-        if matches!(error.rdkafka_error_code(), Some(Code::Fenced | Code::ProducerFenced)) {
-            failure.message.push_str("; another process redrives for this group");
+        // A message that is dropped because the producer was fenced says only that it was dropped.
+        let fatal = self.producer.as_ref().and_then(|producer| producer.client().fatal_error());
+        let codes = [fatal.map(|(code, _)| code), error.rdkafka_error_code()];
+        let fenced = |code: Option<Code>| matches!(code, Some(Code::Fenced | Code::ProducerFenced));
+        if codes.into_iter().any(fenced) {
+            let message = format!(
+                "{what}: another process has begun to redrive for this group and has ended this one; nothing is redriven \
+                 twice, let that one end and run this again for what is left"
+            );
+            return Failure { message, exit: 75 };
         }
-        failure
+        self.cluster.failure(what, error)
     }
 }

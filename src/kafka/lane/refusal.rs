@@ -69,7 +69,14 @@ pub(super) fn remedy<O>(refused: Refused<'_>, outcome: &Outcome<O>) -> Remedy {
     }
     if !letter {
         let why = if keyless { ": the topic is compacted, and the record has no key" } else { "" };
-        let message = format!("topic {topic} refuses the prediction{why}: {words}");
+        let time = matches!(code, Code::InvalidTimestamp | Code::InvalidRecord) && !keyless;
+        let hint = if time {
+            "; where it is the record's time, message.timestamp.before.max.ms and message.timestamp.after.max.ms of the \
+             topic bound it"
+        } else {
+            ""
+        };
+        let message = format!("topic {topic} refuses the prediction{why}: {words}{hint}");
         return Remedy::Bury(Fault::new(FaultClass::Refused, message));
     }
     let time = *code == Code::InvalidTimestamp;
