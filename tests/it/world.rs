@@ -334,20 +334,30 @@ impl World {
         self.client().set("group.id", &self.name).create().unwrap()
     }
 
-    /// Waits until the group has committed everything in the input.
+    /// Waits until the group has committed everything in the input and readers see all of it: a transaction that a killed
+    /// replica left open holds them back until it times out.
     pub(crate) fn wait_for_lag_0(&self) {
         let observer = self.observer();
         wait_for("lag 0", || {
             let committed = self.committed(&observer)?;
-            let end = |partition| {
-                let (_, high) = observer
-                    .fetch_watermarks(&self.topic("in"), partition, Duration::from_secs(5))
-                    .ok()?;
-                Some(high)
-            };
-            let ends: Option<Vec<i64>> = (0..self.partitions).map(end).collect();
-            (ends? == committed).then_some(())
+            (self.ends(&observer, "in")? == committed).then_some(())
         });
+        let [all, stable] = ["read_uncommitted", "read_committed"]
+            .map(|isolation| self.client().set("isolation.level", isolation).create().unwrap());
+        for topic in ["out", "in-dlq"] {
+            wait_for("the end of every transaction", || {
+                (self.ends(&all, topic)? == self.ends(&stable, topic)?).then_some(())
+            });
+        }
+    }
+
+    /// Where the partitions of a topic end for this client.
+    fn ends(&self, client: &BaseConsumer, topic: &str) -> Option<Vec<i64>> {
+        let end = |partition| {
+            let patience = Duration::from_secs(5);
+            Some(client.fetch_watermarks(&self.topic(topic), partition, patience).ok()?.1)
+        };
+        (0..self.partitions).map(end).collect()
     }
 }
 
