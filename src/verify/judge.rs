@@ -178,7 +178,7 @@ impl Judge<'_> {
         ]
         .map(std::mem::take);
         for (first, [exists, answered, weak, bare, doubted]) in words(sets.each_ref()) {
-            let proven = answered & exists & !(weak | doubted);
+            let proven = answered & exists & !weak;
             self.checker.report.proven += u64::from(proven.count_ones());
             if exists == answered && weak | doubted == 0 {
                 continue;

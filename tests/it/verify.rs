@@ -211,13 +211,13 @@ fn what_is_gone_is_named_and_every_layout_is_judged() {
     forge.history(&BOTH, nothing);
     judged(&forge, "whole", "holds", 60);
     delete_records(&world, "short-in", 0, 7);
-    let report = judged(&forge, "the input's beginning is gone", "holds", 60);
+    let report = judged(&forge, "the input's beginning is gone", "holds", 53);
     assert!(reasons(&report).contains("the input's records were deleted"), "{report:#}");
     delete_records(&world, "short-out", 0, 5);
-    let report = judged(&forge, "the output's too", "holds", 55);
+    let report = judged(&forge, "the output's too", "holds", 53);
     assert!(reasons(&report).contains("the beginning of short-out/0 was deleted"), "{report:#}");
     delete_records(&world, "short-out", 1, 5);
-    let report = judged(&forge, "and the other partition's", "holds", 50);
+    let report = judged(&forge, "and the other partition's", "holds", 48);
     assert!(reasons(&report).contains("the beginning of short-out/1 was deleted"), "{report:#}");
     for number in 0..2 {
         let (_, end) = ends(&world, "short-out-manifest", number);
