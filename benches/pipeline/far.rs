@@ -23,7 +23,8 @@ pub(crate) fn run() {
     let address = listener.local_addr().unwrap().to_string();
     let broker =
         Broker::behind(std::slice::from_ref(&address)).unwrap_or_else(|| panic!("no Kafka here"));
-    let direct = broker.direct.clone();
+    // The listener that says that it is found at the proxy.
+    let direct = broker.address(1, 0);
     thread::spawn(move || {
         for near in listener.incoming().map_while(Result::ok) {
             let far = TcpStream::connect(&direct).unwrap();
@@ -35,6 +36,9 @@ pub(crate) fn run() {
         }
     });
     let world = World::on(broker, PARTITIONS);
+    // As `check` proposes it. The client has five requests under way, one for each partition that is written.
+    world.delete_topics(&["out-manifest"]);
+    world.create_topics(&["out-manifest"], 1);
     world.add_version(1);
     world.promote(1);
     let rates = [1, 2].map(|lanes| rate(&world, lanes));

@@ -17,7 +17,7 @@
 //!    say how.
 //! 3. After a call that may have been sent twice the producer is renewed before the next transaction: a
 //!    delayed copy of the request then meets a newer epoch (KAFKA-17754). A repetition waits for `retry.backoff.ms` first
-//!    (less 20 %), which is set above the round trip, so a call that took half of it or more may have been repeated.
+//!    (less 20 %), which is six round trips or more, so a call that took three quarters of it may have been repeated.
 //! 4. What the broker refuses for good is that record's outcome: see [`refusal`]. The batch commits whole, with its
 //!    manifest and offsets, without the refused messages.
 //! 5. What does not fit into `limits.transaction` is committed in smaller transactions, in order: see [`parts`]. Each
@@ -407,7 +407,7 @@ impl Lane {
 
     /// A call that takes longer may have been sent twice.
     fn suspicious(&self) -> Duration {
-        self.tuning.backoff / 2
+        self.tuning.backoff * 3 / 4
     }
 
     /// A new producer with the same id. It fences the old one and ends its transaction.

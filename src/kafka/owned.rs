@@ -199,7 +199,14 @@ pub const OWNED: &[Owned] = &[
         "retry.backoff.ms",
         Producer,
         Made("the time that the cluster takes for an answer"),
-        "half of it tells a repeated request from a slow one",
+        "most of it tells a repeated request from a slow one",
+        "",
+    ),
+    ours(
+        "retry.backoff.max.ms",
+        Producer,
+        Made("the time that the cluster takes for an answer"),
+        "a repetition must not come before retry.backoff.ms",
         "",
     ),
     ours(

@@ -23,10 +23,13 @@ pub const DEFAULT_LIMIT: usize = 1_000_000;
 /// The shortest pause before the client repeats a request: its own default.
 const BACKOFF: Duration = Duration::from_millis(100);
 
-/// How long the client waits before it repeats a request. Half of it must be longer than a call that needs one round
-/// trip: only then does a call that takes longer tell that it was repeated.
+/// The longest: what is further away counts as repeated each time, which costs time and nothing else.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+
+/// How long the client waits before it repeats a request. Three quarters of it must be longer than what a call takes
+/// without a repetition, which is up to three round trips: only then does a longer one tell that it was repeated.
 pub fn backoff(round_trip: Duration) -> Duration {
-    BACKOFF.max(round_trip.saturating_mul(4))
+    round_trip.saturating_mul(6).clamp(BACKOFF, LONGEST_BACKOFF)
 }
 
 /// What a record costs in the client beside its payload, bytes: the message, its place in a queue, its share of the
@@ -337,7 +340,9 @@ pub fn producer(config: &Config, instance: &str, lane: usize, tuning: Tuning) ->
     let mut client = client(config, instance, Client::Producer);
     let id = transactional_id(&config.kafka.group, instance, lane);
     client.set("transactional.id", id).set("batch.size", tuning.limit.to_string());
-    client.set("retry.backoff.ms", tuning.backoff.as_millis().to_string());
+    let backoff = tuning.backoff.as_millis();
+    client.set("retry.backoff.ms", backoff.to_string());
+    client.set("retry.backoff.max.ms", backoff.max(1_000).to_string());
     if tuning.isolated {
         client.set("batch.num.messages", "1");
     }

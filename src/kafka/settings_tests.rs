@@ -65,6 +65,14 @@ fn what_is_ours_is_set_as_the_list_says() {
     assert_eq!(producer.get("transactional.id"), Some("tidemill/g/pod-0/2"));
     assert_eq!(producer.get("batch.size"), Some("5000"));
     assert_eq!(producer.get("retry.backoff.ms"), Some("100"));
+    for (round_trip, pause, longest) in
+        [(0, "100", "1000"), (60, "360", "1000"), (300, "1800", "1800"), (900, "2000", "2000")]
+    {
+        let backoff = backoff(Duration::from_millis(round_trip));
+        let producer = super::producer(&config(), "pod-0", 2, Tuning { backoff, ..TUNING });
+        let set = [producer.get("retry.backoff.ms"), producer.get("retry.backoff.max.ms")];
+        assert_eq!(set, [Some(pause), Some(longest)], "{round_trip} ms");
+    }
 }
 
 /// For each property one of these is a value that librdkafka takes.

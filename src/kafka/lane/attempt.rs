@@ -36,11 +36,15 @@ impl Lane {
         let shared = Arc::clone(&self.shared);
         self.producer.call(&shared, Call::Begin, deadline, |p, _| p.begin_transaction())?;
         let mut notes = self.shared.notes(transaction.next.keys());
+        // First, because their partitions are few and the client asks for those that it knows of in one round trip.
+        for finished in &transaction.batches {
+            self.manifests(finished, &notes, deadline)?;
+            message::answered(&mut notes, finished);
+        }
         let mut row = 0;
         for finished in &transaction.batches {
-            self.produce(finished, amends, &notes, row, deadline)?;
+            self.outcomes(finished, amends, row, deadline)?;
             row += finished.rows.len();
-            message::answered(&mut notes, finished);
         }
         self.producer.drain(deadline)?;
         let metadata = self.membership()?;
@@ -61,12 +65,27 @@ impl Lane {
         Ok(())
     }
 
-    /// The messages of one batch and its manifests. `row` is the number of its first.
-    fn produce(
+    /// The manifests of one batch.
+    fn manifests(
+        &mut self,
+        finished: &Finished,
+        notes: &Notes,
+        deadline: Instant,
+    ) -> Result<(), Trouble> {
+        let shared = Arc::clone(&self.shared);
+        let batch = shared.naming.batch(&finished.info);
+        let manifests = batch.manifests(finished, notes, self.tuning.limit);
+        let manifests = manifests.map_err(|error| {
+            Trouble::own(Call::Send, Action::Exit(75), &format!("write the manifest: {error}"))
+        })?;
+        manifests.iter().try_for_each(|manifest| self.producer.send(manifest, MANIFEST, deadline))
+    }
+
+    /// The predictions and dead letters of one batch. `row` is the number of its first.
+    fn outcomes(
         &mut self,
         finished: &Finished,
         amends: &BTreeMap<(Partition, Offset), Amend>,
-        notes: &Notes,
         row: usize,
         deadline: Instant,
     ) -> Result<(), Trouble> {
@@ -76,11 +95,7 @@ impl Lane {
             let message = batch.amended(row, self.amend(row, amends), self.tuning.limit);
             self.producer.send(&message, number, deadline)?;
         }
-        let manifests = batch.manifests(finished, notes, self.tuning.limit);
-        let manifests = manifests.map_err(|error| {
-            Trouble::own(Call::Send, Action::Exit(75), &format!("write the manifest: {error}"))
-        })?;
-        manifests.iter().try_for_each(|manifest| self.producer.send(manifest, MANIFEST, deadline))
+        Ok(())
     }
 
     /// The group's metadata under a generation that was valid before and after it was taken.
