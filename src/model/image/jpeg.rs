@@ -1,13 +1,20 @@
-//! Whether a JPEG has all the blocks that its header announces: a decoder fills what is missing with grey, and a model
-//! would answer for an image that nobody sent.
+//! A JPEG, once it is known to have all the blocks that its header announces: a decoder fills what is missing with grey,
+//! and a model would answer for an image that nobody sent.
 //!
 //! ```text
-//!  SOI ─► tables, frame header ─► scan header ─► Huffman codes of its blocks ─► next marker ─► … ─► EOI
+//!  SOI ─► tables, frame header ─► scan header ─► Huffman codes of its blocks ─► next marker ─► … ─► EOI ─► whatever
 //! ```
 //!
 //! The codes are walked, not decoded: of a sequential scan all, of a progressive image the first ones of each block. A
 //! code has a bit at least, so this ends with the data, whatever size the header says. What is malformed in another way
 //! is left to the decoder, which says so. ITU T.81.
+
+use std::io::Cursor;
+
+use ::image::ImageDecoder as _;
+use ::image::codecs::jpeg::JpegDecoder;
+
+use super::decode::{Picture, Refusal, decoded, orientation, upright};
 
 /// Components of a scan.
 const MOST_COMPONENTS: usize = 4;
@@ -15,11 +22,47 @@ const MOST_COMPONENTS: usize = 4;
 /// Huffman tables: two classes, four of each.
 type Tables = [[Option<Table>; 4]; 2];
 
-/// Whether no scan ends before its blocks do.
-pub(super) fn is_whole(bytes: &[u8]) -> bool {
+/// Decodes a JPEG.
+pub(super) fn read(bytes: &[u8]) -> Result<Picture, Refusal> {
+    match extent(bytes) {
+        Extent::Whole => (),
+        Extent::CutOff => return Err(Refusal::broken("it is cut off")),
+        Extent::Short => {
+            return Err(Refusal::broken("it ends before the size that its header says"));
+        }
+    }
+    let mut decoder = JpegDecoder::new(Cursor::new(bytes))?;
+    let (exif, xmp) = (decoder.exif_metadata()?, decoder.xmp_metadata()?);
+    let orientation = orientation(exif.as_deref(), xmp.as_deref());
+    let image = upright(decoded(decoder)?, orientation);
+    Ok(Picture { image: image.into_rgb8(), clear: None })
+}
+
+/// How much of a JPEG is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// All of it; or it is malformed, and the decoder says how.
+    Whole,
+    /// The bytes end where more must come.
+    CutOff,
+    /// A scan ends before its blocks do.
+    Short,
+}
+
+/// Bytes behind a last scan without an end marker at which libjpeg, which looks ahead so far, has all of it.
+const AHEAD: usize = 8;
+
+fn extent(bytes: &[u8]) -> Extent {
     let mut rest = Segments { bytes };
     let (mut frame, mut tables, mut restart) = (None, Tables::default(), 0);
-    while let Some((marker, body)) = rest.next() {
+    // Components of which every block has come.
+    let mut complete = 0;
+    loop {
+        let (marker, body) = match rest.next() {
+            Segment::Body(marker, body) => (marker, body),
+            Segment::End => return Extent::Whole,
+            Segment::Missing => return Extent::CutOff,
+        };
         match marker {
             0xc0..=0xc2 => frame = Frame::read(marker, body),
             0xc4 => Table::read_all(body, &mut tables),
@@ -27,18 +70,23 @@ pub(super) fn is_whole(bytes: &[u8]) -> bool {
                 restart = body.first_chunk().map_or(0, |two| usize::from(u16::from_be_bytes(*two)));
             }
             0xda => {
-                let Some(scan) = frame.as_ref().and_then(|frame| Scan::read(frame, body)) else {
-                    return true;
-                };
+                let Some(frame) = frame.as_ref() else { return Extent::Whole };
+                let Some(scan) = Scan::read(frame, body) else { return Extent::Whole };
                 let mut codes = Codes::new(rest.bytes);
-                if scan.walk(&tables, restart, &mut codes) == Err(Halt::Short) {
-                    return false;
+                match scan.walk(&tables, restart, &mut codes) {
+                    Err(Halt::Short) if codes.bytes.is_empty() => return Extent::CutOff,
+                    Err(Halt::Short) => return Extent::Short,
+                    Err(Halt::Malformed) => return Extent::Whole,
+                    Ok(()) => complete += scan.components.len(),
+                }
+                let sequential = !frame.progressive && frame.components.len() <= complete;
+                if sequential && AHEAD <= codes.bytes.len() {
+                    return Extent::Whole;
                 }
             }
             _ => (),
         }
     }
-    true
 }
 
 /// What stands between markers.
@@ -46,19 +94,36 @@ struct Segments<'a> {
     bytes: &'a [u8],
 }
 
+/// What comes next.
+enum Segment<'a> {
+    /// A marker that has a body, and the body.
+    Body(u8, &'a [u8]),
+    /// The end marker.
+    End,
+    /// Neither: the bytes end.
+    Missing,
+}
+
 impl<'a> Segments<'a> {
-    /// The next marker that has a body, and the body; entropy-coded data is passed over.
-    fn next(&mut self) -> Option<(u8, &'a [u8])> {
+    /// Entropy-coded data, and markers without a body, are passed over.
+    fn next(&mut self) -> Segment<'a> {
         let place = self.bytes.windows(2).position(|pair| {
             // A stuffed byte, a filled one, a restart, and markers without a body.
             pair[0] == 0xff && !matches!(pair[1], 0 | 1 | 0xd0..=0xd8 | 0xff)
-        })?;
+        });
+        let Some(place) = place else { return Segment::Missing };
         let marker = self.bytes[place + 1];
         let rest = &self.bytes[place + 2..];
-        let length = usize::from(u16::from_be_bytes(*rest.first_chunk()?));
-        let body = rest.get(2..length).filter(|_| marker != 0xd9)?;
+        if marker == 0xd9 {
+            return Segment::End;
+        }
+        let length = rest.first_chunk().map(|two| usize::from(u16::from_be_bytes(*two)));
+        let Some((length, body)) = length.and_then(|length| Some((length, rest.get(2..length)?)))
+        else {
+            return Segment::Missing;
+        };
         self.bytes = &rest[length..];
-        Some((marker, body))
+        Segment::Body(marker, body)
     }
 }
 
@@ -364,7 +429,7 @@ mod tests {
                 {
                     let made = |blocks| blank(progressive, size, blocks, restart);
                     let whole = made(blocks);
-                    assert!(is_whole(&whole), "{size:?} {restart} {progressive}");
+                    assert_eq!(extent(&whole), Extent::Whole, "{size:?} {restart} {progressive}");
                     let decoded = ::image::load_from_memory(&whole).unwrap();
                     assert_eq!(
                         (decoded.width(), decoded.height()),
@@ -373,8 +438,9 @@ mod tests {
                     // The last bits of a byte are 1, which no code begins with.
                     for missing in [1, blocks.div_ceil(2), blocks] {
                         let short = made(blocks - missing);
-                        assert!(
-                            !is_whole(&short),
+                        assert_eq!(
+                            extent(&short),
+                            Extent::Short,
                             "{size:?} {restart} {progressive} without {missing}"
                         );
                     }
@@ -388,9 +454,10 @@ mod tests {
         let whole = blank(true, (64, 40), 40, 3);
         for end in 0..whole.len() {
             // Neither panics nor hangs, whatever it says.
-            is_whole(&whole[..end]);
+            extent(&whole[..end]);
         }
-        assert!(is_whole(b""));
-        assert!(is_whole(b"\xff\xd8\xff\xda\0\x08\x01\x01\0\0\0\0"), "a scan without a frame");
+        assert_eq!(extent(b""), Extent::CutOff);
+        let frameless = b"\xff\xd8\xff\xda\0\x08\x01\x01\0\0\0\0";
+        assert_eq!(extent(frameless), Extent::Whole, "a scan without a frame");
     }
 }
