@@ -204,7 +204,7 @@ fn images_at_the_edges_are_defined() {
         ("long and thin", png(8_192, 1, 8_193), Ok(())),
         ("nothing", Vec::new(), Err((Undecodable, "not a JPEG, PNG, WebP, GIF or BMP (0"))),
         ("text", b"<html>".to_vec(), Err((Undecodable, "text (SVG, HTML or XML); only JPEG"))),
-        ("an empty GIF", b"GIF89a\x01\0\x01\0\0\0\0;".to_vec(), Err((Undecodable, "no frame"))),
+        ("an empty GIF", b"GIF89a\x01\0\x01\0\0\0\0;".to_vec(), Err((Undecodable, "a GIF"))),
         ("a GIF's beginning", b"GIF89a".to_vec(), Err((Undecodable, "a GIF"))),
         ("a BMP's beginning", b"BM".to_vec(), Err((Undecodable, "ends in its header"))),
         ("a JPEG's beginning", b"\xff\xd8\xff\xe0".to_vec(), Err((Undecodable, "cut off"))),

@@ -19,10 +19,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Picture, Refusal> {
     if let Some(most) = std::num::NonZeroU64::new(MOST_BYTES) {
         options.set_memory_limit(MemoryLimit::Bytes(most));
     }
-    let mut decoder = options.read_info(bytes).map_err(refusal)?;
+    let mut decoder = options.read_info(bytes).map_err(|error| refusal(&error))?;
     let global = decoder.global_palette().map(<[u8]>::to_vec);
     let screen = (decoder.width(), decoder.height());
-    let Some(frame) = decoder.next_frame_info().map_err(refusal)? else {
+    let Some(frame) = decoder.next_frame_info().map_err(|error| refusal(&error))? else {
         return Err(Refusal::broken("it has no frame"));
     };
     let (left, top) = (u32::from(frame.left), u32::from(frame.top));
@@ -37,7 +37,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Picture, Refusal> {
     let colour = |index: u8| colours[usize::from(index)];
     let transparent = frame.transparent;
     let mut indices = vec![0; decoder.buffer_size()];
-    decoder.read_into_buffer(&mut indices).map_err(refusal)?;
+    decoder.read_into_buffer(&mut indices).map_err(|error| refusal(&error))?;
     let mut image =
         RgbImage::from_pixel(width, height, ::image::Rgb(colour(transparent.unwrap_or(0))));
     let places = (0..down).flat_map(|y| (0..across).map(move |x| (left + x, top + y)));
@@ -57,7 +57,7 @@ fn colours(palette: &[u8]) -> [[u8; 3]; 256] {
     std::array::from_fn(|index| given.get(index).copied().unwrap_or_default())
 }
 
-fn refusal(error: DecodingError) -> Refusal {
+fn refusal(error: &DecodingError) -> Refusal {
     if matches!(error, DecodingError::OutOfMemory | DecodingError::MemoryLimit) {
         Refusal::TooLarge
     } else {

@@ -121,12 +121,16 @@ impl<'a> File<'a> {
 
     /// Image data that zlib finds right, as far as it comes, as zlib stores it uncompressed.
     fn inflated(&self) -> Result<Vec<u8>, Refusal> {
+        let damaged =
+            |error: io::Error| Refusal::Broken(format!("its image data is damaged: {error}"));
         let data = self.data.concat();
         let mut inflated = ZlibDecoder::new(&data[..]).take(MOST_BYTES);
         let mut stored = ZlibEncoder::new(Vec::new(), Compression::none());
-        io::copy(&mut inflated, &mut stored)
-            .and_then(|_| stored.finish())
-            .map_err(|error| Refusal::Broken(format!("its image data is damaged: {error}")))
+        match io::copy(&mut inflated, &mut stored) {
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(damaged(error)),
+            // Whether all rows have come is for the decoder to say.
+            _ => stored.finish().map_err(damaged),
+        }
     }
 
     fn depth(&self) -> u8 {

@@ -161,6 +161,11 @@ impl Processor {
                 return Self::new(&config, side).map_err(|message| Error::config(NESTED, message));
             }
         }
+        if !artifact::present(dir, FILE) {
+            let message = "is missing: it says what is done with pixels; save it beside the model with \
+                           AutoImageProcessor's save_pretrained";
+            return Err(Error::config(FILE, message));
+        }
         let config = artifact::json(dir, FILE)?;
         Self::new(&config, side).map_err(|message| Error::config(FILE, message))
     }
@@ -392,6 +397,21 @@ mod tests {
             &of("ViT", r#", "feature_extractor_type": "DeiTFeatureExtractor""#),
             Ok((model, Filter::Bilinear, false)),
         );
+    }
+
+    /// `data/make_pictures.py` made the numbers.
+    #[test]
+    fn levels_are_those_of_transformers() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data/pictures.json");
+        let golden: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        for golden in golden["processors"].as_array().unwrap() {
+            let config = serde_json::from_value(golden["config"].clone()).unwrap();
+            let levels = Processor::new(&config, 32).unwrap().levels;
+            for (levels, expected) in levels.iter().zip(golden["of 100"].as_array().unwrap()) {
+                let gap = (f64::from(levels[100]) - expected.as_f64().unwrap()).abs();
+                assert!(gap < 1e-6, "{config:?}: {gap:e}");
+            }
+        }
     }
 
     #[test]

@@ -93,11 +93,8 @@ def text(data):
 
 
 def opened(data):
-    """As transformers' load_image opens it: upright, in RGB without transparency, and without what v5's `do_convert_rgb`
-    would make white."""
-    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
-    image.info.clear()
-    return image
+    """As transformers' load_image opens it: upright, in RGB without transparency."""
+    return ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
 
 
 torch.manual_seed(20261124)

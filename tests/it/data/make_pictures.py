@@ -265,6 +265,6 @@ for number, (config, kind) in enumerate(PROCESSORS):
         pixels = processor(rgb, do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"][0]
         assert pixels.dtype == np.uint8 and pixels.shape == (3, SIDE, SIDE), (config, name, pixels.shape)
         rows[name] = text(zlib.compress(pixels.transpose(1, 2, 0).tobytes(), 9))
-    value = processor(np.full((SIDE, SIDE, 3), 100, np.uint8), return_tensors="np")["pixel_values"][0, :, 0, 0]
+    value = processor(np.full((SIDE, SIDE, 3), 100, np.uint8), return_tensors="np")["pixel_values"][0, :, SIDE // 2, SIDE // 2]
     processors.append({"config": config, "pixels": rows, "of 100": value.tolist()})
 (HERE / "pictures.json").write_text(json.dumps({"pictures": pictures, "shown": {n: text(d) for n, d in SHOWN.items()}, "processors": processors}) + "\n")
