@@ -1,7 +1,7 @@
 //! Image models: classification by a vision transformer, from a plain Hugging Face directory.
 //!
 //! ```text
-//!  base64 ─► bytes ─► pixels: decode, resize, crop ─► [3, side, side] ─► ViT ─► [labels] ─► softmax | sigmoid ─► label
+//!  base64 ─► bytes ─► RGB ─► pixels: resize, crop ─► [3, side, side] ─► ViT ─► [labels] ─► softmax | sigmoid ─► label
 //! ```
 //!
 //! Decoding and resizing are in `prepare`, on the decode threads. On the CPU the encoder is our own, and an answer does
@@ -14,8 +14,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Activation;
 use candle_transformers::models::vit as candle_vit;
@@ -31,8 +29,14 @@ use super::{
 use crate::config::Determinism;
 use crate::record::{Fault, FaultClass};
 
+mod bmp;
+mod decode;
+mod encoded;
+mod gif;
 mod jpeg;
 mod pixels;
+mod png;
+mod processor;
 mod resample;
 mod vit;
 
@@ -46,114 +50,125 @@ pub(super) const GREY: &str =
 /// Most patches: attention takes memory by their square.
 const MOST_PATCHES: usize = 4_096;
 
-/// `config.json`, as far as it matters.
+/// `config.json`, as far as it matters. What is absent or null is what `ViTConfig` of transformers takes.
 #[derive(Debug, Deserialize)]
 struct Config {
-    model_type: String,
     #[serde(default)]
-    architectures: Vec<String>,
-    hidden_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    intermediate_size: usize,
-    hidden_act: String,
-    #[serde(default = "default_eps")]
-    layer_norm_eps: f64,
-    image_size: u16,
-    patch_size: u16,
-    #[serde(default = "three")]
-    num_channels: usize,
-    #[serde(default = "yes")]
-    qkv_bias: bool,
+    model_type: Option<String>,
     #[serde(default)]
-    id2label: BTreeMap<String, String>,
-    #[serde(default)]
+    architectures: Option<Vec<String>>,
+    hidden_size: Option<usize>,
+    num_hidden_layers: Option<usize>,
+    num_attention_heads: Option<usize>,
+    intermediate_size: Option<usize>,
+    hidden_act: Option<String>,
+    layer_norm_eps: Option<f64>,
+    image_size: Option<Sides>,
+    patch_size: Option<Sides>,
+    num_channels: Option<usize>,
+    qkv_bias: Option<bool>,
+    id2label: Option<BTreeMap<String, String>>,
     problem_type: Option<String>,
 }
 
-fn default_eps() -> f64 {
-    1e-12
+/// The side of a square, or height and width.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(untagged)]
+enum Sides {
+    Square(u16),
+    Both([u16; 2]),
 }
 
-fn three() -> usize {
-    3
-}
-
-fn yes() -> bool {
-    true
+impl Sides {
+    /// The side of a square.
+    fn square(self, name: &str) -> Result<u16, Error> {
+        match self {
+            Self::Square(side) => Ok(side),
+            Self::Both([height, width]) if height == width => Ok(height),
+            Self::Both(sides) => {
+                let message = format!("{name} {sides:?}; only squares are supported");
+                Err(Error::config("config.json", message))
+            }
+        }
+    }
 }
 
 impl Config {
     /// Candle's configuration and the number of patches, once everything that the forward relies on was checked.
     fn checked(&self) -> Result<(candle_vit::Config, usize), Error> {
         let fail = |message: String| Err(Error::config("config.json", message));
-        let architecture = self.architectures.first().map_or("", String::as_str);
-        if self.model_type != "vit" || architecture != "ViTForImageClassification" {
+        let family = self.model_type.as_deref().unwrap_or_default();
+        let architecture = self.architectures.iter().flatten().next();
+        let architecture = architecture.map_or("ViTForImageClassification", String::as_str);
+        if family != "vit" || architecture != "ViTForImageClassification" {
             return fail(format!(
-                "architecture {architecture:?} of model_type {:?}: of image models, ViTForImageClassification of \
-                 model_type \"vit\" is supported",
-                self.model_type
+                "architecture {architecture:?} of model_type {family:?}: of image models, ViTForImageClassification of \
+                 model_type \"vit\" is supported"
             ));
         }
-        if self.hidden_act != "gelu" {
-            return fail(format!("hidden_act {:?}; only gelu is supported", self.hidden_act));
+        let activation = self.hidden_act.as_deref().unwrap_or("gelu");
+        if activation != "gelu" {
+            return fail(format!("hidden_act {activation:?}; only gelu is supported"));
         }
-        if self.num_channels != 3 {
-            return fail(format!("num_channels is {}; only 3 is supported", self.num_channels));
+        let channels = self.num_channels.unwrap_or(3);
+        if channels != 3 {
+            return fail(format!("num_channels is {channels}; only 3 is supported"));
         }
-        let (image_size, patch_size) = (usize::from(self.image_size), usize::from(self.patch_size));
+        let side = |name, sides: Option<Sides>, default| {
+            sides.unwrap_or(Sides::Square(default)).square(name).map(usize::from)
+        };
+        let vit = candle_vit::Config {
+            hidden_size: self.hidden_size.unwrap_or(768),
+            num_hidden_layers: self.num_hidden_layers.unwrap_or(12),
+            num_attention_heads: self.num_attention_heads.unwrap_or(12),
+            intermediate_size: self.intermediate_size.unwrap_or(3_072),
+            hidden_act: Activation::Gelu,
+            layer_norm_eps: self.layer_norm_eps.unwrap_or(1e-12),
+            image_size: side("image_size", self.image_size, 224)?,
+            patch_size: side("patch_size", self.patch_size, 16)?,
+            num_channels: 3,
+            qkv_bias: self.qkv_bias.unwrap_or(true),
+        };
         artifact::bounded_layers(
-            self.hidden_size,
-            self.num_hidden_layers,
-            self.num_attention_heads,
-            self.intermediate_size,
+            vit.hidden_size,
+            vit.num_hidden_layers,
+            vit.num_attention_heads,
+            vit.intermediate_size,
         )?;
         artifact::bounded(&[
-            ("image_size", image_size, 4_096),
-            ("patch_size", patch_size, image_size),
+            ("image_size", vit.image_size, 4_096),
+            ("patch_size", vit.patch_size, vit.image_size),
         ])?;
         for (name, whole, by, part) in [
-            ("hidden_size", self.hidden_size, "num_attention_heads", self.num_attention_heads),
-            ("image_size", image_size, "patch_size", patch_size),
+            ("hidden_size", vit.hidden_size, "num_attention_heads", vit.num_attention_heads),
+            ("image_size", vit.image_size, "patch_size", vit.patch_size),
         ] {
             if whole % part != 0 {
                 return fail(format!("{name} {whole} is no multiple of {by} {part}"));
             }
         }
-        if !(self.layer_norm_eps.is_finite() && 0.0 < self.layer_norm_eps) {
-            return fail(format!("layer_norm_eps is {}", self.layer_norm_eps));
+        if !(vit.layer_norm_eps.is_finite() && 0.0 < vit.layer_norm_eps) {
+            return fail(format!("layer_norm_eps is {}", vit.layer_norm_eps));
         }
-        let patches = (image_size / patch_size).pow(2);
+        let patches = (vit.image_size / vit.patch_size).pow(2);
         if MOST_PATCHES < patches {
             return fail(format!("{patches} patches, more than {MOST_PATCHES}"));
         }
-        let vit = candle_vit::Config {
-            hidden_size: self.hidden_size,
-            num_hidden_layers: self.num_hidden_layers,
-            num_attention_heads: self.num_attention_heads,
-            intermediate_size: self.intermediate_size,
-            hidden_act: Activation::Gelu,
-            layer_norm_eps: self.layer_norm_eps,
-            image_size,
-            patch_size,
-            num_channels: 3,
-            qkv_bias: self.qkv_bias,
-        };
         Ok((vit, patches))
     }
 
     /// A label for each of the classifier's rows.
     fn labels(&self, rows: usize) -> Result<Vec<String>, Error> {
-        if self.id2label.is_empty() {
+        let given = self.id2label.as_ref().filter(|labels| !labels.is_empty());
+        let Some(given) = given else {
             return Ok((0..rows).map(|row| format!("LABEL_{row}")).collect());
-        }
-        let label = |row: usize| self.id2label.get(&row.to_string()).cloned();
+        };
+        let label = |row: usize| given.get(&row.to_string()).cloned();
         let labels: Vec<String> = (0..rows).map_while(label).collect();
-        if labels.len() == rows && self.id2label.len() == rows {
+        if labels.len() == rows && given.len() == rows {
             return Ok(labels);
         }
-        let message =
-            format!("id2label has {} labels, the classifier {rows} rows", self.id2label.len());
+        let message = format!("id2label has {} labels, the classifier {rows} rows", given.len());
         Err(Error::config("config.json", message))
     }
 
@@ -247,10 +262,15 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
     let place: Place = options.device.parse().map_err(fail)?;
     let config: Config = artifact::json(dir, "config.json")?;
     let (vit, patches) = config.checked()?;
-    let preprocess = Preprocess::load(dir, u32::from(config.image_size))?;
+    let side = u32::try_from(vit.image_size).unwrap_or(u32::MAX);
+    let preprocess = Preprocess::load(dir, side)?;
     let weights = Weights::open(dir)?;
     let rows = weights.shape("classifier.weight").and_then(|shape| shape.first()).copied();
-    let rows = rows.ok_or_else(|| Error::tensor("classifier.weight", "is missing"))?;
+    let rows = rows.ok_or_else(|| {
+        let message =
+            "is missing: a backbone alone does not classify; save a ViTForImageClassification";
+        Error::tensor("classifier.weight", message)
+    })?;
     let labels = config.labels(rows)?;
     let independent = config.independent(rows)?;
     let (encoder, precision, chunk_tokens, bytes) = if place == Place::Cpu {
@@ -272,7 +292,7 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
     weights.finish()?;
     let about = About {
         task: Task::ImageClassification,
-        architecture: config.model_type,
+        architecture: config.model_type.unwrap_or_default(),
         precision,
         device: place.to_string(),
         fields: vec![options.field.clone()],
@@ -305,9 +325,8 @@ impl Model for Image {
     fn prepare(&self, fields: &Fields) -> Result<Input, Fault> {
         let name = &self.about.fields[0];
         let text = text_field(fields, name, "an image in base64")?;
-        let bytes = BASE64.decode(text).map_err(|error| {
-            Fault::new(FaultClass::Invalid, format!("field {name:?} is no base64: {error}"))
-        })?;
+        let bytes = encoded::decode(text)
+            .map_err(|what| Fault::new(FaultClass::Invalid, format!("field {name:?} {what}")))?;
         let pixels = self.preprocess.pixels(&bytes).map_err(|Fault { class, message }| {
             Fault::new(class, format!("field {name:?}: {message}"))
         })?;

@@ -74,7 +74,6 @@ fn tolerance(name: &str) -> ((u8, f64), f64) {
     }
 }
 
-/// Every filter, size and crop, and every kind of image: all but JPEGs give Pillow's pixels bit for bit.
 /// An image as a model's field.
 fn decoded(bytes: &[u8]) -> Fields {
     let settings = config::Input {
@@ -85,6 +84,7 @@ fn decoded(bytes: &[u8]) -> Fields {
     format::decode(&settings, &["image".to_owned()], bytes).unwrap().fields
 }
 
+/// Sizes, crops and kinds of images: all but JPEGs give Pillow's pixels bit for bit.
 #[test]
 fn pixels_are_pillows() {
     let golden = read(&data("pixels.json"));
@@ -194,27 +194,29 @@ fn images_at_the_edges_are_defined() {
         let bytes = golden(name);
         bytes[..bytes.len() * part / 100].to_vec()
     };
-    let cases: [(&str, Vec<u8>, Expected); 20] = [
+    let cases: [(&str, Vec<u8>, Expected); 22] = [
         ("one pixel", png(1, 1, 2), Ok(())),
         ("more rows than the header says", png(3, 2, 400), Ok(())),
-        ("fewer rows than the header says", png(300, 200, 400), Err((Undecodable, "Png"))),
-        ("no pixel", png(0, 0, 1), Err((Undecodable, "Png"))),
+        ("fewer rows than the header says", png(300, 200, 400), Err((Undecodable, "a PNG"))),
+        ("no pixel", png(0, 0, 1), Err((Undecodable, "a PNG"))),
         ("a bomb", png(8_193, 1, 9_000), Err((Invalid, "more than 8192 × 8192"))),
         ("a larger bomb", png(0x7fff_ffff, 0x7fff_ffff, 9), Err((Invalid, "more than 8192"))),
         ("long and thin", png(8_192, 1, 8_193), Ok(())),
-        ("nothing", Vec::new(), Err((Undecodable, "0 bytes are no JPEG, PNG or WebP"))),
-        ("text", b"<html>".to_vec(), Err((Undecodable, "6 bytes are no JPEG"))),
-        ("a GIF", b"GIF89a\x01\0\x01\0\0\0\0;".to_vec(), Err((Undecodable, "no JPEG"))),
+        ("nothing", Vec::new(), Err((Undecodable, "not a JPEG, PNG, WebP, GIF or BMP (0"))),
+        ("text", b"<html>".to_vec(), Err((Undecodable, "text (SVG, HTML or XML); only JPEG"))),
+        ("an empty GIF", b"GIF89a\x01\0\x01\0\0\0\0;".to_vec(), Err((Undecodable, "a GIF"))),
+        ("a GIF's beginning", b"GIF89a".to_vec(), Err((Undecodable, "a GIF"))),
+        ("a BMP's beginning", b"BM".to_vec(), Err((Undecodable, "ends in its header"))),
         ("a JPEG's beginning", b"\xff\xd8\xff\xe0".to_vec(), Err((Undecodable, "cut off"))),
         ("a JPEG without its end", cut("jpeg", 99), Err((Undecodable, "cut off"))),
         ("half a JPEG", cut("jpeg", 50), Err((Undecodable, "cut off"))),
         ("half a progressive JPEG", cut("jpeg, progressive", 50), Err((Undecodable, "cut off"))),
-        ("a JPEG without scan", b"\xff\xd8\xff\xd9".to_vec(), Err((Undecodable, "Jpeg"))),
+        ("a JPEG without scan", b"\xff\xd8\xff\xd9".to_vec(), Err((Undecodable, "a JPEG"))),
         ("half a WebP", cut("webp", 50), Err((Undecodable, "WebP"))),
         ("a WebP's header", cut("webp", 1), Err((Undecodable, "WebP"))),
         ("half a lossy WebP", cut("webp, lossy", 50), Err((Undecodable, "WebP"))),
-        ("half a PNG", cut("png", 50), Err((Undecodable, "Png"))),
-        ("a PNG's header", cut("png", 1), Err((Undecodable, "Png"))),
+        ("half a PNG", cut("png", 50), Err((Undecodable, "a PNG"))),
+        ("a PNG's header", cut("png", 1), Err((Undecodable, "before its image data"))),
     ];
     for (name, bytes, expect) in cases {
         let fields = decoded(&bytes);
@@ -305,8 +307,9 @@ fn fields_that_hold_no_image_are_faults() {
         (json!({}), Missing, "field \"image\" is missing or null"),
         (json!({"image": null}), Missing, "missing or null"),
         (json!({"image": [1, 2]}), Invalid, "is a array, not an image in base64"),
-        (json!({"image": "data:image/png;base64,AAAA"}), Invalid, "is no base64"),
-        (json!({"image": "AAA"}), Invalid, "is no base64"),
+        (json!({"image": "data:image/png;base64,AAAA"}), FaultClass::Undecodable, "3 bytes"),
+        (json!({"image": "A"}), Invalid, "field \"image\" is not valid base64"),
+        (json!({"image": "https://example.com/a.png"}), Invalid, "nothing is fetched"),
         (json!({"image": ""}), FaultClass::Undecodable, "0 bytes"),
     ] {
         let fault = model.prepare(fields.as_object().unwrap()).unwrap_err();
@@ -339,16 +342,12 @@ fn configurations_out_of_bounds_are_refused() {
         ("config.json", json!({"patch_size": 5}), "no multiple of patch_size 5"),
         ("config.json", json!({"patch_size": 64}), "patch_size is 64, not between 1 and 32"),
         ("config.json", json!({"image_size": 4096, "patch_size": 1}), "16777216 patches"),
-        (
-            "config.json",
-            json!({"image_size": 48}),
-            "size Exact { height: 32, width: 32 } without a crop",
-        ),
+        ("config.json", json!({"image_size": 48}), "size {height: 32, width: 32} without a crop"),
         ("config.json", json!({"patch_size": 4}), "tensor \"vit.embeddings."),
         ("config.json", json!({"layer_norm_eps": 0}), "layer_norm_eps is 0"),
         ("config.json", json!({"id2label": {"0": "a"}}), "id2label has 1 labels, the classifier 3"),
         ("config.json", json!({"problem_type": "regression"}), "regression"),
-        ("preprocessor_config.json", json!({"resample": 5}), "resample 5 is none of"),
+        ("preprocessor_config.json", json!({"resample": 6}), "resample 6 is none of"),
         ("preprocessor_config.json", json!({"image_std": [1, 0, 1]}), "give NaN or infinity"),
         ("preprocessor_config.json", json!({"image_std": [1, 1]}), "preprocessor_config.json"),
     ] {

@@ -19,6 +19,7 @@ mod exactly_once;
 mod files;
 mod golden;
 mod golden_images;
+mod golden_pictures;
 mod hostile_models;
 mod journal;
 mod kafka_log;

@@ -59,6 +59,11 @@ fn inputs(model: &dyn Model) -> Result<Vec<Input>, Error> {
             Ok(input) if inputs.last().is_some_and(|last| input.tokens() <= last.tokens()) => break,
             Ok(input) => inputs.push(input),
             Err(fault) if fault.class == FaultClass::TooLong => break,
+            // A model that resizes nothing takes no single pixel.
+            Err(fault) if about.task == Task::ImageClassification => {
+                tracing::debug!(%fault, "no warm-up");
+                break;
+            }
             Err(fault) => return Err(Error::Gate(format!("prepare a warm-up record: {fault}"))),
         }
     }

@@ -1,138 +1,322 @@
-//! Whether a JPEG has all the blocks that its header announces: a decoder fills what is missing with grey, and a model
-//! would answer for an image that nobody sent.
+//! A JPEG as libjpeg-turbo decodes it for Pillow, bit for bit: what a picture's pixels are is left open by the standard,
+//! and every decoder rounds and blows colours up in its own way.
 //!
 //! ```text
-//!  SOI ─► tables, frame header ─► scan header ─► Huffman codes of its blocks ─► next marker ─► … ─► EOI
+//!  SOI ─► tables, frame ─► scan: Huffman codes ─► coefficients ─► samples of each component ─► full size ─► RGB
+//!            ▲                                        │ progressive: after the last scan
+//!            └────────────── the next marker ◄────────┘                       EOI ─► whatever
 //! ```
 //!
-//! The codes are walked, not decoded: of a sequential scan all, of a progressive image the first ones of each block. A
-//! code has a bit at least, so this ends with the data, whatever size the header says. What is malformed in another way
-//! is left to the decoder, which says so. ITU T.81.
+//! A scan has all the blocks that the header announces, or the picture is refused: data that is missing is never made up.
+//! A code has a bit at least, so this ends with the data, whatever size the header says. Sequential and progressive
+//! pictures of 8 bits; ITU T.81. CMYK is inverted, as Adobe writes it and Pillow takes it.
+
+use ::image::metadata::Orientation;
+use ::image::{DynamicImage, RgbImage};
+
+use super::decode::{Picture, Refusal, bounded, orientation, upright};
+use huffman::{Codes, Halt, Table};
+use samples::Plane;
+
+mod huffman;
+mod samples;
 
 /// Components of a scan.
 const MOST_COMPONENTS: usize = 4;
 
+/// Samples of a block's side.
+const SIDE: usize = 8;
+
+/// Bytes behind a last scan without an end marker at which libjpeg, which looks ahead so far, has all of it.
+const AHEAD: usize = 8;
+
 /// Huffman tables: two classes, four of each.
 type Tables = [[Option<Table>; 4]; 2];
 
-/// Whether no scan ends before its blocks do.
-pub(super) fn is_whole(bytes: &[u8]) -> bool {
-    let mut rest = Segments { bytes };
-    let (mut frame, mut tables, mut restart) = (None, Tables::default(), 0);
-    while let Some((marker, body)) = rest.next() {
-        match marker {
-            0xc0..=0xc2 => frame = Frame::read(marker, body),
-            0xc4 => Table::read_all(body, &mut tables),
-            0xdd => {
-                restart = body.first_chunk().map_or(0, |two| usize::from(u16::from_be_bytes(*two)));
-            }
-            0xda => {
-                let Some(scan) = frame.as_ref().and_then(|frame| Scan::read(frame, body)) else {
-                    return true;
-                };
-                let mut codes = Codes::new(rest.bytes);
-                if scan.walk(&tables, restart, &mut codes) == Err(Halt::Short) {
-                    return false;
+/// A table of 64 divisors, in the order of their codes.
+type Divisors = [u16; 64];
+
+/// Decodes a JPEG.
+pub(super) fn read(bytes: &[u8]) -> Result<Picture, Refusal> {
+    let mut decoder = Decoder { rest: bytes, ..Decoder::default() };
+    decoder.run()?;
+    let orientation = orientation(decoder.exif, decoder.xmp);
+    let image = decoder.rgb()?;
+    let image = if orientation == Orientation::NoTransforms {
+        image
+    } else {
+        upright(DynamicImage::ImageRgb8(image), orientation).into_rgb8()
+    };
+    Ok(Picture { image, clear: None })
+}
+
+fn cut_off() -> Refusal {
+    Refusal::broken("it is cut off")
+}
+
+fn short(bytes: &[u8], place: usize) -> Option<usize> {
+    let two = bytes.get(place..)?.first_chunk()?;
+    Some(usize::from(u16::from_be_bytes(*two)))
+}
+
+/// What was read so far.
+#[derive(Default)]
+struct Decoder<'a> {
+    /// What comes.
+    rest: &'a [u8],
+    frame: Option<Frame>,
+    tables: Tables,
+    divisors: [Option<Divisors>; 4],
+    /// Units between two restart markers; 0: there are none.
+    restart: usize,
+    jfif: bool,
+    /// What Adobe's marker says of the colours.
+    adobe: Option<u8>,
+    exif: Option<&'a [u8]>,
+    xmp: Option<&'a [u8]>,
+}
+
+impl<'a> Decoder<'a> {
+    /// Reads everything up to the end marker.
+    fn run(&mut self) -> Result<(), Refusal> {
+        while let Some((marker, body)) = self.segment()? {
+            match marker {
+                0xc0..=0xc2 => {
+                    if self.frame.is_some() {
+                        return Err(Refusal::broken("it has two frames"));
+                    }
+                    self.frame = Some(Frame::read(marker, body)?);
                 }
+                0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf => {
+                    let message = "it is lossless, hierarchical or arithmetically coded, which is not supported";
+                    return Err(Refusal::broken(message));
+                }
+                0xc4 => Table::read_all(body, &mut self.tables)?,
+                0xdb => self.read_divisors(body)?,
+                0xdd => self.restart = short(body, 0).ok_or_else(cut_off)?,
+                0xe0 => self.jfif |= body.starts_with(b"JFIF\0") && 14 <= body.len(),
+                0xe1 => {
+                    const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
+                    if body.starts_with(b"Exif\0\0") {
+                        self.exif = self.exif.or(Some(body));
+                    } else if let Some(xmp) = body.strip_prefix(XMP) {
+                        self.xmp = Some(xmp);
+                    }
+                }
+                0xee if body.starts_with(b"Adobe") => {
+                    self.adobe = body.get(11).copied().or(self.adobe);
+                }
+                0xda => {
+                    if self.scan(body)? {
+                        return Ok(());
+                    }
+                }
+                _ => (),
             }
-            _ => (),
         }
+        Ok(())
     }
-    true
-}
 
-/// What stands between markers.
-struct Segments<'a> {
-    bytes: &'a [u8],
-}
-
-impl<'a> Segments<'a> {
-    /// The next marker that has a body, and the body; entropy-coded data is passed over.
-    fn next(&mut self) -> Option<(u8, &'a [u8])> {
-        let place = self.bytes.windows(2).position(|pair| {
+    /// The next marker that has a body, and the body; none at the end marker. Entropy-coded data, and markers without a
+    /// body, are passed over.
+    fn segment(&mut self) -> Result<Option<(u8, &'a [u8])>, Refusal> {
+        let place = self.rest.windows(2).position(|pair| {
             // A stuffed byte, a filled one, a restart, and markers without a body.
             pair[0] == 0xff && !matches!(pair[1], 0 | 1 | 0xd0..=0xd8 | 0xff)
-        })?;
-        let marker = self.bytes[place + 1];
-        let rest = &self.bytes[place + 2..];
-        let length = usize::from(u16::from_be_bytes(*rest.first_chunk()?));
-        let body = rest.get(2..length).filter(|_| marker != 0xd9)?;
-        self.bytes = &rest[length..];
-        Some((marker, body))
+        });
+        let place = place.ok_or_else(cut_off)?;
+        let (marker, rest) = (self.rest[place + 1], &self.rest[place + 2..]);
+        if marker == 0xd9 {
+            return Ok(None);
+        }
+        let length = short(rest, 0).ok_or_else(cut_off)?;
+        if length < 2 {
+            return Err(Refusal::broken("a marker says that it has no length"));
+        }
+        let body = rest.get(2..length).ok_or_else(cut_off)?;
+        self.rest = &rest[length..];
+        Ok(Some((marker, body)))
+    }
+
+    fn read_divisors(&mut self, mut body: &[u8]) -> Result<(), Refusal> {
+        while let Some((head, rest)) = body.split_first() {
+            let (wide, number) = (head >> 4 != 0, usize::from(head & 15));
+            let length = if wide { 128 } else { 64 };
+            let bad = || Refusal::broken("a table of divisors is malformed");
+            let (values, rest) = rest.split_at_checked(length).ok_or_else(bad)?;
+            let table = self.divisors.get_mut(number).ok_or_else(bad)?;
+            let value = |at: usize| {
+                if wide {
+                    u16::from_be_bytes([values[2 * at], values[2 * at + 1]])
+                } else {
+                    u16::from(values[at])
+                }
+            };
+            *table = Some(std::array::from_fn(value));
+            body = rest;
+        }
+        Ok(())
+    }
+
+    /// Decodes a scan. Whether nothing needs to come behind it.
+    fn scan(&mut self, body: &[u8]) -> Result<bool, Refusal> {
+        let malformed = || Refusal::broken("a scan is malformed");
+        let frame = self.frame.as_mut().ok_or_else(malformed)?;
+        let scan = Scan::read(frame, body).ok_or_else(malformed)?;
+        for part in &scan.parts {
+            let component = &mut frame.components[part.component];
+            if component.divisors.is_none() {
+                let divisors = self.divisors.get(component.table).copied().flatten();
+                component.divisors = Some(
+                    divisors.ok_or_else(|| Refusal::broken("a table of divisors is missing"))?,
+                );
+            }
+        }
+        let mut codes = Codes::new(self.rest);
+        match scan.decode(frame, &self.tables, self.restart, &mut codes) {
+            Ok(()) => (),
+            Err(Halt::Short) if codes.at_end() => return Err(cut_off()),
+            Err(Halt::Short) => {
+                return Err(Refusal::broken("it ends before the size that its header says"));
+            }
+            Err(Halt::Malformed) => return Err(Refusal::broken("its data is damaged")),
+        }
+        frame.complete += scan.parts.len();
+        let done = !frame.progressive && frame.components.len() <= frame.complete;
+        Ok(done && AHEAD <= codes.left())
+    }
+
+    /// The picture, of everything that was read.
+    fn rgb(self) -> Result<RgbImage, Refusal> {
+        let (jfif, adobe) = (self.jfif, self.adobe);
+        let mut frame = self.frame.ok_or_else(|| Refusal::broken("it has no frame"))?;
+        if frame.components.iter().any(|component| component.divisors.is_none()) {
+            return Err(Refusal::broken("a component has no scan"));
+        }
+        frame.components.iter_mut().for_each(Component::finish);
+        let ids: Vec<u8> = frame.components.iter().map(|component| component.id).collect();
+        let colours = samples::Colours::of(&ids, jfif, adobe);
+        let size = (frame.width, frame.height);
+        let whole = frame.whole();
+        let planes: Vec<_> =
+            frame.components.into_iter().map(|c| (c.plane, (c.across, c.down))).collect();
+        samples::rgb(&planes, whole, size, colours)
     }
 }
 
-/// The image's size, and how its components are sampled.
+/// The image's size, and its components.
 struct Frame {
     progressive: bool,
     width: usize,
     height: usize,
     components: Vec<Component>,
+    /// Components of sequential scans that have come.
+    complete: usize,
 }
 
-#[derive(Clone, Copy)]
 struct Component {
     id: u8,
+    /// How many of its blocks lie side by side, and one below the other, in a unit of all components.
     across: usize,
     down: usize,
+    /// The number of its divisors, and what they were when its first scan came.
+    table: usize,
+    divisors: Option<Divisors>,
+    /// Coefficients of each block, in their natural order, row by row; of progressive pictures only.
+    coefficients: Vec<[i16; 64]>,
+    plane: Plane,
 }
 
-impl Frame {
-    fn read(marker: u8, body: &[u8]) -> Option<Self> {
-        let [_precision, h1, h0, w1, w0, count, components @ ..] = body else { return None };
-        let component = |three: &[u8; 3]| Component {
-            id: three[0],
-            across: usize::from(three[1] >> 4),
-            down: usize::from(three[1] & 15),
-        };
-        let components: Vec<_> = components.as_chunks().0.iter().map(component).collect();
-        let good = |c: &Component| (1..=4).contains(&c.across) && (1..=4).contains(&c.down);
-        (components.len() == usize::from(*count) && components.iter().all(good)).then(|| Self {
-            progressive: marker == 0xc2,
-            width: usize::from(u16::from_be_bytes([*w1, *w0])),
-            height: usize::from(u16::from_be_bytes([*h1, *h0])),
-            components,
-        })
-    }
-
-    /// Units of a scan of these components, and how often each component's block stands in one.
-    fn units(&self, components: &[Component]) -> (usize, Vec<usize>) {
-        let most =
-            |side: fn(&Component) -> usize| self.components.iter().map(side).max().unwrap_or(1);
-        let (across, down) = (most(|c| c.across), most(|c| c.down));
-        match components {
-            [one] => {
-                let blocks = |length: usize, part: usize, whole: usize| {
-                    (length * part).div_ceil(whole).div_ceil(8)
-                };
-                let columns = blocks(self.width, one.across, across);
-                (columns * blocks(self.height, one.down, down), vec![1])
-            }
-            several => {
-                let units = self.width.div_ceil(8 * across) * self.height.div_ceil(8 * down);
-                (units, several.iter().map(|c| c.across * c.down).collect())
-            }
+impl Component {
+    /// Coefficients become samples, where that was not done block by block.
+    fn finish(&mut self) {
+        let Some(divisors) = self.divisors else { return };
+        let columns = self.plane.stride / SIDE;
+        for (number, block) in std::mem::take(&mut self.coefficients).iter().enumerate() {
+            self.plane.put(number % columns, number / columns, block, &divisors);
         }
     }
 }
 
-/// A scan: its units, and for each component how many blocks of one are its own, and its tables.
-struct Scan {
-    units: usize,
-    components: Vec<(usize, usize, usize)>,
-    /// Only the first code of each block.
-    first: bool,
-    /// Whether its blocks are walked: later scans of a progressive image refine them.
-    counts: bool,
+impl Frame {
+    fn read(marker: u8, body: &[u8]) -> Result<Self, Refusal> {
+        let malformed = || Refusal::broken("its frame is malformed");
+        let [precision, _, _, _, _, count, rest @ ..] = body else { return Err(malformed()) };
+        let (height, width) = (short(body, 1).unwrap_or(0), short(body, 3).unwrap_or(0));
+        if *precision != 8 {
+            return Err(Refusal::Broken(format!(
+                "samples of {precision} bits are not supported, only of 8"
+            )));
+        }
+        if width == 0 || height == 0 {
+            return Err(Refusal::broken("it has no pixel"));
+        }
+        if ![1, 3, 4].contains(count) || rest.len() < 3 * usize::from(*count) {
+            return Err(Refusal::Broken(format!(
+                "{count} components are not supported, only 1, 3 or 4"
+            )));
+        }
+        let side = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+        bounded(side(width), side(height), 3)?;
+        let parts = &rest.as_chunks::<3>().0[..usize::from(*count)];
+        let sides = |part: &[u8; 3]| (usize::from(part[1] >> 4), usize::from(part[1] & 15));
+        let good =
+            |(across, down): (usize, usize)| (1..=4).contains(&across) && (1..=4).contains(&down);
+        if !parts.iter().map(sides).all(good) {
+            return Err(malformed());
+        }
+        let most = |side: fn((usize, usize)) -> usize| {
+            parts.iter().map(|p| side(sides(p))).max().unwrap_or(1)
+        };
+        let (most_across, most_down) = (most(|s| s.0), most(|s| s.1));
+        let progressive = marker == 0xc2;
+        let component = |part: &[u8; 3]| {
+            let (across, down) = sides(part);
+            let columns = width.div_ceil(SIDE * most_across) * across;
+            let rows = height.div_ceil(SIDE * most_down) * down;
+            Component {
+                id: part[0],
+                across,
+                down,
+                table: usize::from(part[2]),
+                divisors: None,
+                coefficients: vec![[0; 64]; if progressive { columns * rows } else { 0 }],
+                plane: Plane {
+                    width: (width * across).div_ceil(most_across),
+                    height: (height * down).div_ceil(most_down),
+                    stride: columns * SIDE,
+                    samples: vec![0; columns * rows * SIDE * SIDE],
+                },
+            }
+        };
+        let components = parts.iter().map(component).collect();
+        Ok(Self { progressive, width, height, components, complete: 0 })
+    }
+
+    /// Blocks of a unit side by side and one below the other.
+    fn whole(&self) -> (usize, usize) {
+        let most =
+            |side: fn(&Component) -> usize| self.components.iter().map(side).max().unwrap_or(1);
+        (most(|c| c.across), most(|c| c.down))
+    }
 }
 
-/// Why a walk does not come to the end of its scan.
-#[derive(Debug, PartialEq, Eq)]
-enum Halt {
-    /// The data ends before the blocks do.
-    Short,
-    /// A table is missing or does not know a code: the decoder will say so.
-    Malformed,
+/// A scan: its components, and which part of their coefficients it brings.
+struct Scan {
+    parts: Vec<Part>,
+    /// The first coefficient and the last one.
+    start: usize,
+    end: usize,
+    /// Whether bits are added to coefficients that were there, and the place of the bit.
+    refines: bool,
+    low: u32,
+}
+
+/// A component of a scan, and its Huffman tables.
+struct Part {
+    component: usize,
+    dc: usize,
+    ac: usize,
 }
 
 impl Scan {
@@ -143,169 +327,239 @@ impl Scan {
             return None;
         }
         let (pairs, spectral) = rest.split_at_checked(2 * count)?;
-        let [start, _end, approximation] = spectral.first_chunk::<3>()?;
-        let find = |id: u8| frame.components.iter().find(|component| component.id == id).copied();
-        let pairs = pairs.as_chunks::<2>().0;
-        let components: Vec<Component> =
-            pairs.iter().map(|[id, _]| find(*id)).collect::<Option<_>>()?;
-        let (units, blocks) = frame.units(&components);
-        let tables = pairs.iter().map(|[_, t]| (usize::from(*t >> 4), usize::from(*t & 15)));
-        let components = blocks.into_iter().zip(tables).map(|(blocks, (dc, ac))| (blocks, dc, ac));
-        Some(Self {
-            units,
-            components: components.collect(),
-            first: frame.progressive,
-            counts: !frame.progressive || (*start == 0 && approximation >> 4 == 0),
-        })
+        let [start, end, approximation] = spectral.first_chunk::<3>()?;
+        let part = |[id, tables]: &[u8; 2]| {
+            let component = frame.components.iter().position(|component| component.id == *id)?;
+            Some(Part { component, dc: usize::from(tables >> 4), ac: usize::from(tables & 15) })
+        };
+        let parts: Vec<Part> = pairs.as_chunks::<2>().0.iter().map(part).collect::<Option<_>>()?;
+        let (start, end) = (usize::from(*start), usize::from(*end));
+        if !frame.progressive {
+            return Some(Self { parts, start: 0, end: 63, refines: false, low: 0 });
+        }
+        let low = u32::from(approximation & 15);
+        let one = parts.len() == 1 || start == 0;
+        let good = start <= end && end < 64 && one && (start != 0 || end == 0) && low <= 13;
+        good.then(|| Self { parts, start, end, refines: approximation >> 4 != 0, low })
     }
 
-    fn walk(&self, tables: &Tables, restart: usize, codes: &mut Codes<'_>) -> Result<(), Halt> {
-        if !self.counts {
-            return Ok(());
-        }
-        let mut components = Vec::new();
-        for (blocks, dc, ac) in &self.components {
-            let table = |class: usize, number: usize| tables[class].get(number)?.as_ref();
-            match (table(0, *dc), table(1, *ac)) {
-                (Some(dc), Some(ac)) if !self.first => components.push((*blocks, dc, Some(ac))),
-                (Some(dc), _) if self.first => components.push((*blocks, dc, None)),
-                _ => return Err(Halt::Malformed),
+    fn decode(
+        &self,
+        frame: &mut Frame,
+        tables: &Tables,
+        restart: usize,
+        codes: &mut Codes<'_>,
+    ) -> Result<(), Halt> {
+        let (whole, size, progressive) =
+            (frame.whole(), (frame.width, frame.height), frame.progressive);
+        let mut state = State::default();
+        // A component alone comes block by block, without those that lie beyond the picture.
+        let alone = self.parts.len() == 1;
+        let (columns, rows) = if alone {
+            let plane = &frame.components[self.parts[0].component].plane;
+            (plane.width.div_ceil(SIDE), plane.height.div_ceil(SIDE))
+        } else {
+            (size.0.div_ceil(SIDE * whole.0), size.1.div_ceil(SIDE * whole.1))
+        };
+        for unit in 0..columns * rows {
+            if restart != 0 && unit != 0 && unit % restart == 0 {
+                codes.restart()?;
+                state = State::default();
             }
-        }
-        for unit in 0..self.units {
-            if restart != 0 && unit != 0 && unit % restart == 0 && !codes.restart() {
-                return Err(Halt::Short);
-            }
-            for (blocks, dc, ac) in &components {
-                for _ in 0..*blocks {
-                    block(codes, dc, *ac)?;
+            let (column, row) = (unit % columns, unit / columns);
+            for (number, part) in self.parts.iter().enumerate() {
+                let component = &mut frame.components[part.component];
+                let (across, down) =
+                    if alone { (1, 1) } else { (component.across, component.down) };
+                for at in 0..across * down {
+                    let place = (column * across + at % across, row * down + at / across);
+                    let last = &mut state.last[number];
+                    if progressive {
+                        let columns = component.plane.stride / SIDE;
+                        let block = &mut component.coefficients[place.1 * columns + place.0];
+                        self.progressive(block, part, tables, codes, last, &mut state.blank)?;
+                    } else {
+                        let mut block = [0; 64];
+                        sequential(&mut block, part, tables, codes, last)?;
+                        let divisors = component.divisors.as_ref().ok_or(Halt::Malformed)?;
+                        component.plane.put(place.0, place.1, &block, divisors);
+                    }
                 }
             }
         }
         Ok(())
     }
+
+    /// What this scan brings of a block.
+    fn progressive(
+        &self,
+        block: &mut [i16; 64],
+        part: &Part,
+        tables: &Tables,
+        codes: &mut Codes<'_>,
+        last: &mut i32,
+        blank: &mut u32,
+    ) -> Result<(), Halt> {
+        let low = self.low;
+        if self.start == 0 {
+            if self.refines {
+                block[0] |= i16::from(codes.bit()?) << low;
+            } else {
+                let bits = codes.symbol(table(tables, 0, part.dc)?)?;
+                *last = last.wrapping_add(codes.number(bits)?);
+                block[0] = narrow(last.wrapping_shl(low));
+            }
+            return Ok(());
+        }
+        let ac = table(tables, 1, part.ac)?;
+        if self.refines {
+            return self.refine(block, ac, codes, blank);
+        }
+        if *blank != 0 {
+            *blank -= 1;
+            return Ok(());
+        }
+        let mut at = self.start;
+        while at <= self.end {
+            let symbol = codes.symbol(ac)?;
+            let (zeros, bits) = (symbol >> 4, symbol & 15);
+            match (zeros, bits) {
+                (15, 0) => at += 16,
+                (run, 0) => {
+                    *blank = (1 << run) - 1 + codes.bits(run)?;
+                    break;
+                }
+                _ => {
+                    at += usize::from(zeros);
+                    let value = codes.number(bits)?;
+                    *block.get_mut(natural(at)?).ok_or(Halt::Malformed)? =
+                        narrow(value.wrapping_shl(low));
+                    at += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A bit more of the coefficients that are not 0, and those that now become ±1 in this place.
+    fn refine(
+        &self,
+        block: &mut [i16; 64],
+        ac: &Table,
+        codes: &mut Codes<'_>,
+        blank: &mut u32,
+    ) -> Result<(), Halt> {
+        let one = 1_i16 << self.low;
+        let mut at = self.start;
+        if *blank == 0 {
+            while at <= self.end {
+                let symbol = codes.symbol(ac)?;
+                let (mut zeros, bits) = (symbol >> 4, symbol & 15);
+                let mut value = 0;
+                match (zeros, bits) {
+                    (15, 0) => (),
+                    (run, 0) => {
+                        *blank = (1 << run) + codes.bits(run)?;
+                        break;
+                    }
+                    _ => value = if codes.bit()? == 1 { one } else { -one },
+                }
+                while at <= self.end {
+                    let coefficient = &mut block[natural(at)?];
+                    if *coefficient != 0 {
+                        correct(coefficient, one, codes)?;
+                    } else if zeros == 0 {
+                        break;
+                    } else {
+                        zeros -= 1;
+                    }
+                    at += 1;
+                }
+                if value != 0 && at <= self.end {
+                    block[natural(at)?] = value;
+                }
+                at += 1;
+            }
+        }
+        if *blank != 0 {
+            for at in at..=self.end {
+                let coefficient = &mut block[natural(at)?];
+                if *coefficient != 0 {
+                    correct(coefficient, one, codes)?;
+                }
+            }
+            *blank -= 1;
+        }
+        Ok(())
+    }
 }
 
-/// Walks a block: the code of its first value, and those of the others where there is a table for them.
-fn block(codes: &mut Codes<'_>, dc: &Table, ac: Option<&Table>) -> Result<(), Halt> {
-    let bits = codes.symbol(dc)?;
-    codes.skip(usize::from(bits));
-    let mut value = 1;
-    while let Some(ac) = ac.filter(|_| value < 64) {
+/// Adds the next bit to a coefficient, away from 0, where it has not that bit.
+fn correct(coefficient: &mut i16, one: i16, codes: &mut Codes<'_>) -> Result<(), Halt> {
+    if codes.bit()? == 1 && *coefficient & one == 0 {
+        *coefficient = coefficient.wrapping_add(if *coefficient < 0 { -one } else { one });
+    }
+    Ok(())
+}
+
+/// What is remembered from block to block, up to a restart.
+#[derive(Default)]
+struct State {
+    /// The last first coefficient of each component.
+    last: [i32; MOST_COMPONENTS],
+    /// Blocks that bring nothing.
+    blank: u32,
+}
+
+fn table(tables: &Tables, class: usize, number: usize) -> Result<&Table, Halt> {
+    tables[class].get(number).and_then(Option::as_ref).ok_or(Halt::Malformed)
+}
+
+/// A coefficient; a damaged one is cut.
+fn narrow(value: i32) -> i16 {
+    i16::try_from(value).unwrap_or(if value < 0 { i16::MIN } else { i16::MAX })
+}
+
+/// A block of a sequential scan.
+fn sequential(
+    block: &mut [i16; 64],
+    part: &Part,
+    tables: &Tables,
+    codes: &mut Codes<'_>,
+    last: &mut i32,
+) -> Result<(), Halt> {
+    let bits = codes.symbol(table(tables, 0, part.dc)?)?;
+    *last = last.wrapping_add(codes.number(bits)?);
+    block[0] = narrow(*last);
+    let ac = table(tables, 1, part.ac)?;
+    let mut at = 1;
+    while at < 64 {
         let symbol = codes.symbol(ac)?;
         let (zeros, bits) = (symbol >> 4, symbol & 15);
         match (zeros, bits) {
-            (15, 0) => value += 16,
+            (15, 0) => at += 16,
             (_, 0) => break,
-            _ => value += usize::from(zeros) + 1,
-        }
-        codes.skip(usize::from(bits));
-    }
-    if codes.overrun() { Err(Halt::Short) } else { Ok(()) }
-}
-
-/// A Huffman table: for each length of a code the first code that is longer, and where its symbols begin.
-struct Table {
-    /// By length 1 to 16: the code behind the last one, shifted to 16 bits; and symbol − code of them.
-    ends: [(u32, i32); 16],
-    symbols: Vec<u8>,
-}
-
-impl Table {
-    /// Reads every table of a segment.
-    fn read_all(mut body: &[u8], tables: &mut Tables) {
-        while let Some((head, rest)) = body.split_first_chunk::<17>() {
-            let count: usize = head[1..].iter().map(|count| usize::from(*count)).sum();
-            let Some((symbols, rest)) = rest.split_at_checked(count) else { return };
-            let (class, number) = (usize::from(head[0] >> 4), usize::from(head[0] & 15));
-            let (mut code, mut first) = (0_u32, 0_i32);
-            let mut ends = [(0, 0); 16];
-            for (length, count) in head[1..].iter().enumerate() {
-                ends[length].1 = first - i32::try_from(code).unwrap_or(i32::MAX);
-                code += u32::from(*count);
-                first += i32::from(*count);
-                ends[length].0 = code << (15 - length);
-                code <<= 1;
+            _ => {
+                at += usize::from(zeros);
+                block[natural(at)?] = narrow(codes.number(bits)?);
+                at += 1;
             }
-            if let Some(table) = tables.get_mut(class).and_then(|class| class.get_mut(number)) {
-                *table = Some(Self { ends, symbols: symbols.to_vec() });
-            }
-            body = rest;
         }
     }
-
-    /// The symbol that 16 bits begin with, and the bits of its code.
-    fn find(&self, bits: u32) -> Option<(u8, usize)> {
-        let length = self.ends.iter().position(|(end, _)| bits < *end)?;
-        let code = i32::try_from(bits >> (15 - length)).ok()?;
-        let place = usize::try_from(code + self.ends[length].1).ok()?;
-        Some((*self.symbols.get(place)?, length + 1))
-    }
+    Ok(())
 }
 
-/// The bits of entropy-coded data, up to a marker; behind them 1s.
-struct Codes<'a> {
-    bytes: &'a [u8],
-    /// Bits that were taken from `bytes`, the next one on top.
-    bits: u64,
-    count: usize,
-    /// Bits that were used behind the end.
-    beyond: usize,
+/// Where in its block the coefficient lies that comes so late.
+fn natural(at: usize) -> Result<usize, Halt> {
+    ZIGZAG.get(at).map(|place| usize::from(*place)).ok_or(Halt::Malformed)
 }
 
-impl<'a> Codes<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, bits: 0, count: 0, beyond: 0 }
-    }
-
-    fn fill(&mut self) {
-        while self.count <= 48 {
-            let (byte, length) = match self.bytes {
-                [0xff, 0, ..] => (0xff, 2),
-                [0xff, ..] | [] => return,
-                [byte, ..] => (*byte, 1),
-            };
-            self.bytes = &self.bytes[length..];
-            self.bits |= u64::from(byte) << (56 - self.count);
-            self.count += 8;
-        }
-    }
-
-    fn symbol(&mut self, table: &Table) -> Result<u8, Halt> {
-        self.fill();
-        let padded =
-            self.bits | u64::MAX.checked_shr(u32::try_from(self.count).unwrap_or(64)).unwrap_or(0);
-        let bits = u32::try_from(padded >> 48).unwrap_or(0);
-        match table.find(bits) {
-            Some((symbol, length)) => {
-                self.skip(length);
-                Ok(symbol)
-            }
-            None if self.count < 16 => Err(Halt::Short),
-            None => Err(Halt::Malformed),
-        }
-    }
-
-    fn skip(&mut self, bits: usize) {
-        self.fill();
-        let here = bits.min(self.count);
-        self.bits = self.bits.checked_shl(u32::try_from(here).unwrap_or(64)).unwrap_or(0);
-        self.count -= here;
-        self.beyond += bits - here;
-    }
-
-    /// Whether more was asked for than there is.
-    fn overrun(&self) -> bool {
-        self.beyond != 0
-    }
-
-    /// Goes on behind a restart marker, if one is next.
-    fn restart(&mut self) -> bool {
-        let [0xff, 0xd0..=0xd7, rest @ ..] = self.bytes else { return false };
-        *self = Self::new(rest);
-        true
-    }
-}
+/// Rows of eight, walked along their diagonals.
+const ZIGZAG: [u8; 64] = [
+    0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20,
+    13, 6, 7, 14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59,
+    52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
+];
 
 #[cfg(test)]
 mod tests {
@@ -356,6 +610,13 @@ mod tests {
         .concat()
     }
 
+    fn refused(bytes: &[u8]) -> String {
+        match read(bytes) {
+            Err(Refusal::Broken(what)) => what,
+            found => panic!("{found:?}"),
+        }
+    }
+
     #[test]
     fn a_scan_has_all_its_blocks_or_is_short() {
         for progressive in [false, true] {
@@ -364,33 +625,55 @@ mod tests {
                 {
                     let made = |blocks| blank(progressive, size, blocks, restart);
                     let whole = made(blocks);
-                    assert!(is_whole(&whole), "{size:?} {restart} {progressive}");
-                    let decoded = ::image::load_from_memory(&whole).unwrap();
-                    assert_eq!(
-                        (decoded.width(), decoded.height()),
-                        (u32::from(size.0), u32::from(size.1))
+                    let image = read(&whole).unwrap().image;
+                    assert_eq!(image.dimensions(), (u32::from(size.0), u32::from(size.1)));
+                    assert!(
+                        image.iter().all(|level| *level == 128),
+                        "{size:?} {restart} {progressive}"
                     );
                     // The last bits of a byte are 1, which no code begins with.
                     for missing in [1, blocks.div_ceil(2), blocks] {
-                        let short = made(blocks - missing);
-                        assert!(
-                            !is_whole(&short),
-                            "{size:?} {restart} {progressive} without {missing}"
-                        );
+                        let what = refused(&made(blocks - missing));
+                        let name = format!("{size:?} {restart} {progressive} without {missing}");
+                        assert_eq!(what, "it ends before the size that its header says", "{name}");
                     }
+                    // Its end marker may be missing where something else is there that libjpeg looks ahead into.
+                    let (open, behind) = (&whole[..whole.len() - 2], [0; AHEAD]);
+                    assert_eq!(refused(open), "it is cut off");
+                    let followed = read(&[open, &behind].concat());
+                    assert_eq!(followed.is_ok(), !progressive, "{size:?} {restart}");
+                    assert!(read(&[&whole[..], b"\xff\xda and more"].concat()).is_ok());
                 }
             }
         }
     }
 
     #[test]
-    fn what_is_malformed_is_left_to_the_decoder() {
+    fn what_is_malformed_is_refused() {
         let whole = blank(true, (64, 40), 40, 3);
         for end in 0..whole.len() {
             // Neither panics nor hangs, whatever it says.
-            is_whole(&whole[..end]);
+            assert!(read(&whole[..end]).is_err());
         }
-        assert!(is_whole(b""));
-        assert!(is_whole(b"\xff\xd8\xff\xda\0\x08\x01\x01\0\0\0\0"), "a scan without a frame");
+        assert_eq!(refused(b"\xff\xd8\xff\xda\0\x08\x01\x01\0\0\0\0"), "a scan is malformed");
+        assert_eq!(refused(b"\xff\xd8\xff\xd9"), "it has no frame");
+        let frame = whole.windows(2).position(|pair| pair == [0xff, 0xc2]).unwrap();
+        for (place, value, part) in [
+            (1, 0xc9, "arithmetically coded"),
+            (4, 12, "samples of 12 bits"),
+            (6, 0, "no pixel"),
+            (9, 2, "2 components"),
+            (11, 0x50, "frame is malformed"),
+        ] {
+            let mut other = whole.clone();
+            other[frame + place] = value;
+            if place == 6 {
+                other[frame + 5] = 0;
+            }
+            assert!(refused(&other).contains(part), "{part}: {}", refused(&other));
+        }
+        let mut large = whole;
+        large[frame + 5..frame + 9].fill(0xff);
+        assert!(matches!(read(&large), Err(Refusal::TooLarge)));
     }
 }

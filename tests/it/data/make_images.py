@@ -12,7 +12,7 @@ import base64, io, json, pathlib, shutil
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers import ViTConfig, ViTForImageClassification
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
@@ -93,10 +93,8 @@ def text(data):
 
 
 def opened(data):
-    """RGB without transparency, which v5's `do_convert_rgb` would lay on white; orientation as it is stored."""
-    image = Image.open(io.BytesIO(data)).convert("RGB")
-    image.info.clear()
-    return image
+    """As transformers' load_image opens it: upright, in RGB without transparency."""
+    return ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
 
 
 torch.manual_seed(20261124)
