@@ -197,6 +197,8 @@ pub struct Input {
     /// For a text or image model: the field that holds the text, or the image in base64; also the name that a `text`
     /// or `bytes` value is given.
     pub field: String,
+    /// For a text model that reads pairs: the field that holds the second text.
+    pub pair_field: String,
     /// What a field means that the model does not read.
     pub unknown_fields: UnknownFields,
 }
@@ -207,6 +209,7 @@ impl Default for Input {
             topics: Vec::new(),
             format: InputFormat::Json,
             field: "text".to_owned(),
+            pair_field: "text_pair".to_owned(),
             unknown_fields: UnknownFields::Ignore,
         }
     }
@@ -488,7 +491,7 @@ pub enum Determinism {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnLong {
-    /// Its beginning is used.
+    /// Its beginning is used, or its end where the model's tokenizer keeps that.
     #[default]
     Truncate,
     /// It becomes a dead letter.

@@ -123,6 +123,8 @@ pub struct LoadOptions {
     pub version: Version,
     /// The field that holds the text, or an image in base64.
     pub field: String,
+    /// The field that holds the second text of a pair; default: `text_pair`.
+    pub pair_field: Option<String>,
     /// What the weights are computed in.
     pub precision: Precision,
     /// What happens to a text longer than the model takes.
@@ -222,6 +224,7 @@ fn unguarded(dir: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, Error>
     }
     let text = text::Options {
         field: options.field.clone(),
+        pair_field: options.pair_field.clone().unwrap_or_else(|| "text_pair".to_owned()),
         precision: options.precision,
         on_long: options.on_long,
         max_length: options.max_length,

@@ -30,6 +30,9 @@ pub(super) use prenorm::{Block, PreNorm};
 
 use layers::{keep_first, lay};
 
+/// A token of type 1, one of the second text of a pair, bears this bit in its id.
+pub const TYPED: u32 = 1 << 31;
+
 /// A forward without padding, on the CPU.
 pub trait Packed: std::fmt::Debug + Send + Sync {
     /// The last hidden states of sequences laid end to end, `[tokens, hidden]` f32, and where each sequence begins
@@ -174,6 +177,14 @@ impl Config {
         }
     }
 
+    /// How many types of tokens it tells apart; 0 where it knows of none.
+    pub(super) fn types(&self, family: Family) -> usize {
+        match family {
+            Family::Bert | Family::Roberta => self.type_vocab_size,
+            Family::DistilBert | Family::Mpnet => 0,
+        }
+    }
+
     /// Longest sequence in tokens.
     pub fn longest(&self, family: Family) -> usize {
         self.max_position_embeddings.saturating_sub(self.first_position(family))
@@ -236,8 +247,10 @@ pub struct Encoder {
     vocab: usize,
     /// `[vocab, hidden]`.
     words: Vec<f32>,
-    /// `[positions, hidden]`, the vector of token type 0 already added.
+    /// `[positions, hidden]`.
     positions: Vec<f32>,
+    /// `[types, hidden]`.
+    types: Vec<f32>,
     /// `RoBERTa` counts positions from behind this id, and gives the id itself its own position.
     padding: Option<u32>,
     /// What attention gains by distance, `[heads, 2 × REACH + 1]`, the same in all layers.
@@ -258,7 +271,7 @@ impl Encoder {
         let names = Names::new(config, family, weights);
         let eps = config.layer_norm_eps;
         let norm = |name: String| LayerNorm::new(weights, &name, hidden, true, eps);
-        let (words, positions) = names.tables(config, weights)?;
+        let [words, positions, types] = names.tables(config, weights)?;
         let layer = |number| {
             let name = |part: &str| names.layer(number, part);
             let linear = |part, inputs, outputs| {
@@ -286,6 +299,7 @@ impl Encoder {
             vocab: config.vocab_size,
             words,
             positions,
+            types,
             padding: u32::try_from(config.first_position(family))
                 .ok()
                 .and_then(|first| first.checked_sub(1)),
@@ -311,16 +325,20 @@ impl Encoder {
             let mut next =
                 self.padding.map_or(0, |padding| usize::try_from(padding).unwrap_or(0) + 1);
             for id in *sequence {
-                let word = usize::try_from(*id).unwrap_or(0).min(self.vocab - 1) * hidden;
+                let kind = if *id < TYPED { 0 } else { self.types.len() - hidden };
+                let id = *id & !TYPED;
+                let word = usize::try_from(id).unwrap_or(0).min(self.vocab - 1) * hidden;
                 x.extend_from_slice(&self.words[word..word + hidden]);
                 let position = match self.padding {
-                    Some(padding) if padding == *id => word,
+                    Some(padding) if padding == id => word,
                     _ => {
                         next += 1;
                         (next - 1) * hidden
                     }
                 };
-                y.extend_from_slice(&self.positions[position..position + hidden]);
+                let position = &self.positions[position..position + hidden];
+                let kind = &self.types[kind..kind + hidden];
+                y.extend(position.iter().zip(kind).map(|(position, kind)| position + kind));
             }
         }
         // The kernel adds a bias too: there is none here.
@@ -339,15 +357,17 @@ impl Packed for Encoder {
     }
 
     fn knows(&self, id: u32) -> bool {
-        usize::try_from(id).is_ok_and(|id| id < self.vocab)
+        let typed = id < TYPED || self.hidden < self.types.len();
+        typed && usize::try_from(id & !TYPED).is_ok_and(|id| id < self.vocab)
     }
 
     fn bytes(&self) -> u64 {
         let layer = |layer: &Layer| -> usize {
             [&layer.qkv, &layer.attended, &layer.up, &layer.down].map(Linear::bytes).iter().sum()
         };
-        let tables = size_of_val(&self.words[..]) + size_of_val(&self.positions[..]);
-        let bytes = tables + self.layers.iter().map(layer).sum::<usize>();
+        let tables =
+            [&self.words, &self.positions, &self.types].map(|table| size_of_val(&table[..]));
+        let bytes = tables.iter().sum::<usize>() + self.layers.iter().map(layer).sum::<usize>();
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 

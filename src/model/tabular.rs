@@ -276,6 +276,10 @@ fn check(
     if labels != 0 && config.labels.len() != labels {
         return fail(format!("{labels} labels wanted, {} given", config.labels.len()));
     }
+    let mut seen = BTreeSet::new();
+    if let Some(label) = config.labels.iter().find(|label| !seen.insert(*label)) {
+        return fail(format!("label {label:?} stands twice: give each class a name of its own"));
+    }
     let mut names = BTreeSet::new();
     for column in &preprocess.columns {
         if !names.insert(column.name()) {

@@ -9,11 +9,11 @@
 //! On the packed backbone a sequence's result does not depend on the batch it is in: nothing is padded, and every kernel
 //! works row by row. [`padded`](super::padded) says what holds on the other.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use serde_json::Value;
-use tokenizers::{Encoding, Tokenizer};
+use tokenizers::Tokenizer;
+use tokenizers::utils::truncation::TruncationDirection;
 
 use super::device::{self, Memory, Place};
 use super::weights::Weights;
@@ -23,22 +23,30 @@ use crate::record::{Fault, FaultClass};
 
 mod architecture;
 mod backbone;
+mod cross;
 mod head;
+mod seam;
+mod sequence;
 mod spans;
+mod template;
 mod tokenizer;
 
 pub use backbone::{Backbone, Take, Taken};
 pub use spans::{Mark, Marked};
 
 use architecture::Architecture;
-use head::Head;
+use head::{Head, Pairs};
+use sequence::{Sequence, Sequencer};
 use spans::Marker;
+use template::Template;
 
 /// How a text model is to be loaded.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The field that holds the text.
     pub field: String,
+    /// The field that holds the second text of a pair.
+    pub pair_field: String,
     /// What the weights are computed in.
     pub precision: Precision,
     /// What happens to a text longer than the model takes.
@@ -81,11 +89,12 @@ pub struct Text {
     about: About,
     backbone: Backbone,
     head: Head,
-    tokenizer: Tokenizer,
+    sequencer: Sequencer,
     /// Where the head wants to know the places of tokens.
     marker: Option<Marker>,
-    longest: usize,
     on_long: OnLong,
+    /// The fields of the text and of a second one.
+    looks_at: [String; 2],
 }
 
 impl std::fmt::Debug for Text {
@@ -102,7 +111,7 @@ impl std::fmt::Debug for Text {
 pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
     let place: Place = options.device.parse()?;
     let architecture = Architecture::read(dir)?;
-    let tokenizer = tokenizer::load(dir, architecture.longest())?;
+    let (tokenizer, side) = tokenizer::load(dir, architecture.longest())?;
     let weights = Weights::open(dir)?;
     let (backbone, named) = architecture.backbone(&weights, &place, options, &tokenizer)?;
     let head = Head::load(dir, &architecture, &weights, options.aggregation)?;
@@ -112,20 +121,61 @@ pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
         Take::Tokens => Some(Marker::load(dir, &tokenizer)?),
         Take::First | Take::Mean | Take::Max => None,
     };
+    let looks_at = [options.field.clone(), options.pair_field.clone()];
+    let both = head.pairs() == Pairs::Always;
     let about = About {
         task: head.task(),
         architecture: architecture.name().to_owned(),
         precision: named,
         device: place.to_string(),
-        fields: vec![options.field.clone()],
+        fields: looks_at[..if both { 2 } else { 1 }].to_vec(),
         labels: head.labels().to_vec(),
         width: if head.labels().is_empty() { architecture.hidden() } else { head.labels().len() },
         bytes: backbone.bytes(),
         chunk_tokens: backbone.chunk_tokens(),
         padded: backbone.pads(),
     };
+    let sequencer = sequencer(dir, &architecture, (tokenizer, side), &head, longest)?;
     let on_long = options.on_long;
-    Ok(Box::new(Text { about, backbone, head, tokenizer, marker, longest, on_long }))
+    Ok(Box::new(Text { about, backbone, head, sequencer, marker, on_long, looks_at }))
+}
+
+/// What makes sequences as the model takes them.
+fn sequencer(
+    dir: &Path,
+    architecture: &Architecture,
+    (tokenizer, side): (Tokenizer, TruncationDirection),
+    head: &Head,
+    longest: usize,
+) -> Result<Sequencer, Error> {
+    let fail = |why: String| Error::from(artifact::Error::config("tokenizer.json", why));
+    let types = architecture.types();
+    let typed = types != 0 && template::hands_types(dir)?;
+    let known = |template: Template| match template.is_typed() && types < 2 {
+        true => Err("its tokenizer gives tokens the type 1, and type_vocab_size is 1".to_owned()),
+        false => Ok(template),
+    };
+    let single = Template::of(&tokenizer, 1, typed).and_then(known).map_err(fail)?;
+    if longest < single.specials() {
+        let specials = single.specials();
+        return Err(fail(format!(
+            "adds {specials} special tokens to each text, and {longest} tokens are to be used with them"
+        )));
+    }
+    let pair = Template::of(&tokenizer, 2, typed).and_then(known);
+    let places = head.take() == Take::Tokens;
+    let sequencer = Sequencer::new((tokenizer, side), (single, pair), places, longest);
+    match sequencer.no_pairs() {
+        Some(why) if head.pairs() == Pairs::Always => {
+            Err(Error::Unsupported(format!("a cross-encoder takes pairs of texts, and {why}")))
+        }
+        _ => Ok(sequencer),
+    }
+}
+
+/// Whether a record has something in a field.
+fn present(fields: &Fields, name: &str) -> bool {
+    fields.get(name).is_some_and(|value| !value.is_null())
 }
 
 /// A JSON file that may be missing.
@@ -147,66 +197,14 @@ fn longest(dir: &Path, architecture: &Architecture, options: &Options) -> Result
         Ok(Some(length.unwrap_or(usize::MAX)))
     };
     let asked = options.max_length.and_then(|length| usize::try_from(length).ok());
-    let own = match said("sentence_bert_config.json", "max_seq_length")? {
-        Some(length) => Some(length),
-        None => said("tokenizer_config.json", "model_max_length")?,
-    };
+    // As transformers has it, and what it was called before.
+    let own = [
+        ("sentence_bert_config.json", "max_seq_length"),
+        ("tokenizer_config.json", "model_max_length"),
+        ("tokenizer_config.json", "max_len"),
+    ];
+    let own = own.iter().find_map(|(file, key)| said(file, key).transpose()).transpose()?;
     Ok(asked.or(own).unwrap_or(places).clamp(2, places))
-}
-
-/// The first `longest` of a text's tokens: the last of all is the special token that closes it, and stays the last.
-fn kept<T: Copy>(all: &[T], longest: usize) -> Vec<T> {
-    match all.last() {
-        Some(last) if longest < all.len() => [&all[..longest - 1], &[*last]].concat(),
-        _ => all.to_vec(),
-    }
-}
-
-/// Bytes of text that are tokenised for each token that can be used, before looking whether it was enough.
-const BYTES_A_TOKEN: usize = 32;
-/// Bytes of text that are tokenised where that was not enough: a tokenizer takes about 100 bytes of memory for each.
-const MOST_BYTES: usize = 256 << 10;
-/// The last tokens of a text that was cut may be others than the whole text's: the cut may be inside a word.
-const UNSURE: usize = 100;
-
-impl Text {
-    /// The tokens of a text with their special tokens, of which the first `longest` count, and whether that leaves
-    /// some of the text out.
-    fn encode(&self, text: &str) -> Result<(Encoding, bool), Fault> {
-        let first = (self.longest + UNSURE).saturating_mul(BYTES_A_TOKEN);
-        for bytes in [first, first.max(MOST_BYTES)] {
-            let end = text.floor_char_boundary(bytes);
-            let encoding = self.tokenise(text.get(..end).unwrap_or(text))?;
-            if end == text.len() {
-                let long = self.longest < encoding.len();
-                return Ok((encoding, long));
-            }
-            if self.longest + UNSURE <= encoding.len() {
-                return Ok((encoding, true));
-            }
-        }
-        let message = format!(
-            "the text has {} bytes, and its first {} have fewer than the {} tokens that the model takes: it is \
-             nearly all white space, or one word",
-            text.len(),
-            first.max(MOST_BYTES),
-            self.longest
-        );
-        Err(Fault::new(FaultClass::TooLong, message))
-    }
-
-    fn tokenise(&self, text: &str) -> Result<Encoding, Fault> {
-        // A tokenizer's regular expressions may panic on hostile text.
-        let encoded = catch_unwind(AssertUnwindSafe(|| match &self.marker {
-            None => self.tokenizer.encode_fast(text, true),
-            Some(_) => self.tokenizer.encode_char_offsets(text, true),
-        }));
-        let invalid =
-            |why: String| Fault::new(FaultClass::Invalid, format!("tokenise the text: {why}"));
-        encoded
-            .map_err(|_panic| invalid("the tokenizer panicked".to_owned()))?
-            .map_err(|error| invalid(error.to_string()))
-    }
 }
 
 impl Model for Text {
@@ -214,22 +212,53 @@ impl Model for Text {
         &self.about
     }
 
+    fn looks_at(&self) -> &[String] {
+        &self.looks_at
+    }
+
     fn prepare(&self, fields: &Fields) -> Result<Input, Fault> {
-        let name = &self.about.fields[0];
+        let [name, pair] = &self.looks_at;
         let text = text_field(fields, name, "a string")?;
-        let (encoding, long) = self.encode(text)?;
-        if long && self.on_long == OnLong::Reject {
-            let message = format!("field {name:?} has more than {} tokens", self.longest);
-            return Err(Fault::new(FaultClass::TooLong, message));
+        let second = match self.head.pairs() {
+            Pairs::Always => Some(text_field(fields, pair, "a string")?),
+            // As transformers' pipeline has it, an empty second text is none.
+            Pairs::Also if present(fields, pair) => {
+                Some(text_field(fields, pair, "a string")?).filter(|second| !second.is_empty())
+            }
+            Pairs::Never if present(fields, pair) => {
+                let message = format!(
+                    "field {pair:?} has a second text, and a model for {} takes one: leave the field out, or name \
+                     another in input.pair_field",
+                    self.about.task.name()
+                );
+                return Err(Fault::new(FaultClass::Invalid, message));
+            }
+            Pairs::Also | Pairs::Never => None,
+        };
+        let too_long = |what: String| {
+            let message = format!("{what} more than {} tokens", self.sequencer.longest());
+            Err(Fault::new(FaultClass::TooLong, message))
+        };
+        if let Some(second) = second {
+            let first = format!("{}{text}", self.head.prompt());
+            let (ids, long) = self.sequencer.pair([&first, second])?;
+            if long && self.on_long == OnLong::Reject {
+                return too_long(format!("fields {name:?} and {pair:?} have together"));
+            }
+            return Ok(Input::Tokens(ids.into()));
         }
-        if encoding.is_empty() {
+        let Sequence { ids, long, source } = self.sequencer.single(text)?;
+        if long && self.on_long == OnLong::Reject {
+            return too_long(format!("field {name:?} has"));
+        }
+        if ids.is_empty() {
             let message = format!("field {name:?} tokenises to nothing");
             return Err(Fault::new(FaultClass::Invalid, message));
         }
         Ok(match &self.marker {
-            None => Input::Tokens(kept(encoding.get_ids(), self.longest).into_boxed_slice()),
+            None => Input::Tokens(ids.into()),
             Some(marker) => {
-                let marked = marker.mark(text, &encoding, &self.tokenizer, self.longest);
+                let marked = marker.mark(ids, &source, self.sequencer.tokenizer());
                 Input::Marked(Box::new(marked))
             }
         })
@@ -251,8 +280,9 @@ impl Model for Text {
                     return Err(refused(message.to_owned()));
                 }
             };
-            if ids.is_empty() || self.longest < ids.len() {
-                return Err(refused(format!("{} tokens, not 1 to {}", ids.len(), self.longest)));
+            let longest = self.sequencer.longest();
+            if ids.is_empty() || longest < ids.len() {
+                return Err(refused(format!("{} tokens, not 1 to {longest}", ids.len())));
             }
             if let Some(id) = ids.iter().find(|id| !self.backbone.knows(**id)) {
                 return Err(refused(format!("token id {id} is beyond the vocabulary")));

@@ -75,28 +75,26 @@ impl Names {
         format!("{}{}.{number}.{part}", self.prefix, self.parts.layers)
     }
 
-    /// The tables of words `[vocab, hidden]` and of positions `[positions, hidden]`, the vector of token type 0
-    /// added to each position's.
+    /// The tables of words `[vocab, hidden]`, of positions `[positions, hidden]` and of token types `[1 or 2, hidden]`:
+    /// zeros where the model has no types, and types beyond 1 left out.
     pub(in crate::model) fn tables(
         &self,
         config: &Config,
         weights: &Weights,
-    ) -> Result<(Vec<f32>, Vec<f32>), Error> {
+    ) -> Result<[Vec<f32>; 3], Error> {
         let hidden = config.hidden_size;
         let table = |name: &str, rows| {
             let name = self.embedding(&format!("{name}_embeddings.weight"));
             weights.take(&name, &[rows, hidden])
         };
         let words = table("word", config.vocab_size)?;
-        let mut positions = table("position", config.max_position_embeddings)?;
-        let typed = matches!(self.family, Family::Bert | Family::Roberta);
-        if typed && config.type_vocab_size != 0 {
-            let types = table("token_type", config.type_vocab_size)?;
-            for row in positions.chunks_exact_mut(hidden) {
-                row.iter_mut().zip(&types).for_each(|(position, kind)| *position += kind);
-            }
-        }
-        Ok((words, positions))
+        let positions = table("position", config.max_position_embeddings)?;
+        let mut types = match config.types(self.family) {
+            0 => vec![0.0; hidden],
+            rows => table("token_type", rows)?,
+        };
+        types.truncate(2 * hidden);
+        Ok([words, positions, types])
     }
 
     /// What attention gains by distance, `[heads, 2 × REACH + 1]`, the same in all layers; `None` where nothing.

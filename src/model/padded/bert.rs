@@ -26,7 +26,7 @@ pub(super) struct Bert {
     first: usize,
     /// `[vocab, hidden]`.
     words: Tensor,
-    /// `[positions, hidden]`, the vector of token type 0 already added.
+    /// `[types × positions, hidden]`, the vector of the type already added to each position's.
     positions: Tensor,
     norm: Norm,
     /// What attention gains by distance, `[heads, 2 × REACH + 1]`.
@@ -47,7 +47,12 @@ pub(super) fn load(
     #[expect(clippy::cast_possible_truncation, reason = "1e-12 is a normal f32")]
     let eps = config.layer_norm_eps as f32;
     let norm = |name: &str| loader.norm(name, hidden, eps, true);
-    let (words, positions) = names.tables(config, weights)?;
+    let [words, positions, types] = names.tables(config, weights)?;
+    let typed = types.chunks_exact(hidden).flat_map(|kind| {
+        let kind = kind.iter().cycle();
+        positions.iter().zip(kind).map(|(position, kind)| position + kind)
+    });
+    let typed: Vec<f32> = typed.collect();
     let layer = |number| {
         let name = |part: &str| names.layer(number, part);
         let linear =
@@ -73,8 +78,8 @@ pub(super) fn load(
         words: loader.put("word_embeddings", words, &[config.vocab_size, hidden])?,
         positions: loader.put(
             "position_embeddings",
-            positions,
-            &[config.max_position_embeddings, hidden],
+            typed,
+            &[types.len() / hidden * config.max_position_embeddings, hidden],
         )?,
         norm: norm(&names.embedding("LayerNorm"))?,
         layers: (0..config.num_hidden_layers)

@@ -60,6 +60,14 @@ impl Architecture {
         }
     }
 
+    /// How many types of tokens it tells apart; 0 where it knows of none.
+    pub(super) fn types(&self) -> usize {
+        match self {
+            Self::Bert(config, family) => config.types(*family),
+            Self::ModernBert(_) => 0,
+        }
+    }
+
     /// What computes it on `place`, and the name of the precision it computes in.
     pub(super) fn backbone(
         &self,

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::architecture::Architecture;
+use super::cross::Cross;
 use super::spans::spans;
 use super::{Error, Take, Taken, optional};
 use crate::config::Aggregation;
@@ -15,7 +16,7 @@ use crate::model::encoder::modernbert;
 use crate::model::encoder::{self, Family, Linear};
 use crate::model::tabular::{best, sigmoid, softmax};
 use crate::model::weights::Weights;
-use crate::model::{Input, Prediction, Refused, Task, artifact};
+use crate::model::{Input, Prediction, Refused, Task, artifact, unique};
 
 /// What `config.json` says beside the encoder.
 #[derive(Debug, Deserialize)]
@@ -49,6 +50,8 @@ pub(super) enum Head {
         output: Box<Linear>,
         labels: Arc<[String]>,
         scores: Scores,
+        /// Where it is a cross-encoder.
+        cross: Option<Cross>,
     },
     /// Scores for each token, and what becomes of them.
     Tokens {
@@ -80,6 +83,23 @@ pub(super) enum Scores {
     Sigmoid,
     /// Values, as they are.
     Regression,
+    /// Of a cross-encoder, whose answer has labels in any case: outputs as they are.
+    Identity,
+    /// … between -1 and 1.
+    Tanh,
+    /// … from 0 on.
+    Relu,
+}
+
+/// Whether a second text is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pairs {
+    /// Two texts are wanted.
+    Always,
+    /// One or two.
+    Also,
+    /// One.
+    Never,
 }
 
 impl Head {
@@ -131,16 +151,19 @@ impl Head {
             }
         };
         let labels = labels(&heads.id2label, weights, output, hidden)?;
-        // As transformers' text-classification pipeline chooses.
-        let scores = match heads.problem_type.as_deref() {
-            Some("regression") => Scores::Regression,
-            Some("multi_label_classification") => Scores::Sigmoid,
-            _ if labels.len() == 1 => Scores::Sigmoid,
-            _ => Scores::Softmax,
+        let config = artifact::json(dir, "config.json")?;
+        let cross = Cross::read(dir, &config)?;
+        // As sentence-transformers does it, or as transformers' text-classification pipeline chooses.
+        let scores = match (&cross, heads.problem_type.as_deref()) {
+            (Some(cross), _) => cross.scores(labels.len()),
+            (None, Some("regression")) => Scores::Regression,
+            (None, Some("multi_label_classification")) => Scores::Sigmoid,
+            (None, _) if labels.len() == 1 => Scores::Sigmoid,
+            (None, _) => Scores::Softmax,
         };
         let output = Box::new(exact(output, labels.len())?);
-        let (before, labels) = (Some(before), labels.into());
-        Ok(Self::Classifier { take, before, output, labels, scores })
+        let (before, labels) = (Some(before), unique("config.json", labels).into());
+        Ok(Self::Classifier { take, before, output, labels, scores, cross })
     }
 
     /// What it wants of the hidden states.
@@ -155,8 +178,28 @@ impl Head {
     pub(super) fn task(&self) -> Task {
         match self {
             Self::Embedding { .. } => Task::TextEmbedding,
+            Self::Classifier { cross: Some(_), labels, .. } if labels.len() == 1 => {
+                Task::TextRanking
+            }
             Self::Classifier { .. } => Task::TextClassification,
             Self::Tokens { .. } => Task::TokenClassification,
+        }
+    }
+
+    /// Whether it reads a second text.
+    pub(super) fn pairs(&self) -> Pairs {
+        match self {
+            Self::Classifier { .. } if self.task() == Task::TextRanking => Pairs::Always,
+            Self::Classifier { .. } => Pairs::Also,
+            Self::Embedding { .. } | Self::Tokens { .. } => Pairs::Never,
+        }
+    }
+
+    /// What is put before the first text of a pair.
+    pub(super) fn prompt(&self) -> &str {
+        match self {
+            Self::Classifier { cross: Some(cross), .. } => &cross.prompt,
+            Self::Classifier { .. } | Self::Embedding { .. } | Self::Tokens { .. } => "",
         }
     }
 
@@ -254,7 +297,9 @@ impl Scores {
     fn label(self, values: &[f32], labels: &Arc<[String]>) -> Prediction {
         let scores = match (self, values) {
             (Self::Regression, [value]) => return Prediction::Value(*value),
-            (Self::Regression, values) => values.to_vec(),
+            (Self::Regression | Self::Identity, values) => values.to_vec(),
+            (Self::Tanh, values) => values.iter().map(|value| value.tanh()).collect(),
+            (Self::Relu, values) => values.iter().map(|value| value.max(0.0)).collect(),
             (Self::Softmax, values) => softmax(values),
             (Self::Sigmoid, values) => values.iter().map(|value| sigmoid(*value)).collect(),
         };

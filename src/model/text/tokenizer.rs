@@ -4,9 +4,10 @@ use std::path::Path;
 
 use serde_json::Value;
 use tokenizers::normalizers::NormalizerWrapper as Normalizer;
-use tokenizers::{PostProcessor as _, Tokenizer};
+use tokenizers::utils::truncation::TruncationDirection;
+use tokenizers::{ModelWrapper, PostProcessor as _, Tokenizer};
 
-use super::Error;
+use super::{Error, optional};
 use crate::model::artifact;
 
 /// The file in the artifact.
@@ -15,15 +16,21 @@ const FILE: &str = "tokenizer.json";
 /// How many times longer a normalizer may make a text, by its rules. T5's and Llama's make 132 at most.
 const MOST_GROWTH: usize = 1_000;
 
-/// Reads a directory's tokenizer, for a model that takes `places` tokens.
+/// Reads a directory's tokenizer, for a model that takes `places` tokens, and from which side a text is kept.
 ///
 /// # Errors
 ///
 /// What is wrong with the file.
-pub(super) fn load(dir: &Path, places: usize) -> Result<Tokenizer, Error> {
+pub(super) fn load(dir: &Path, places: usize) -> Result<(Tokenizer, TruncationDirection), Error> {
     let bytes = artifact::bytes(dir, FILE)?;
     let fail = |why: String| Error::from(artifact::Error::config(FILE, why));
     let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|error| fail(error.to_string()))?;
+    let side = side(dir, &tokenizer)?;
+    if let ModelWrapper::BPE(model) = tokenizer.get_model()
+        && model.dropout.is_some_and(|dropout| 0.0 < dropout)
+    {
+        return Err(fail("model.dropout drops merges at random: set it to null".to_owned()));
+    }
     tokenizer.with_padding(None);
     // Truncation is done on the ids, so that a text that is too long can be told from one that fits.
     tokenizer.with_truncation(None).map_err(|error| fail(error.to_string()))?;
@@ -39,7 +46,24 @@ pub(super) fn load(dir: &Path, places: usize) -> Result<Tokenizer, Error> {
             "its normalizer may make a text {growth} times as long, more than {MOST_GROWTH} times"
         )));
     }
-    Ok(tokenizer)
+    Ok((tokenizer, side))
+}
+
+/// Which end of a long text is left out: as `truncation_side` says, else as the tokenizer's own file does.
+fn side(dir: &Path, tokenizer: &Tokenizer) -> Result<TruncationDirection, Error> {
+    const CONFIG: &str = "tokenizer_config.json";
+    let config = optional::<Value>(dir, CONFIG)?.unwrap_or_default();
+    match config.get("truncation_side") {
+        None => {
+            Ok(tokenizer.get_truncation().map_or(TruncationDirection::Right, |own| own.direction))
+        }
+        Some(side) if side == "right" => Ok(TruncationDirection::Right),
+        Some(side) if side == "left" => Ok(TruncationDirection::Left),
+        Some(other) => {
+            let message = format!("truncation_side is {other}, neither \"left\" nor \"right\"");
+            Err(artifact::Error::config(CONFIG, message).into())
+        }
+    }
 }
 
 /// How many times longer a text may become, at most.
