@@ -151,9 +151,13 @@ fn sequencer(
     let fail = |why: String| Error::from(artifact::Error::config("tokenizer.json", why));
     let types = architecture.types();
     let typed = types != 0 && template::hands_types(dir)?;
-    let known = |template: Template| match template.is_typed() && types < 2 {
-        true => Err("its tokenizer gives tokens the type 1, and type_vocab_size is 1".to_owned()),
-        false => Ok(template),
+    let known = |template: Template| {
+        if template.is_typed() && types < 2 {
+            return Err(
+                "its tokenizer gives tokens the type 1, and type_vocab_size is 1".to_owned()
+            );
+        }
+        Ok(template)
     };
     let single = Template::of(&tokenizer, 1, typed).and_then(known).map_err(fail)?;
     if longest < single.specials() {
