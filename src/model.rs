@@ -103,13 +103,14 @@ pub struct About {
     pub chunk_tokens: usize,
     /// Whether a call costs its rows times its longest row, and not the sum of its tokens.
     pub padded: bool,
+    /// What whoever loads it should know, in plain sentences: what the files hold and nothing uses, a default taken.
+    pub notes: Vec<String>,
 }
 
 impl About {
     /// What a swap must not change unasked, in words that two versions can be compared by.
     pub fn signature(&self) -> Signature {
-        let task = serde_json::to_value(self.task).ok();
-        let task = task.and_then(|task| task.as_str().map(str::to_owned)).unwrap_or_default();
+        let task = self.task.name();
         let output = match self.task {
             Task::TextEmbedding => format!("embedding of {} numbers", self.width),
             Task::TabularRegression => "a value".to_owned(),
@@ -142,6 +143,14 @@ pub enum Task {
     TabularRegression,
     /// Image bytes in, label and scores out.
     ImageClassification,
+}
+
+impl Task {
+    /// As Hugging Face spells it.
+    pub fn name(self) -> String {
+        let name = serde_json::to_value(self).ok();
+        name.and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+    }
 }
 
 /// One record, ready for its model.

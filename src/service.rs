@@ -129,6 +129,7 @@ pub fn workers(config: &Config) -> usize {
 pub fn load_options(config: &Config) -> LoadOptions {
     LoadOptions {
         field: config.input.field.clone(),
+        task: config.model.task,
         precision: config.model.precision,
         on_long: config.model.on_long,
         max_length: config.model.max_length,

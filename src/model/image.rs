@@ -281,6 +281,7 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
         bytes,
         chunk_tokens,
         padded: false,
+        notes: Vec::new(),
     };
     let (side, tokens, labels) = (vit.image_size, patches + 1, labels.into());
     Ok(Image { about, preprocess, encoder, side, tokens, independent, labels })

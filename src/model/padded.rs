@@ -142,7 +142,7 @@ impl Padded {
     ) -> std::result::Result<Self, artifact::Error> {
         config.check()?;
         let (hidden, longest) = (config.hidden(), config.longest());
-        let shape = Shape { hidden, vocab: config.vocab_size, longest, padding: None };
+        let shape = Shape { hidden, vocab: config.vocab(), longest, padding: None };
         let load = |loader: &Loader<'_>| Ok(Layers::ModernBert(modernbert::load(config, loader)?));
         Self::new(weights, target, shape, load)
     }

@@ -9,6 +9,7 @@
 //! On the packed backbone a sequence's result does not depend on the batch it is in: nothing is padded, and every kernel
 //! works row by row. [`padded`](super::padded) says what holds on the other.
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -17,21 +18,30 @@ use tokenizers::{Encoding, Tokenizer};
 
 use super::device::{self, Memory, Place};
 use super::weights::Weights;
-use super::{About, Fields, Input, Model, Prediction, Refused, artifact, text_field};
+use super::{About, Fields, Input, Model, Prediction, Refused, Task, artifact, text_field};
 use crate::config::{Aggregation, Determinism, OnLong, Precision};
 use crate::record::{Fault, FaultClass};
 
 mod architecture;
 mod backbone;
+mod encode;
 mod head;
+mod layout;
+mod notes;
+mod pooling;
+mod rules;
 mod spans;
+mod stages;
 mod tokenizer;
 
 pub use backbone::{Backbone, Take, Taken};
 pub use spans::{Mark, Marked};
 
 use architecture::Architecture;
+use encode::Encode;
 use head::Head;
+use layout::Layout;
+use rules::Rules;
 use spans::Marker;
 
 /// How a text model is to be loaded.
@@ -39,6 +49,8 @@ use spans::Marker;
 pub struct Options {
     /// The field that holds the text.
     pub field: String,
+    /// What the model is for; default: what its files say.
+    pub task: Option<Task>,
     /// What the weights are computed in.
     pub precision: Precision,
     /// What happens to a text longer than the model takes.
@@ -84,6 +96,8 @@ pub struct Text {
     tokenizer: Tokenizer,
     /// Where the head wants to know the places of tokens.
     marker: Option<Marker>,
+    /// What stands before each text.
+    prompt: String,
     longest: usize,
     on_long: OnLong,
 }
@@ -101,31 +115,58 @@ impl std::fmt::Debug for Text {
 /// With the file or tensor, what was expected and what was found.
 pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
     let place: Place = options.device.parse()?;
-    let architecture = Architecture::read(dir)?;
-    let tokenizer = tokenizer::load(dir, architecture.longest())?;
-    let weights = Weights::open(dir)?;
-    let (backbone, named) = architecture.backbone(&weights, &place, options, &tokenizer)?;
-    let head = Head::load(dir, &architecture, &weights, options.aggregation)?;
-    weights.finish()?;
-    let longest = longest(dir, &architecture, options)?;
-    let marker = match head.take() {
-        Take::Tokens => Some(Marker::load(dir, &tokenizer)?),
-        Take::First | Take::Mean | Take::Max => None,
-    };
+    let layout = Layout::read(dir)?;
+    let folder = &layout.encoder;
+    let architecture = Architecture::read(folder)?;
+    let encode = Encode::read(&layout)?;
+    let named: Value = folder.json("config.json")?;
+    let named = named.get("tokenizer_class").and_then(Value::as_str);
+    let rules = Rules::read(folder, architecture.name(), named, encode.lowercase)?;
+    let longest = longest(&architecture, &encode, &rules, options)?;
+    let tokenizer = tokenizer::bounded(rules.tokenizer, architecture.longest())?;
+    let weights = Weights::open_in(dir, folder.name())?;
+    let (backbone, precision) = architecture.backbone(&weights, &place, options, &tokenizer)?;
+    let prompt = tokens_of(&encode.prompt, &tokenizer, longest)?;
+    let asked = (options.task, options.aggregation);
+    let head = Head::load(&layout, &architecture, &weights, asked, (&encode, prompt))?;
+    let notes = notes::of(&layout, &encode, head.task(), &weights.finish()?);
+    let places = head.task() == Task::TokenClassification;
+    let marker = places.then(|| Marker::load(dir, &tokenizer)).transpose()?;
     let about = About {
         task: head.task(),
         architecture: architecture.name().to_owned(),
-        precision: named,
+        precision,
         device: place.to_string(),
         fields: vec![options.field.clone()],
         labels: head.labels().to_vec(),
-        width: if head.labels().is_empty() { architecture.hidden() } else { head.labels().len() },
+        width: head.width(),
         bytes: backbone.bytes(),
         chunk_tokens: backbone.chunk_tokens(),
         padded: backbone.pads(),
+        notes,
     };
-    let on_long = options.on_long;
-    Ok(Box::new(Text { about, backbone, head, tokenizer, marker, longest, on_long }))
+    let (on_long, prompt) = (options.on_long, encode.prompt);
+    Ok(Box::new(Text { about, backbone, head, tokenizer, marker, prompt, longest, on_long }))
+}
+
+/// The folder in an artifact with the weights and the tokenizer: the one that `modules.json` names, else the artifact
+/// itself.
+pub(super) fn folder(dir: &Path) -> String {
+    Layout::read(dir).map_or_else(|_| String::new(), |layout| layout.encoder.name().to_owned())
+}
+
+/// Tokens that stand before each text's own: the prompt's, without the special one that would close it.
+fn tokens_of(prompt: &str, tokenizer: &Tokenizer, longest: usize) -> Result<usize, Error> {
+    if prompt.is_empty() {
+        return Ok(0);
+    }
+    let encoded = tokenizer.encode_fast(prompt, true);
+    let encoded = encoded
+        .map_err(|error| Error::Unsupported(format!("tokenise the default prompt: {error}")))?;
+    let ids = kept(encoded.get_ids(), longest);
+    let last = ids.last().and_then(|id| tokenizer.id_to_token(*id));
+    let closed = last.is_some_and(|last| tokenizer.get_added_vocabulary().is_special_token(&last));
+    Ok(ids.len() - usize::from(closed))
 }
 
 /// A JSON file that may be missing.
@@ -133,25 +174,31 @@ fn optional<T: serde::de::DeserializeOwned>(dir: &Path, file: &str) -> Result<Op
     if artifact::present(dir, file) { Ok(Some(artifact::json(dir, file)?)) } else { Ok(None) }
 }
 
-fn longest(dir: &Path, architecture: &Architecture, options: &Options) -> Result<usize, Error> {
+/// Longest text in tokens: what was asked for, else what the files say, and never more than the model has positions.
+fn longest(
+    architecture: &Architecture,
+    encode: &Encode,
+    rules: &Rules,
+    options: &Options,
+) -> Result<usize, Error> {
     let places = architecture.longest();
-    let said = |file: &str, key: &str| -> Result<Option<usize>, Error> {
-        let value = optional::<Value>(dir, file)?.and_then(|value| value.get(key).cloned());
-        let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
-        if value.as_f64().is_none_or(|length| length < 2.0) {
-            let message = format!("{key} is {value}, not a number of tokens from 2 on");
-            return Err(artifact::Error::config(file, message).into());
+    let asked = options.max_length.and_then(|length| usize::try_from(length).ok());
+    let (key, said) = match &encode.longest {
+        Some(length) => ("max_seq_length", Some(length)),
+        None => ("model_max_length", rules.longest.as_ref()),
+    };
+    let own = match said {
+        Some(length) if length.as_f64().is_none_or(|length| length < 2.0) => {
+            let message = format!("{key} is {length}, not a number of tokens from 2 on");
+            return Err(artifact::Error::config("tokenizer_config.json", message).into());
         }
         // transformers writes 10^30 where there is no limit.
-        let length = value.as_u64().and_then(|length| usize::try_from(length).ok());
-        Ok(Some(length.unwrap_or(usize::MAX)))
+        Some(length) => {
+            length.as_u64().and_then(|length| usize::try_from(length).ok()).unwrap_or(usize::MAX)
+        }
+        None => usize::MAX,
     };
-    let asked = options.max_length.and_then(|length| usize::try_from(length).ok());
-    let own = match said("sentence_bert_config.json", "max_seq_length")? {
-        Some(length) => Some(length),
-        None => said("tokenizer_config.json", "model_max_length")?,
-    };
-    Ok(asked.or(own).unwrap_or(places).clamp(2, places))
+    Ok(asked.unwrap_or(own).clamp(2, places))
 }
 
 /// The first `longest` of a text's tokens: the last of all is the special token that closes it, and stays the last.
@@ -217,7 +264,11 @@ impl Model for Text {
     fn prepare(&self, fields: &Fields) -> Result<Input, Fault> {
         let name = &self.about.fields[0];
         let text = text_field(fields, name, "a string")?;
-        let (encoding, long) = self.encode(text)?;
+        let text = match &*self.prompt {
+            "" => Cow::Borrowed(text),
+            prompt => Cow::Owned([prompt, text].concat()),
+        };
+        let (encoding, long) = self.encode(&text)?;
         if long && self.on_long == OnLong::Reject {
             let message = format!("field {name:?} has more than {} tokens", self.longest);
             return Err(Fault::new(FaultClass::TooLong, message));
@@ -229,7 +280,7 @@ impl Model for Text {
         Ok(match &self.marker {
             None => Input::Tokens(kept(encoding.get_ids(), self.longest).into_boxed_slice()),
             Some(marker) => {
-                let marked = marker.mark(text, &encoding, &self.tokenizer, self.longest);
+                let marked = marker.mark(&text, &encoding, &self.tokenizer, self.longest);
                 Input::Marked(Box::new(marked))
             }
         })
