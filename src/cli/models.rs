@@ -11,7 +11,7 @@ use crate::log::Failure;
 use crate::model::Task;
 use crate::model::artifact::{self, LoadOptions};
 use crate::record::Version;
-use crate::registry::{self, Broken, Error, Listed, NotAUri, Registry, Uri};
+use crate::registry::{self, Broken, Error, Imported, Listed, NotAUri, Registry, Uri};
 use crate::service;
 
 /// `tidemill models …`.
@@ -102,8 +102,9 @@ fn execute(command: &Models) -> Result<String, Error> {
             if let Some(alias) = alias {
                 registry::name(alias)?;
             }
-            let version = registry.import(from, name, &options(*task))?;
+            let Imported { version, notes } = registry.import(from, name, &options(*task))?;
             let mut said = format!("imported {} as {name} version {version}\n", from.display());
+            said.extend(notes.iter().map(|note| format!("note: {note}\n")));
             if let Some(alias) = alias {
                 registry.promote(name, version, alias)?;
                 said.push_str(&pointed(name, alias, version));

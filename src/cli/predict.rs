@@ -104,6 +104,8 @@ fn config(args: &Args) -> Config {
 fn predict(args: &Args) -> Result<(), Failure> {
     let config = config(args);
     let (_, _, served) = service::load_model(&config)?;
+    let notes = &served.model.about().notes;
+    notes.iter().for_each(|note| terminal::note(format_args!("note: {note}")));
     let cannot = |what: &str, path: &Path, error: &io::Error| Failure {
         message: format!("{what} {}: {error}", path.display()),
         exit: 66,

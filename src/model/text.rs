@@ -6,6 +6,46 @@
 //!                                          └ each token ─► head ─► softmax ─► aggregation ─► spans
 //! ```
 //!
+//! # What a folder says
+//!
+//! As transformers 5.24 and sentence-transformers 6.2 load it. A key that is absent or null means what they take for it;
+//! one that is refused is named in the error.
+//!
+//! | file | key | |
+//! |---|---|---|
+//! | `modules.json` | `type`, `path` | followed in order: Transformer, Pooling, then Dense, LayerNorm, Normalize, Dropout, in both spellings; others, code of the folder, and a path that leads out are refused. Absent: the mean, not normalised |
+//! | | `name` | twice the same: refused |
+//! | `…_Pooling/config.json` | `pooling_mode` (text or list), `pooling_mode_*` | all modes, several side by side; none is the mean |
+//! | | `include_prompt` | honoured |
+//! | `…_Dense/` | `in_features`, `out_features`, `bias`, `use_residual` | honoured |
+//! | | `activation_function` | Tanh (default), Identity, ReLU, GELU, SiLU, Sigmoid of torch; others refused |
+//! | | `module_input_name`, `module_output_name` | `sentence_embedding`; others refused, of `Normalize` too |
+//! | `…_LayerNorm/` | `dimension` | honoured |
+//! | `sentence_bert_config.json`, `sentence_{roberta, distilbert, camembert, albert, xlm-roberta, xlnet}_config.json` | `max_seq_length`, `do_lower_case` | honoured, of the first that says something, where there is a `modules.json` |
+//! | | `transformer_task`, `modality_config`, `module_output_name` | the last hidden states of texts; others refused |
+//! | | `model_args`, `config_args`, `tokenizer_args`, `processing_kwargs` and their newer names | refused, but for what changes no answer (`torch_dtype`, `attn_implementation`, …) |
+//! | | `query_length`, `document_length`, `query_expansion`, `unpad_inputs` | no part of `encode()` |
+//! | `config_sentence_transformers.json` | `default_prompt_name`, `prompts` | the default one is put before each text; the others are for callers |
+//! | | `truncate_dim` | honoured |
+//! | | `model_type` | SentenceTransformer, CrossEncoder; SparseEncoder and MultiVectorEncoder refused |
+//! | | `similarity_fn_name` | changes no embedding |
+//! | `tokenizer_config.json` | `tokenizer_class` (or that of `config.json`) | BertTokenizer, DistilBertTokenizer, MPNetTokenizer, RobertaTokenizer, XLMRobertaTokenizer, CamembertTokenizer make their own rules around the vocabulary of `tokenizer.json`; PreTrainedTokenizerFast takes it as it is, and so does every ModernBERT; others refused |
+//! | | `do_lower_case`, `strip_accents`, `tokenize_chinese_chars` | honoured by the classes of WordPiece |
+//! | | `add_prefix_space`, `trim_offsets` | honoured by the classes of BPE and Unigram |
+//! | | `added_tokens_decoder`, `*_token`, `extra_special_tokens`, `additional_special_tokens`, `split_special_tokens` | honoured |
+//! | | `model_max_length`, `max_len`, `truncation_side` | honoured |
+//! | | `fast_tokenizer_files` | others than `tokenizer.json` refused |
+//! | | `padding_side`, `clean_up_tokenization_spaces`, `chat_template`, … | change no answer |
+//! | `special_tokens_map.json`, `added_tokens.json` | all | honoured where there is no `added_tokens_decoder` |
+//! | `tokenizer.json` | all | as the class has it; absent: refused, with how to make it |
+//! | `config.json` | `architectures` | `…ForSequenceClassification`, `…ForTokenClassification`; `…ForQuestionAnswering`, `…ForMultipleChoice`, `…ForCausalLM` refused; every other is an embedding model, unless the weights have a classifier: then `model.task` is asked for |
+//! | | sizes, `hidden_act`, `layer_norm_eps`, `pad_token_id`, … | honoured, where the family has them |
+//! | | `is_decoder`, `position_embedding_type` other than absolute | refused |
+//! | | `id2label`, `problem_type` | honoured where there is a head |
+//! | weights | `model.safetensors`, else `model.safetensors.index.json` with its files | names with any prefix, LayerNorm's also as gamma and beta; what nothing uses is [noted](super::About::notes) |
+//!
+//! # The same answer in every batch
+//!
 //! On the packed backbone a sequence's result does not depend on the batch it is in: nothing is padded, and every kernel
 //! works row by row. [`padded`](super::padded) says what holds on the other.
 
@@ -183,14 +223,14 @@ fn longest(
 ) -> Result<usize, Error> {
     let places = architecture.longest();
     let asked = options.max_length.and_then(|length| usize::try_from(length).ok());
-    let (key, said) = match &encode.longest {
-        Some(length) => ("max_seq_length", Some(length)),
-        None => ("model_max_length", rules.longest.as_ref()),
+    let (file, key, said) = match &encode.longest {
+        Some((file, length)) => (&**file, "max_seq_length", Some(length)),
+        None => ("tokenizer_config.json", "model_max_length", rules.longest.as_ref()),
     };
     let own = match said {
         Some(length) if length.as_f64().is_none_or(|length| length < 2.0) => {
             let message = format!("{key} is {length}, not a number of tokens from 2 on");
-            return Err(artifact::Error::config("tokenizer_config.json", message).into());
+            return Err(artifact::Error::config(file, message).into());
         }
         // transformers writes 10^30 where there is no limit.
         Some(length) => {

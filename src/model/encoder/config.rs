@@ -1,6 +1,7 @@
 //! What a checkpoint of the BERT family says of itself.
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::Activation;
 use crate::model::artifact::{self, Error};
@@ -34,7 +35,8 @@ pub struct Config {
     pub(in crate::model) type_vocab_size: usize,
     /// The name of its key, and what stands there.
     activation: (&'static str, Option<String>),
-    pad_token_id: Option<i64>,
+    /// Only some families look at it.
+    pad_token_id: Option<Value>,
     position_embedding_type: Option<String>,
     is_decoder: bool,
 }
@@ -52,7 +54,7 @@ struct Written {
     max_position_embeddings: Option<usize>,
     layer_norm_eps: Option<f64>,
     type_vocab_size: Option<usize>,
-    pad_token_id: Option<i64>,
+    pad_token_id: Option<Value>,
     position_embedding_type: Option<String>,
     is_decoder: Option<bool>,
     // `DistilBERT` has names of its own for these; it knows the others' names for the first three.
@@ -144,7 +146,7 @@ impl Config {
         if family == Family::Roberta && self.vocab_size <= self.padding() {
             return fail(format!(
                 "pad_token_id is {}, not one of the vocabulary's {} tokens",
-                self.pad_token_id.unwrap_or(1),
+                self.pad_token_id.as_ref().unwrap_or(&Value::from(1)),
                 self.vocab_size
             ));
         }
@@ -176,7 +178,8 @@ impl Config {
 
     /// The padding id of `RoBERTa`; beyond every vocabulary where it is none.
     fn padding(&self) -> usize {
-        usize::try_from(self.pad_token_id.unwrap_or(1)).unwrap_or(usize::MAX)
+        let Some(id) = &self.pad_token_id else { return 1 };
+        id.as_u64().and_then(|id| usize::try_from(id).ok()).unwrap_or(usize::MAX)
     }
 
     /// Where positions begin. The padding id is one of the vocabulary, once it was checked.
@@ -201,7 +204,7 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 

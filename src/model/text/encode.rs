@@ -33,8 +33,8 @@ const HARMLESS: [&str; 9] = [
 /// What these files say.
 #[derive(Debug, Default)]
 pub(super) struct Encode {
-    /// `max_seq_length`: longest text in tokens.
-    pub(super) longest: Option<Value>,
+    /// `max_seq_length`: longest text in tokens, and the file that says it.
+    pub(super) longest: Option<(String, Value)>,
     /// `do_lower_case`: whether texts are lower-cased before the tokenizer's own rules.
     pub(super) lowercase: bool,
     /// What is put before each text.
@@ -71,7 +71,7 @@ impl Encode {
         for (key, value) in config.into_iter().filter(|(_, value)| !value.is_null()) {
             let good = match &*key {
                 "max_seq_length" => {
-                    self.longest = Some(value.clone());
+                    self.longest = Some((folder.file(file), value.clone()));
                     true
                 }
                 "do_lower_case" => {

@@ -97,8 +97,12 @@ impl Mode {
     /// Appends the vector of a text's `[tokens, hidden]`, of which the first `skipped` do not count. Where none does,
     /// sums are 0, and the first token stands for the first.
     fn pool(self, all: &[f32], skipped: usize, hidden: usize, out: &mut Vec<f32>) {
-        let rows = || all.chunks_exact(hidden).zip(1_u16..).skip(skipped);
-        let sum = |weight: &dyn Fn(u16) -> f32| {
+        let placed = |place: &mut f32, row| {
+            *place += 1.0;
+            Some((row, *place))
+        };
+        let rows = || all.chunks_exact(hidden).scan(0.0, placed).skip(skipped);
+        let sum = |weight: &dyn Fn(f32) -> f32| {
             let (mut sum, mut weights) = (vec![0.0_f32; hidden], 0.0_f32);
             for (row, place) in rows() {
                 let weight = weight(place);
@@ -125,7 +129,7 @@ impl Mode {
                 out.append(&mut most);
             }
             Self::Mean => out.extend(over(sum(&|_| 1.0))),
-            Self::Weighted => out.extend(over(sum(&f32::from))),
+            Self::Weighted => out.extend(over(sum(&|place| place))),
             Self::Root => {
                 let (sum, count) = sum(&|_| 1.0);
                 out.extend(over((sum, count.sqrt())));
