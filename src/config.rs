@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::model::Task;
 use serde::{Deserialize, Serialize};
 
 pub mod amount;
@@ -404,6 +405,8 @@ pub struct Model {
     pub device: String,
     /// Inference threads; `auto` is one a core, on GPUs one a device.
     pub workers: Workers,
+    /// What the model is for; default: what its files say.
+    pub task: Option<Task>,
     /// What the weights are computed in.
     pub precision: Precision,
     /// Whether an answer's last bits may depend on the batch.
@@ -427,6 +430,7 @@ impl Default for Model {
             takeover_wait: Time::millis(60_000),
             device: "cpu".to_owned(),
             workers: Workers::Auto,
+            task: None,
             precision: Precision::F32,
             determinism: Determinism::Fast,
             cache: Size(0),

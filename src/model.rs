@@ -109,6 +109,8 @@ pub struct About {
     pub chunk_tokens: usize,
     /// Whether a call costs its rows times its longest row, and not the sum of its tokens.
     pub padded: bool,
+    /// What whoever loads it should know, in plain sentences: what the files hold and nothing uses, a default taken.
+    pub notes: Vec<String>,
 }
 
 impl About {
@@ -153,40 +155,37 @@ pub enum Task {
 }
 
 impl Task {
-    /// As it is written in configurations.
+    /// As Hugging Face spells it.
     pub fn name(self) -> String {
         let name = serde_json::to_value(self).ok();
-        name.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
+        name.and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
     }
 }
 
 /// Labels as the names of scores: of those that occur more than once, all but the first bear a number, as in
-/// `crane`, `crane#2`. What was changed is logged, with the `file` that has them.
-pub(crate) fn unique(file: &str, labels: Vec<String>) -> Vec<String> {
+/// `crane`, `crane#2`; and a note on each label that was changed.
+pub(crate) fn unique(labels: Vec<String>) -> (Vec<String>, Vec<String>) {
     let mut taken: HashSet<String> = labels.iter().cloned().collect();
-    let mut seen: HashMap<String, usize> = HashMap::new();
-    let mut named = Vec::with_capacity(labels.len());
-    for label in labels {
+    let mut seen: HashMap<String, u64> = HashMap::new();
+    let (mut named, mut notes) = (Vec::with_capacity(labels.len()), Vec::new());
+    for (id, label) in labels.into_iter().enumerate() {
         let count = seen.entry(label.clone()).or_insert(0);
         *count += 1;
         if *count == 1 {
             named.push(label);
             continue;
         }
-        let free = (*count..).map(|number| (number, format!("{label}#{number}")));
-        let found = free.into_iter().find(|(_, name)| !taken.contains(name));
-        let Some((number, name)) = found else { continue };
-        *count = number;
-        tracing::warn!(
-            file,
-            label,
-            name,
-            "a label occurs twice: scores bear a number from the second one on"
-        );
-        taken.insert(name.clone());
+        let mut name = format!("{label}#{count}");
+        while !taken.insert(name.clone()) {
+            *count += 1;
+            name = format!("{label}#{count}");
+        }
+        notes.push(format!(
+            "id2label has {label:?} more than once: that of id {id} is called {name:?}"
+        ));
         named.push(name);
     }
-    named
+    (named, notes)
 }
 
 /// One record, ready for its model.

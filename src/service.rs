@@ -130,6 +130,7 @@ pub fn load_options(config: &Config) -> LoadOptions {
     LoadOptions {
         field: config.input.field.clone(),
         pair_field: Some(config.input.pair_field.clone()),
+        task: config.model.task,
         precision: config.model.precision,
         on_long: config.model.on_long,
         max_length: config.model.max_length,

@@ -252,7 +252,7 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
     let weights = Weights::open(dir)?;
     let rows = weights.shape("classifier.weight").and_then(|shape| shape.first()).copied();
     let rows = rows.ok_or_else(|| Error::tensor("classifier.weight", "is missing"))?;
-    let labels = unique("config.json", config.labels(rows)?);
+    let (labels, named) = unique(config.labels(rows)?);
     let independent = config.independent(rows)?;
     let (encoder, precision, chunk_tokens, bytes) = if place == Place::Cpu {
         // Nothing to compare precisions by is known of images: `auto` is f32.
@@ -282,6 +282,7 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
         bytes,
         chunk_tokens,
         padded: false,
+        notes: named,
     };
     let (side, tokens, labels) = (vit.image_size, patches + 1, labels.into());
     Ok(Image { about, preprocess, encoder, side, tokens, independent, labels })

@@ -148,7 +148,7 @@ impl Padded {
     ) -> std::result::Result<Self, artifact::Error> {
         config.check()?;
         let (hidden, longest) = (config.hidden(), config.longest());
-        let vocab = config.vocab_size;
+        let vocab = config.vocab();
         let shape = Shape { hidden, vocab, longest, padding: None, positions: 0, types: 0 };
         let load = |loader: &Loader<'_>| Ok(Layers::ModernBert(modernbert::load(config, loader)?));
         Self::new(weights, target, shape, load)

@@ -232,6 +232,7 @@ pub fn load(dir: &Path) -> Result<Tabular, Error> {
         bytes: u64::try_from(layers.iter().map(Linear::bytes).sum::<usize>()).unwrap_or(u64::MAX),
         chunk_tokens: SUB_BATCH_TOKENS,
         padded: false,
+        notes: Vec::new(),
     };
     let (activation, output) = (config.activation, config.output);
     let (columns, labels) = (preprocess.columns, config.labels.into());

@@ -6,28 +6,79 @@
 //!                                          └ each token ─► head ─► softmax ─► aggregation ─► spans
 //! ```
 //!
+//! # What a folder says
+//!
+//! As transformers 5.24 and sentence-transformers 6.2 load it. A key that is absent or null means what they take for it;
+//! one that is refused is named in the error.
+//!
+//! | file | key | |
+//! |---|---|---|
+//! | `modules.json` | `type`, `path` | followed in order: Transformer, Pooling, then Dense, LayerNorm, Normalize, Dropout, in both spellings; others, code of the folder, and a path that leads out are refused. Absent: the mean, not normalised |
+//! | | `name` | twice the same: refused |
+//! | `…_Pooling/config.json` | `pooling_mode` (text or list), `pooling_mode_*` | all modes, several side by side; none is the mean |
+//! | | `include_prompt` | honoured |
+//! | `…_Dense/` | `in_features`, `out_features`, `bias`, `use_residual` | honoured |
+//! | | `activation_function` | Tanh (default), Identity, ReLU, GELU, SiLU, Sigmoid of torch; others refused |
+//! | | `module_input_name`, `module_output_name` | `sentence_embedding`; others refused, of `Normalize` too |
+//! | `…_LayerNorm/` | `dimension` | honoured |
+//! | `sentence_bert_config.json`, `sentence_{roberta, distilbert, camembert, albert, xlm-roberta, xlnet}_config.json` | `max_seq_length`, `do_lower_case` | honoured, of the first that says something, where there is a `modules.json` |
+//! | | `transformer_task`, `modality_config`, `module_output_name` | the last hidden states of texts; others refused |
+//! | | `model_args`, `config_args`, `tokenizer_args`, `processing_kwargs` and their newer names | refused, but for what changes no answer (`torch_dtype`, `attn_implementation`, …) |
+//! | | `query_length`, `document_length`, `query_expansion`, `unpad_inputs` | no part of `encode()` |
+//! | `config_sentence_transformers.json` | `default_prompt_name`, `prompts` | the default one is put before each text; the others are for callers |
+//! | | `truncate_dim` | honoured |
+//! | | `model_type` | SentenceTransformer, CrossEncoder; SparseEncoder and MultiVectorEncoder refused |
+//! | | `activation_fn` | of a CrossEncoder: Identity, Sigmoid, Tanh, ReLU, Softmax of torch; code of others is not run: the default, noted; others refused |
+//! | | `similarity_fn_name` | changes no embedding |
+//! | `tokenizer_config.json` | `tokenizer_class` (or that of `config.json`) | BertTokenizer, DistilBertTokenizer, MPNetTokenizer, RobertaTokenizer, XLMRobertaTokenizer, CamembertTokenizer make their own rules around the vocabulary of `tokenizer.json`; PreTrainedTokenizerFast takes it as it is, and so does every ModernBERT; others refused |
+//! | | `do_lower_case`, `strip_accents`, `tokenize_chinese_chars` | honoured by the classes of WordPiece |
+//! | | `add_prefix_space`, `trim_offsets` | honoured by the classes of BPE and Unigram |
+//! | | `added_tokens_decoder`, `*_token`, `extra_special_tokens`, `additional_special_tokens`, `split_special_tokens` | honoured |
+//! | | `model_max_length`, `max_len`, `truncation_side` | honoured; the side's default is that of `tokenizer.json` |
+//! | | `model_input_names` | whether the model is told the types of tokens; by default BERT's tokenizers do |
+//! | | `fast_tokenizer_files` | others than `tokenizer.json` refused |
+//! | | `padding_side`, `clean_up_tokenization_spaces`, `chat_template`, … | change no answer |
+//! | `special_tokens_map.json`, `added_tokens.json` | all | honoured where there is no `added_tokens_decoder` |
+//! | `tokenizer.json` | all | as the class has it; absent: refused, with how to make it |
+//! | `config.json` | `architectures` | `…ForSequenceClassification`, `…ForTokenClassification`; `…ForQuestionAnswering`, `…ForMultipleChoice`, `…ForCausalLM` refused; every other is an embedding model, unless the weights have a classifier: then `model.task` is asked for |
+//! | | sizes, `hidden_act`, `layer_norm_eps`, `pad_token_id`, … | honoured, where the family has them |
+//! | | `is_decoder`, `position_embedding_type` other than absolute | refused |
+//! | | `id2label`, `problem_type` | honoured where there is a head; labels that occur twice are numbered |
+//! | | `sentence_transformers`, `sbert_ce_default_activation_function` | a cross-encoder: answers as `CrossEncoder.predict`, with one label for the task text-ranking |
+//! | weights | `model.safetensors`, else `model.safetensors.index.json` with its files | names with any prefix, LayerNorm's also as gamma and beta; what nothing uses is [noted](super::About::notes) |
+//!
+//! # The same answer in every batch
+//!
 //! On the packed backbone a sequence's result does not depend on the batch it is in: nothing is padded, and every kernel
 //! works row by row. [`padded`](super::padded) says what holds on the other.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use serde_json::Value;
 use tokenizers::Tokenizer;
-use tokenizers::utils::truncation::TruncationDirection;
+use tokenizers::utils::truncation::TruncationDirection as Side;
 
 use super::device::{self, Memory, Place};
+use super::encoder::TYPED;
 use super::weights::Weights;
-use super::{About, Fields, Input, Model, Prediction, Refused, artifact, text_field};
+use super::{About, Fields, Input, Model, Prediction, Refused, Task, artifact, text_field};
 use crate::config::{Aggregation, Determinism, OnLong, Precision};
 use crate::record::{Fault, FaultClass};
 
 mod architecture;
 mod backbone;
 mod cross;
+mod encode;
 mod head;
+mod layout;
+mod notes;
+mod pooling;
+mod rules;
 mod seam;
 mod sequence;
 mod spans;
+mod stages;
 mod template;
 mod tokenizer;
 
@@ -35,7 +86,11 @@ pub use backbone::{Backbone, Take, Taken};
 pub use spans::{Mark, Marked};
 
 use architecture::Architecture;
+use cross::Cross;
+use encode::Encode;
 use head::{Head, Pairs};
+use layout::{Folder, Layout};
+use rules::Rules;
 use sequence::{Sequence, Sequencer};
 use spans::Marker;
 use template::Template;
@@ -47,6 +102,8 @@ pub struct Options {
     pub field: String,
     /// The field that holds the second text of a pair.
     pub pair_field: String,
+    /// What the model is for; default: what its files say.
+    pub task: Option<Task>,
     /// What the weights are computed in.
     pub precision: Precision,
     /// What happens to a text longer than the model takes.
@@ -92,6 +149,8 @@ pub struct Text {
     sequencer: Sequencer,
     /// Where the head wants to know the places of tokens.
     marker: Option<Marker>,
+    /// What stands before each text, of a pair before the first.
+    prompt: String,
     on_long: OnLong,
     /// The fields of the text and of a second one.
     looks_at: [String; 2],
@@ -110,47 +169,69 @@ impl std::fmt::Debug for Text {
 /// With the file or tensor, what was expected and what was found.
 pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
     let place: Place = options.device.parse()?;
-    let architecture = Architecture::read(dir)?;
-    let (tokenizer, side) = tokenizer::load(dir, architecture.longest())?;
-    let weights = Weights::open(dir)?;
-    let (backbone, named) = architecture.backbone(&weights, &place, options, &tokenizer)?;
-    let head = Head::load(dir, &architecture, &weights, options.aggregation)?;
-    weights.finish()?;
-    let longest = longest(dir, &architecture, options)?;
-    let marker = match head.take() {
-        Take::Tokens => Some(Marker::load(dir, &tokenizer)?),
-        Take::First | Take::Mean | Take::Max => None,
+    let layout = Layout::read(dir)?;
+    let folder = &layout.encoder;
+    let architecture = Architecture::read(folder)?;
+    let mut encode = Encode::read(&layout)?;
+    let cross = match options.task {
+        None => Cross::read(&layout)?,
+        Some(Task::TextRanking) => Some(Cross::read(&layout)?.unwrap_or_default()),
+        Some(_) => None,
     };
-    let looks_at = [options.field.clone(), options.pair_field.clone()];
-    let both = head.pairs() == Pairs::Always;
+    if let Some(cross) = &cross {
+        (encode.longest, encode.prompt) = (cross.longest.clone(), cross.prompt.clone());
+    }
+    let named: Value = folder.json("config.json")?;
+    let named = named.get("tokenizer_class").and_then(Value::as_str);
+    let rules = Rules::read(folder, architecture.name(), named, encode.lowercase)?;
+    let longest = longest(&architecture, &encode, &rules, options)?;
+    let tokenizer = tokenizer::bounded(rules.tokenizer, architecture.longest())?;
+    let weights = Weights::open_in(dir, folder.name())?;
+    let (backbone, precision) = architecture.backbone(&weights, &place, options, &tokenizer)?;
+    let side = if rules.cuts_left { Side::Left } else { Side::Right };
+    let mut sequencer = sequencer(folder, architecture.types(), (tokenizer, side), longest)?;
+    let prompt = tokens_of(&encode.prompt, &sequencer)?;
+    let asked = (options.task, options.aggregation);
+    let head = Head::load(&layout, &architecture, &weights, asked, (&encode, prompt, cross))?;
+    let mut notes = notes::of(&layout, &encode, head.task(), &weights.finish()?);
+    notes.extend(head.notes().iter().cloned());
+    let places = head.task() == Task::TokenClassification;
+    let marker = places.then(|| Marker::load(dir, sequencer.tokenizer())).transpose()?;
+    sequencer.ask_places(places);
+    let fields = match (head.pairs(), sequencer.no_pairs()) {
+        (Pairs::Always, Some(why)) => {
+            return Err(Error::Unsupported(format!("a cross-encoder takes two texts, and {why}")));
+        }
+        (Pairs::Always, None) => vec![options.field.clone(), options.pair_field.clone()],
+        (Pairs::Also | Pairs::Never, _) => vec![options.field.clone()],
+    };
     let about = About {
         task: head.task(),
         architecture: architecture.name().to_owned(),
-        precision: named,
+        precision,
         device: place.to_string(),
-        fields: looks_at[..if both { 2 } else { 1 }].to_vec(),
+        fields,
         labels: head.labels().to_vec(),
-        width: if head.labels().is_empty() { architecture.hidden() } else { head.labels().len() },
+        width: head.width(),
         bytes: backbone.bytes(),
         chunk_tokens: backbone.chunk_tokens(),
         padded: backbone.pads(),
+        notes,
     };
-    let sequencer = sequencer(dir, &architecture, (tokenizer, side), &head, longest)?;
-    let on_long = options.on_long;
-    Ok(Box::new(Text { about, backbone, head, sequencer, marker, on_long, looks_at }))
+    let looks_at = [options.field.clone(), options.pair_field.clone()];
+    let (on_long, prompt) = (options.on_long, encode.prompt);
+    Ok(Box::new(Text { about, backbone, head, sequencer, marker, prompt, on_long, looks_at }))
 }
 
-/// What makes sequences as the model takes them.
+/// What makes sequences as the model takes them, which tells `types` types of tokens apart.
 fn sequencer(
-    dir: &Path,
-    architecture: &Architecture,
-    (tokenizer, side): (Tokenizer, TruncationDirection),
-    head: &Head,
+    folder: &Folder<'_>,
+    types: usize,
+    (tokenizer, side): (Tokenizer, Side),
     longest: usize,
 ) -> Result<Sequencer, Error> {
-    let fail = |why: String| Error::from(artifact::Error::config("tokenizer.json", why));
-    let types = architecture.types();
-    let typed = types != 0 && template::hands_types(dir)?;
+    let fail = |why: String| folder.fail("tokenizer.json", why);
+    let typed = types != 0 && template::hands_types(folder)?;
     let known = |template: Template| {
         if template.is_typed() && types < 2 {
             return Err(
@@ -167,14 +248,7 @@ fn sequencer(
         )));
     }
     let pair = Template::of(&tokenizer, 2, typed).and_then(known);
-    let places = head.take() == Take::Tokens;
-    let sequencer = Sequencer::new((tokenizer, side), (single, pair), places, longest);
-    match sequencer.no_pairs() {
-        Some(why) if head.pairs() == Pairs::Always => {
-            Err(Error::Unsupported(format!("a cross-encoder takes pairs of texts, and {why}")))
-        }
-        _ => Ok(sequencer),
-    }
+    Ok(Sequencer::new((tokenizer, side), (single, pair), false, longest))
 }
 
 /// Whether a record has something in a field.
@@ -182,33 +256,57 @@ fn present(fields: &Fields, name: &str) -> bool {
     fields.get(name).is_some_and(|value| !value.is_null())
 }
 
+/// The folder in an artifact with the weights and the tokenizer: the one that `modules.json` names, else the artifact
+/// itself.
+pub(super) fn folder(dir: &Path) -> String {
+    Layout::read(dir).map_or_else(|_| String::new(), |layout| layout.encoder.name().to_owned())
+}
+
+/// Tokens that stand before each text's own: the prompt's, without the special one that would close it.
+fn tokens_of(prompt: &str, sequencer: &Sequencer) -> Result<usize, Error> {
+    if prompt.is_empty() {
+        return Ok(0);
+    }
+    let sequence = sequencer.single(prompt);
+    let ids = sequence
+        .map_err(|fault| Error::Unsupported(format!("the default prompt: {}", fault.message)))?
+        .ids;
+    let tokenizer = sequencer.tokenizer();
+    let last = ids.last().and_then(|id| tokenizer.id_to_token(*id & !TYPED));
+    let closed = last.is_some_and(|last| tokenizer.get_added_vocabulary().is_special_token(&last));
+    Ok(ids.len() - usize::from(closed))
+}
+
 /// A JSON file that may be missing.
 fn optional<T: serde::de::DeserializeOwned>(dir: &Path, file: &str) -> Result<Option<T>, Error> {
     if artifact::present(dir, file) { Ok(Some(artifact::json(dir, file)?)) } else { Ok(None) }
 }
 
-fn longest(dir: &Path, architecture: &Architecture, options: &Options) -> Result<usize, Error> {
+/// Longest text in tokens: what was asked for, else what the files say, and never more than the model has positions.
+fn longest(
+    architecture: &Architecture,
+    encode: &Encode,
+    rules: &Rules,
+    options: &Options,
+) -> Result<usize, Error> {
     let places = architecture.longest();
-    let said = |file: &str, key: &str| -> Result<Option<usize>, Error> {
-        let value = optional::<Value>(dir, file)?.and_then(|value| value.get(key).cloned());
-        let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
-        if value.as_f64().is_none_or(|length| length < 2.0) {
-            let message = format!("{key} is {value}, not a number of tokens from 2 on");
+    let asked = options.max_length.and_then(|length| usize::try_from(length).ok());
+    let (file, key, said) = match &encode.longest {
+        Some((file, length)) => (&**file, "max_seq_length", Some(length)),
+        None => ("tokenizer_config.json", "model_max_length", rules.longest.as_ref()),
+    };
+    let own = match said {
+        Some(length) if length.as_f64().is_none_or(|length| length < 2.0) => {
+            let message = format!("{key} is {length}, not a number of tokens from 2 on");
             return Err(artifact::Error::config(file, message).into());
         }
         // transformers writes 10^30 where there is no limit.
-        let length = value.as_u64().and_then(|length| usize::try_from(length).ok());
-        Ok(Some(length.unwrap_or(usize::MAX)))
+        Some(length) => {
+            length.as_u64().and_then(|length| usize::try_from(length).ok()).unwrap_or(usize::MAX)
+        }
+        None => usize::MAX,
     };
-    let asked = options.max_length.and_then(|length| usize::try_from(length).ok());
-    // As transformers has it, and what it was called before.
-    let own = [
-        ("sentence_bert_config.json", "max_seq_length"),
-        ("tokenizer_config.json", "model_max_length"),
-        ("tokenizer_config.json", "max_len"),
-    ];
-    let own = own.iter().find_map(|(file, key)| said(file, key).transpose()).transpose()?;
-    Ok(asked.or(own).unwrap_or(places).clamp(2, places))
+    Ok(asked.unwrap_or(own).clamp(2, places))
 }
 
 impl Model for Text {
@@ -243,15 +341,18 @@ impl Model for Text {
             let message = format!("{what} more than {} tokens", self.sequencer.longest());
             Err(Fault::new(FaultClass::TooLong, message))
         };
+        let text = match &*self.prompt {
+            "" => Cow::Borrowed(text),
+            prompt => Cow::Owned([prompt, text].concat()),
+        };
         if let Some(second) = second {
-            let first = format!("{}{text}", self.head.prompt());
-            let (ids, long) = self.sequencer.pair([&first, second])?;
+            let (ids, long) = self.sequencer.pair([&text, second])?;
             if long && self.on_long == OnLong::Reject {
                 return too_long(format!("fields {name:?} and {pair:?} have together"));
             }
             return Ok(Input::Tokens(ids.into()));
         }
-        let Sequence { ids, long, source } = self.sequencer.single(text)?;
+        let Sequence { ids, long, source } = self.sequencer.single(&text)?;
         if long && self.on_long == OnLong::Reject {
             return too_long(format!("field {name:?} has"));
         }

@@ -122,6 +122,7 @@ mod tests {
             bytes: 0,
             chunk_tokens: 24,
             padded: true,
+            notes: Vec::new(),
         };
         Fake { about, longest: 6, reject: false, memory: 1_000, calls: Mutex::default() }
     }

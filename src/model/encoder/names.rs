@@ -4,6 +4,9 @@ use super::{Config, Family};
 use crate::model::artifact::Error;
 use crate::model::weights::Weights;
 
+/// The tensor that every encoder of these families has.
+const WORDS: &str = "embeddings.word_embeddings.weight";
+
 /// Names of a family's tensors.
 pub(in crate::model) struct Names {
     prefix: String,
@@ -56,13 +59,29 @@ impl Family {
 }
 
 impl Names {
-    /// With the prefix of a model with a head, where the file has it.
-    pub(in crate::model) fn new(config: &Config, family: Family, weights: &Weights) -> Self {
-        let head = config.model_type.replace("xlm-", "");
-        let prefixed =
-            weights.shape(&format!("{head}.embeddings.word_embeddings.weight")).is_some();
-        let prefix = if prefixed { format!("{head}.") } else { String::new() };
-        Self { prefix, family, parts: family.parts() }
+    /// With what stands before the encoder's names in the file: nothing, or what a model with a head calls its encoder,
+    /// `bert.`, `roberta.`, `model.`. Where there are several encoders, the one with the family's own name, else the
+    /// first by name.
+    pub(in crate::model) fn new(family: Family, weights: &Weights) -> Self {
+        let own = match family {
+            Family::Bert => "bert.",
+            Family::DistilBert => "distilbert.",
+            Family::Roberta => "roberta.",
+            Family::Mpnet => "mpnet.",
+        };
+        let prefixes = weights.names().filter_map(|name| name.strip_suffix(WORDS));
+        let prefixes: Vec<&str> =
+            prefixes.filter(|prefix| prefix.is_empty() || prefix.ends_with('.')).collect();
+        let prefix = match prefixes.iter().find(|prefix| **prefix == own) {
+            Some(own) => own,
+            None => prefixes.into_iter().min().unwrap_or_default(),
+        };
+        Self { prefix: prefix.to_owned(), family, parts: family.parts() }
+    }
+
+    /// The dense layer on the first token that BERT's classifiers stand on.
+    pub(in crate::model) fn pooler(&self) -> String {
+        format!("{}pooler.dense", self.prefix)
     }
 
     /// A tensor of the embedding.

@@ -5,7 +5,7 @@ use candle_core::{DType, Result, Tensor};
 use super::Batch;
 use super::layers::{Linear, Loader, Norm, attention};
 use crate::model::artifact::Error;
-use crate::model::encoder::{self, REACH};
+use crate::model::encoder::{self, Activation, REACH};
 use crate::model::text::Take;
 
 #[derive(Debug)]
@@ -31,6 +31,7 @@ pub(super) struct Bert {
     norm: Norm,
     /// What attention gains by distance, `[heads, 2 × REACH + 1]`.
     distances: Option<Tensor>,
+    activation: Activation,
     layers: Vec<Layer>,
 }
 
@@ -43,7 +44,7 @@ pub(super) fn load(
     let weights = loader.weights();
     let (hidden, wide, heads) =
         (config.hidden_size, config.intermediate_size, config.num_attention_heads);
-    let names = encoder::Names::new(config, family, weights);
+    let names = encoder::Names::new(family, weights);
     #[expect(clippy::cast_possible_truncation, reason = "1e-12 is a normal f32")]
     let eps = config.layer_norm_eps as f32;
     let norm = |name: &str| loader.norm(name, hidden, eps, true);
@@ -74,6 +75,7 @@ pub(super) fn load(
     Ok(Bert {
         heads,
         distances,
+        activation: config.activation()?,
         first: config.first_position(family),
         words: loader.put("word_embeddings", words, &[config.vocab_size, hidden])?,
         positions: loader.put(
@@ -103,7 +105,7 @@ impl Bert {
                 (attended, x) = (batch.asked(attended, take)?, batch.asked(x, take)?);
             }
             x = layer.attended_norm.forward(&(layer.attended.forward(&attended)? + x)?)?;
-            let wide = layer.up.forward(&x)?.gelu_erf()?;
+            let wide = self.activation.tensor(&layer.up.forward(&x)?)?;
             x = layer.norm.forward(&(layer.down.forward(&wide)? + x)?)?;
         }
         Ok(x)

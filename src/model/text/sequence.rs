@@ -113,6 +113,11 @@ impl Sequencer {
         Self { tokenizer, seams, side, single, pair, places, longest }
     }
 
+    /// From now on, sources of single texts have the places of tokens, or have none.
+    pub(super) fn ask_places(&mut self, places: bool) {
+        self.places = places;
+    }
+
     /// Longest sequence in tokens.
     pub(super) fn longest(&self) -> usize {
         self.longest

@@ -1,11 +1,10 @@
 //! The special tokens that a tokenizer's post-processor sets around a text, or around the two of a pair.
 
-use std::path::Path;
-
 use serde_json::Value;
 use tokenizers::{Encoding, Token, Tokenizer};
 
-use super::{Error, optional};
+use super::layout::Folder;
+use crate::model::artifact;
 use crate::model::encoder::TYPED;
 
 /// What stands where, in order.
@@ -102,17 +101,17 @@ impl Piece {
     }
 }
 
-/// Whether a directory's tokenizer hands token types to its model: by `model_input_names`, else by its class, as
+/// Whether a folder's tokenizer hands token types to its model: by `model_input_names`, else by its class, as
 /// transformers has it. Of the classes for models that are supported here, BERT's does.
-pub(super) fn hands_types(dir: &Path) -> Result<bool, Error> {
-    let own = optional::<Value>(dir, "tokenizer_config.json")?.unwrap_or_default();
-    let model = optional::<Value>(dir, "config.json")?.unwrap_or_default();
+pub(super) fn hands_types(folder: &Folder<'_>) -> Result<bool, artifact::Error> {
+    let own: Value = folder.optional("tokenizer_config.json")?.unwrap_or_default();
+    let model: Value = folder.optional("config.json")?.unwrap_or_default();
     if let Some(names) = own["model_input_names"].as_array() {
         return Ok(names.iter().any(|name| name == "token_type_ids"));
     }
     let class = own["tokenizer_class"].as_str().or_else(|| model["tokenizer_class"].as_str());
     Ok(match class {
-        Some(class) => ["Bert", "Electra"].iter().any(|named| class.starts_with(named)),
+        Some(class) => class.starts_with("BertTokenizer"),
         None => model["model_type"] == "bert",
     })
 }

@@ -1,13 +1,10 @@
 //! `tokenizer.json`: rules of others, which run on texts of others. What they make of a text has a bound.
 
-use std::path::Path;
-
 use serde_json::Value;
 use tokenizers::normalizers::NormalizerWrapper as Normalizer;
-use tokenizers::utils::truncation::TruncationDirection;
 use tokenizers::{ModelWrapper, PostProcessor as _, Tokenizer};
 
-use super::{Error, optional};
+use super::Error;
 use crate::model::artifact;
 
 /// The file in the artifact.
@@ -16,16 +13,13 @@ const FILE: &str = "tokenizer.json";
 /// How many times longer a normalizer may make a text, by its rules. T5's and Llama's make 132 at most.
 const MOST_GROWTH: usize = 1_000;
 
-/// Reads a directory's tokenizer, for a model that takes `places` tokens, and from which side a text is kept.
+/// A tokenizer whose work is bounded, for a model that takes `places` tokens.
 ///
 /// # Errors
 ///
-/// What is wrong with the file.
-pub(super) fn load(dir: &Path, places: usize) -> Result<(Tokenizer, TruncationDirection), Error> {
-    let bytes = artifact::bytes(dir, FILE)?;
+/// What is wrong with its file.
+pub(super) fn bounded(mut tokenizer: Tokenizer, places: usize) -> Result<Tokenizer, Error> {
     let fail = |why: String| Error::from(artifact::Error::config(FILE, why));
-    let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|error| fail(error.to_string()))?;
-    let side = side(dir, &tokenizer)?;
     if let ModelWrapper::BPE(model) = tokenizer.get_model()
         && model.dropout.is_some_and(|dropout| 0.0 < dropout)
     {
@@ -46,24 +40,7 @@ pub(super) fn load(dir: &Path, places: usize) -> Result<(Tokenizer, TruncationDi
             "its normalizer may make a text {growth} times as long, more than {MOST_GROWTH} times"
         )));
     }
-    Ok((tokenizer, side))
-}
-
-/// Which end of a long text is left out: as `truncation_side` says, else as the tokenizer's own file does.
-fn side(dir: &Path, tokenizer: &Tokenizer) -> Result<TruncationDirection, Error> {
-    const CONFIG: &str = "tokenizer_config.json";
-    let config = optional::<Value>(dir, CONFIG)?.unwrap_or_default();
-    match config.get("truncation_side") {
-        None => {
-            Ok(tokenizer.get_truncation().map_or(TruncationDirection::Right, |own| own.direction))
-        }
-        Some(side) if side == "right" => Ok(TruncationDirection::Right),
-        Some(side) if side == "left" => Ok(TruncationDirection::Left),
-        Some(other) => {
-            let message = format!("truncation_side is {other}, neither \"left\" nor \"right\"");
-            Err(artifact::Error::config(CONFIG, message).into())
-        }
-    }
+    Ok(tokenizer)
 }
 
 /// How many times longer a text may become, at most.
