@@ -232,6 +232,7 @@ pub fn load(dir: &Path) -> Result<Tabular, Error> {
         bytes: u64::try_from(layers.iter().map(Linear::bytes).sum::<usize>()).unwrap_or(u64::MAX),
         chunk_tokens: SUB_BATCH_TOKENS,
         padded: false,
+        notes: Vec::new(),
     };
     let (activation, output) = (config.activation, config.output);
     let (columns, labels) = (preprocess.columns, config.labels.into());
@@ -275,6 +276,10 @@ fn check(
     };
     if labels != 0 && config.labels.len() != labels {
         return fail(format!("{labels} labels wanted, {} given", config.labels.len()));
+    }
+    let mut seen = BTreeSet::new();
+    if let Some(label) = config.labels.iter().find(|label| !seen.insert(*label)) {
+        return fail(format!("label {label:?} stands twice: give each class a name of its own"));
     }
     let mut names = BTreeSet::new();
     for column in &preprocess.columns {
