@@ -200,7 +200,9 @@ fn what_is_left_of_texts_and_pairs_is_the_reference_s() {
         let model = load(&dir);
         assert_eq!(model.about().task, task);
         assert_eq!(model.about().fields, fields);
-        check(model.as_ref(), &goldens(&dir.join("golden.json")), 1e-5);
+        // Scores of a ranking are of size 1 to 8.
+        let tolerance = if task == Task::TextRanking { 5e-5 } else { 1e-5 };
+        check(model.as_ref(), &goldens(&dir.join("golden.json")), tolerance);
     }
 }
 

@@ -299,6 +299,9 @@ proptest! {
     ) {
         let (kind, parts) = kinds().into_iter().nth(kind).unwrap();
         let tokenizer = tokenizer(&parts, &around.1, variant);
+        // A token that a normalizer makes nothing of is found everywhere, and the library panics.
+        let spaces = tokenizer.get_added_vocabulary().simple_id_to_token(900);
+        prop_assume!(spaces.as_deref() != Some(""));
         let expect = reference(&tokenizer, side(left), longest, &text);
         for places in [false, true] {
             let sequencer = sequencer(&tokenizer, side(left), places, longest);
