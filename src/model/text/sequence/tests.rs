@@ -259,8 +259,8 @@ fn sequencer(tokenizer: &Tokenizer, side: Side, places: bool, longest: usize) ->
     Sequencer::new((tokenizer.clone(), side), (template(1).unwrap(), template(2)), places, longest)
 }
 
-/// What the tokenizers library makes of it by itself.
-fn reference(tokenizer: &Tokenizer, side: Side, longest: usize, text: &str) -> Encoding {
+/// What the tokenizers library makes of it by itself; `None` where it panics: of some texts with added tokens, it does.
+fn reference(tokenizer: &Tokenizer, side: Side, longest: usize, text: &str) -> Option<Encoding> {
     let params = TruncationParams {
         direction: side,
         max_length: longest,
@@ -269,7 +269,8 @@ fn reference(tokenizer: &Tokenizer, side: Side, longest: usize, text: &str) -> E
     };
     let mut tokenizer = tokenizer.clone();
     tokenizer.with_truncation(Some(params)).unwrap();
-    tokenizer.encode_char_offsets(text, true).unwrap()
+    let encoded = catch_unwind(AssertUnwindSafe(|| tokenizer.encode_char_offsets(text, true)));
+    Some(encoded.ok()?.unwrap())
 }
 
 fn typed(encoding: &Encoding) -> Vec<u32> {
@@ -302,7 +303,7 @@ proptest! {
         // A token that a normalizer makes nothing of is found everywhere, and the library panics.
         let spaces = tokenizer.get_added_vocabulary().simple_id_to_token(900);
         prop_assume!(spaces.as_deref() != Some(""));
-        let expect = reference(&tokenizer, side(left), longest, &text);
+        let Some(expect) = reference(&tokenizer, side(left), longest, &text) else { return Ok(()) };
         for places in [false, true] {
             let sequencer = sequencer(&tokenizer, side(left), places, longest);
             let Sequence { ids, long, source } = sequencer.single(&text).unwrap();
