@@ -219,6 +219,40 @@ PICTURES |= {
 }
 
 
+def sampled(width, height, sampling, adobe=None):
+    """A JPEG whose components have so many samples across and down, each in a scan of its own."""
+    most = [max(side) for side in zip(*sampling)]
+    tables, scans = b"", b""
+    segment = lambda marker, body: bytes([0xff, marker]) + struct.pack(">H", len(body) + 2) + body
+    for number, part in enumerate(sampling, 1):
+        sides = [-(-length * p // m) for length, p, m in zip((width, height), part, most)]
+        grey, place, copied = encoded(scene(*sides, 1)[..., 0], "JPEG", quality=85), 2, b""
+        while grey[place + 1] != 0xda:
+            end = place + 2 + struct.unpack(">H", grey[place + 2:place + 4])[0]
+            copied += grey[place:end] if grey[place + 1] in (0xdb, 0xc4) else b""
+            place = end
+        tables = tables or copied
+        scans += segment(0xda, bytes([1, number, 0, 0, 63, 0])) + grey[place + 10:-2]
+    parts = b"".join(bytes([number, across * 16 + down, 0]) for number, (across, down) in enumerate(sampling, 1))
+    marker = segment(0xee, b"Adobe\0\x64\0\0\0\0" + bytes([adobe])) if adobe is not None else b""
+    frame = segment(0xc0, struct.pack(">BHHB", 8, height, width, len(sampling)) + parts)
+    return b"\xff\xd8" + marker + tables + frame + scans + b"\xff\xd9"
+
+
+for name, sampling, adobe in (
+    ("4:4:0", [(1, 2), (1, 1), (1, 1)], None), ("4:1:1", [(4, 1), (1, 1), (1, 1)], None), ("4:2:0", [(2, 2), (1, 1), (1, 1)], None),
+    ("4:2:2", [(2, 1), (1, 1), (1, 1)], None), ("4:1:0", [(4, 2), (1, 1), (1, 1)], None), ("mixed", [(2, 2), (2, 1), (1, 2)], None),
+    ("RGB by Adobe", [(1, 1)] * 3, 0), ("YCCK with halved colours", [(2, 2), (1, 1), (1, 1), (2, 2)], 2),
+    ("CMYK with halved inks", [(2, 2), (1, 1), (1, 1), (2, 2)], 0), ("no whole ratio", [(3, 1), (2, 1), (1, 1)], None),
+):
+    PICTURES[f"jpeg, {name}"] = sampled(21, 19, sampling, adobe)
+for width, height in ((1, 32), (2, 7), (5, 5), (32, 3)):
+    PICTURES[f"jpeg of {width} x {height}"] = sampled(width, height, [(2, 2), (1, 1), (1, 1)])
+for halved in (1, 2):
+    PICTURES[f"jpeg, progressive, halved {halved}"] = encoded(scene(31, 29), "JPEG", quality=80, subsampling=halved, progressive=True)
+    PICTURES[f"jpeg with restarts, halved {halved}"] = encoded(scene(31, 29), "JPEG", quality=80, subsampling=halved, restart_marker_blocks=1)
+
+
 def text(data):
     return base64.b64encode(data).decode()
 

@@ -208,7 +208,7 @@ fn push(rows: &[Vec<u8>], width: usize, colours: Colours, out: &mut Vec<u8>) {
             (0..width).for_each(|x| out.extend([red[x], green[x], blue[x]]));
         }
         (Colours::YCbCr, [y, cb, cr, ..]) => {
-            (0..width).for_each(|x| out.extend(of_ycc(y[x], cb[x], cr[x])))
+            (0..width).for_each(|x| out.extend(of_ycc(y[x], cb[x], cr[x])));
         }
         (Colours::Cmyk, [c, m, y, k]) => {
             (0..width).for_each(|x| out.extend(inks([c[x], m[x], y[x]], k[x])));
