@@ -130,7 +130,7 @@ struct Vocabulary<'a> {
 
 #[derive(Deserialize)]
 struct Truncation {
-    direction: String,
+    direction: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -213,8 +213,8 @@ impl Rules {
         tokenizer.set_encode_special_tokens(flag(folder, &options, "split_special_tokens", false)?);
         let side = match (said("truncation_side"), &file.truncation) {
             (Some(side), _) => side.as_str().unwrap_or_default(),
-            (None, Some(truncation)) => &*truncation.direction,
-            (None, None) => "right",
+            (None, Some(Truncation { direction: Some(side) })) => side,
+            (None, _) => "right",
         };
         if !["left", "right"].contains(&&*side.to_lowercase()) {
             let message = format!("truncation_side is {side:?}, neither right nor left");
