@@ -32,7 +32,7 @@ mod warm;
 pub use manifest::{FileDigest, Golden, Manifest};
 pub use manifest::{digest, digests, verify, verify_registered, write_manifest};
 
-pub(super) use files::{bytes, json, parse, present, within};
+pub(super) use files::{bytes, json, parse, pointer, present, within};
 pub(crate) use files::{files, open};
 pub(crate) use need::check as fits;
 

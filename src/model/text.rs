@@ -13,12 +13,12 @@
 //!
 //! | file | key | |
 //! |---|---|---|
-//! | `modules.json` | `type`, `path` | followed in order: Transformer, Pooling, then Dense, LayerNorm, Normalize, Dropout, in both spellings; others, code of the folder, and a path that leads out are refused. Absent: the mean, not normalised |
+//! | `modules.json` | `type`, `path` | followed in order: Transformer, Pooling, then Dense, `LayerNorm`, Normalize, Dropout, in both spellings; others, code of the folder, and a path that leads out are refused. Absent: the mean, not normalised |
 //! | | `name` | twice the same: refused |
 //! | `…_Pooling/config.json` | `pooling_mode` (text or list), `pooling_mode_*` | all modes, several side by side; none is the mean |
 //! | | `include_prompt` | honoured |
 //! | `…_Dense/` | `in_features`, `out_features`, `bias`, `use_residual` | honoured |
-//! | | `activation_function` | Tanh (default), Identity, ReLU, GELU, SiLU, Sigmoid of torch; others refused |
+//! | | `activation_function` | Tanh (default), Identity, `ReLU`, GELU, `SiLU`, Sigmoid of torch; others refused |
 //! | | `module_input_name`, `module_output_name` | `sentence_embedding`; others refused, of `Normalize` too |
 //! | `…_LayerNorm/` | `dimension` | honoured |
 //! | `sentence_bert_config.json`, `sentence_{roberta, distilbert, camembert, albert, xlm-roberta, xlnet}_config.json` | `max_seq_length`, `do_lower_case` | honoured, of the first that says something, where there is a `modules.json` |
@@ -27,11 +27,11 @@
 //! | | `query_length`, `document_length`, `query_expansion`, `unpad_inputs` | no part of `encode()` |
 //! | `config_sentence_transformers.json` | `default_prompt_name`, `prompts` | the default one is put before each text; the others are for callers |
 //! | | `truncate_dim` | honoured |
-//! | | `model_type` | SentenceTransformer, CrossEncoder; SparseEncoder and MultiVectorEncoder refused |
-//! | | `activation_fn` | of a CrossEncoder: Identity, Sigmoid, Tanh, ReLU, Softmax of torch; code of others is not run: the default, noted; others refused |
+//! | | `model_type` | `SentenceTransformer`, `CrossEncoder`; `SparseEncoder` and `MultiVectorEncoder` refused |
+//! | | `activation_fn` | of a `CrossEncoder`: Identity, Sigmoid, Tanh, `ReLU`, Softmax of torch; code of others is not run: the default, noted; others refused |
 //! | | `similarity_fn_name` | changes no embedding |
-//! | `tokenizer_config.json` | `tokenizer_class` (or that of `config.json`) | BertTokenizer, DistilBertTokenizer, MPNetTokenizer, RobertaTokenizer, XLMRobertaTokenizer, CamembertTokenizer make their own rules around the vocabulary of `tokenizer.json`; PreTrainedTokenizerFast takes it as it is, and so does every ModernBERT; others refused |
-//! | | `do_lower_case`, `strip_accents`, `tokenize_chinese_chars` | honoured by the classes of WordPiece |
+//! | `tokenizer_config.json` | `tokenizer_class` (or that of `config.json`) | `BertTokenizer`, `DistilBertTokenizer`, `MPNetTokenizer`, `RobertaTokenizer`, `XLMRobertaTokenizer`, `CamembertTokenizer` make their own rules around the vocabulary of `tokenizer.json`; `PreTrainedTokenizerFast` takes it as it is, and so does every `ModernBERT`; others refused |
+//! | | `do_lower_case`, `strip_accents`, `tokenize_chinese_chars` | honoured by the classes of `WordPiece` |
 //! | | `add_prefix_space`, `trim_offsets` | honoured by the classes of BPE and Unigram |
 //! | | `added_tokens_decoder`, `*_token`, `extra_special_tokens`, `additional_special_tokens`, `split_special_tokens` | honoured |
 //! | | `model_max_length`, `max_len`, `truncation_side` | honoured; the side's default is that of `tokenizer.json` |
@@ -45,7 +45,7 @@
 //! | | `is_decoder`, `position_embedding_type` other than absolute | refused |
 //! | | `id2label`, `problem_type` | honoured where there is a head; labels that occur twice are numbered |
 //! | | `sentence_transformers`, `sbert_ce_default_activation_function` | a cross-encoder: answers as `CrossEncoder.predict`, with one label for the task text-ranking |
-//! | weights | `model.safetensors`, else `model.safetensors.index.json` with its files | names with any prefix, LayerNorm's also as gamma and beta; what nothing uses is [noted](super::About::notes) |
+//! | weights | `model.safetensors`, else `model.safetensors.index.json` with its files | names with any prefix, `LayerNorm`'s also as gamma and beta; what nothing uses is [noted](super::About::notes) |
 //!
 //! # The same answer in every batch
 //!
@@ -295,17 +295,22 @@ fn longest(
         Some((file, length)) => (&**file, "max_seq_length", Some(length)),
         None => ("tokenizer_config.json", "model_max_length", rules.longest.as_ref()),
     };
-    let own = match said {
-        Some(length) if length.as_f64().is_none_or(|length| length < 2.0) => {
-            let message = format!("{key} is {length}, not a number of tokens from 2 on");
-            return Err(artifact::Error::config(file, message).into());
-        }
-        // transformers writes 10^30 where there is no limit.
-        Some(length) => {
-            length.as_u64().and_then(|length| usize::try_from(length).ok()).unwrap_or(usize::MAX)
-        }
+    let fail = |message: String| Err(artifact::Error::config(file, message).into());
+    let own = match said.map(|length| (length, length.as_u64(), length.as_f64())) {
         None => usize::MAX,
+        Some((_, Some(length @ 2..), _)) => usize::try_from(length).unwrap_or(usize::MAX),
+        // transformers writes 10^30 where there is no limit.
+        Some((_, None, Some(length))) if 1e18 < length => usize::MAX,
+        Some((length, ..)) => {
+            return fail(format!("{key} is {length}, not a number of tokens from 2 on"));
+        }
     };
+    if encode.longest.is_some() && asked.is_none() && places < own && architecture.extends() {
+        return fail(format!(
+            "{key} is {own}, more than the {places} of max_position_embeddings in config.json, up to which positions \
+             are supported: set model.max_length to at most that"
+        ));
+    }
     Ok(asked.unwrap_or(own).clamp(2, places))
 }
 

@@ -279,6 +279,11 @@ impl Shard {
         file.read_exact_at(&mut size, 0).map_err(read)?;
         let start = u64::from_le_bytes(size).saturating_add(8);
         if length.min(LONGEST_HEADER) < start {
+            let mut first = vec![0; usize::try_from(length.min(256)).unwrap_or(0)];
+            file.read_exact_at(&mut first, 0).map_err(read)?;
+            if let Some(why) = artifact::pointer(&first) {
+                return Err(bad(why));
+            }
             return Err(bad(format!("a header of {start} bytes in a file of {length}")));
         }
         let mut header = vec![0; usize::try_from(start).unwrap_or(0)];

@@ -135,8 +135,8 @@ fn what_a_loader_meets_is_named() {
         move |dir: &Path| change(&dir.join("config.json"), from, to)
     };
     refused(TEXT, config("\"bert\"", "\"llama\""), &["\"llama\"", "bert", "distilbert"]);
-    refused(TEXT, config("\"gelu\"", "\"swish\""), &["\"swish\"", "gelu"]);
-    refused(TEXT, config("ForSequenceC", "ForTokenMystery"), &["ForTokenMystery", "supported"]);
+    refused(TEXT, config("\"gelu\"", "\"mish\""), &["\"mish\"", "gelu"]);
+    refused(TEXT, config("ForSequenceC", "ForTokenMystery"), &["ForTokenMystery", "model.task"]);
     refused(TEXT, config("\"1\": \"maybe\"", "\"3\": \"maybe\""), &["3 labels", "none for 1"]);
     let fewer = ["classifier.weight", "shape [3, 60]", "expected [2, 60]", "id2label"];
     refused(TEXT, config("\"1\": \"maybe\",", ""), &["2 labels", "none for 1"]);

@@ -38,7 +38,28 @@ pub(in crate::model) fn parse<'a, T: Deserialize<'a>>(
     file: &str,
     bytes: &'a [u8],
 ) -> Result<T, Error> {
-    serde_json::from_slice(bytes).map_err(|error| Error::config(file, malformed(bytes, &error)))
+    serde_json::from_slice(bytes).map_err(|error| {
+        let why = pointer(bytes).unwrap_or_else(|| malformed(bytes, &error));
+        Error::config(file, why)
+    })
+}
+
+/// What a file is that only says where its content is, as copies of repositories have them.
+pub(in crate::model) fn pointer(bytes: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(bytes.get(..bytes.len().min(256))?).ok()?;
+    let line = text.lines().next()?;
+    if line.starts_with("version https://git-lfs") {
+        return Some(
+            "is a pointer of Git LFS, not the file: run `git lfs pull` in the folder".to_owned(),
+        );
+    }
+    (line.starts_with("../") && text.lines().count() == 1).then(|| {
+        format!(
+            "holds the text of a link, {:?}, not the file: copy the folder again, with what its links lead to \
+             (`cp -rL FROM TO`)",
+            printable::name(line)
+        )
+    })
 }
 
 /// The name in the artifact of a file in one of its folders, `""` being the artifact itself.
@@ -255,6 +276,8 @@ mod tests {
             ),
             ("{\"layers\": 1.5}", "`{\"layers\": 1.5`"),
             ("{", "is not valid JSON"),
+            ("../blobs/c.json", "holds the text of a link, \"../blobs/c.json\""),
+            ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         ] {
             fs::write(dir.path().join("c.json"), text).unwrap();
             let said = json::<Numbers>(dir.path(), "c.json").unwrap_err().to_string();

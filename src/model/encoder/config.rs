@@ -38,7 +38,8 @@ pub struct Config {
     /// Only some families look at it.
     pad_token_id: Option<Value>,
     position_embedding_type: Option<String>,
-    is_decoder: bool,
+    /// The key that makes it look only backwards, where one does.
+    causal: Option<String>,
 }
 
 /// The keys as they are written.
@@ -57,6 +58,7 @@ struct Written {
     pad_token_id: Option<Value>,
     position_embedding_type: Option<String>,
     is_decoder: Option<bool>,
+    is_causal: Option<bool>,
     // `DistilBERT` has names of its own for these; it knows the others' names for the first three.
     dim: Option<usize>,
     n_layers: Option<usize>,
@@ -96,7 +98,11 @@ impl From<Written> for Config {
             },
             pad_token_id: written.pad_token_id,
             position_embedding_type: written.position_embedding_type,
-            is_decoder: written.is_decoder.unwrap_or(false),
+            causal: match (written.is_decoder, written.is_causal) {
+                (Some(true), _) => Some("is_decoder".to_owned()),
+                (_, Some(true)) => Some("is_causal".to_owned()),
+                _ => None,
+            },
             model_type,
         }
     }
@@ -123,8 +129,10 @@ impl Config {
             }
         };
         self.activation()?;
-        if self.is_decoder {
-            return fail("is_decoder: true is not supported; encoders are".to_owned());
+        if let Some(key) = &self.causal {
+            return fail(format!(
+                "{key}: true is not supported; encoders, which look both ways, are"
+            ));
         }
         if let Some(kind) =
             self.position_embedding_type.as_deref().filter(|kind| *kind != "absolute")
@@ -146,7 +154,7 @@ impl Config {
         if family == Family::Roberta && self.vocab_size <= self.padding() {
             return fail(format!(
                 "pad_token_id is {}, not one of the vocabulary's {} tokens",
-                self.pad_token_id.as_ref().unwrap_or(&Value::from(1)),
+                self.pad_token_id.clone().unwrap_or_else(|| 1.into()),
                 self.vocab_size
             ));
         }
@@ -273,6 +281,9 @@ mod tests {
             let said = with("roberta", pad).unwrap_err().to_string();
             assert!(said.contains("pad_token_id"), "{said}");
         }
-        assert!(read(json!({"model_type": "bert", "is_decoder": true})).family().is_err());
+        for key in ["is_decoder", "is_causal"] {
+            let said = read(json!({"model_type": "bert", key: true})).family().unwrap_err();
+            assert!(said.to_string().contains(key), "{said}");
+        }
     }
 }

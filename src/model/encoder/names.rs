@@ -59,9 +59,8 @@ impl Family {
 }
 
 impl Names {
-    /// With what stands before the encoder's names in the file: nothing, or what a model with a head calls its encoder,
-    /// `bert.`, `roberta.`, `model.`. Where there are several encoders, the one with the family's own name, else the
-    /// first by name.
+    /// With what stands before the encoder's names in the file: what a model with a head of the family calls its encoder,
+    /// else nothing, else what one of another family does.
     pub(in crate::model) fn new(family: Family, weights: &Weights) -> Self {
         let own = match family {
             Family::Bert => "bert.",
@@ -69,13 +68,9 @@ impl Names {
             Family::Roberta => "roberta.",
             Family::Mpnet => "mpnet.",
         };
-        let prefixes = weights.names().filter_map(|name| name.strip_suffix(WORDS));
-        let prefixes: Vec<&str> =
-            prefixes.filter(|prefix| prefix.is_empty() || prefix.ends_with('.')).collect();
-        let prefix = match prefixes.iter().find(|prefix| **prefix == own) {
-            Some(own) => own,
-            None => prefixes.into_iter().min().unwrap_or_default(),
-        };
+        let known = [own, "", "model.", "bert.", "roberta.", "distilbert.", "mpnet."];
+        let holds = |prefix: &&str| weights.shape(&format!("{prefix}{WORDS}")).is_some();
+        let prefix = known.into_iter().find(holds).unwrap_or_default();
         Self { prefix: prefix.to_owned(), family, parts: family.parts() }
     }
 

@@ -69,6 +69,11 @@ impl Architecture {
         }
     }
 
+    /// Whether it could go beyond its longest sequence: where positions are computed, not looked up.
+    pub(super) fn extends(&self) -> bool {
+        matches!(self, Self::ModernBert(_))
+    }
+
     /// What computes it on `place`, and the name of the precision it computes in.
     pub(super) fn backbone(
         &self,

@@ -401,13 +401,11 @@ fn task(
         ));
     }
     match classifier {
-        Some(name) if !ends("Model") && !ends("ForMaskedLM") && !ends("ForPreTraining") => {
-            unsupported(format!(
-                "architectures in config.json names {named}, and the weights have {name}: set model.task (--task) to \
-                 say what the model is for: {known}"
-            ))
-        }
-        Some(_) | None => Ok(Task::TextEmbedding),
+        Some(name) => unsupported(format!(
+            "architectures in config.json names {named}, and the weights have {name}: set model.task (--task) to say \
+             what the model is for: {known}"
+        )),
+        None => Ok(Task::TextEmbedding),
     }
 }
 

@@ -67,6 +67,17 @@ impl<'a> Folder<'a> {
         self.has(file).then(|| self.json(file)).transpose()
     }
 
+    /// A JSON file of a module, which must be there.
+    pub(super) fn declared<T: DeserializeOwned>(&self, file: &str) -> Result<T, Error> {
+        if !self.has(file) {
+            let message = format!(
+                "is missing, and {MODULES} names its module: the folder is incomplete, copy it whole"
+            );
+            return Err(self.fail(file, message));
+        }
+        Ok(self.json(file)?)
+    }
+
     /// An error about a file in it.
     pub(super) fn fail(&self, file: &str, message: impl Into<String>) -> Error {
         artifact::Error::config(&self.file(file), message).into()

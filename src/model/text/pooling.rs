@@ -52,7 +52,7 @@ impl Pooling {
 
     /// Reads a module's folder; `prompt` is the number of tokens that stand for the prompt.
     pub(super) fn read(folder: &Folder<'_>, prompt: usize) -> Result<Self, Error> {
-        let config: Map<String, Value> = folder.json(FILE)?;
+        let config: Map<String, Value> = folder.declared(FILE)?;
         let modes = modes(&config).map_err(|message| folder.fail(FILE, message))?;
         let included = match config.get("include_prompt") {
             None | Some(Value::Null | Value::Bool(true)) => true,
@@ -145,16 +145,18 @@ fn modes(config: &Map<String, Value>) -> Result<Vec<Mode>, String> {
         let known = MODES.map(|(_, name, _)| name).join(", ");
         mode.ok_or_else(|| format!("pooling_mode {value} is none of {known}"))
     };
+    let others =
+        ["pooling_mode", "embedding_dimension", "word_embedding_dimension", "include_prompt"];
+    let known = |key: &str| others.contains(&key) || MODES.iter().any(|(.., known)| *known == key);
+    if let Some(key) = config.keys().find(|key| !known(key)) {
+        let modes = MODES.map(|(.., key)| key).join(", ");
+        let others = others.join(", ");
+        return Err(format!("{key} is not supported; supported are {others}, {modes}"));
+    }
     match config.get("pooling_mode") {
         Some(Value::Array(modes)) if !modes.is_empty() => return modes.iter().map(named).collect(),
         Some(Value::Null) | None => (),
         Some(mode) => return Ok(vec![named(mode)?]),
-    }
-    let older = |key: &String| key.starts_with("pooling_mode_");
-    let known = |key: &&String| MODES.iter().any(|(.., known)| known == key);
-    if let Some(key) = config.keys().find(|key| older(key) && !known(key)) {
-        let known = MODES.map(|(.., key)| key).join(", ");
-        return Err(format!("{key} is not supported; supported are {known}"));
     }
     let set = |key: &str| match config.get(key) {
         None | Some(Value::Null | Value::Bool(false)) => Ok(false),

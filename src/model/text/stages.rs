@@ -220,7 +220,7 @@ fn sentence(folder: &Folder<'_>, names: [Option<String>; 2]) -> Result<(), Error
 }
 
 fn dense(folder: &Folder<'_>, width: &mut usize) -> Result<Stage, Error> {
-    let config: Dense = folder.json(FILE)?;
+    let config: Dense = folder.declared(FILE)?;
     sentence(folder, [config.module_input_name, config.module_output_name])?;
     let (inputs, outputs) = (config.in_features, config.out_features);
     if inputs != *width || !(1..=WIDEST).contains(&outputs) {
@@ -255,7 +255,7 @@ fn dense(folder: &Folder<'_>, width: &mut usize) -> Result<Stage, Error> {
 }
 
 fn norm(folder: &Folder<'_>, width: usize) -> Result<Stage, Error> {
-    let Norm { dimension } = folder.json(FILE)?;
+    let Norm { dimension } = folder.declared(FILE)?;
     if dimension != width {
         let message =
             format!("dimension is {dimension}, and what comes before has {width} numbers");

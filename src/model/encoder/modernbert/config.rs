@@ -37,6 +37,7 @@ pub struct Config {
     mlp_bias: Option<bool>,
     norm_bias: Option<bool>,
     classifier_bias: Option<bool>,
+    is_causal: Option<bool>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -104,6 +105,9 @@ impl Config {
 
     /// What stands between a classifier's dense layer and its norm.
     pub(in crate::model) fn head_activation(&self) -> Result<Activation, Error> {
+        if self.classifier_bias == Some(true) {
+            return Err(Error::config("config.json", "classifier_bias: true is not supported"));
+        }
         Activation::named("classifier_activation", self.classifier_activation.as_deref())
     }
 
@@ -139,12 +143,11 @@ impl Config {
             ));
         }
         self.activation()?;
-        self.head_activation()?;
         for (name, set) in [
             ("attention_bias", self.attention_bias),
             ("mlp_bias", self.mlp_bias),
             ("norm_bias", self.norm_bias),
-            ("classifier_bias", self.classifier_bias),
+            ("is_causal", self.is_causal),
         ] {
             if set == Some(true) {
                 return fail(format!("{name}: true is not supported"));
@@ -163,7 +166,6 @@ impl Config {
         if !(full.is_finite() && full > 1.0 && local.is_finite() && local > 1.0) {
             return fail(format!("rope_theta is {full} and {local}: numbers above 1 are wanted"));
         }
-        self.take()?;
         self.reaches().map(|_| ())
     }
 
