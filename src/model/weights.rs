@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{DType, Device, Shape, Tensor};
+use candle_core::{DType, Device, Shape, Tensor, WithDType};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
@@ -71,6 +71,26 @@ impl Weights {
     ///
     /// When it is missing, has another shape or no elements, is no float, or holds NaN or infinity.
     pub fn take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
+        self.values(name, shape, |info| {
+            if info.dtype == Dtype::F32 { self.floats(info) } else { self.others(info) }
+        })
+    }
+
+    /// A tensor's values, row-major, as f64: those of every float as they are.
+    ///
+    /// # Errors
+    ///
+    /// As [`take`](Self::take).
+    pub fn doubles(&self, name: &str, shape: &[usize]) -> Result<Vec<f64>, Error> {
+        self.values(name, shape, |info| self.others(info))
+    }
+
+    fn values<T: WithDType>(
+        &self,
+        name: &str,
+        shape: &[usize],
+        read: impl FnOnce(&TensorInfo) -> std::io::Result<Vec<T>>,
+    ) -> Result<Vec<T>, Error> {
         let fail = |message: String| Error::tensor(name, &message);
         let Some(info) = self.tensors.info(name) else {
             return Err(fail(format!("is missing; {}", self.nearby(name))));
@@ -81,22 +101,14 @@ impl Weights {
         if shape.contains(&0) {
             return Err(fail(format!("has shape {shape:?}: no elements")));
         }
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "the format knows twenty kinds of numbers"
-        )]
-        let values = match info.dtype {
-            Dtype::F32 => self.floats(info),
-            Dtype::F16 => self.others(info, DType::F16),
-            Dtype::BF16 => self.others(info, DType::BF16),
-            Dtype::F64 => self.others(info, DType::F64),
-            other => return Err(fail(format!("is {other:?}, expected a float"))),
-        };
-        let values = values.map_err(|error| fail(format!("cannot be read: {error}")))?;
-        if values.iter().any(|value| *value != 0.0) {
+        if float(info.dtype).is_none() {
+            return Err(fail(format!("is {:?}, expected a float", info.dtype)));
+        }
+        let values = read(info).map_err(|error| fail(format!("cannot be read: {error}")))?;
+        if values.iter().any(|value| *value != T::zero()) {
             self.filled.store(true, Ordering::Relaxed);
         }
-        match values.iter().position(|value| !value.is_finite()) {
+        match values.iter().position(|value| !value.to_f64().is_finite()) {
             Some(place) => Err(fail(format!("holds NaN or infinity at element {place}"))),
             None => Ok(values),
         }
@@ -177,12 +189,13 @@ impl Weights {
         Ok(values)
     }
 
-    fn others(&self, info: &TensorInfo, dtype: DType) -> std::io::Result<Vec<f32>> {
+    fn others<T: WithDType>(&self, info: &TensorInfo) -> std::io::Result<Vec<T>> {
+        let dtype = float(info.dtype).ok_or_else(|| std::io::Error::other("not a float"))?;
         let (at, length) = self.place(info);
         let mut bytes = vec![0; length];
         self.file.read_exact_at(&mut bytes, at)?;
         Tensor::from_raw_buffer(&bytes, dtype, &info.shape, &Device::Cpu)
-            .and_then(|tensor| tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1())
+            .and_then(|tensor| tensor.to_dtype(T::DTYPE)?.flatten_all()?.to_vec1())
             .map_err(std::io::Error::other)
     }
 
@@ -197,6 +210,18 @@ impl Weights {
             Some(near) => format!("the nearest is {near:?}"),
             None => format!("there are {} others", self.tensors.tensors().len()),
         }
+    }
+}
+
+/// What Candle calls a float of the file.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the format knows twenty kinds of numbers")]
+fn float(dtype: Dtype) -> Option<DType> {
+    match dtype {
+        Dtype::F32 => Some(DType::F32),
+        Dtype::F16 => Some(DType::F16),
+        Dtype::BF16 => Some(DType::BF16),
+        Dtype::F64 => Some(DType::F64),
+        _ => None,
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tidemill::config::{Aggregation, OnLong, Precision};
 use tidemill::model::artifact::{self, LoadOptions};
 use tidemill::model::kernels::{self, Level};
-use tidemill::model::{Fields, Input, Model, Prediction, Span, Task};
+use tidemill::model::{Fields, Input, Model, Number, Prediction, Span, Task};
 use tidemill::service::chain;
 
 fn data(name: &str) -> PathBuf {
@@ -59,7 +59,7 @@ fn difference(prediction: &Prediction, expected: &Value) -> f64 {
         }
         Prediction::Label { best, scores, labels } => {
             assert_eq!(expected["label"], labels[*best].as_str());
-            let gap = |(label, score): (&String, &f32)| {
+            let gap = |(label, score): (&String, &Number)| {
                 (f64::from(*score) - expected["scores"][label].as_f64().unwrap()).abs()
             };
             labels.iter().zip(scores).map(gap).fold(0.0, f64::max)

@@ -37,7 +37,7 @@ pub(in crate::model) fn json<T: DeserializeOwned>(dir: &Path, file: &str) -> Res
 fn malformed(bytes: &[u8], error: &serde_json::Error) -> String {
     const SHOWN: usize = 60;
     if !error.is_data() {
-        return format!("is not valid JSON: {error}");
+        return crate::format::explain(&String::from_utf8_lossy(bytes), error);
     }
     let line = bytes.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1));
     let line = line.unwrap_or_default();

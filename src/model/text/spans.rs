@@ -16,7 +16,7 @@ use tokenizers::{Encoding, Tokenizer};
 
 use super::{Error, kept, optional};
 use crate::config::Aggregation;
-use crate::model::tabular::best;
+use crate::model::scores::best;
 use crate::model::{Span, artifact};
 
 /// A text's tokens with their places in it.
