@@ -9,6 +9,7 @@
 //! `model.precision` says: differences of large numbers, time stamps among them, are lost in f32. A row's sums always run
 //! in the same order, so a batch gives the bits that single rows give.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -180,7 +181,7 @@ impl Config {
         let activation = members.take("activation", wanted)?.unwrap_or(Activation::Relu);
         let output = members.need("output", "one of sigmoid, softmax, identity")?;
         let labels: Vec<Value> = members.take("labels", "a list of labels")?.unwrap_or_default();
-        let mut names: Vec<String> = Vec::with_capacity(labels.len());
+        let (mut names, mut seen) = (Vec::with_capacity(labels.len()), HashSet::new());
         for label in labels {
             let name = match label {
                 Value::String(text) => text,
@@ -190,7 +191,7 @@ impl Config {
                     return Err(members.error(&message));
                 }
             };
-            if names.contains(&name) {
+            if !seen.insert(name.clone()) {
                 return Err(members.error(&format!("label {name:?} stands twice")));
             }
             names.push(name);
@@ -249,21 +250,22 @@ impl Tabular {
     }
 
     fn answer(&self, units: &[f64]) -> Prediction {
-        let scores = match self.output {
-            Output::Identity => return Prediction::Value(units[0].into()),
+        // Scores may be equal where sums are not.
+        let by_sum = self.architecture == Architecture::Logistic;
+        match self.output {
+            Output::Identity => Prediction::Value(units[0].into()),
             Output::Sigmoid => {
                 let p = sigmoid(units[0]);
-                vec![1.0 - p, p]
+                let scores = [1.0 - p, p];
+                let best = if by_sum { usize::from(0.0 < units[0]) } else { best(&scores) };
+                Prediction::labelled(best, &scores, &self.labels)
             }
-            Output::Softmax => softmax(units),
-        };
-        // Scores may be equal where sums are not.
-        let best = match (self.architecture, self.output) {
-            (Architecture::Logistic, Output::Sigmoid) => usize::from(0.0 < units[0]),
-            (Architecture::Logistic, _) => best(units),
-            _ => best(&scores),
-        };
-        Prediction::labelled(best, &scores, &self.labels)
+            Output::Softmax => {
+                let scores = softmax(units);
+                let best = best(if by_sum { units } else { &scores });
+                Prediction::labelled(best, &scores, &self.labels)
+            }
+        }
     }
 }
 

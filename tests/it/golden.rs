@@ -252,14 +252,30 @@ fn texts_at_the_edges_are_defined() {
     assert_eq!(model.predict(&[]).unwrap(), Vec::new());
 }
 
+/// Every digit: numbers to a billionth, labels and null alike, from weights of each kind of float.
 #[test]
 fn tabular_models_are_scikit_learn() {
-    for name in ["logistic", "logistic-three", "mlp-relu", "mlp-tanh-three", "linear", "mlp-value"]
-    {
+    for name in [
+        "logistic",
+        "logistic-three",
+        "logistic-kinds",
+        "logistic-bf16",
+        "mlp-relu",
+        "mlp-tanh-three",
+        "mlp-f32",
+        "mlp-value",
+        "linear",
+        "linear-f16",
+        "linear-times",
+    ] {
         println!("{name}");
-        let dir = data(name);
-        // Probabilities within 1e-6; values of a regression are of size 1 to 10.
-        let tolerance = if ["linear", "mlp-value"].contains(&name) { 4e-6 } else { 1e-6 };
-        check(load(&dir).as_ref(), &goldens(&dir.join("golden.json")), tolerance);
+        let (model, goldens) = (load(&data(name)), goldens(&data(name).join("golden.json")));
+        assert_eq!(model.about().precision, "f64");
+        // A score of 1e-6 is 1 less one that is rounded.
+        let relative = goldens.iter().map(|(_, expected)| {
+            expected["value"].as_f64().map_or(1.0, |value| value.abs().max(1e-3))
+        });
+        let tolerance = 1e-9 * relative.fold(f64::INFINITY, f64::min);
+        check(model.as_ref(), &goldens, tolerance);
     }
 }

@@ -14,7 +14,7 @@
 //! each (asymmetric over the row's own range, since what follows a GELU is hardly negative). The products are
 //! summed in i32, exactly. Without VNNI weights have 7 bits instead of 8, so that the sum of two products fits 16.
 //!
-//! f64 is the same with panels of 8 outputs.
+//! f64 is the same with panels of 16 outputs.
 //!
 //! bf16 rounds both factors to 8 bits of mantissa, to even; products are exact and summed in f32.
 

@@ -4,7 +4,7 @@
 //! characters. JSON writes what was fitted on numbers as numbers or, as `str()` gives it, as text: a text in the list that
 //! is written as a number or a truth value stands for that one too, after the records that spell it in the same way.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;
 use serde_json::{Number, Value};
@@ -28,22 +28,24 @@ const MOST_FEATURES: usize = 65_536;
 /// With the column, its member, and what was expected and found.
 pub(super) fn read(dir: &std::path::Path) -> Result<Vec<Column>, Error> {
     let mut top = Members::of(FILE, String::new(), artifact::json(dir, FILE)?)?;
-    let columns: Vec<Value> = top.need("columns", "a list of columns")?;
+    let values: Vec<Value> = top.need("columns", "a list of columns")?;
     top.finish("columns")?;
-    let columns: Vec<Column> = (1..)
-        .zip(columns)
-        .map(|(number, value)| Column::read(number, value))
-        .collect::<Result<_, _>>()?;
-    for (place, column) in columns.iter().enumerate() {
-        if columns[..place].iter().any(|before| before.name == column.name) {
+    let (mut columns, mut names, mut features) = (Vec::new(), HashSet::new(), 0);
+    for (number, value) in (1..).zip(values) {
+        let column = Column::read(number, value)?;
+        if !names.insert(column.name.clone()) {
             let message = format!("column {:?} stands twice: a field is read once", column.name);
             return Err(Error::config(FILE, message));
         }
+        features += column.width();
+        if MOST_FEATURES < features {
+            let message = format!("its columns make more than {MOST_FEATURES} features");
+            return Err(Error::config(FILE, message));
+        }
+        columns.push(column);
     }
-    let features: usize = columns.iter().map(Column::width).sum();
-    if !(1..=MOST_FEATURES).contains(&features) {
-        let message = format!("its columns make {features} features, not 1 to {MOST_FEATURES}");
-        return Err(Error::config(FILE, message));
+    if columns.is_empty() {
+        return Err(Error::config(FILE, "columns is empty: a record would have no features"));
     }
     Ok(columns)
 }
@@ -219,6 +221,9 @@ struct Categories {
 
 impl Categories {
     fn new(categories: &[Value]) -> Result<Self, String> {
+        if !(1..=MOST_FEATURES).contains(&categories.len()) {
+            return Err(format!("{} categories, not 1 to {MOST_FEATURES}", categories.len()));
+        }
         let (mut texts, mut values, mut null) = (HashMap::new(), HashMap::new(), None);
         let mut as_text = Vec::new();
         for (place, category) in categories.iter().enumerate() {
@@ -245,10 +250,7 @@ impl Categories {
         for (value, place) in as_text {
             values.entry(value).or_insert(place);
         }
-        match categories.len() {
-            0 => Err("categories is empty: it makes no feature".to_owned()),
-            count => Ok(Self { count, texts, values, null }),
-        }
+        Ok(Self { count: categories.len(), texts, values, null })
     }
 
     /// Which one it is; a list or an object is none.
@@ -418,7 +420,10 @@ mod tests {
             ),
             (r#"{"name":"a","kind":"numeric","min":2,"max":1}"#, "nothing lies between"),
             (r#"{"name":"a","kind":"categorical"}"#, "categories is missing"),
-            (r#"{"name":"a","kind":"categorical","categories":[]}"#, "is empty"),
+            (
+                r#"{"name":"a","kind":"categorical","categories":[]}"#,
+                "0 categories, not 1 to 65536",
+            ),
             (r#"{"name":"a","kind":"categorical","categories":[["a"]]}"#, "category 1 is [\"a\"]"),
             (r#"{"name":"a","kind":"categorical","categories":["a","a"]}"#, "\"a\" stands twice"),
             (r#"{"name":"a","kind":"categorical","categories":[1,1.0]}"#, "1.0 stands twice"),

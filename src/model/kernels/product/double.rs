@@ -9,8 +9,8 @@ use crate::model::kernels::{Level, detected, level};
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-/// Outputs of a panel: one AVX-512 register of f64, two of AVX2.
-const PANEL: usize = 8;
+/// Outputs of a panel: two AVX-512 registers of f64, four of AVX2.
+const PANEL: usize = 16;
 
 /// A panel's weights of one input.
 type Row = Line<f64, PANEL>;
@@ -51,7 +51,7 @@ impl Lanes for [f64; PANEL] {
 #[derive(Debug)]
 pub struct Double {
     inputs: usize,
-    /// `inputs` lines for each panel of 8 outputs.
+    /// `inputs` lines for each panel of 16 outputs.
     panels: Vec<Row>,
     bias: Vec<f64>,
 }
@@ -101,7 +101,7 @@ impl Double {
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _: (Level, fn() -> Level) = (level, detected);
-        self.rows::<[f64; PANEL], 2>(x, &mut out);
+        self.rows::<[f64; PANEL], 1>(x, &mut out);
         out
     }
 

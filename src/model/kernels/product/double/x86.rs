@@ -10,46 +10,52 @@ use std::arch::x86_64::{
 
 use super::{Double, Lanes, PANEL, Row};
 
-impl Lanes for __m512d {
+impl Lanes for [__m512d; 2] {
     #[inline(always)]
     fn zero() -> Self {
         // SAFETY: the caller was compiled for AVX-512 F, and the CPU was asked.
-        unsafe { _mm512_setzero_pd() }
+        unsafe { [_mm512_setzero_pd(); 2] }
     }
 
     #[inline(always)]
     fn load(row: &Row) -> Self {
-        // SAFETY: as above; a row is 64 bytes and aligned to them.
-        unsafe { _mm512_load_pd(row.0.as_ptr()) }
+        let (low, high) = row.0.split_at(8);
+        // SAFETY: as above; each half is 64 bytes and aligned to them.
+        unsafe { [_mm512_load_pd(low.as_ptr()), _mm512_load_pd(high.as_ptr())] }
     }
 
     #[inline(always)]
     fn plus(self, value: f64, weights: Self) -> Self {
         // SAFETY: as above.
-        unsafe { _mm512_fmadd_pd(_mm512_set1_pd(value), weights, self) }
+        unsafe {
+            let value = _mm512_set1_pd(value);
+            [0, 1].map(|part| _mm512_fmadd_pd(value, weights[part], self[part]))
+        }
     }
 
     #[inline(always)]
     fn store(self) -> [f64; PANEL] {
         let mut lanes = [0.0; PANEL];
-        // SAFETY: as above; there are 64 bytes.
-        unsafe { _mm512_storeu_pd(lanes.as_mut_ptr(), self) };
+        for (part, lanes) in self.iter().zip(lanes.as_chunks_mut::<8>().0) {
+            // SAFETY: as above; there are 64 bytes.
+            unsafe { _mm512_storeu_pd(lanes.as_mut_ptr(), *part) };
+        }
         lanes
     }
 }
 
-impl Lanes for [__m256d; 2] {
+impl Lanes for [__m256d; 4] {
     #[inline(always)]
     fn zero() -> Self {
         // SAFETY: the caller was compiled for AVX2 and FMA, and the CPU was asked.
-        unsafe { [_mm256_setzero_pd(); 2] }
+        unsafe { [_mm256_setzero_pd(); 4] }
     }
 
     #[inline(always)]
     fn load(row: &Row) -> Self {
-        let (low, high) = row.0.split_at(PANEL / 2);
-        // SAFETY: as above; a row is 64 bytes and aligned to them.
-        unsafe { [_mm256_load_pd(low.as_ptr()), _mm256_load_pd(high.as_ptr())] }
+        let parts = row.0.as_chunks::<4>().0;
+        // SAFETY: as above; each part is 32 bytes and aligned to them.
+        [0, 1, 2, 3].map(|part| unsafe { _mm256_load_pd(parts[part].as_ptr()) })
     }
 
     #[inline(always)]
@@ -57,21 +63,16 @@ impl Lanes for [__m256d; 2] {
         // SAFETY: as above.
         unsafe {
             let value = _mm256_set1_pd(value);
-            [
-                _mm256_fmadd_pd(value, weights[0], self[0]),
-                _mm256_fmadd_pd(value, weights[1], self[1]),
-            ]
+            [0, 1, 2, 3].map(|part| _mm256_fmadd_pd(value, weights[part], self[part]))
         }
     }
 
     #[inline(always)]
     fn store(self) -> [f64; PANEL] {
         let mut lanes = [0.0; PANEL];
-        let (low, high) = lanes.split_at_mut(PANEL / 2);
-        // SAFETY: as above; there are 32 bytes each.
-        unsafe {
-            _mm256_storeu_pd(low.as_mut_ptr(), self[0]);
-            _mm256_storeu_pd(high.as_mut_ptr(), self[1]);
+        for (part, lanes) in self.iter().zip(lanes.as_chunks_mut::<4>().0) {
+            // SAFETY: as above; there are 32 bytes.
+            unsafe { _mm256_storeu_pd(lanes.as_mut_ptr(), *part) };
         }
         lanes
     }
@@ -80,11 +81,11 @@ impl Lanes for [__m256d; 2] {
 impl Double {
     #[target_feature(enable = "avx512f,avx2,fma")]
     pub(super) fn avx512(&self, x: &[f64], out: &mut [f64]) {
-        self.rows::<__m512d, 12>(x, out);
+        self.rows::<[__m512d; 2], 6>(x, out);
     }
 
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn avx2(&self, x: &[f64], out: &mut [f64]) {
-        self.rows::<[__m256d; 2], 6>(x, out);
+        self.rows::<[__m256d; 4], 2>(x, out);
     }
 }
