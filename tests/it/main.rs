@@ -31,6 +31,7 @@ mod service;
 mod starts;
 mod strangers;
 mod swaps;
+mod tables;
 mod tidy;
 mod verify;
 mod workers;
