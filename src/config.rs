@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::model::Task;
 use serde::{Deserialize, Serialize};
 
 pub mod amount;
@@ -197,6 +198,8 @@ pub struct Input {
     /// For a text or image model: the field that holds the text, or the image in base64; also the name that a `text`
     /// or `bytes` value is given.
     pub field: String,
+    /// For a text model that reads pairs: the field that holds the second text.
+    pub pair_field: String,
     /// What a field means that the model does not read.
     pub unknown_fields: UnknownFields,
 }
@@ -207,6 +210,7 @@ impl Default for Input {
             topics: Vec::new(),
             format: InputFormat::Json,
             field: "text".to_owned(),
+            pair_field: "text_pair".to_owned(),
             unknown_fields: UnknownFields::Ignore,
         }
     }
@@ -401,6 +405,8 @@ pub struct Model {
     pub device: String,
     /// Inference threads; `auto` is one a core, on GPUs one a device.
     pub workers: Workers,
+    /// What the model is for; default: what its files say.
+    pub task: Option<Task>,
     /// What the weights are computed in.
     pub precision: Precision,
     /// Whether an answer's last bits may depend on the batch.
@@ -424,6 +430,7 @@ impl Default for Model {
             takeover_wait: Time::millis(60_000),
             device: "cpu".to_owned(),
             workers: Workers::Auto,
+            task: None,
             precision: Precision::F32,
             determinism: Determinism::Fast,
             cache: Size(0),
@@ -488,7 +495,7 @@ pub enum Determinism {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnLong {
-    /// Its beginning is used.
+    /// Its beginning is used, or its end where the model's tokenizer keeps that.
     #[default]
     Truncate,
     /// It becomes a dead letter.

@@ -180,7 +180,7 @@ impl Decoder {
     }
 
     fn decode(&self, value: &[u8], served: &Served) -> Result<Input, Fault> {
-        let known = &served.model.about().fields;
+        let known = served.model.looks_at();
         let Read { fields, unknown } = format::decode(&self.settings, known, value)?;
         if let Some(name) =
             unknown.filter(|_| self.settings.unknown_fields == UnknownFields::Reject)

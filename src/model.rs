@@ -16,6 +16,7 @@
 //! 2. `predict` answers each input, in order, or refuses the whole call.
 //! 3. No panic on input: what a record can cause is a [`Fault`] or a [`Refused`].
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::format::kind;
@@ -61,6 +62,11 @@ pub trait Model: Send + Sync {
     /// What it does and expects: for `/`, `check` and the gate.
     fn about(&self) -> &About;
 
+    /// Names of the fields that it looks at: those it reads, and those that it must know of to refuse them.
+    fn looks_at(&self) -> &[String] {
+        &self.about().fields
+    }
+
     /// Turns a record's fields into this model's input. Called on decode threads.
     ///
     /// # Errors
@@ -104,16 +110,18 @@ pub struct About {
     pub chunk_tokens: usize,
     /// Whether a call costs its rows times its longest row, and not the sum of its tokens.
     pub padded: bool,
+    /// What whoever loads it should know, in plain sentences: what the files hold and nothing uses, a default taken.
+    pub notes: Vec<String>,
 }
 
 impl About {
     /// What a swap must not change unasked, in words that two versions can be compared by.
     pub fn signature(&self) -> Signature {
-        let task = serde_json::to_value(self.task).ok();
-        let task = task.and_then(|task| task.as_str().map(str::to_owned)).unwrap_or_default();
+        let task = self.task.name();
         let output = match self.task {
             Task::TextEmbedding => format!("embedding of {} numbers", self.width),
             Task::TabularRegression => "a value".to_owned(),
+            Task::TextRanking => "a score".to_owned(),
             Task::TextClassification
             | Task::TokenClassification
             | Task::TabularClassification
@@ -135,6 +143,8 @@ pub enum Task {
     TextEmbedding,
     /// Text in, label and scores out.
     TextClassification,
+    /// Two texts in, a score of how well they fit out.
+    TextRanking,
     /// Text in, labelled spans out.
     TokenClassification,
     /// Fields in, label and scores in f64 out.
@@ -145,10 +155,45 @@ pub enum Task {
     ImageClassification,
 }
 
+impl Task {
+    /// As Hugging Face spells it.
+    pub fn name(self) -> String {
+        let name = serde_json::to_value(self).ok();
+        name.and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+}
+
+/// Labels as the names of scores: of those that occur more than once, all but the first bear a number, as in
+/// `crane`, `crane#2`; and a note on each label that was changed.
+pub(crate) fn unique(labels: Vec<String>) -> (Vec<String>, Vec<String>) {
+    let mut taken: HashSet<String> = labels.iter().cloned().collect();
+    let mut seen: HashMap<String, u64> = HashMap::new();
+    let (mut named, mut notes) = (Vec::with_capacity(labels.len()), Vec::new());
+    for (id, label) in labels.into_iter().enumerate() {
+        let count = seen.entry(label.clone()).or_insert(0);
+        *count += 1;
+        if *count == 1 {
+            named.push(label);
+            continue;
+        }
+        let mut name = format!("{label}#{count}");
+        while !taken.insert(name.clone()) {
+            *count += 1;
+            name = format!("{label}#{count}");
+        }
+        notes.push(format!(
+            "id2label has {label:?} more than once: that of id {id} is called {name:?}"
+        ));
+        named.push(name);
+    }
+    (named, notes)
+}
+
 /// One record, ready for its model.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
-    /// Token ids with their special tokens, at most the model's maximum.
+    /// Token ids with their special tokens, at most the model's maximum. Of type 1 are those with the bit
+    /// [`encoder::TYPED`].
     Tokens(Box<[u32]>),
     /// Tokens of a text with their places in it, for models that label pieces of it.
     Marked(Box<text::Marked>),
@@ -196,7 +241,8 @@ pub enum Prediction {
     Label {
         /// Index of the best label.
         best: usize,
-        /// Scores, each 0 to 1; of a text regression of several values, the values.
+        /// Scores, each 0 to 1; of a text regression of several values, the values; of a cross-encoder what its
+        /// own files make of its outputs.
         scores: Vec<Number>,
         /// The labels, shared.
         labels: Arc<[String]>,

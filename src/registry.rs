@@ -27,6 +27,7 @@ pub mod trial;
 mod uri;
 pub mod watch;
 
+pub use import::Imported;
 pub use uri::{NotAUri, Uri};
 
 use uri::{LAST, version};

@@ -129,6 +129,8 @@ pub fn workers(config: &Config) -> usize {
 pub fn load_options(config: &Config) -> LoadOptions {
     LoadOptions {
         field: config.input.field.clone(),
+        pair_field: Some(config.input.pair_field.clone()),
+        task: config.model.task,
         precision: config.model.precision,
         on_long: config.model.on_long,
         max_length: config.model.max_length,

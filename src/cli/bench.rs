@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::predict::precision;
 use super::terminal::{self, note};
@@ -144,7 +144,7 @@ fn bench(args: &Args) -> Result<Report, Failure> {
     let id = &side.served.id;
     let mut report = Report {
         model: if id.version.0 == 0 { id.name.to_string() } else { id.to_string() },
-        task: name(about.task),
+        task: about.task.name(),
         architecture: about.architecture.clone(),
         device: about.device.clone(),
         instructions: kernels::level().name().to_owned(),
@@ -160,14 +160,14 @@ fn bench(args: &Args) -> Result<Report, Failure> {
     Ok(report)
 }
 
-/// As it is written in `config.json`.
-fn name(task: Task) -> String {
-    let name = serde_json::to_value(task).ok();
-    name.as_ref().and_then(Value::as_str).unwrap_or("model").to_owned()
-}
-
 fn is_text(task: Task) -> bool {
-    matches!(task, Task::TextEmbedding | Task::TextClassification | Task::TokenClassification)
+    matches!(
+        task,
+        Task::TextEmbedding
+            | Task::TextClassification
+            | Task::TextRanking
+            | Task::TokenClassification
+    )
 }
 
 /// 1, half and all cores; nothing to compare on one core.
@@ -354,7 +354,11 @@ fn read(args: &Args, served: &Served) -> Result<Records, Failure> {
     let lines = match &args.input {
         Some(file) => lines(file)?,
         None if is_text(served.model.about().task) => {
-            let line = |text| json!({ args.field.as_str(): text }).to_string();
+            let fields = &served.model.about().fields;
+            let line = |text: String| {
+                let named = fields.iter().map(|field| (field.clone(), Value::from(text.as_str())));
+                Value::Object(named.collect()).to_string()
+            };
             sentences::texts(sentences::CYCLE).into_iter().map(line).collect()
         }
         None => golden(args, served)?,
@@ -428,7 +432,7 @@ fn golden(args: &Args, served: &Served) -> Result<Vec<String>, Failure> {
     let wanted = |why: &str| Failure {
         message: format!(
             "find records for {}: {why}; give --input FILE with JSON lines that have {}",
-            name(about.task),
+            about.task.name(),
             about.fields.join(", ")
         ),
         exit: 66,

@@ -41,7 +41,10 @@ fn model(config: &Config) -> Result<String, (String, String)> {
     let (_, _, served) =
         service::load_model(config).map_err(|failure| (failure.message, remedy.to_owned()))?;
     let about = served.model.about();
-    Ok(format!("{}, {:?}, {}, {}", served.id, about.task, about.architecture, about.precision))
+    let notes =
+        about.notes.iter().map(|note| format!("; note: {note}")).collect::<Vec<_>>().concat();
+    let (task, architecture, precision) = (about.task, &about.architecture, about.precision);
+    Ok(format!("{}, {task:?}, {architecture}, {precision}{notes}", served.id))
 }
 
 /// The exit code of a configuration that does not do: `EX_CONFIG` of `sysexits.h`.

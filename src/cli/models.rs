@@ -5,11 +5,13 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use super::predict::task;
 use super::terminal;
 use crate::log::Failure;
+use crate::model::Task;
 use crate::model::artifact::{self, LoadOptions};
 use crate::record::Version;
-use crate::registry::{self, Broken, Error, Listed, NotAUri, Registry, Uri};
+use crate::registry::{self, Broken, Error, Imported, Listed, NotAUri, Registry, Uri};
 use crate::service;
 
 /// `tidemill models …`.
@@ -29,6 +31,9 @@ pub enum Models {
         /// Point this alias at it
         #[arg(long)]
         alias: Option<String>,
+        /// What the model is for, where its files do not say: text-embedding, text-classification or token-classification
+        #[arg(long, value_parser = task)]
+        task: Option<Task>,
     },
     /// Check a version's files, load it, and compare its golden vectors
     Verify {
@@ -37,6 +42,9 @@ pub enum Models {
         root: Root,
         /// `models:/name/3`, `models:/name@alias`, or a directory
         model: String,
+        /// What the model is for, where its files do not say
+        #[arg(long, value_parser = task)]
+        task: Option<Task>,
     },
     /// Point an alias at a version: this is how a model ships
     Promote {
@@ -88,21 +96,22 @@ fn execute(command: &Models) -> Result<String, Error> {
             let (listed, broken) = root.open().list()?;
             Ok(table(&listed, &broken))
         }
-        Models::Import { root, from, name, alias } => {
+        Models::Import { root, from, name, alias, task } => {
             let registry = root.open();
             // Before anything is imported: a version that is there stays.
             if let Some(alias) = alias {
                 registry::name(alias)?;
             }
-            let version = registry.import(from, name, &options())?;
+            let Imported { version, notes } = registry.import(from, name, &options(*task))?;
             let mut said = format!("imported {} as {name} version {version}\n", from.display());
+            said.extend(notes.iter().map(|note| format!("note: {note}\n")));
             if let Some(alias) = alias {
                 registry.promote(name, version, alias)?;
                 said.push_str(&pointed(name, alias, version));
             }
             Ok(said)
         }
-        Models::Verify { root, model } => verify(&root.open(), model),
+        Models::Verify { root, model, task } => verify(&root.open(), model, *task),
         Models::Promote { root, name, version, alias } => {
             root.open().promote(name, Version(*version), alias)?;
             Ok(pointed(name, alias, Version(*version)))
@@ -114,22 +123,23 @@ fn execute(command: &Models) -> Result<String, Error> {
     }
 }
 
-fn options() -> LoadOptions {
-    LoadOptions { field: "text".to_owned(), device: "cpu".to_owned(), ..LoadOptions::default() }
+fn options(task: Option<Task>) -> LoadOptions {
+    let (field, device) = ("text".to_owned(), "cpu".to_owned());
+    LoadOptions { field, task, device, ..LoadOptions::default() }
 }
 
 fn pointed(name: &str, alias: &str, version: Version) -> String {
     format!("models:/{name}@{alias} is version {version} now; replicas swap at their next look\n")
 }
 
-fn verify(registry: &Registry, model: &str) -> Result<String, Error> {
+fn verify(registry: &Registry, model: &str, task: Option<Task>) -> Result<String, Error> {
     let uri: Uri = model.parse().map_err(|error: NotAUri| Error::NotFound(error.to_string()))?;
     let dir = registry.resolve(&uri)?.dir;
-    let served = registry.load(&uri, &options())?;
+    let served = registry.load(&uri, &options(task))?;
     let about = served.model.about();
     let mib = about.bytes.div_ceil(1 << 20);
     Ok(format!(
-        "{} is good\n  digest        {}{}\n  task          {:?}\n  architecture  {}, {}, {mib} MiB\n  fields        {}\n  labels        {}\n",
+        "{} is good\n  digest        {}{}\n  task          {:?}\n  architecture  {}, {}, {mib} MiB\n  fields        {}\n  labels        {}\n{}",
         served.id,
         served.id.digest,
         if artifact::has_manifest(&dir) {
@@ -142,6 +152,12 @@ fn verify(registry: &Registry, model: &str) -> Result<String, Error> {
         about.precision,
         about.fields.join(", "),
         if about.labels.is_empty() { "-".to_owned() } else { about.labels.join(", ") },
+        about
+            .notes
+            .iter()
+            .map(|note| format!("  note          {note}\n"))
+            .collect::<Vec<_>>()
+            .concat(),
     ))
 }
 

@@ -15,8 +15,8 @@ use super::terminal;
 use crate::config::{Aggregation, Config, OnLong, Precision, Time, Workers as WorkerCount};
 use crate::decode::{Decoded, Decoder};
 use crate::log::Failure;
-use crate::model::Served;
 use crate::model::worker::{Answer, Job, Workers};
+use crate::model::{Served, Task};
 use crate::pipeline::arrive::Assigned;
 use crate::pipeline::{Effect, Event, Item, Limits, Pipeline, Stop};
 use crate::record::{Epoch, Offset, Outcome, Partition, Record};
@@ -40,6 +40,9 @@ pub struct Args {
     /// The field that holds the text, or an image in base64
     #[arg(long, default_value = "text")]
     field: String,
+    /// What the model is for, where its files do not say: text-embedding, text-classification or token-classification
+    #[arg(long, value_parser = task)]
+    task: Option<Task>,
     /// f32, bf16, int8 or auto; on GPUs f32, bf16, f16 or auto
     #[arg(long, default_value = "f32", value_parser = precision)]
     precision: Precision,
@@ -65,6 +68,12 @@ pub(super) fn precision(text: &str) -> Result<Precision, String> {
         .map_err(|_error| "one of f32, bf16, f16, int8, auto".to_owned())
 }
 
+pub(super) fn task(text: &str) -> Result<Task, String> {
+    serde_json::from_value(serde_json::Value::from(text)).map_err(|_error| {
+        "one of text-embedding, text-classification, token-classification".to_owned()
+    })
+}
+
 fn aggregation(text: &str) -> Result<Aggregation, String> {
     serde_json::from_value(serde_json::Value::from(text))
         .map_err(|_error| "one of none, simple, first, average, max".to_owned())
@@ -80,6 +89,7 @@ fn config(args: &Args) -> Config {
     config.model.uri.clone_from(&args.model);
     config.registry.root.clone_from(&args.root);
     config.input.field.clone_from(&args.field);
+    config.model.task = args.task;
     config.model.precision = args.precision;
     config.model.device.clone_from(&args.device);
     config.model.workers = args.workers.map_or(WorkerCount::Auto, WorkerCount::Count);
@@ -94,6 +104,8 @@ fn config(args: &Args) -> Config {
 fn predict(args: &Args) -> Result<(), Failure> {
     let config = config(args);
     let (_, _, served) = service::load_model(&config)?;
+    let notes = &served.model.about().notes;
+    notes.iter().for_each(|note| terminal::note(format_args!("note: {note}")));
     let cannot = |what: &str, path: &Path, error: &io::Error| Failure {
         message: format!("{what} {}: {error}", path.display()),
         exit: 66,

@@ -217,6 +217,11 @@ fn roles(config: &Config, found: &mut Found) {
         let message = format!("{manifest:?} has another use: manifests would be taken for records");
         found.add("manifest.topic", message, "give manifests a topic of their own");
     }
+    if config.input.pair_field == config.input.field {
+        let message =
+            format!("is {:?}, as input.field: one field cannot hold two texts", config.input.field);
+        found.add("input.pair_field", message, "name another field");
+    }
     if config.output.include == super::Include::Fields(Vec::new()) {
         found.add("output.include.fields", "is empty", "list fields, or write `include: none`");
     }

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::cache::Cache;
-use super::{Model, Served, image, tabular, text};
+use super::weights::{FILE as WEIGHTS, INDEX};
+use super::{Model, Served, Task, image, tabular, text};
 use crate::config::{Aggregation, Determinism, OnLong, Precision};
 use crate::memory::Room;
 use crate::printable;
@@ -32,7 +33,7 @@ pub use golden::tolerance;
 pub use manifest::{FileDigest, Golden, Manifest};
 pub use manifest::{digest, digests, verify, verify_registered, write_manifest};
 
-pub(super) use files::{bytes, json, present};
+pub(super) use files::{bytes, json, parse, present, within};
 pub(crate) use files::{files, open};
 pub(crate) use need::check as fits;
 
@@ -124,6 +125,10 @@ pub struct LoadOptions {
     pub version: Version,
     /// The field that holds the text, or an image in base64.
     pub field: String,
+    /// The field that holds the second text of a pair; default: `text_pair`.
+    pub pair_field: Option<String>,
+    /// What the model is for; default: what its manifest says, else its files.
+    pub task: Option<Task>,
     /// What the weights are computed in.
     pub precision: Precision,
     /// What happens to a text longer than the model takes.
@@ -178,8 +183,6 @@ fn empty(dir: &Path) -> &'static str {
          (transformers: save_pretrained; scikit-learn: config/demo/README.md shows how)"
     } else if holds(".bin") || holds(".pt") || holds(".pkl") {
         "holds a pickle; a pickle can run code when it is read: save the model as model.safetensors"
-    } else if holds(".safetensors.index.json") {
-        "holds its weights in several files: save them as one model.safetensors (max_shard_size)"
     } else {
         "holds no model: config.json and model.safetensors are wanted"
     }
@@ -208,10 +211,13 @@ fn is_tabular(dir: &Path, config: &Value) -> bool {
 }
 
 fn unguarded(dir: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, Error> {
-    if !present(dir, "model.safetensors") {
-        return Err(Error::config(&dir.display().to_string(), empty(dir)));
+    let folder = text::folder(dir);
+    let inside = |file: &str| within(&folder, file);
+    if !present(dir, &inside(WEIGHTS)) && !present(dir, &inside(INDEX)) {
+        let place = dir.join(&folder);
+        return Err(Error::config(&place.display().to_string(), empty(&place)));
     }
-    let config: Value = json(dir, "config.json")?;
+    let config: Value = json(dir, &inside("config.json"))?;
     if is_tabular(dir, &config) {
         if options.device != "cpu" {
             let message = format!(
@@ -231,6 +237,8 @@ fn unguarded(dir: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, Error>
     }
     let text = text::Options {
         field: options.field.clone(),
+        pair_field: options.pair_field.clone().unwrap_or_else(|| "text_pair".to_owned()),
+        task: options.task,
         precision: options.precision,
         on_long: options.on_long,
         max_length: options.max_length,
@@ -259,7 +267,12 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Served, Error> {
     } else {
         verify(dir)?
     };
+    let said = manifest.as_ref().map(|manifest| manifest.task);
+    let options = &LoadOptions { task: options.task.or(said), ..options.clone() };
     let model = build(dir, options)?;
+    for note in &model.about().notes {
+        tracing::warn!(model = %dir.display(), "{note}");
+    }
     warm::warm(model.as_ref())?;
     if let Some(manifest) = &manifest {
         golden::compare(dir, model.as_ref(), manifest)?;

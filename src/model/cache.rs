@@ -173,6 +173,7 @@ mod tests {
             bytes: 0,
             chunk_tokens: 1,
             padded: false,
+            notes: Vec::new(),
         };
         Sums { about, calls: Mutex::default() }
     }

@@ -12,23 +12,28 @@
 //! Devlin et al. 2019 (BERT); Sanh et al. 2019 (`DistilBERT`); Liu et al. 2019 (`RoBERTa`); Song et al. 2020 (`MPNet`).
 //! Tensor names as in Hugging Face's transformers.
 
-use serde::Deserialize;
-
-use super::artifact::{self, Error};
+use super::artifact::Error;
 use super::kernels::{self, Attention};
 use super::weights::Weights;
 
+mod activation;
+mod config;
 mod layers;
 pub mod modernbert;
 mod names;
 mod prenorm;
 
+pub use activation::Activation;
+pub use config::{Config, Family};
 pub(super) use layers::LayerNorm;
 pub use layers::{Linear, Workspace};
 pub(super) use names::{Names, REACH};
 pub(super) use prenorm::{Block, PreNorm};
 
 use layers::{keep_first, lay};
+
+/// A token of type 1, one of the second text of a pair, bears this bit in its id.
+pub const TYPED: u32 = 1 << 31;
 
 /// A forward without padding, on the CPU.
 pub trait Packed: std::fmt::Debug + Send + Sync {
@@ -53,136 +58,6 @@ pub trait Packed: std::fmt::Debug + Send + Sync {
 
     /// Bytes of the weights.
     fn bytes(&self) -> u64;
-}
-
-/// The layouts of checkpoints that this reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// BERT, `MiniLM`, BGE, E5, GTE as far as they are BERT.
-    Bert,
-    /// `DistilBERT`.
-    DistilBert,
-    /// `RoBERTa`, XLM-RoBERTa: positions begin behind the padding id.
-    Roberta,
-    /// `MPNet`: as `RoBERTa`, and attention also looks at the distance of two tokens.
-    Mpnet,
-}
-
-/// `config.json`, as far as it matters, under the names of either family.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Config {
-    /// `bert`, `distilbert`, `roberta`, `xlm-roberta`, `mpnet`.
-    pub model_type: String,
-    #[serde(alias = "dim")]
-    pub(super) hidden_size: usize,
-    #[serde(alias = "n_layers")]
-    pub(super) num_hidden_layers: usize,
-    #[serde(alias = "n_heads")]
-    pub(super) num_attention_heads: usize,
-    #[serde(alias = "hidden_dim")]
-    pub(super) intermediate_size: usize,
-    pub(super) vocab_size: usize,
-    pub(super) max_position_embeddings: usize,
-    #[serde(alias = "activation")]
-    hidden_act: String,
-    #[serde(default = "default_eps")]
-    pub(super) layer_norm_eps: f64,
-    #[serde(default)]
-    type_vocab_size: usize,
-    #[serde(default)]
-    pad_token_id: Option<usize>,
-    #[serde(default)]
-    position_embedding_type: Option<String>,
-}
-
-/// `DistilBERT` does not say: transformers builds it with this.
-fn default_eps() -> f64 {
-    1e-12
-}
-
-impl Config {
-    /// The family, once everything that the forward relies on was checked.
-    ///
-    /// # Errors
-    ///
-    /// What is not supported, with what is.
-    pub fn family(&self) -> Result<Family, Error> {
-        let fail = |message: String| Err(Error::config("config.json", message));
-        let family = match self.model_type.as_str() {
-            "bert" => Family::Bert,
-            "distilbert" => Family::DistilBert,
-            "roberta" | "xlm-roberta" => Family::Roberta,
-            "mpnet" => Family::Mpnet,
-            other => {
-                return fail(format!(
-                    "model_type {other:?} is none of bert, distilbert, roberta, xlm-roberta, mpnet"
-                ));
-            }
-        };
-        if self.hidden_act != "gelu" {
-            return fail(format!("activation {:?}; only gelu is supported", self.hidden_act));
-        }
-        if let Some(kind) =
-            self.position_embedding_type.as_deref().filter(|kind| *kind != "absolute")
-        {
-            return fail(format!("position_embedding_type {kind:?}; only absolute is supported"));
-        }
-        artifact::bounded_layers(
-            self.hidden_size,
-            self.num_hidden_layers,
-            self.num_attention_heads,
-            self.intermediate_size,
-        )?;
-        artifact::bounded(&[
-            ("vocab_size", self.vocab_size, 4_000_000),
-            ("max_position_embeddings", self.max_position_embeddings, 1_000_000),
-        ])?;
-        // 0 is a checkpoint without token types.
-        artifact::bounded(&[("type_vocab_size", self.type_vocab_size.max(1), 65_536)])?;
-        if let Some(pad) = self.pad_token_id.filter(|pad| self.vocab_size <= *pad) {
-            return fail(format!(
-                "pad_token_id is {pad}, not one of the vocabulary's {} tokens",
-                self.vocab_size
-            ));
-        }
-        let (first, positions) = (self.first_position(family), self.max_position_embeddings);
-        if positions < first + 2 {
-            return fail(format!(
-                "max_position_embeddings is {positions}: two tokens want {}, because positions begin at {first}",
-                first + 2
-            ));
-        }
-        if !(self.layer_norm_eps.is_finite() && 0.0 < self.layer_norm_eps) {
-            return fail(format!("layer_norm_eps is {}", self.layer_norm_eps));
-        }
-        let dim = self.hidden_size / self.num_attention_heads;
-        if dim * self.num_attention_heads != self.hidden_size {
-            return fail(format!(
-                "hidden_size {} does not divide into {} heads",
-                self.hidden_size, self.num_attention_heads
-            ));
-        }
-        Ok(family)
-    }
-
-    /// Where positions begin. The padding id is one of the vocabulary, once it was checked.
-    pub(super) fn first_position(&self, family: Family) -> usize {
-        match family {
-            Family::Bert | Family::DistilBert => 0,
-            Family::Roberta => self.pad_token_id.unwrap_or(1) + 1,
-            Family::Mpnet => 2, // transformers fixes its padding id to 1, whatever the file says
-        }
-    }
-
-    /// Longest sequence in tokens.
-    pub fn longest(&self, family: Family) -> usize {
-        self.max_position_embeddings.saturating_sub(self.first_position(family))
-    }
-
-    /// Width of a token's vector.
-    pub fn hidden(&self) -> usize {
-        self.hidden_size
-    }
 }
 
 #[derive(Debug)]
@@ -236,13 +111,16 @@ pub struct Encoder {
     vocab: usize,
     /// `[vocab, hidden]`.
     words: Vec<f32>,
-    /// `[positions, hidden]`, the vector of token type 0 already added.
+    /// `[positions, hidden]`.
     positions: Vec<f32>,
+    /// `[types, hidden]`.
+    types: Vec<f32>,
     /// `RoBERTa` counts positions from behind this id, and gives the id itself its own position.
     padding: Option<u32>,
     /// What attention gains by distance, `[heads, 2 × REACH + 1]`, the same in all layers.
     distances: Option<Vec<f32>>,
     norm: LayerNorm,
+    activation: Activation,
     layers: Vec<Layer>,
 }
 
@@ -255,10 +133,10 @@ impl Encoder {
     pub fn new(config: &Config, weights: &Weights, precision: Precision) -> Result<Self, Error> {
         let family = config.family()?;
         let hidden = config.hidden_size;
-        let names = Names::new(config, family, weights);
+        let names = Names::new(family, weights);
         let eps = config.layer_norm_eps;
         let norm = |name: String| LayerNorm::new(weights, &name, hidden, true, eps);
-        let (words, positions) = names.tables(config, weights)?;
+        let [words, positions, types] = names.tables(config, weights)?;
         let layer = |number| {
             let name = |part: &str| names.layer(number, part);
             let linear = |part, inputs, outputs| {
@@ -286,11 +164,13 @@ impl Encoder {
             vocab: config.vocab_size,
             words,
             positions,
+            types,
             padding: u32::try_from(config.first_position(family))
                 .ok()
                 .and_then(|first| first.checked_sub(1)),
             distances: names.distances(config, weights)?,
             norm: norm(names.embedding("LayerNorm"))?,
+            activation: config.activation()?,
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, Error>>()?,
         })
     }
@@ -311,16 +191,20 @@ impl Encoder {
             let mut next =
                 self.padding.map_or(0, |padding| usize::try_from(padding).unwrap_or(0) + 1);
             for id in *sequence {
-                let word = usize::try_from(*id).unwrap_or(0).min(self.vocab - 1) * hidden;
+                let kind = if *id < TYPED { 0 } else { self.types.len() - hidden };
+                let id = *id & !TYPED;
+                let word = usize::try_from(id).unwrap_or(0).min(self.vocab - 1) * hidden;
                 x.extend_from_slice(&self.words[word..word + hidden]);
                 let position = match self.padding {
-                    Some(padding) if padding == *id => word,
+                    Some(padding) if padding == id => word,
                     _ => {
                         next += 1;
                         (next - 1) * hidden
                     }
                 };
-                y.extend_from_slice(&self.positions[position..position + hidden]);
+                let position = &self.positions[position..position + hidden];
+                let kind = &self.types[kind..kind + hidden];
+                y.extend(position.iter().zip(kind).map(|(position, kind)| position + kind));
             }
         }
         // The kernel adds a bias too: there is none here.
@@ -339,15 +223,17 @@ impl Packed for Encoder {
     }
 
     fn knows(&self, id: u32) -> bool {
-        usize::try_from(id).is_ok_and(|id| id < self.vocab)
+        let typed = id < TYPED || self.hidden < self.types.len();
+        typed && usize::try_from(id & !TYPED).is_ok_and(|id| id < self.vocab)
     }
 
     fn bytes(&self) -> u64 {
         let layer = |layer: &Layer| -> usize {
             [&layer.qkv, &layer.attended, &layer.up, &layer.down].map(Linear::bytes).iter().sum()
         };
-        let tables = size_of_val(&self.words[..]) + size_of_val(&self.positions[..]);
-        let bytes = tables + self.layers.iter().map(layer).sum::<usize>();
+        let tables =
+            [&self.words, &self.positions, &self.types].map(|table| size_of_val(&table[..]));
+        let bytes = tables.iter().sum::<usize>() + self.layers.iter().map(layer).sum::<usize>();
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
@@ -385,7 +271,7 @@ impl Packed for Encoder {
                 layer.attended_norm.get(),
             );
             let up = layer.up.product(attended, wide, rows);
-            kernels::bias_gelu(up, &layer.up.bias);
+            self.activation.apply(up, &layer.up.bias);
             let down = layer.down.product(up, y, rows);
             kernels::add_norm(down, attended, &layer.down.bias, layer.norm.get());
             std::mem::swap(x, y);

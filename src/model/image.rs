@@ -26,7 +26,8 @@ use super::device::{self, Place, Replicas};
 use super::scores::{sigmoid, softmax};
 use super::weights::Weights;
 use super::{
-    About, Fields, Input, Model, Prediction, Refused, Task, encoder, padded, text_field, worker,
+    About, Fields, Input, Model, Prediction, Refused, Task, encoder, padded, text_field, unique,
+    worker,
 };
 use crate::config::Determinism;
 use crate::record::{Fault, FaultClass};
@@ -251,7 +252,7 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
     let weights = Weights::open(dir)?;
     let rows = weights.shape("classifier.weight").and_then(|shape| shape.first()).copied();
     let rows = rows.ok_or_else(|| Error::tensor("classifier.weight", "is missing"))?;
-    let labels = config.labels(rows)?;
+    let (labels, named) = unique(config.labels(rows)?);
     let independent = config.independent(rows)?;
     let (encoder, precision, chunk_tokens, bytes) = if place == Place::Cpu {
         // Nothing to compare precisions by is known of images: `auto` is f32.
@@ -281,6 +282,7 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
         bytes,
         chunk_tokens,
         padded: false,
+        notes: named,
     };
     let (side, tokens, labels) = (vit.image_size, patches + 1, labels.into());
     Ok(Image { about, preprocess, encoder, side, tokens, independent, labels })

@@ -24,7 +24,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::device::{self, Replicas};
-use super::encoder;
+use super::encoder::{self, TYPED};
 use super::text::Take;
 use super::weights::Weights;
 use super::{Refused, artifact};
@@ -72,6 +72,9 @@ struct Shape {
     longest: usize,
     /// An id whose position is its own, as `RoBERTa` has it.
     padding: Option<u32>,
+    /// Positions in the table, and types of tokens that it has them for.
+    positions: usize,
+    types: usize,
 }
 
 #[derive(Debug)]
@@ -95,7 +98,8 @@ struct Batch {
     longest: usize,
     /// `[rows × longest]` u32; 0 behind a sequence's end.
     ids: Tensor,
-    /// `[rows × longest]` u32, where positions do not just count up: a sequence has [`Shape::padding`] inside.
+    /// `[rows × longest]` u32: rows of the table, where they do not just count up. A sequence has [`Shape::padding`]
+    /// inside, or tokens of two types.
     positions: Option<Tensor>,
     /// `[1, longest]` u32: 0, 1, 2, …
     steps: Tensor,
@@ -126,6 +130,8 @@ impl Padded {
             padding: u32::try_from(config.first_position(family))
                 .ok()
                 .and_then(|first| first.checked_sub(1)),
+            positions: config.max_position_embeddings,
+            types: config.types(family),
         };
         Self::new(weights, target, shape, |loader| Ok(Layers::Bert(bert::load(config, loader)?)))
     }
@@ -142,7 +148,8 @@ impl Padded {
     ) -> std::result::Result<Self, artifact::Error> {
         config.check()?;
         let (hidden, longest) = (config.hidden(), config.longest());
-        let shape = Shape { hidden, vocab: config.vocab_size, longest, padding: None };
+        let vocab = config.vocab();
+        let shape = Shape { hidden, vocab, longest, padding: None, positions: 0, types: 0 };
         let load = |loader: &Loader<'_>| Ok(Layers::ModernBert(modernbert::load(config, loader)?));
         Self::new(weights, target, shape, load)
     }
@@ -205,7 +212,8 @@ impl Padded {
 
     /// Whether a token id has a vector.
     pub fn knows(&self, id: u32) -> bool {
-        usize::try_from(id).is_ok_and(|id| id < self.shape.vocab)
+        let typed = id < TYPED || 1 < self.shape.types;
+        typed && usize::try_from(id & !TYPED).is_ok_and(|id| id < self.shape.vocab)
     }
 
     /// Width of a row.
@@ -236,7 +244,7 @@ impl Padded {
 
 impl Replica {
     fn states(&self, sequences: &[&[u32]], take: Take, shape: Shape) -> Result<Vec<f32>> {
-        let batch = Batch::new(sequences, take, shape.padding, &self.steps, &self.device)?;
+        let batch = Batch::new(sequences, take, shape, &self.steps, &self.device)?;
         let states = match &self.layers {
             Layers::Bert(layers) => layers.forward(&batch, take)?,
             Layers::ModernBert(layers) => layers.forward(&batch, take)?,
@@ -250,7 +258,7 @@ impl Batch {
     fn new(
         sequences: &[&[u32]],
         take: Take,
-        padding: Option<u32>,
+        shape: Shape,
         steps: &Tensor,
         device: &Device,
     ) -> Result<Self> {
@@ -261,7 +269,7 @@ impl Batch {
         let short = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let mut upload = Vec::with_capacity(area * 2 + rows);
         for sequence in sequences {
-            upload.extend_from_slice(sequence);
+            upload.extend(sequence.iter().map(|id| id & !TYPED));
             upload.resize(upload.len() + longest - sequence.len(), 0);
         }
         upload.extend(sequences.iter().map(|sequence| short(sequence.len())));
@@ -272,16 +280,18 @@ impl Batch {
             }
         }
         let ends = upload.len();
-        let odd =
-            padding.filter(|padding| sequences.iter().any(|sequence| sequence.contains(padding)));
-        if let Some(padding) = odd {
-            for row in 0..area / longest.max(1) {
-                let mut next = padding;
-                for column in 0..longest {
-                    let id = upload[row * longest + column];
-                    next += u32::from(id != padding);
-                    upload.push(if id == padding { padding } else { next });
+        let odd = |id: &u32| TYPED <= *id || shape.padding == Some(*id);
+        let odd = sequences.iter().any(|sequence| sequence.iter().any(odd));
+        if odd {
+            for sequence in sequences {
+                let mut next = shape.padding.map_or(0, |padding| padding + 1);
+                for id in *sequence {
+                    let kind = if TYPED <= *id { short(shape.positions) } else { 0 };
+                    let own = shape.padding.filter(|padding| *padding == id & !TYPED);
+                    upload.push(kind + own.unwrap_or(next));
+                    next += u32::from(own.is_none());
                 }
+                upload.resize(upload.len() + longest - sequence.len(), 0);
             }
         }
         let length = upload.len();
@@ -295,7 +305,7 @@ impl Batch {
             rows,
             longest,
             ids: all.narrow(0, 0, area)?,
-            positions: odd.map(|_| positions()).transpose()?,
+            positions: odd.then(positions).transpose()?,
             kept: uneven.then(kept).transpose()?,
             lengths: lengths.to_dtype(DType::F32)?,
             tokens: (begins < ends).then(tokens).transpose()?,

@@ -115,6 +115,7 @@ pub fn load(dir: &Path) -> Result<Tabular, Error> {
         bytes: u64::try_from(layers.iter().map(Double::bytes).sum::<usize>()).unwrap_or(u64::MAX),
         chunk_tokens: SUB_BATCH_TOKENS,
         padded: false,
+        notes: Vec::new(),
     };
     let Config { architecture, activation, labels, output, .. } = config;
     let labels = labels.into();
@@ -162,7 +163,7 @@ fn layers(weights: &Weights, mut inputs: usize) -> Result<Vec<Double>, Error> {
                 "is not used: layers.0 to layers.{} are, each with weight and bias, without a gap",
                 layers.len() - 1
             );
-            Err(Error::tensor(&name, &message))
+            Err(Error::tensor(name, &message))
         }
         None => Ok(layers),
     }
@@ -192,7 +193,9 @@ impl Config {
                 }
             };
             if !seen.insert(name.clone()) {
-                return Err(members.error(&format!("label {name:?} stands twice")));
+                let message =
+                    format!("label {name:?} stands twice: give each class a name of its own");
+                return Err(members.error(&message));
             }
             names.push(name);
         }

@@ -6,39 +6,104 @@
 //!                                          └ each token ─► head ─► softmax ─► aggregation ─► spans
 //! ```
 //!
+//! # What a folder says
+//!
+//! As transformers 5.24 and sentence-transformers 6.2 load it. A key that is absent or null means what they take for it;
+//! one that is refused is named in the error.
+//!
+//! | file | key | |
+//! |---|---|---|
+//! | `modules.json` | `type`, `path` | followed in order: Transformer, Pooling, then Dense, LayerNorm, Normalize, Dropout, in both spellings; others, code of the folder, and a path that leads out are refused. Absent: the mean, not normalised |
+//! | | `name` | twice the same: refused |
+//! | `…_Pooling/config.json` | `pooling_mode` (text or list), `pooling_mode_*` | all modes, several side by side; none is the mean |
+//! | | `include_prompt` | honoured |
+//! | `…_Dense/` | `in_features`, `out_features`, `bias`, `use_residual` | honoured |
+//! | | `activation_function` | Tanh (default), Identity, ReLU, GELU, SiLU, Sigmoid of torch; others refused |
+//! | | `module_input_name`, `module_output_name` | `sentence_embedding`; others refused, of `Normalize` too |
+//! | `…_LayerNorm/` | `dimension` | honoured |
+//! | `sentence_bert_config.json`, `sentence_{roberta, distilbert, camembert, albert, xlm-roberta, xlnet}_config.json` | `max_seq_length`, `do_lower_case` | honoured, of the first that says something, where there is a `modules.json` |
+//! | | `transformer_task`, `modality_config`, `module_output_name` | the last hidden states of texts; others refused |
+//! | | `model_args`, `config_args`, `tokenizer_args`, `processing_kwargs` and their newer names | refused, but for what changes no answer (`torch_dtype`, `attn_implementation`, …) |
+//! | | `query_length`, `document_length`, `query_expansion`, `unpad_inputs` | no part of `encode()` |
+//! | `config_sentence_transformers.json` | `default_prompt_name`, `prompts` | the default one is put before each text; the others are for callers |
+//! | | `truncate_dim` | honoured |
+//! | | `model_type` | SentenceTransformer, CrossEncoder; SparseEncoder and MultiVectorEncoder refused |
+//! | | `activation_fn` | of a CrossEncoder: Identity, Sigmoid, Tanh, ReLU, Softmax of torch; code of others is not run: the default, noted; others refused |
+//! | | `similarity_fn_name` | changes no embedding |
+//! | `tokenizer_config.json` | `tokenizer_class` (or that of `config.json`) | BertTokenizer, DistilBertTokenizer, MPNetTokenizer, RobertaTokenizer, XLMRobertaTokenizer, CamembertTokenizer make their own rules around the vocabulary of `tokenizer.json`; PreTrainedTokenizerFast takes it as it is, and so does every ModernBERT; others refused |
+//! | | `do_lower_case`, `strip_accents`, `tokenize_chinese_chars` | honoured by the classes of WordPiece |
+//! | | `add_prefix_space`, `trim_offsets` | honoured by the classes of BPE and Unigram |
+//! | | `added_tokens_decoder`, `*_token`, `extra_special_tokens`, `additional_special_tokens`, `split_special_tokens` | honoured |
+//! | | `model_max_length`, `max_len`, `truncation_side` | honoured; the side's default is that of `tokenizer.json` |
+//! | | `model_input_names` | whether the model is told the types of tokens; by default BERT's tokenizers do |
+//! | | `fast_tokenizer_files` | others than `tokenizer.json` refused |
+//! | | `padding_side`, `clean_up_tokenization_spaces`, `chat_template`, … | change no answer |
+//! | `special_tokens_map.json`, `added_tokens.json` | all | honoured where there is no `added_tokens_decoder` |
+//! | `tokenizer.json` | all | as the class has it; absent: refused, with how to make it |
+//! | `config.json` | `architectures` | `…ForSequenceClassification`, `…ForTokenClassification`; `…ForQuestionAnswering`, `…ForMultipleChoice`, `…ForCausalLM` refused; every other is an embedding model, unless the weights have a classifier: then `model.task` is asked for |
+//! | | sizes, `hidden_act`, `layer_norm_eps`, `pad_token_id`, … | honoured, where the family has them |
+//! | | `is_decoder`, `position_embedding_type` other than absolute | refused |
+//! | | `id2label`, `problem_type` | honoured where there is a head; labels that occur twice are numbered |
+//! | | `sentence_transformers`, `sbert_ce_default_activation_function` | a cross-encoder: answers as `CrossEncoder.predict`, with one label for the task text-ranking |
+//! | weights | `model.safetensors`, else `model.safetensors.index.json` with its files | names with any prefix, LayerNorm's also as gamma and beta; what nothing uses is [noted](super::About::notes) |
+//!
+//! # The same answer in every batch
+//!
 //! On the packed backbone a sequence's result does not depend on the batch it is in: nothing is padded, and every kernel
 //! works row by row. [`padded`](super::padded) says what holds on the other.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::borrow::Cow;
 use std::path::Path;
 
 use serde_json::Value;
-use tokenizers::{Encoding, Tokenizer};
+use tokenizers::Tokenizer;
+use tokenizers::utils::truncation::TruncationDirection as Side;
 
 use super::device::{self, Memory, Place};
+use super::encoder::TYPED;
 use super::weights::Weights;
-use super::{About, Fields, Input, Model, Prediction, Refused, artifact, text_field};
+use super::{About, Fields, Input, Model, Prediction, Refused, Task, artifact, text_field};
 use crate::config::{Aggregation, Determinism, OnLong, Precision};
 use crate::record::{Fault, FaultClass};
 
 mod architecture;
 mod backbone;
+mod cross;
+mod encode;
 mod head;
+mod layout;
+mod notes;
+mod pooling;
+mod rules;
+mod seam;
+mod sequence;
 mod spans;
+mod stages;
+mod template;
 mod tokenizer;
 
 pub use backbone::{Backbone, Take, Taken};
 pub use spans::{Mark, Marked};
 
 use architecture::Architecture;
-use head::Head;
+use cross::Cross;
+use encode::Encode;
+use head::{Head, Pairs};
+use layout::{Folder, Layout};
+use rules::Rules;
+use sequence::{Sequence, Sequencer};
 use spans::Marker;
+use template::Template;
 
 /// How a text model is to be loaded.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The field that holds the text.
     pub field: String,
+    /// The field that holds the second text of a pair.
+    pub pair_field: String,
+    /// What the model is for; default: what its files say.
+    pub task: Option<Task>,
     /// What the weights are computed in.
     pub precision: Precision,
     /// What happens to a text longer than the model takes.
@@ -81,11 +146,14 @@ pub struct Text {
     about: About,
     backbone: Backbone,
     head: Head,
-    tokenizer: Tokenizer,
+    sequencer: Sequencer,
     /// Where the head wants to know the places of tokens.
     marker: Option<Marker>,
-    longest: usize,
+    /// What stands before each text, of a pair before the first.
+    prompt: String,
     on_long: OnLong,
+    /// The fields of the text and of a second one.
+    looks_at: [String; 2],
 }
 
 impl std::fmt::Debug for Text {
@@ -101,31 +169,112 @@ impl std::fmt::Debug for Text {
 /// With the file or tensor, what was expected and what was found.
 pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
     let place: Place = options.device.parse()?;
-    let architecture = Architecture::read(dir)?;
-    let tokenizer = tokenizer::load(dir, architecture.longest())?;
-    let weights = Weights::open(dir)?;
-    let (backbone, named) = architecture.backbone(&weights, &place, options, &tokenizer)?;
-    let head = Head::load(dir, &architecture, &weights, options.aggregation)?;
-    weights.finish()?;
-    let longest = longest(dir, &architecture, options)?;
-    let marker = match head.take() {
-        Take::Tokens => Some(Marker::load(dir, &tokenizer)?),
-        Take::First | Take::Mean | Take::Max => None,
+    let layout = Layout::read(dir)?;
+    let folder = &layout.encoder;
+    let architecture = Architecture::read(folder)?;
+    let mut encode = Encode::read(&layout)?;
+    let cross = match options.task {
+        None => Cross::read(&layout)?,
+        Some(Task::TextRanking) => Some(Cross::read(&layout)?.unwrap_or_default()),
+        Some(_) => None,
+    };
+    if let Some(cross) = &cross {
+        (encode.longest, encode.prompt) = (cross.longest.clone(), cross.prompt.clone());
+    }
+    let named: Value = folder.json("config.json")?;
+    let named = named.get("tokenizer_class").and_then(Value::as_str);
+    let rules = Rules::read(folder, architecture.name(), named, encode.lowercase)?;
+    let longest = longest(&architecture, &encode, &rules, options)?;
+    let tokenizer = tokenizer::bounded(rules.tokenizer, architecture.longest())?;
+    let weights = Weights::open_in(dir, folder.name())?;
+    let (backbone, precision) = architecture.backbone(&weights, &place, options, &tokenizer)?;
+    let side = if rules.cuts_left { Side::Left } else { Side::Right };
+    let mut sequencer = sequencer(folder, architecture.types(), (tokenizer, side), longest)?;
+    let prompt = tokens_of(&encode.prompt, &sequencer)?;
+    let asked = (options.task, options.aggregation);
+    let head = Head::load(&layout, &architecture, &weights, asked, (&encode, prompt, cross))?;
+    let mut notes = notes::of(&layout, &encode, head.task(), &weights.finish()?);
+    notes.extend(head.notes().iter().cloned());
+    let places = head.task() == Task::TokenClassification;
+    let marker = places.then(|| Marker::load(dir, sequencer.tokenizer())).transpose()?;
+    sequencer.ask_places(places);
+    let fields = match (head.pairs(), sequencer.no_pairs()) {
+        (Pairs::Always, Some(why)) => {
+            return Err(Error::Unsupported(format!("a cross-encoder takes two texts, and {why}")));
+        }
+        (Pairs::Always, None) => vec![options.field.clone(), options.pair_field.clone()],
+        (Pairs::Also | Pairs::Never, _) => vec![options.field.clone()],
     };
     let about = About {
         task: head.task(),
         architecture: architecture.name().to_owned(),
-        precision: named,
+        precision,
         device: place.to_string(),
-        fields: vec![options.field.clone()],
+        fields,
         labels: head.labels().to_vec(),
-        width: if head.labels().is_empty() { architecture.hidden() } else { head.labels().len() },
+        width: head.width(),
         bytes: backbone.bytes(),
         chunk_tokens: backbone.chunk_tokens(),
         padded: backbone.pads(),
+        notes,
     };
-    let on_long = options.on_long;
-    Ok(Box::new(Text { about, backbone, head, tokenizer, marker, longest, on_long }))
+    let looks_at = [options.field.clone(), options.pair_field.clone()];
+    let (on_long, prompt) = (options.on_long, encode.prompt);
+    Ok(Box::new(Text { about, backbone, head, sequencer, marker, prompt, on_long, looks_at }))
+}
+
+/// What makes sequences as the model takes them, which tells `types` types of tokens apart.
+fn sequencer(
+    folder: &Folder<'_>,
+    types: usize,
+    (tokenizer, side): (Tokenizer, Side),
+    longest: usize,
+) -> Result<Sequencer, Error> {
+    let fail = |why: String| folder.fail("tokenizer.json", why);
+    let typed = types != 0 && template::hands_types(folder)?;
+    let known = |template: Template| {
+        if template.is_typed() && types < 2 {
+            return Err(
+                "its tokenizer gives tokens the type 1, and type_vocab_size is 1".to_owned()
+            );
+        }
+        Ok(template)
+    };
+    let single = Template::of(&tokenizer, 1, typed).and_then(known).map_err(fail)?;
+    if longest < single.specials() {
+        let specials = single.specials();
+        return Err(fail(format!(
+            "adds {specials} special tokens to each text, and {longest} tokens are to be used with them"
+        )));
+    }
+    let pair = Template::of(&tokenizer, 2, typed).and_then(known);
+    Ok(Sequencer::new((tokenizer, side), (single, pair), false, longest))
+}
+
+/// Whether a record has something in a field.
+fn present(fields: &Fields, name: &str) -> bool {
+    fields.get(name).is_some_and(|value| !value.is_null())
+}
+
+/// The folder in an artifact with the weights and the tokenizer: the one that `modules.json` names, else the artifact
+/// itself.
+pub(super) fn folder(dir: &Path) -> String {
+    Layout::read(dir).map_or_else(|_| String::new(), |layout| layout.encoder.name().to_owned())
+}
+
+/// Tokens that stand before each text's own: the prompt's, without the special one that would close it.
+fn tokens_of(prompt: &str, sequencer: &Sequencer) -> Result<usize, Error> {
+    if prompt.is_empty() {
+        return Ok(0);
+    }
+    let sequence = sequencer.single(prompt);
+    let ids = sequence
+        .map_err(|fault| Error::Unsupported(format!("the default prompt: {}", fault.message)))?
+        .ids;
+    let tokenizer = sequencer.tokenizer();
+    let last = ids.last().and_then(|id| tokenizer.id_to_token(*id & !TYPED));
+    let closed = last.is_some_and(|last| tokenizer.get_added_vocabulary().is_special_token(&last));
+    Ok(ids.len() - usize::from(closed))
 }
 
 /// A JSON file that may be missing.
@@ -133,80 +282,31 @@ fn optional<T: serde::de::DeserializeOwned>(dir: &Path, file: &str) -> Result<Op
     if artifact::present(dir, file) { Ok(Some(artifact::json(dir, file)?)) } else { Ok(None) }
 }
 
-fn longest(dir: &Path, architecture: &Architecture, options: &Options) -> Result<usize, Error> {
+/// Longest text in tokens: what was asked for, else what the files say, and never more than the model has positions.
+fn longest(
+    architecture: &Architecture,
+    encode: &Encode,
+    rules: &Rules,
+    options: &Options,
+) -> Result<usize, Error> {
     let places = architecture.longest();
-    let said = |file: &str, key: &str| -> Result<Option<usize>, Error> {
-        let value = optional::<Value>(dir, file)?.and_then(|value| value.get(key).cloned());
-        let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
-        if value.as_f64().is_none_or(|length| length < 2.0) {
-            let message = format!("{key} is {value}, not a number of tokens from 2 on");
+    let asked = options.max_length.and_then(|length| usize::try_from(length).ok());
+    let (file, key, said) = match &encode.longest {
+        Some((file, length)) => (&**file, "max_seq_length", Some(length)),
+        None => ("tokenizer_config.json", "model_max_length", rules.longest.as_ref()),
+    };
+    let own = match said {
+        Some(length) if length.as_f64().is_none_or(|length| length < 2.0) => {
+            let message = format!("{key} is {length}, not a number of tokens from 2 on");
             return Err(artifact::Error::config(file, message).into());
         }
         // transformers writes 10^30 where there is no limit.
-        let length = value.as_u64().and_then(|length| usize::try_from(length).ok());
-        Ok(Some(length.unwrap_or(usize::MAX)))
-    };
-    let asked = options.max_length.and_then(|length| usize::try_from(length).ok());
-    let own = match said("sentence_bert_config.json", "max_seq_length")? {
-        Some(length) => Some(length),
-        None => said("tokenizer_config.json", "model_max_length")?,
-    };
-    Ok(asked.or(own).unwrap_or(places).clamp(2, places))
-}
-
-/// The first `longest` of a text's tokens: the last of all is the special token that closes it, and stays the last.
-fn kept<T: Copy>(all: &[T], longest: usize) -> Vec<T> {
-    match all.last() {
-        Some(last) if longest < all.len() => [&all[..longest - 1], &[*last]].concat(),
-        _ => all.to_vec(),
-    }
-}
-
-/// Bytes of text that are tokenised for each token that can be used, before looking whether it was enough.
-const BYTES_A_TOKEN: usize = 32;
-/// Bytes of text that are tokenised where that was not enough: a tokenizer takes about 100 bytes of memory for each.
-const MOST_BYTES: usize = 256 << 10;
-/// The last tokens of a text that was cut may be others than the whole text's: the cut may be inside a word.
-const UNSURE: usize = 100;
-
-impl Text {
-    /// The tokens of a text with their special tokens, of which the first `longest` count, and whether that leaves
-    /// some of the text out.
-    fn encode(&self, text: &str) -> Result<(Encoding, bool), Fault> {
-        let first = (self.longest + UNSURE).saturating_mul(BYTES_A_TOKEN);
-        for bytes in [first, first.max(MOST_BYTES)] {
-            let end = text.floor_char_boundary(bytes);
-            let encoding = self.tokenise(text.get(..end).unwrap_or(text))?;
-            if end == text.len() {
-                let long = self.longest < encoding.len();
-                return Ok((encoding, long));
-            }
-            if self.longest + UNSURE <= encoding.len() {
-                return Ok((encoding, true));
-            }
+        Some(length) => {
+            length.as_u64().and_then(|length| usize::try_from(length).ok()).unwrap_or(usize::MAX)
         }
-        let message = format!(
-            "the text has {} bytes, and its first {} have fewer than the {} tokens that the model takes: it is \
-             nearly all white space, or one word",
-            text.len(),
-            first.max(MOST_BYTES),
-            self.longest
-        );
-        Err(Fault::new(FaultClass::TooLong, message))
-    }
-
-    fn tokenise(&self, text: &str) -> Result<Encoding, Fault> {
-        // A tokenizer's regular expressions may panic on hostile text.
-        let encoded = catch_unwind(AssertUnwindSafe(|| match &self.marker {
-            None => self.tokenizer.encode_fast(text, true),
-            Some(_) => self.tokenizer.encode_char_offsets(text, true),
-        }));
-        let invalid =
-            |why: String| Fault::new(FaultClass::Invalid, format!("tokenise the text: {why}"));
-        encoded
-            .map_err(|_panic| invalid("the tokenizer panicked".to_owned()))?
-            .map_err(|error| invalid(error.to_string()))
-    }
+        None => usize::MAX,
+    };
+    Ok(asked.unwrap_or(own).clamp(2, places))
 }
 
 impl Model for Text {
@@ -214,22 +314,56 @@ impl Model for Text {
         &self.about
     }
 
+    fn looks_at(&self) -> &[String] {
+        &self.looks_at
+    }
+
     fn prepare(&self, fields: &Fields) -> Result<Input, Fault> {
-        let name = &self.about.fields[0];
+        let [name, pair] = &self.looks_at;
         let text = text_field(fields, name, "a string")?;
-        let (encoding, long) = self.encode(text)?;
-        if long && self.on_long == OnLong::Reject {
-            let message = format!("field {name:?} has more than {} tokens", self.longest);
-            return Err(Fault::new(FaultClass::TooLong, message));
+        let second = match self.head.pairs() {
+            Pairs::Always => Some(text_field(fields, pair, "a string")?),
+            // As transformers' pipeline has it, an empty second text is none.
+            Pairs::Also if present(fields, pair) => {
+                Some(text_field(fields, pair, "a string")?).filter(|second| !second.is_empty())
+            }
+            Pairs::Never if present(fields, pair) => {
+                let message = format!(
+                    "field {pair:?} has a second text, and a model for {} takes one: leave the field out, or name \
+                     another in input.pair_field",
+                    self.about.task.name()
+                );
+                return Err(Fault::new(FaultClass::Invalid, message));
+            }
+            Pairs::Also | Pairs::Never => None,
+        };
+        let too_long = |what: String| {
+            let message = format!("{what} more than {} tokens", self.sequencer.longest());
+            Err(Fault::new(FaultClass::TooLong, message))
+        };
+        let text = match &*self.prompt {
+            "" => Cow::Borrowed(text),
+            prompt => Cow::Owned([prompt, text].concat()),
+        };
+        if let Some(second) = second {
+            let (ids, long) = self.sequencer.pair([&text, second])?;
+            if long && self.on_long == OnLong::Reject {
+                return too_long(format!("fields {name:?} and {pair:?} have together"));
+            }
+            return Ok(Input::Tokens(ids.into()));
         }
-        if encoding.is_empty() {
+        let Sequence { ids, long, source } = self.sequencer.single(&text)?;
+        if long && self.on_long == OnLong::Reject {
+            return too_long(format!("field {name:?} has"));
+        }
+        if ids.is_empty() {
             let message = format!("field {name:?} tokenises to nothing");
             return Err(Fault::new(FaultClass::Invalid, message));
         }
         Ok(match &self.marker {
-            None => Input::Tokens(kept(encoding.get_ids(), self.longest).into_boxed_slice()),
+            None => Input::Tokens(ids.into()),
             Some(marker) => {
-                let marked = marker.mark(text, &encoding, &self.tokenizer, self.longest);
+                let marked = marker.mark(ids, &source, self.sequencer.tokenizer());
                 Input::Marked(Box::new(marked))
             }
         })
@@ -251,8 +385,9 @@ impl Model for Text {
                     return Err(refused(message.to_owned()));
                 }
             };
-            if ids.is_empty() || self.longest < ids.len() {
-                return Err(refused(format!("{} tokens, not 1 to {}", ids.len(), self.longest)));
+            let longest = self.sequencer.longest();
+            if ids.is_empty() || longest < ids.len() {
+                return Err(refused(format!("{} tokens, not 1 to {longest}", ids.len())));
             }
             if let Some(id) = ids.iter().find(|id| !self.backbone.knows(**id)) {
                 return Err(refused(format!("token id {id} is beyond the vocabulary")));

@@ -392,6 +392,7 @@ mod tests {
             bytes: 0,
             chunk_tokens,
             padded,
+            notes: Vec::new(),
         }
     }
 

@@ -18,6 +18,15 @@ const BESIDE: &str = ".import-";
 /// Age from which an unfinished import is another process's no more, where nothing else tells.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// What an import has made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// Its number.
+    pub version: Version,
+    /// What whoever loads it should know.
+    pub notes: Vec<String>,
+}
+
 impl Registry {
     /// Copies a directory in as the next version, with its manifest.
     ///
@@ -29,7 +38,7 @@ impl Registry {
         from: &Path,
         model: &str,
         options: &LoadOptions,
-    ) -> Result<Version, Error> {
+    ) -> Result<Imported, Error> {
         let dir = self.model(model)?;
         let bad = |source| Error::Artifact { path: from.to_owned(), source };
         artifact::fits(from, options).map_err(bad)?;
@@ -46,8 +55,9 @@ impl Registry {
             copy.sync_all().map_err(io_error("sync", &to))?;
         }
         artifact::write_manifest(&beside.path, model, options).map_err(bad)?;
-        artifact::load(&beside.path, options).map_err(bad)?;
-        self.number(&beside.path, model)
+        let served = artifact::load(&beside.path, options).map_err(bad)?;
+        let version = self.number(&beside.path, model)?;
+        Ok(Imported { version, notes: served.model.about().notes.clone() })
     }
 
     /// Renames a finished import to the next number.

@@ -9,6 +9,7 @@ use tidemill::config::{Aggregation, OnLong, Precision};
 use tidemill::model::artifact::{self, LoadOptions};
 use tidemill::model::kernels::{self, Level};
 use tidemill::model::{Fields, Input, Model, Number, Prediction, Span, Task};
+use tidemill::record::FaultClass;
 use tidemill::service::chain;
 
 fn data(name: &str) -> PathBuf {
@@ -182,6 +183,104 @@ fn tiny_checkpoints_are_transformers() {
         let dir = data(name);
         check(load(&dir).as_ref(), &goldens(&dir.join("golden.json")), 1e-5);
     }
+}
+
+/// `data/make_texts.py` made them: texts and pairs that are cut, from the beginning or from the end.
+#[test]
+fn what_is_left_of_texts_and_pairs_is_the_reference_s() {
+    for (name, task, fields) in [
+        ("tiny-bert-pairs", Task::TextRanking, &["text", "text_pair"][..]),
+        ("tiny-bert-pairs-left", Task::TextRanking, &["text", "text_pair"]),
+        ("tiny-roberta-pairs", Task::TextClassification, &["text"]),
+        ("tiny-bert-end", Task::TextEmbedding, &["text"]),
+        ("tiny-bert-tokens-end", Task::TokenClassification, &["text"]),
+    ] {
+        println!("{name}");
+        let dir = data(name);
+        let model = load(&dir);
+        assert_eq!(model.about().task, task);
+        assert_eq!(model.about().fields, fields);
+        // Scores of a ranking are of size 1 to 8.
+        let tolerance = if task == Task::TextRanking { 5e-5 } else { 1e-5 };
+        check(model.as_ref(), &goldens(&dir.join("golden.json")), tolerance);
+    }
+}
+
+#[test]
+fn a_second_text_is_read_or_refused_and_null_is_none() {
+    let record = |text: &str, pair: Value| {
+        let pair = ("text_pair".to_owned(), pair);
+        Fields::from_iter([("text".to_owned(), Value::from(text)), pair])
+    };
+    for name in ["tiny-bert", "tiny-bert-tokens"] {
+        let model = load(&data(name));
+        let fault = model.prepare(&record("a", Value::from("b"))).unwrap_err();
+        assert!(fault.message.contains("takes one: leave the field out"), "{}", fault.message);
+        let alone = model.prepare(&record("a", Value::Null)).unwrap();
+        assert_eq!(alone, model.prepare(&record("a", Value::Null)).unwrap());
+    }
+    let ranking = load(&data("tiny-bert-pairs"));
+    for (pair, class) in [(Value::Null, FaultClass::Missing), (Value::from(7), FaultClass::Invalid)]
+    {
+        assert_eq!(ranking.prepare(&record("a", pair)).unwrap_err().class, class);
+    }
+    let classifier = load(&data("tiny-roberta-pairs"));
+    let single = classifier.prepare(&record("a", Value::Null)).unwrap();
+    assert_eq!(classifier.prepare(&record("a", Value::from(""))).unwrap(), single);
+    assert_ne!(classifier.prepare(&record("a", Value::from("b"))).unwrap(), single);
+}
+
+/// A copy of a folder whose `config.json` says something else.
+fn changed(name: &str, keys: &Value) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(data(name)).unwrap().map(Result::unwrap) {
+        std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
+    }
+    let file = dir.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    config.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+    std::fs::write(file, config.to_string()).unwrap();
+    dir
+}
+
+#[test]
+fn labels_that_occur_twice_are_numbered() {
+    let twice = serde_json::json!({"id2label": {"0": "no", "1": "no", "2": "no#2"}});
+    let dir = changed("tiny-bert-labels", &twice);
+    assert_eq!(load(dir.path()).about().labels, ["no", "no#3", "no#2"]);
+}
+
+/// As `CrossEncoder.predict` has it, by what `config.json` says of the activation, in its new place and its old one.
+#[test]
+fn a_cross_encoder_answers_by_its_own_activation() {
+    let record = &goldens(&data("tiny-bert-pairs").join("golden.json"))[0];
+    let raw = record.1["score"].as_f64().unwrap();
+    let named = |name: &str| serde_json::json!({"sentence_transformers": {"activation_fn": name}});
+    let sigmoid = 1.0 / (1.0 + (-raw).exp());
+    let old = "sbert_ce_default_activation_function";
+    for (keys, expect) in [
+        (named("torch.nn.modules.activation.Sigmoid"), sigmoid),
+        (named("torch.nn.modules.activation.Tanh"), raw.tanh()),
+        (named("my.own.Function"), sigmoid),
+        (serde_json::json!({"sentence_transformers": {"version": "5.0.0"}}), sigmoid),
+        (
+            serde_json::json!({"sentence_transformers": null, old: "torch.nn.modules.linear.Identity"}),
+            raw,
+        ),
+        (serde_json::json!({"sentence_transformers": null, old: null}), sigmoid),
+    ] {
+        let dir = changed("tiny-bert-pairs", &keys);
+        let model = load(dir.path());
+        let input = model.prepare(&record.0).unwrap();
+        let Prediction::Label { scores, .. } = model.predict(&[&input]).unwrap().remove(0) else {
+            panic!("{keys}: a score has a label")
+        };
+        assert!((f64::from(scores[0]) - expect).abs() < 1e-5, "{keys}: {scores:?}, not {expect}");
+    }
+    let dir = changed("tiny-bert-pairs", &named("torch.nn.modules.activation.Mish"));
+    let error = artifact::build(dir.path(), &options(Precision::F32, Aggregation::default()));
+    let message = error.err().map(|error| chain(&error)).unwrap_or_default();
+    assert!(message.contains("Mish") && message.contains("Identity, Sigmoid"), "{message}");
 }
 
 #[test]

@@ -88,6 +88,7 @@ fn a_life() {
         bytes: 0,
         chunk_tokens: 64,
         padded: false,
+        notes: Vec::new(),
     };
     let id = ModelId { name: "deadly".into(), version: Version(1), digest: "sha256:00".into() };
     let served = Served {

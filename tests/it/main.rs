@@ -17,6 +17,7 @@ mod embedded;
 mod ends;
 mod exactly_once;
 mod files;
+mod folders;
 mod golden;
 mod golden_images;
 mod hostile_models;

@@ -81,7 +81,7 @@ fn a_directory_that_is_no_good_model_is_refused() {
         move |dir: &Path| fs::rename(dir.join("model.safetensors"), dir.join(name)).unwrap()
     };
     refused(TEXT, instead("model.onnx"), &["ONNX", "save_pretrained"]);
-    refused(TEXT, instead("model.safetensors.index.json"), &["several files", "max_shard_size"]);
+    refused(TEXT, instead("model.safetensors.index.json"), &["index.json", "valid JSON"]);
 
     for (file, kind) in [("model.safetensors", "altered"), ("preprocess.json", "altered")] {
         let cut = |dir: &Path| shorten(&dir.join(file), 100);
@@ -111,7 +111,7 @@ fn links_are_not_followed() {
             fs::rename(dir.join(name), &outside).unwrap();
             symlink(&outside, dir.join(name)).unwrap();
         };
-        refused(TABLE, link, &[name, "symbolic link", "cp -L"]);
+        refused(TABLE, link, &[name, "symbolic link", "cp -rL"]);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Component, Path, PathBuf};
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::Error;
@@ -29,8 +30,20 @@ const DEEPEST: usize = 64;
 
 /// A JSON file of the artifact.
 pub(in crate::model) fn json<T: DeserializeOwned>(dir: &Path, file: &str) -> Result<T, Error> {
-    let bytes = bytes(dir, file)?;
-    serde_json::from_slice(&bytes).map_err(|error| Error::config(file, malformed(&bytes, &error)))
+    parse(file, &bytes(dir, file)?)
+}
+
+/// What the bytes of a JSON file say.
+pub(in crate::model) fn parse<'a, T: Deserialize<'a>>(
+    file: &str,
+    bytes: &'a [u8],
+) -> Result<T, Error> {
+    serde_json::from_slice(bytes).map_err(|error| Error::config(file, malformed(bytes, &error)))
+}
+
+/// The name in the artifact of a file in one of its folders, `""` being the artifact itself.
+pub(in crate::model) fn within(folder: &str, file: &str) -> String {
+    if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") }
 }
 
 /// What is wrong with a JSON file, and in which place: serde knows the value and the line, not the key.
@@ -57,7 +70,7 @@ pub(crate) fn open(dir: &Path, file: &str) -> Result<File, Error> {
 
 /// A file's bytes, without leaving the directory.
 pub(in crate::model) fn bytes(dir: &Path, file: &str) -> Result<Vec<u8>, Error> {
-    let most = if file == "tokenizer.json" { MAX_TEXT } else { MAX_JSON };
+    let most = if file.ends_with("tokenizer.json") { MAX_TEXT } else { MAX_JSON };
     let read = file::read(&inside(dir, file)?, most, Links::Refuse);
     read.map_err(|source| Error::read(file, source))
 }
@@ -67,7 +80,7 @@ pub(in crate::model) fn present(dir: &Path, file: &str) -> bool {
     dir.join(file).symlink_metadata().is_ok()
 }
 
-/// The path of a file inside `dir`, through no link.
+/// The path of a file inside `dir`, through no link but one into the [blobs](blob) of a hub cache.
 pub(super) fn inside(dir: &Path, file: &str) -> Result<PathBuf, Error> {
     let plain = |component| matches!(component, Component::Normal(_));
     if !Path::new(file).components().all(plain) || file.is_empty() {
@@ -75,18 +88,32 @@ pub(super) fn inside(dir: &Path, file: &str) -> Result<PathBuf, Error> {
         return Err(Error::config(file, message));
     }
     let mut path = dir.to_owned();
-    for component in Path::new(file).components() {
+    let mut components = Path::new(file).components().peekable();
+    while let Some(component) = components.next() {
         path.push(component);
         let metadata = fs::symlink_metadata(&path).map_err(|source| Error::read(file, source))?;
         if metadata.is_symlink() {
-            return Err(link(file));
+            let target = blob(dir, &path).filter(|_| components.peek().is_none());
+            return target.ok_or_else(|| link(file));
         }
     }
     Ok(path)
 }
 
+/// What a link leads to, if that is a blob of the hub cache that `dir` is a snapshot of:
+/// `models--ORG--NAME/snapshots/COMMIT` beside `models--ORG--NAME/blobs`, or a folder beside its `blobs`. A link that
+/// leads anywhere else is none. Whether the blob is a link again is looked at when it is opened.
+fn blob(dir: &Path, link: &Path) -> Option<PathBuf> {
+    let target = link.parent()?.join(fs::read_link(link).ok()?);
+    let held = target.parent()?.canonicalize().ok()?;
+    let above = dir.canonicalize().ok()?.parent()?.to_owned();
+    let cache = if above.ends_with("snapshots") { above.parent()? } else { &above };
+    (held == cache.join("blobs")).then(|| held.join(target.file_name().unwrap_or_default()))
+}
+
 fn link(file: &str) -> Error {
-    let message = "is a symbolic link; an artifact holds its files itself (copy with cp -L)";
+    let message = "is a symbolic link, and none into the blobs of the hub cache that this folder is a snapshot of; \
+                   copy the folder with `cp -rL FROM TO` and name the copy";
     Error::config(file, message)
 }
 
@@ -118,7 +145,16 @@ pub(crate) fn files(dir: &Path) -> Result<Vec<(String, u64)>, Error> {
                     return Err(fail(message));
                 }
                 Some(_) if kind.is_dir() => folders.push((name, depth + 1)),
-                Some(_) if kind.is_symlink() => return Err(link(&name)),
+                Some(_) if kind.is_symlink() => {
+                    let target = blob(dir, &entry.path()).ok_or_else(|| link(&name))?;
+                    let size = fs::symlink_metadata(&target)
+                        .map_err(|source| Error::read(&name, source))?;
+                    match irregular(size.file_type()) {
+                        None if counts(&name) => files.push((name, size.len())),
+                        None => (),
+                        Some(_) => return Err(link(&name)),
+                    }
+                }
                 Some(kind) => {
                     return Err(Error::config(&name, format!("is {kind}, not a regular file")));
                 }

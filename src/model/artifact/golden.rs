@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::Error;
 use super::files::json;
 use super::manifest::{Golden, Manifest};
-use crate::model::{About, Fields, Input, Model, Prediction, worker};
+use crate::model::{About, Fields, Input, Model, Prediction, Task, worker};
 
 /// The file that an import takes them from.
 pub(super) const FILE: &str = "golden.json";
@@ -107,15 +107,17 @@ fn rows(model: &dyn Model, pairs: &[Pair], allowed: &Allowed) -> Result<usize, (
     Ok(compared)
 }
 
-/// Where a model reads one field and an input has one, they are the same: what a text or an image is called is a matter
-/// of `input.field`, which may differ where the vectors were made.
+/// Where a model reads one field, or the two texts of a pair, and an input has as many, they are the same in their
+/// order: what a text or an image is called is a matter of `input.field`, which may differ where the vectors were made.
 fn named<'a>(model: &dyn Model, input: &'a Fields) -> Cow<'a, Fields> {
-    match (&*model.about().fields, input.iter().next()) {
-        ([field], Some((name, value))) if input.len() == 1 && field != name => {
-            Cow::Owned(Fields::from_iter([(field.clone(), value.clone())]))
-        }
-        _ => Cow::Borrowed(input),
+    let about = model.about();
+    let fields = &about.fields;
+    let theirs = fields.len() == 1 || about.task == Task::TextRanking;
+    if theirs && fields.len() == input.len() && fields.iter().any(|name| !input.contains_key(name))
+    {
+        return Cow::Owned(fields.iter().cloned().zip(input.values().cloned()).collect());
     }
+    Cow::Borrowed(input)
 }
 
 /// A prediction as the JSON that is published.

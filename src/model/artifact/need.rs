@@ -11,10 +11,11 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::files::{bytes, files, is_weights, json};
+use super::files::{bytes, files, is_weights, json, within};
 use super::{Error, LoadOptions, is_tabular};
 use crate::config::Precision;
 use crate::memory::{self, Room, mebibytes};
+use crate::model::text;
 use crate::model::weights::Weights;
 
 /// Refuses a version that would not fit.
@@ -40,10 +41,11 @@ fn against(dir: &Path, options: &LoadOptions, room: Room) -> Result<(), Error> {
         return Err(Error::TooLarge { bytes: size, what, room });
     }
     // A header that cannot be read is explained when the weights are.
-    let Ok(weights) = Weights::open(dir) else { return Ok(()) };
+    let folder = text::folder(dir);
+    let Ok(weights) = Weights::open_in(dir, &folder) else { return Ok(()) };
     let tabular = json(dir, "config.json").is_ok_and(|config| is_tabular(dir, &config));
     let weights = if tabular { of_table(&weights) } else { of_weights(&weights, options) };
-    let tokenizer = of_tokenizer(dir);
+    let tokenizer = of_tokenizer(dir, &folder);
     let bytes = weights.saturating_add(tokenizer) / 8 * 9;
     if bytes <= room.bytes {
         return Ok(());
@@ -60,7 +62,7 @@ fn against(dir: &Path, options: &LoadOptions, room: Room) -> Result<(), Error> {
 fn of_table(weights: &Weights) -> u64 {
     let (mut resident, mut largest) = (0_u64, 0_u64);
     for (name, elements, _) in weights.elements() {
-        let padded = match weights.shape(&name) {
+        let padded = match weights.shape(name) {
             Some([outputs @ 1..16, _]) => elements / u64::try_from(*outputs).unwrap_or(1) * 16,
             _ => elements,
         };
@@ -96,7 +98,7 @@ fn of_weights(weights: &Weights, options: &LoadOptions) -> u64 {
 }
 
 /// Bytes that the tokenizer will take; 0 where there is none.
-fn of_tokenizer(dir: &Path) -> u64 {
+fn of_tokenizer(dir: &Path, folder: &str) -> u64 {
     #[derive(Deserialize)]
     struct File<'a> {
         #[serde(borrow)]
@@ -107,7 +109,7 @@ fn of_tokenizer(dir: &Path) -> u64 {
         #[serde(borrow)]
         vocab: Vec<(Cow<'a, str>, f64)>,
     }
-    let Ok(bytes) = bytes(dir, "tokenizer.json") else { return 0 };
+    let Ok(bytes) = bytes(dir, &within(folder, "tokenizer.json")) else { return 0 };
     let size = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
     let file = size(bytes.len()).saturating_mul(16);
     // Only Unigram has a list there: others are not read by this.

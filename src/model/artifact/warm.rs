@@ -42,7 +42,10 @@ fn inputs(model: &dyn Model) -> Result<Vec<Input>, Error> {
     let about = model.about();
     let longest = if about.device == "cpu" { 8 } else { MOST_WORDS };
     let values: Box<dyn Iterator<Item = String>> = match about.task {
-        Task::TextEmbedding | Task::TextClassification | Task::TokenClassification => {
+        Task::TextEmbedding
+        | Task::TextClassification
+        | Task::TextRanking
+        | Task::TokenClassification => {
             let doubled = std::iter::successors(Some(1), |words| Some(words * 2));
             Box::new(doubled.take_while(move |words| *words <= longest).map(|n| "warm ".repeat(n)))
         }
@@ -50,10 +53,10 @@ fn inputs(model: &dyn Model) -> Result<Vec<Input>, Error> {
         // Tabular rows allocate nothing that a first one would have to.
         Task::TabularClassification | Task::TabularRegression => Box::new(std::iter::empty()),
     };
-    let field = about.fields.first().cloned().unwrap_or_default();
     let mut inputs: Vec<Input> = Vec::new();
     for value in values {
-        let fields = Fields::from_iter([(field.clone(), Value::from(value))]);
+        let named = |field: &String| (field.clone(), Value::from(value.as_str()));
+        let fields: Fields = about.fields.iter().map(named).collect();
         match model.prepare(&fields) {
             // Longer texts are cut to this length too.
             Ok(input) if inputs.last().is_some_and(|last| input.tokens() <= last.tokens()) => break,
@@ -119,6 +122,7 @@ mod tests {
             bytes: 0,
             chunk_tokens: 24,
             padded: true,
+            notes: Vec::new(),
         };
         Fake { about, longest: 6, reject: false, memory: 1_000, calls: Mutex::default() }
     }

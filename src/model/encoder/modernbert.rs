@@ -3,7 +3,7 @@
 //! Warner et al. 2024. Tensor names as in Hugging Face's transformers.
 
 use super::layers::{LayerNorm, lay};
-use super::{Block, Packed, PreNorm, Precision, States, Workspace};
+use super::{Activation, Block, Packed, PreNorm, Precision, States, Workspace};
 use crate::model::artifact::Error;
 use crate::model::kernels::{self, Dense};
 use crate::model::weights::Weights;
@@ -31,14 +31,8 @@ impl ModernBert {
     /// What is not supported, is missing or has another shape.
     pub fn new(config: &Config, weights: &Weights, precision: Precision) -> Result<Self, Error> {
         config.check()?;
-        let Config {
-            hidden_size: hidden,
-            intermediate_size: wide,
-            num_attention_heads: heads,
-            vocab_size: vocab,
-            max_position_embeddings: longest,
-            ..
-        } = *config;
+        let (hidden, wide, heads) = (config.hidden(), config.wide(), config.heads());
+        let (vocab, longest) = (config.vocab(), config.positions());
         let prefix = Config::prefix(weights);
         let norm = |name: &str| {
             LayerNorm::new(weights, &format!("{prefix}{name}"), hidden, false, config.eps())
@@ -76,6 +70,7 @@ impl ModernBert {
                 precision,
                 hidden,
                 heads,
+                activation: config.activation()?,
                 blocks: reaches.iter().enumerate().map(block).collect::<Result<_, _>>()?,
                 rotations: vec![table(Reach::Full), table(Reach::Window)],
             },
@@ -126,10 +121,11 @@ impl Packed for ModernBert {
 }
 
 /// What stands between the states and the classifier of `ModernBertForSequenceClassification` and
-/// `…ForTokenClassification`: dense, GELU, norm. On the CPU in f32: a thousandth of the work.
+/// `…ForTokenClassification`: dense, activation, norm. On the CPU in f32: a thousandth of the work.
 #[derive(Debug)]
 pub struct Head {
     dense: Dense,
+    activation: Activation,
     none: Vec<f32>,
     norm: LayerNorm,
 }
@@ -141,10 +137,11 @@ impl Head {
     ///
     /// What is missing or has another shape.
     pub fn new(config: &Config, weights: &Weights) -> Result<Self, Error> {
-        let hidden = config.hidden_size;
+        let hidden = config.hidden();
         let dense = weights.take("head.dense.weight", &[hidden, hidden])?;
         Ok(Self {
             dense: Dense::new(&dense, hidden, hidden),
+            activation: config.head_activation()?,
             none: vec![0.0; hidden],
             norm: LayerNorm::new(weights, "head.norm", hidden, false, config.eps())?,
         })
@@ -154,7 +151,7 @@ impl Head {
     pub fn forward(&self, rows: &[f32]) -> Vec<f32> {
         let mut out = vec![0.0; rows.len()];
         self.dense.product(rows, &mut out);
-        kernels::bias_gelu(&mut out, &self.none);
+        self.activation.apply(&mut out, &self.none);
         kernels::norm(&mut out, self.norm.get());
         out
     }

@@ -4,6 +4,9 @@ use super::{Config, Family};
 use crate::model::artifact::Error;
 use crate::model::weights::Weights;
 
+/// The tensor that every encoder of these families has.
+const WORDS: &str = "embeddings.word_embeddings.weight";
+
 /// Names of a family's tensors.
 pub(in crate::model) struct Names {
     prefix: String,
@@ -56,13 +59,29 @@ impl Family {
 }
 
 impl Names {
-    /// With the prefix of a model with a head, where the file has it.
-    pub(in crate::model) fn new(config: &Config, family: Family, weights: &Weights) -> Self {
-        let head = config.model_type.replace("xlm-", "");
-        let prefixed =
-            weights.shape(&format!("{head}.embeddings.word_embeddings.weight")).is_some();
-        let prefix = if prefixed { format!("{head}.") } else { String::new() };
-        Self { prefix, family, parts: family.parts() }
+    /// With what stands before the encoder's names in the file: nothing, or what a model with a head calls its encoder,
+    /// `bert.`, `roberta.`, `model.`. Where there are several encoders, the one with the family's own name, else the
+    /// first by name.
+    pub(in crate::model) fn new(family: Family, weights: &Weights) -> Self {
+        let own = match family {
+            Family::Bert => "bert.",
+            Family::DistilBert => "distilbert.",
+            Family::Roberta => "roberta.",
+            Family::Mpnet => "mpnet.",
+        };
+        let prefixes = weights.names().filter_map(|name| name.strip_suffix(WORDS));
+        let prefixes: Vec<&str> =
+            prefixes.filter(|prefix| prefix.is_empty() || prefix.ends_with('.')).collect();
+        let prefix = match prefixes.iter().find(|prefix| **prefix == own) {
+            Some(own) => own,
+            None => prefixes.into_iter().min().unwrap_or_default(),
+        };
+        Self { prefix: prefix.to_owned(), family, parts: family.parts() }
+    }
+
+    /// The dense layer on the first token that BERT's classifiers stand on.
+    pub(in crate::model) fn pooler(&self) -> String {
+        format!("{}pooler.dense", self.prefix)
     }
 
     /// A tensor of the embedding.
@@ -75,28 +94,26 @@ impl Names {
         format!("{}{}.{number}.{part}", self.prefix, self.parts.layers)
     }
 
-    /// The tables of words `[vocab, hidden]` and of positions `[positions, hidden]`, the vector of token type 0
-    /// added to each position's.
+    /// The tables of words `[vocab, hidden]`, of positions `[positions, hidden]` and of token types `[1 or 2, hidden]`:
+    /// zeros where the model has no types, and types beyond 1 left out.
     pub(in crate::model) fn tables(
         &self,
         config: &Config,
         weights: &Weights,
-    ) -> Result<(Vec<f32>, Vec<f32>), Error> {
+    ) -> Result<[Vec<f32>; 3], Error> {
         let hidden = config.hidden_size;
         let table = |name: &str, rows| {
             let name = self.embedding(&format!("{name}_embeddings.weight"));
             weights.take(&name, &[rows, hidden])
         };
         let words = table("word", config.vocab_size)?;
-        let mut positions = table("position", config.max_position_embeddings)?;
-        let typed = matches!(self.family, Family::Bert | Family::Roberta);
-        if typed && config.type_vocab_size != 0 {
-            let types = table("token_type", config.type_vocab_size)?;
-            for row in positions.chunks_exact_mut(hidden) {
-                row.iter_mut().zip(&types).for_each(|(position, kind)| *position += kind);
-            }
-        }
-        Ok((words, positions))
+        let positions = table("position", config.max_position_embeddings)?;
+        let mut types = match config.types(self.family) {
+            0 => vec![0.0; hidden],
+            rows => table("token_type", rows)?,
+        };
+        types.truncate(2 * hidden);
+        Ok([words, positions, types])
     }
 
     /// What attention gains by distance, `[heads, 2 × REACH + 1]`, the same in all layers; `None` where nothing.

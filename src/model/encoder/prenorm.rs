@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!  x ─► ┌ norm ─► qkv ─► attention ─► dense ─► + x ┐
-//!       └ norm ─► dense ─► gelu, or gelu × gate ─► dense ─► + x ┘ × layers ─► norm ─► [tokens, hidden]
+//!       └ norm ─► dense ─► f, or f × gate ─► dense ─► + x ┘ × layers ─► norm ─► [tokens, hidden]
 //! ```
 //!
 //! Xiong et al. 2020 (norms before); Shazeer 2020 (gates). Each sum and the norm that follows it are one pass.
 
 use super::layers::{LayerNorm, Linear, Workspace, keep_first};
-use super::{Precision, States};
+use super::{Activation, Precision, States};
 use crate::model::kernels::{self, Attention, Rotation};
 
 /// A layer.
@@ -37,6 +37,7 @@ pub(in crate::model) struct PreNorm {
     pub(in crate::model) precision: Precision,
     pub(in crate::model) hidden: usize,
     pub(in crate::model) heads: usize,
+    pub(in crate::model) activation: Activation,
     pub(in crate::model) blocks: Vec<Block>,
     /// Cosines and sines, `[positions, head_dim / 2]` f32.
     pub(in crate::model) rotations: Vec<(Vec<f32>, Vec<f32>)>,
@@ -76,10 +77,10 @@ impl PreNorm {
             if block.gated {
                 let width = block.up.outputs() / 2;
                 let narrow = kernels::room(gated, up.len() / 2, 0.0);
-                kernels::gelu_gate(up, width, narrow);
+                self.activation.gate(up, width, narrow);
                 up = narrow;
             } else {
-                kernels::bias_gelu(up, &block.up.bias);
+                self.activation.apply(up, &block.up.bias);
             }
             let down = block.down.product(up, z, rows);
             kernels::add_then_norm(x, down, &block.down.bias, block.after.get(), y);

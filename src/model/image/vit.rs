@@ -9,7 +9,9 @@
 use candle_transformers::models::vit::Config;
 
 use crate::model::artifact::Error;
-use crate::model::encoder::{Block, LayerNorm, Linear, PreNorm, Precision, States, Workspace};
+use crate::model::encoder::{
+    Activation, Block, LayerNorm, Linear, PreNorm, Precision, States, Workspace,
+};
 use crate::model::kernels;
 use crate::model::weights::Weights;
 
@@ -96,6 +98,7 @@ impl Vit {
                 precision,
                 hidden,
                 heads: config.num_attention_heads,
+                activation: Activation::Gelu,
                 blocks: (0..config.num_hidden_layers).map(block).collect::<Result<_, _>>()?,
                 rotations: Vec::new(),
             },

@@ -5,7 +5,7 @@ use candle_core::{DType, Result, Tensor};
 use super::Batch;
 use super::layers::{Linear, Loader, Norm, attention};
 use crate::model::artifact::Error;
-use crate::model::encoder::{self, REACH};
+use crate::model::encoder::{self, Activation, REACH};
 use crate::model::text::Take;
 
 #[derive(Debug)]
@@ -26,11 +26,12 @@ pub(super) struct Bert {
     first: usize,
     /// `[vocab, hidden]`.
     words: Tensor,
-    /// `[positions, hidden]`, the vector of token type 0 already added.
+    /// `[types × positions, hidden]`, the vector of the type already added to each position's.
     positions: Tensor,
     norm: Norm,
     /// What attention gains by distance, `[heads, 2 × REACH + 1]`.
     distances: Option<Tensor>,
+    activation: Activation,
     layers: Vec<Layer>,
 }
 
@@ -43,11 +44,16 @@ pub(super) fn load(
     let weights = loader.weights();
     let (hidden, wide, heads) =
         (config.hidden_size, config.intermediate_size, config.num_attention_heads);
-    let names = encoder::Names::new(config, family, weights);
+    let names = encoder::Names::new(family, weights);
     #[expect(clippy::cast_possible_truncation, reason = "1e-12 is a normal f32")]
     let eps = config.layer_norm_eps as f32;
     let norm = |name: &str| loader.norm(name, hidden, eps, true);
-    let (words, positions) = names.tables(config, weights)?;
+    let [words, positions, types] = names.tables(config, weights)?;
+    let typed = types.chunks_exact(hidden).flat_map(|kind| {
+        let kind = kind.iter().cycle();
+        positions.iter().zip(kind).map(|(position, kind)| position + kind)
+    });
+    let typed: Vec<f32> = typed.collect();
     let layer = |number| {
         let name = |part: &str| names.layer(number, part);
         let linear =
@@ -69,12 +75,13 @@ pub(super) fn load(
     Ok(Bert {
         heads,
         distances,
+        activation: config.activation()?,
         first: config.first_position(family),
         words: loader.put("word_embeddings", words, &[config.vocab_size, hidden])?,
         positions: loader.put(
             "position_embeddings",
-            positions,
-            &[config.max_position_embeddings, hidden],
+            typed,
+            &[types.len() / hidden * config.max_position_embeddings, hidden],
         )?,
         norm: norm(&names.embedding("LayerNorm"))?,
         layers: (0..config.num_hidden_layers)
@@ -98,7 +105,7 @@ impl Bert {
                 (attended, x) = (batch.asked(attended, take)?, batch.asked(x, take)?);
             }
             x = layer.attended_norm.forward(&(layer.attended.forward(&attended)? + x)?)?;
-            let wide = layer.up.forward(&x)?.gelu_erf()?;
+            let wide = self.activation.tensor(&layer.up.forward(&x)?)?;
             x = layer.norm.forward(&(layer.down.forward(&wide)? + x)?)?;
         }
         Ok(x)

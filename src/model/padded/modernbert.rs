@@ -7,6 +7,7 @@ use candle_core::{DType, Result, Tensor};
 use super::Batch;
 use super::layers::{Linear, Loader, Norm, Rotation, additive, attention};
 use crate::model::artifact::Error;
+use crate::model::encoder::Activation;
 use crate::model::encoder::modernbert::{Config, Reach, rotations};
 use crate::model::text::Take;
 
@@ -29,6 +30,7 @@ pub(super) struct ModernBert {
     heads: usize,
     wide: usize,
     window: usize,
+    activation: Activation,
     /// `[vocab, hidden]`.
     words: Tensor,
     norm: Norm,
@@ -40,14 +42,13 @@ pub(super) struct ModernBert {
 
 /// Loads it by transformers' names, with or without the prefix of a model with a head.
 pub(super) fn load(config: &Config, loader: &Loader<'_>) -> std::result::Result<ModernBert, Error> {
-    let (hidden, heads, wide) =
-        (config.hidden_size, config.num_attention_heads, config.intermediate_size);
+    let (hidden, heads, wide) = (config.hidden(), config.heads(), config.wide());
     let prefix = Config::prefix(loader.weights());
     #[expect(clippy::cast_possible_truncation, reason = "1e-5 is a normal f32")]
     let eps = config.eps() as f32;
     let norm = |name: &str| loader.norm(&format!("{prefix}{name}"), hidden, eps, false);
     let words = format!("{prefix}embeddings.tok_embeddings.weight");
-    let shape = [config.vocab_size, hidden];
+    let shape = [config.vocab(), hidden];
     let layer = |(number, reach): (usize, Reach)| {
         let name = |name: &str| format!("{prefix}layers.{number}.{name}");
         let linear =
@@ -64,9 +65,8 @@ pub(super) fn load(config: &Config, loader: &Loader<'_>) -> std::result::Result<
         })
     };
     let table = |reach| {
-        let (cos, sin) =
-            rotations(hidden / heads, config.max_position_embeddings, config.theta(reach));
-        let shape = [config.max_position_embeddings, hidden / heads / 2];
+        let (cos, sin) = rotations(hidden / heads, config.positions(), config.theta(reach));
+        let shape = [config.positions(), hidden / heads / 2];
         Ok((loader.put("cos", cos, &shape)?, loader.put("sin", sin, &shape)?))
     };
     let layers = config.reaches()?.into_iter().enumerate().map(layer);
@@ -74,6 +74,7 @@ pub(super) fn load(config: &Config, loader: &Loader<'_>) -> std::result::Result<
         heads,
         wide,
         window: config.window(),
+        activation: config.activation()?,
         words: loader.put(&words, loader.weights().take(&words, &shape)?, &shape)?,
         norm: norm("embeddings.norm")?,
         layers: layers.collect::<std::result::Result<_, Error>>()?,
@@ -111,7 +112,7 @@ impl ModernBert {
             x = (layer.attended.forward(&attended)? + x)?;
             let wide = layer.up.forward(&layer.norm.forward(&x)?)?;
             let gate = wide.narrow(1, self.wide, self.wide)?;
-            let wide = (wide.narrow(1, 0, self.wide)?.gelu_erf()? * gate)?;
+            let wide = (self.activation.tensor(&wide.narrow(1, 0, self.wide)?)? * gate)?;
             x = (layer.down.forward(&wide)? + x)?;
         }
         self.last.forward(&x)

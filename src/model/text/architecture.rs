@@ -1,10 +1,9 @@
 //! Which text model a directory holds, and what computes it here.
 
-use std::path::Path;
-
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
+use super::layout::Folder;
 use super::{Backbone, Error, Options};
 use crate::config::Determinism;
 use crate::model::artifact;
@@ -25,13 +24,15 @@ pub(super) enum Architecture {
 
 impl Architecture {
     /// Reads `config.json`.
-    pub(super) fn read(dir: &Path) -> Result<Self, Error> {
+    pub(super) fn read(folder: &Folder<'_>) -> Result<Self, Error> {
         const FILE: &str = "config.json";
-        let config: Value = artifact::json(dir, FILE)?;
+        let config: Value = folder.json(FILE)?;
         if config.get("model_type").and_then(Value::as_str) == Some("modernbert") {
-            return Ok(Self::ModernBert(Box::new(artifact::json(dir, FILE)?)));
+            let config: modernbert::Config = folder.json(FILE)?;
+            config.check()?;
+            return Ok(Self::ModernBert(Box::new(config)));
         }
-        let config: encoder::Config = artifact::json(dir, FILE)?;
+        let config: encoder::Config = folder.json(FILE)?;
         let family = config.family()?;
         Ok(Self::Bert(config, family))
     }
@@ -57,6 +58,14 @@ impl Architecture {
         match self {
             Self::Bert(config, family) => config.longest(*family),
             Self::ModernBert(config) => config.longest(),
+        }
+    }
+
+    /// How many types of tokens it tells apart; 0 where it knows of none.
+    pub(super) fn types(&self) -> usize {
+        match self {
+            Self::Bert(config, family) => config.types(*family),
+            Self::ModernBert(_) => 0,
         }
     }
 

@@ -1,47 +1,40 @@
 //! What stands on a text model's hidden states, and how they become a prediction.
 
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::architecture::Architecture;
+use super::cross::Cross;
+use super::encode::Encode;
+use super::layout::{Folder, Layout};
 use super::spans::spans;
-use super::{Error, Take, Taken, optional};
+use super::stages::Embedding;
+use super::{Error, Take, Taken};
 use crate::config::Aggregation;
 use crate::model::encoder::modernbert;
-use crate::model::encoder::{self, Family, Linear};
+use crate::model::encoder::{self, Family, Linear, Names};
 use crate::model::scores::{sigmoid, softmax};
 use crate::model::weights::Weights;
-use crate::model::{Input, Prediction, Refused, Task, artifact};
+use crate::model::{Input, Prediction, Refused, Task, artifact, unique};
 
-/// What `config.json` says beside the encoder.
+/// The file that says what the head is.
+const FILE: &str = "config.json";
+
+/// What `config.json` says beside the encoder. Labels are looked at where they are wanted.
 #[derive(Debug, Deserialize)]
 struct Config {
-    #[serde(default)]
-    architectures: Vec<String>,
-    #[serde(default)]
-    id2label: BTreeMap<String, String>,
-    #[serde(default)]
-    problem_type: Option<String>,
-}
-
-/// `1_Pooling/config.json` of sentence-transformers.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct PoolingConfig {
-    pooling_mode_cls_token: bool,
-    pooling_mode_mean_tokens: bool,
-    pooling_mode_max_tokens: bool,
+    architectures: Option<Vec<String>>,
+    id2label: Option<Value>,
+    problem_type: Option<Value>,
 }
 
 /// What stands on the encoder.
 #[derive(Debug)]
 pub(super) enum Head {
     /// A vector for each text.
-    Embedding { take: Take, normalise: bool },
+    Embedding(Embedding),
     /// Scores for each text.
     Classifier {
         take: Take,
@@ -49,6 +42,10 @@ pub(super) enum Head {
         output: Box<Linear>,
         labels: Arc<[String]>,
         scores: Scores,
+        /// Whether it is a cross-encoder.
+        cross: bool,
+        /// What whoever loads it should know.
+        notes: Vec<String>,
     },
     /// Scores for each token, and what becomes of them.
     Tokens {
@@ -80,48 +77,79 @@ pub(super) enum Scores {
     Sigmoid,
     /// Values, as they are.
     Regression,
+    /// Of a cross-encoder, whose answer has labels in any case: outputs as they are.
+    Identity,
+    /// … between -1 and 1.
+    Tanh,
+    /// … from 0 on.
+    Relu,
+}
+
+/// Whether a second text is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pairs {
+    /// Two texts are wanted.
+    Always,
+    /// One or two.
+    Also,
+    /// One.
+    Never,
 }
 
 impl Head {
-    /// The head that `config.json` and the folders of sentence-transformers describe.
+    /// The head that `config.json` and `modules.json` describe, or `asked` wants of them; `prompt` is the number of
+    /// tokens that stand before each text.
     pub(super) fn load(
-        dir: &Path,
+        layout: &Layout<'_>,
         model: &Architecture,
         weights: &Weights,
-        aggregation: Aggregation,
+        asked: (Option<Task>, Aggregation),
+        (encode, prompt, cross): (&Encode, usize, Option<Cross>),
     ) -> Result<Self, Error> {
-        let heads: Config = artifact::json(dir, "config.json")?;
-        let architecture = heads.architectures.first().map_or("", String::as_str);
-        let hidden = model.hidden();
-        // A head is a thousandth of the work: it stays f32.
-        let exact =
-            |name, outputs| weights.linear(&[name], (hidden, outputs), encoder::Precision::F32);
-        if architecture.ends_with("ForTokenClassification") {
-            let labels = labels(&heads.id2label, weights, "classifier", hidden)?;
-            let output = Box::new(exact("classifier", labels.len())?);
-            let before = match model {
-                Architecture::Bert(..) => None,
-                Architecture::ModernBert(config) => Some(Before::modern(config, weights)?),
-            };
-            return Ok(Self::Tokens { before, output, labels, aggregation });
-        }
-        if !architecture.ends_with("ForSequenceClassification") {
-            if architecture.contains("For") && !architecture.ends_with("ForMaskedLM") {
-                let message = format!(
-                    "architecture {architecture:?}: embedding, sequence classification and token classification are supported"
-                );
-                return Err(Error::Unsupported(message));
+        let heads: Config = layout.encoder.json(FILE)?;
+        let (hidden, (asked, aggregation)) = (model.hidden(), asked);
+        match task(layout, &heads, weights, asked)? {
+            Task::TextClassification | Task::TextRanking => {
+                Self::classifier(&layout.encoder, &heads, model, weights, (asked, cross))
             }
-            return embedding(dir);
+            Task::TokenClassification => {
+                let labels = labels(&layout.encoder, &heads, weights, "classifier", hidden)?;
+                let output = Box::new(exact(weights, "classifier", hidden, labels.len())?);
+                let before = match model {
+                    Architecture::Bert(..) => None,
+                    Architecture::ModernBert(config) => Some(Before::modern(config, weights)?),
+                };
+                Ok(Self::Tokens { before, output, labels, aggregation })
+            }
+            Task::TextEmbedding
+            | Task::TabularClassification
+            | Task::TabularRegression
+            | Task::ImageClassification => {
+                let modules = layout.modules.as_deref();
+                Ok(Self::Embedding(Embedding::load(modules, encode, hidden, prompt)?))
+            }
         }
-        let dense = |name, squash| Ok::<_, Error>(Before::Dense(exact(name, hidden)?, squash));
+    }
+
+    fn classifier(
+        folder: &Folder<'_>,
+        heads: &Config,
+        model: &Architecture,
+        weights: &Weights,
+        (asked, cross): (Option<Task>, Option<Cross>),
+    ) -> Result<Self, Error> {
+        let hidden = model.hidden();
+        let dense = |name: &str, squash| {
+            Ok::<_, Error>(Before::Dense(exact(weights, name, hidden, hidden)?, squash))
+        };
         let (take, before, output) = match model {
             Architecture::ModernBert(config) => {
                 (config.take()?, Before::modern(config, weights)?, "classifier")
             }
             Architecture::Bert(_, family) => {
+                let pooler = Names::new(*family, weights).pooler();
                 let (before, output) = match family {
-                    Family::Bert => (dense("bert.pooler.dense", Squash::Tanh)?, "classifier"),
+                    Family::Bert => (dense(&pooler, Squash::Tanh)?, "classifier"),
                     Family::DistilBert => (dense("pre_classifier", Squash::Relu)?, "classifier"),
                     Family::Roberta | Family::Mpnet => {
                         (dense("classifier.dense", Squash::Tanh)?, "classifier.out_proj")
@@ -130,23 +158,41 @@ impl Head {
                 (Take::First, Box::new(before), output)
             }
         };
-        let labels = labels(&heads.id2label, weights, output, hidden)?;
-        // As transformers' text-classification pipeline chooses.
-        let scores = match heads.problem_type.as_deref() {
-            Some("regression") => Scores::Regression,
-            Some("multi_label_classification") => Scores::Sigmoid,
+        let labels = labels(folder, heads, weights, output, hidden)?;
+        if asked == Some(Task::TextRanking) && labels.len() != 1 {
+            let message = format!(
+                "model.task is text-ranking, which is one score, and the classifier has {} labels",
+                labels.len()
+            );
+            return Err(Error::Unsupported(message));
+        }
+        // As sentence-transformers does it, or as transformers' text-classification pipeline chooses.
+        let scores = match (&cross, heads.problem_type.as_ref()) {
+            (Some(cross), _) => cross.scores(labels.len()),
+            (None, Some(kind)) if kind == "regression" => Scores::Regression,
+            (None, Some(kind)) if kind == "multi_label_classification" => Scores::Sigmoid,
+            (None, Some(kind)) if kind != "single_label_classification" && !kind.is_null() => {
+                let message = format!(
+                    "problem_type {kind} is none of regression, single_label_classification, multi_label_classification"
+                );
+                return Err(folder.fail(FILE, message));
+            }
             _ if labels.len() == 1 => Scores::Sigmoid,
             _ => Scores::Softmax,
         };
-        let output = Box::new(exact(output, labels.len())?);
+        let output = Box::new(exact(weights, output, hidden, labels.len())?);
+        let (labels, mut notes) = unique(labels);
         let (before, labels) = (Some(before), labels.into());
-        Ok(Self::Classifier { take, before, output, labels, scores })
+        let whole = cross.is_some();
+        notes.extend(cross.into_iter().flat_map(|cross| cross.notes));
+        Ok(Self::Classifier { take, before, output, labels, scores, cross: whole, notes })
     }
 
     /// What it wants of the hidden states.
     pub(super) fn take(&self) -> Take {
         match self {
-            Self::Embedding { take, .. } | Self::Classifier { take, .. } => *take,
+            Self::Embedding(embedding) => embedding.take(),
+            Self::Classifier { take, .. } => *take,
             Self::Tokens { .. } => Take::Tokens,
         }
     }
@@ -154,16 +200,43 @@ impl Head {
     /// What it is for.
     pub(super) fn task(&self) -> Task {
         match self {
-            Self::Embedding { .. } => Task::TextEmbedding,
+            Self::Embedding(_) => Task::TextEmbedding,
+            Self::Classifier { cross: true, labels, .. } if labels.len() == 1 => Task::TextRanking,
             Self::Classifier { .. } => Task::TextClassification,
             Self::Tokens { .. } => Task::TokenClassification,
+        }
+    }
+
+    /// Whether it reads a second text.
+    pub(super) fn pairs(&self) -> Pairs {
+        match self {
+            Self::Classifier { .. } if self.task() == Task::TextRanking => Pairs::Always,
+            Self::Classifier { .. } => Pairs::Also,
+            Self::Embedding(_) | Self::Tokens { .. } => Pairs::Never,
+        }
+    }
+
+    /// What whoever loads it should know.
+    pub(super) fn notes(&self) -> &[String] {
+        match self {
+            Self::Classifier { notes, .. } => notes,
+            Self::Embedding(_) | Self::Tokens { .. } => &[],
+        }
+    }
+
+    /// Numbers in an answer.
+    pub(super) fn width(&self) -> usize {
+        match self {
+            Self::Embedding(embedding) => embedding.width(),
+            Self::Classifier { labels, .. } => labels.len(),
+            Self::Tokens { labels, .. } => labels.len(),
         }
     }
 
     /// Labels by index; none where it gives vectors or a value.
     pub(super) fn labels(&self) -> &[String] {
         match self {
-            Self::Embedding { .. } => &[],
+            Self::Embedding(_) => &[],
             Self::Classifier { labels, scores: Scores::Regression, .. } if labels.len() == 1 => &[],
             Self::Classifier { labels, .. } => labels,
             Self::Tokens { labels, .. } => labels,
@@ -181,11 +254,18 @@ impl Head {
         inputs: &[&Input],
     ) -> Result<Vec<Prediction>, Refused> {
         let Taken { rows, offsets } = taken;
-        let count = inputs.len();
+        let infinite = |row| {
+            let message = "the output is NaN or infinite".to_owned();
+            Err(Refused::Row { row, message })
+        };
         let (values, width) = match self {
-            Self::Embedding { .. } => {
-                let width = rows.len() / count.max(1);
-                (rows, width)
+            Self::Embedding(embedding) => {
+                let vectors = embedding.forward(rows, &offsets);
+                let finite = |vector: &Vec<f32>| vector.iter().all(|value| value.is_finite());
+                return match vectors.iter().position(|vector| !finite(vector)) {
+                    Some(row) => infinite(row),
+                    None => Ok(vectors.into_iter().map(Prediction::Embedding).collect()),
+                };
             }
             Self::Classifier { before, output, .. } | Self::Tokens { before, output, .. } => {
                 let rows = match before.as_deref() {
@@ -195,22 +275,21 @@ impl Head {
                 (output.forward(&rows), output.outputs())
             }
         };
-        let mut predictions = Vec::with_capacity(count);
+        let mut predictions = Vec::with_capacity(inputs.len());
         for (row, (pair, input)) in offsets.windows(2).zip(inputs).enumerate() {
-            let refused = |message: &str| Refused::Row { row, message: message.to_owned() };
             let values = &values[pair[0] * width..pair[1] * width];
             if !values.iter().all(|value| value.is_finite()) {
-                return Err(refused("the output is NaN or infinite"));
+                return infinite(row);
             }
             let prediction = match (self, input) {
-                (Self::Embedding { normalise, .. }, _) => embed(values, *normalise),
                 (Self::Classifier { labels, scores, .. }, _) => scores.label(values, labels),
                 (Self::Tokens { labels, aggregation, .. }, Input::Marked(marked)) => {
                     let scores: Vec<f32> = values.chunks_exact(width).flat_map(softmax).collect();
                     Prediction::Spans(spans(marked, &scores, labels, *aggregation))
                 }
-                (Self::Tokens { .. }, Input::Tokens(_) | Input::Row(_) | Input::Pixels { .. }) => {
-                    return Err(refused("a token classifier wants the places of its tokens"));
+                _ => {
+                    let message = "a token classifier wants the places of its tokens".to_owned();
+                    return Err(Refused::Row { row, message });
                 }
             };
             predictions.push(prediction);
@@ -254,7 +333,9 @@ impl Scores {
     fn label(self, values: &[f32], labels: &Arc<[String]>) -> Prediction {
         let scores = match (self, values) {
             (Self::Regression, [value]) => return Prediction::Value((*value).into()),
-            (Self::Regression, values) => values.to_vec(),
+            (Self::Regression | Self::Identity, values) => values.to_vec(),
+            (Self::Tanh, values) => values.iter().map(|value| value.tanh()).collect(),
+            (Self::Relu, values) => values.iter().map(|value| value.max(0.0)).collect(),
             (Self::Softmax, values) => softmax(values),
             (Self::Sigmoid, values) => values.iter().map(|value| sigmoid(*value)).collect(),
         };
@@ -262,62 +343,112 @@ impl Scores {
     }
 }
 
-fn embed(vector: &[f32], normalise: bool) -> Prediction {
-    let mut vector = vector.to_vec();
-    if normalise {
-        let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt().max(1e-12);
-        vector.iter_mut().for_each(|value| *value /= length);
-    }
-    Prediction::Embedding(vector)
+/// A dense layer of a head: a thousandth of the work, so it stays f32.
+fn exact(
+    weights: &Weights,
+    name: &str,
+    inputs: usize,
+    outputs: usize,
+) -> Result<Linear, artifact::Error> {
+    weights.linear(&[name], (inputs, outputs), encoder::Precision::F32)
 }
 
-fn embedding(dir: &Path) -> Result<Head, Error> {
-    let config = optional::<PoolingConfig>(dir, "1_Pooling/config.json")?;
-    let take = match config {
-        Some(PoolingConfig { pooling_mode_cls_token: true, .. }) => Take::First,
-        Some(PoolingConfig { pooling_mode_max_tokens: true, .. }) => Take::Max,
-        Some(PoolingConfig { pooling_mode_mean_tokens: true, .. }) | None => Take::Mean,
-        Some(PoolingConfig { .. }) => {
-            let message = "1_Pooling/config.json: mean, cls and max pooling are supported";
-            return Err(Error::Unsupported(message.to_owned()));
+/// Layers that only a classifier has, of texts or of tokens.
+const CLASSIFIERS: [&str; 2] = ["classifier.weight", "classifier.out_proj.weight"];
+
+/// What a text model is for: what was asked for, else what its files say.
+fn task(
+    layout: &Layout<'_>,
+    heads: &Config,
+    weights: &Weights,
+    asked: Option<Task>,
+) -> Result<Task, Error> {
+    let unsupported = |message: String| Err(Error::Unsupported(message));
+    let known = "text-embedding, text-classification, text-ranking or token-classification";
+    match asked {
+        Some(
+            task @ (Task::TextEmbedding
+            | Task::TextClassification
+            | Task::TextRanking
+            | Task::TokenClassification),
+        ) => {
+            return Ok(task);
         }
-    };
-    let modules = optional::<Vec<Value>>(dir, "modules.json")?.unwrap_or_default();
-    let kinds: Vec<&str> =
-        modules.iter().filter_map(|module| module.get("type")?.as_str()).collect();
-    let known = ["Transformer", "Pooling", "Normalize"];
-    if let Some(other) = kinds.iter().find(|kind| !known.iter().any(|known| kind.ends_with(known)))
-    {
-        let message = format!("modules.json: module {other:?} is none of {}", known.join(", "));
-        return Err(Error::Unsupported(message));
+        Some(task) => {
+            let message = format!(
+                "model.task is {}, and the folder holds a text model: {known}",
+                task.name()
+            );
+            return unsupported(message);
+        }
+        None if layout.modules.is_some() => return Ok(Task::TextEmbedding),
+        None => (),
     }
-    // A directory without modules is a bare encoder: pooled and normalised, as vector stores want it.
-    let normalise = kinds.is_empty() || kinds.iter().any(|kind| kind.ends_with("Normalize"));
-    Ok(Head::Embedding { take, normalise })
+    let named = heads.architectures.iter().flatten().next().map(String::as_str);
+    let ends = |end: &str| named.is_some_and(|name| name.ends_with(end));
+    if ends("ForSequenceClassification") {
+        return Ok(Task::TextClassification);
+    }
+    if ends("ForTokenClassification") {
+        return Ok(Task::TokenClassification);
+    }
+    let named = named.unwrap_or("none");
+    let classifier = CLASSIFIERS.iter().find(|name| weights.shape(name).is_some());
+    if ["ForQuestionAnswering", "ForMultipleChoice", "ForCausalLM"].iter().any(|end| ends(end)) {
+        return unsupported(format!(
+            "architectures in config.json names {named}, a task that is not supported; set model.task (--task) to \
+             text-embedding to use its encoder alone"
+        ));
+    }
+    match classifier {
+        Some(name) if !ends("Model") && !ends("ForMaskedLM") && !ends("ForPreTraining") => {
+            unsupported(format!(
+                "architectures in config.json names {named}, and the weights have {name}: set model.task (--task) to \
+                 say what the model is for: {known}"
+            ))
+        }
+        Some(_) | None => Ok(Task::TextEmbedding),
+    }
 }
 
 /// Labels in the order of their indices, one for each row of the weight `name`. Where the configuration has none they
 /// are called `LABEL_0` and so on, as transformers does.
 fn labels(
-    id2label: &BTreeMap<String, String>,
+    folder: &Folder<'_>,
+    heads: &Config,
     weights: &Weights,
     name: &str,
     hidden: usize,
-) -> Result<Vec<String>, artifact::Error> {
+) -> Result<Vec<String>, Error> {
     let weight = format!("{name}.weight");
     let rows = match weights.shape(&weight) {
         Some([rows, width]) if *width == hidden => Some(*rows),
         _ => None, // taking it says what is wrong
     };
-    if id2label.is_empty() {
-        return Ok((0..rows.unwrap_or(2)).map(|id| format!("LABEL_{id}")).collect());
-    }
-    let labels: Vec<String> =
-        (0..id2label.len()).map_while(|id| id2label.get(&id.to_string()).cloned()).collect();
-    if labels.len() != id2label.len() {
-        let missing = labels.len();
-        let message = format!("id2label has {} labels, but none for {missing}", id2label.len());
-        return Err(artifact::Error::config("config.json", message));
+    let fail = |message: String| Err(folder.fail(FILE, message));
+    let named = match &heads.id2label {
+        None | Some(Value::Null) => {
+            return Ok((0..rows.unwrap_or(2)).map(|id| format!("LABEL_{id}")).collect());
+        }
+        Some(Value::Object(named)) if named.is_empty() => {
+            return Ok((0..rows.unwrap_or(2)).map(|id| format!("LABEL_{id}")).collect());
+        }
+        Some(Value::Object(named)) => named,
+        Some(_) => return fail("id2label is no object of labels by their numbers".to_owned()),
+    };
+    let mut labels = Vec::with_capacity(named.len());
+    for id in 0..named.len() {
+        labels.push(match named.get(&id.to_string()) {
+            Some(Value::String(label)) => label.clone(),
+            Some(label @ (Value::Number(_) | Value::Bool(_))) => label.to_string(),
+            Some(other) => {
+                return fail(format!("id2label names label {id} {other}, which is no text"));
+            }
+            None => {
+                let count = named.len();
+                return fail(format!("id2label has {count} labels, but none for {id}"));
+            }
+        });
     }
     match rows {
         Some(rows) if rows != labels.len() => {
@@ -326,7 +457,7 @@ fn labels(
                 labels.len(),
                 labels.len()
             );
-            Err(artifact::Error::tensor(&weight, &message))
+            Err(artifact::Error::tensor(&weight, &message).into())
         }
         Some(_) | None => Ok(labels),
     }

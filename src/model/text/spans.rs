@@ -12,9 +12,10 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
-use tokenizers::{Encoding, Tokenizer};
+use tokenizers::Tokenizer;
 
-use super::{Error, kept, optional};
+use super::sequence::Source;
+use super::{Error, optional};
 use crate::config::Aggregation;
 use crate::model::scores::best;
 use crate::model::{Span, artifact};
@@ -26,8 +27,10 @@ pub struct Marked {
     pub ids: Box<[u32]>,
     /// One for each id.
     pub marks: Box<[Mark]>,
-    /// The text as far as its tokens reach.
+    /// The part of the text that was looked at, as far as its tokens reach.
     pub text: Box<str>,
+    /// Characters of the text before it.
+    pub before: u32,
 }
 
 impl Marked {
@@ -86,35 +89,35 @@ impl Marker {
         })
     }
 
-    /// The first `longest` tokens of an encoding of `text` with offsets in characters.
-    pub(super) fn mark(
-        &self,
-        text: &str,
-        encoding: &Encoding,
-        tokenizer: &Tokenizer,
-        longest: usize,
-    ) -> Marked {
-        let ids = kept(encoding.get_ids(), longest);
-        let offsets = kept(encoding.get_offsets(), longest);
-        let specials = kept(encoding.get_special_tokens_mask(), longest);
-        let reach = offsets.iter().map(|(_, end)| *end).max().unwrap_or(0);
+    /// The tokens `ids` with their places, which stand in the `source` in characters.
+    pub(super) fn mark(&self, ids: Vec<u32>, source: &Source<'_>, tokenizer: &Tokenizer) -> Marked {
+        let Source { encoding, kept, text, before } = source;
+        let kept = || kept.iter().cloned().flatten();
+        let offsets = || kept().map(|place| encoding.get_offsets()[place]);
+        let reach = offsets().map(|(_, end)| end).max().unwrap_or(0);
         let chars: Vec<char> = text.chars().take(reach.saturating_add(1)).collect();
-        let mark = |((id, (start, end)), special): ((&u32, (usize, usize)), u32)| {
-            let joins = match tokenizer.id_to_token(*id) {
-                _ if Some(*id) == self.unknown => false,
+        let mark = |place: usize| {
+            let (id, (start, end)) = (encoding.get_ids()[place], encoding.get_offsets()[place]);
+            let joins = match tokenizer.id_to_token(id) {
+                _ if Some(id) == self.unknown => false,
                 Some(token) if self.prefixed => token.chars().count() != end.saturating_sub(start),
                 // Words are not known to such a tokenizer: what no space parts is one.
                 _ => start.checked_sub(1).is_some_and(|before| {
                     !chars.iter().skip(before).take(2).any(|character| *character == ' ')
                 }),
             };
-            let place = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
-            Mark { start: place(start), end: place(end), joins, special: special != 0 }
+            let special = encoding.get_special_tokens_mask()[place] != 0;
+            let at = |at: usize| short(if special { at } else { before + at });
+            Mark { start: at(start), end: at(end), joins, special }
         };
-        let marks = ids.iter().zip(offsets).zip(specials).map(mark).collect();
-        let text: String = chars.into_iter().take(reach).collect();
-        Marked { ids: ids.into(), marks, text: text.into() }
+        let marks = kept().map(mark).collect();
+        let text: String = chars.iter().take(reach).collect();
+        Marked { ids: ids.into(), marks, text: text.into(), before: short(*before) }
     }
+}
+
+fn short(place: usize) -> u32 {
+    u32::try_from(place).unwrap_or(u32::MAX)
 }
 
 /// Part of a text under one label.
@@ -144,8 +147,10 @@ pub(super) fn spans(
     let bounds: Vec<usize> =
         marked.text.char_indices().map(|(byte, _)| byte).chain([marked.text.len()]).collect();
     let span = |label: &str, score: f32, start: u32, end: u32| {
-        let [start, end] = [start, end].map(|place| usize::try_from(place).unwrap_or(usize::MAX));
-        let bytes = bounds.get(start).zip(bounds.get(end));
+        let [start, end, before] =
+            [start, end, marked.before].map(|place| usize::try_from(place).unwrap_or(usize::MAX));
+        let byte = |place: usize| bounds.get(place.checked_sub(before)?);
+        let bytes = byte(start).zip(byte(end));
         let word = bytes.and_then(|(start, end)| marked.text.get(*start..*end)).unwrap_or_default();
         Span { label: label.to_owned(), score, start, end, word: word.to_owned() }
     };
@@ -217,6 +222,7 @@ mod tests {
             ids: tokens.iter().map(|_| 7).collect(),
             marks: tokens.iter().map(mark).collect(),
             text: "née New Yorker".into(),
+            before: 0,
         };
         let scores: Vec<f32> = tokens.iter().flat_map(|(.., scores)| *scores).collect();
         let labels = ["O", "B-LOC", "I-LOC", "PER"].map(str::to_owned);

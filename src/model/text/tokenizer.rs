@@ -1,10 +1,8 @@
 //! `tokenizer.json`: rules of others, which run on texts of others. What they make of a text has a bound.
 
-use std::path::Path;
-
 use serde_json::Value;
 use tokenizers::normalizers::NormalizerWrapper as Normalizer;
-use tokenizers::{PostProcessor as _, Tokenizer};
+use tokenizers::{ModelWrapper, PostProcessor as _, Tokenizer};
 
 use super::Error;
 use crate::model::artifact;
@@ -15,15 +13,18 @@ const FILE: &str = "tokenizer.json";
 /// How many times longer a normalizer may make a text, by its rules. T5's and Llama's make 132 at most.
 const MOST_GROWTH: usize = 1_000;
 
-/// Reads a directory's tokenizer, for a model that takes `places` tokens.
+/// A tokenizer whose work is bounded, for a model that takes `places` tokens.
 ///
 /// # Errors
 ///
-/// What is wrong with the file.
-pub(super) fn load(dir: &Path, places: usize) -> Result<Tokenizer, Error> {
-    let bytes = artifact::bytes(dir, FILE)?;
+/// What is wrong with its file.
+pub(super) fn bounded(mut tokenizer: Tokenizer, places: usize) -> Result<Tokenizer, Error> {
     let fail = |why: String| Error::from(artifact::Error::config(FILE, why));
-    let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(|error| fail(error.to_string()))?;
+    if let ModelWrapper::BPE(model) = tokenizer.get_model()
+        && model.dropout.is_some_and(|dropout| 0.0 < dropout)
+    {
+        return Err(fail("model.dropout drops merges at random: set it to null".to_owned()));
+    }
     tokenizer.with_padding(None);
     // Truncation is done on the ids, so that a text that is too long can be told from one that fits.
     tokenizer.with_truncation(None).map_err(|error| fail(error.to_string()))?;

@@ -54,6 +54,8 @@ def tokenizer(out):
     t.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", VOCAB["[CLS]"]), ("[SEP]", VOCAB["[SEP]"])])
     t.save(str(out / "tokenizer.json"))
+    # Whatever the model's family: tokenizer.json as it is.
+    dump(out / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "[UNK]"})
     return t
 
 
@@ -85,7 +87,7 @@ def tiny(name, model, answer, longest):
 
 def embedding(output):
     v = output.last_hidden_state[0].mean(0)
-    return {"embedding": (v / v.norm()).tolist()}
+    return {"embedding": v.tolist()}
 
 
 def classes(labels, squash):

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use crate::model::artifact::{self, Error};
+use crate::model::encoder::Activation;
 use crate::model::text::Take;
 use crate::model::weights::Weights;
 
@@ -11,17 +12,17 @@ const MOST_ROTATIONS: usize = 1 << 25;
 
 /// `config.json`, in the form of transformers 4 (`global_attn_every_n_layers`, `global_rope_theta`) or 5
 /// (`layer_types`, `rope_parameters`).
-#[derive(Debug, Clone, Deserialize)]
-#[expect(clippy::struct_excessive_bools, reason = "as transformers writes them; none may be set")]
+/// What it does not say, or says with null, is what transformers takes for it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
 pub struct Config {
-    pub(in crate::model) hidden_size: usize,
-    num_hidden_layers: usize,
-    pub(in crate::model) num_attention_heads: usize,
-    pub(in crate::model) intermediate_size: usize,
-    pub(in crate::model) vocab_size: usize,
-    pub(in crate::model) max_position_embeddings: usize,
+    hidden_size: Option<usize>,
+    num_hidden_layers: Option<usize>,
+    num_attention_heads: Option<usize>,
+    intermediate_size: Option<usize>,
+    vocab_size: Option<usize>,
+    max_position_embeddings: Option<usize>,
     norm_eps: Option<f64>,
-    layer_norm_eps: Option<f64>,
     hidden_activation: Option<String>,
     classifier_activation: Option<String>,
     classifier_pooling: Option<String>,
@@ -32,14 +33,10 @@ pub struct Config {
     rope_scaling: Option<serde_json::Value>,
     global_rope_theta: Option<f64>,
     local_rope_theta: Option<f64>,
-    #[serde(default)]
-    attention_bias: bool,
-    #[serde(default)]
-    mlp_bias: bool,
-    #[serde(default)]
-    norm_bias: bool,
-    #[serde(default)]
-    classifier_bias: bool,
+    attention_bias: Option<bool>,
+    mlp_bias: Option<bool>,
+    norm_bias: Option<bool>,
+    classifier_bias: Option<bool>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -68,12 +65,46 @@ pub(in crate::model) enum Reach {
 impl Config {
     /// Width of a token's vector.
     pub fn hidden(&self) -> usize {
-        self.hidden_size
+        self.hidden_size.unwrap_or(768)
     }
 
     /// Longest sequence in tokens.
     pub fn longest(&self) -> usize {
-        self.max_position_embeddings.max(2)
+        self.positions().max(2)
+    }
+
+    /// Positions that a token can have.
+    pub(in crate::model) fn positions(&self) -> usize {
+        self.max_position_embeddings.unwrap_or(8_192)
+    }
+
+    /// Heads of attention.
+    pub(in crate::model) fn heads(&self) -> usize {
+        self.num_attention_heads.unwrap_or(12)
+    }
+
+    /// Width between the two dense layers of a block.
+    pub(in crate::model) fn wide(&self) -> usize {
+        self.intermediate_size.unwrap_or(1_152)
+    }
+
+    /// Tokens of the vocabulary.
+    pub(in crate::model) fn vocab(&self) -> usize {
+        self.vocab_size.unwrap_or(50_368)
+    }
+
+    fn layers(&self) -> usize {
+        self.num_hidden_layers.unwrap_or(22)
+    }
+
+    /// What stands between the two dense layers of a block.
+    pub(in crate::model) fn activation(&self) -> Result<Activation, Error> {
+        Activation::named("hidden_activation", self.hidden_activation.as_deref())
+    }
+
+    /// What stands between a classifier's dense layer and its norm.
+    pub(in crate::model) fn head_activation(&self) -> Result<Activation, Error> {
+        Activation::named("classifier_activation", self.classifier_activation.as_deref())
     }
 
     /// Checks everything that the forward relies on.
@@ -83,24 +114,19 @@ impl Config {
     /// What is not supported, with what is.
     pub(in crate::model) fn check(&self) -> Result<(), Error> {
         let fail = |message: String| Err(Error::config("config.json", message));
-        artifact::bounded_layers(
-            self.hidden_size,
-            self.num_hidden_layers,
-            self.num_attention_heads,
-            self.intermediate_size,
-        )?;
+        artifact::bounded_layers(self.hidden(), self.layers(), self.heads(), self.wide())?;
         artifact::bounded(&[
-            ("vocab_size", self.vocab_size, 4_000_000),
-            ("max_position_embeddings", self.max_position_embeddings, 1_000_000),
+            ("vocab_size", self.vocab(), 4_000_000),
+            ("max_position_embeddings", self.positions(), 1_000_000),
             ("local_attention", self.window() * 2, 1_000_000),
             ("global_attn_every_n_layers", self.every(), 1_000),
         ])?;
-        let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
+        let (hidden, heads) = (self.hidden(), self.heads());
         // Rotations are computed, not read: no file is as large as they would be.
-        if MOST_ROTATIONS < self.max_position_embeddings * (hidden / heads) {
+        if MOST_ROTATIONS < self.positions() * (hidden / heads) {
             return fail(format!(
                 "max_position_embeddings is {}: more than {MOST_ROTATIONS} rotations for heads of width {}",
-                self.max_position_embeddings,
+                self.positions(),
                 hidden / heads
             ));
         }
@@ -112,18 +138,15 @@ impl Config {
                 "hidden_size {hidden} does not divide into {heads} heads of even width"
             ));
         }
-        for activation in [&self.hidden_activation, &self.classifier_activation] {
-            if let Some(other) = activation.as_deref().filter(|name| *name != "gelu") {
-                return fail(format!("activation {other:?}; only gelu is supported"));
-            }
-        }
+        self.activation()?;
+        self.head_activation()?;
         for (name, set) in [
             ("attention_bias", self.attention_bias),
             ("mlp_bias", self.mlp_bias),
             ("norm_bias", self.norm_bias),
             ("classifier_bias", self.classifier_bias),
         ] {
-            if set {
+            if set == Some(true) {
                 return fail(format!("{name}: true is not supported"));
             }
         }
@@ -156,7 +179,7 @@ impl Config {
 
     /// Added to variances.
     pub(in crate::model) fn eps(&self) -> f64 {
-        self.norm_eps.or(self.layer_norm_eps).unwrap_or(1e-5)
+        self.norm_eps.unwrap_or(1e-5)
     }
 
     /// The base of the rotations.
@@ -176,7 +199,7 @@ impl Config {
     /// By layer.
     pub(in crate::model) fn reaches(&self) -> Result<Vec<Reach>, Error> {
         let fail = |message: String| Err(Error::config("config.json", message));
-        let count = self.num_hidden_layers;
+        let count = self.layers();
         let Some(types) = &self.layer_types else {
             let every = self.every();
             let reach = |number: usize| {

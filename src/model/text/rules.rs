@@ -1,0 +1,553 @@
+//! How a folder's files make a tokenizer, as transformers 5 makes it.
+//!
+//! `tokenizer.json` alone does not say it. A class of transformers such as `BertTokenizer` takes the vocabulary from
+//! there and nothing else: its own rules are made from `tokenizer_config.json`. Only the general class
+//! (`PreTrainedTokenizerFast`, `TokenizersBackend`) takes `tokenizer.json` as it is. Then tokens are added that other
+//! files name.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
+use tokenizers::{AddedToken, Tokenizer};
+
+use super::Error;
+use super::layout::Folder;
+use crate::model::artifact;
+
+/// The vocabulary, and every rule of the general class.
+const FILE: &str = "tokenizer.json";
+/// The class and its options.
+const OPTIONS: &str = "tokenizer_config.json";
+/// Tokens that are special, in folders from before 2023.
+const SPECIAL: &str = "special_tokens_map.json";
+/// Tokens that were added, likewise.
+const ADDED: &str = "added_tokens.json";
+
+/// A tokenizer, and what else its files say.
+#[derive(Debug)]
+pub(super) struct Rules {
+    /// It neither pads nor cuts yet.
+    pub(super) tokenizer: Tokenizer,
+    /// Longest text in tokens, as it is written: 10^30 where there is no limit.
+    pub(super) longest: Option<Value>,
+    /// Whether a text that is too long loses its beginning, not its end.
+    pub(super) cuts_left: bool,
+}
+
+/// A class of transformers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// `tokenizer.json` as it is.
+    General,
+    /// `BertTokenizer`, `DistilBertTokenizer`.
+    Bert,
+    Mpnet,
+    Roberta,
+    XlmRoberta,
+    Camembert,
+}
+
+/// Names of special tokens, in the order in which they are added.
+const NAMES: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+impl Class {
+    /// As `AutoTokenizer` chooses: what the files say, else what the model's kind has.
+    fn choose(model_type: &str, named: Option<&str>) -> Result<Self, String> {
+        let own = match model_type {
+            "bert" | "distilbert" => Self::Bert,
+            "mpnet" => Self::Mpnet,
+            "roberta" => Self::Roberta,
+            "xlm-roberta" => Self::XlmRoberta,
+            "camembert" => Self::Camembert,
+            // transformers takes the general class here, whatever the files say.
+            _ => return Ok(Self::General),
+        };
+        let Some(named) = named else { return Ok(own) };
+        match named.strip_suffix("Fast").unwrap_or(named) {
+            "BertTokenizer" | "DistilBertTokenizer" => Ok(Self::Bert),
+            "MPNetTokenizer" => Ok(Self::Mpnet),
+            "RobertaTokenizer" => Ok(Self::Roberta),
+            "XLMRobertaTokenizer" => Ok(Self::XlmRoberta),
+            "CamembertTokenizer" => Ok(Self::Camembert),
+            "PreTrainedTokenizer" | "TokenizersBackend" | "PythonBackend" => Ok(Self::General),
+            _ => Err(format!(
+                "tokenizer_class {named:?} is not supported; supported are BertTokenizer, DistilBertTokenizer, \
+                 MPNetTokenizer, RobertaTokenizer, XLMRobertaTokenizer, CamembertTokenizer, and \
+                 PreTrainedTokenizerFast, which takes tokenizer.json as it is: write that, if tokenizer.json holds \
+                 every rule"
+            )),
+        }
+    }
+
+    /// The special tokens that it has without being told, by [`NAMES`].
+    fn special(self) -> [Option<&'static str>; 7] {
+        let (cls, sep) = (Some("<s>"), Some("</s>"));
+        let (pad, mask) = (Some("<pad>"), Some("<mask>"));
+        match self {
+            Self::General => [None; 7],
+            Self::Bert => {
+                let [unk, sep, pad, cls, mask] =
+                    ["[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"].map(Some);
+                [None, None, unk, sep, pad, cls, mask]
+            }
+            Self::Mpnet => [cls, sep, Some("[UNK]"), sep, pad, cls, mask],
+            Self::Roberta | Self::XlmRoberta | Self::Camembert => {
+                [cls, sep, Some("<unk>"), sep, pad, cls, mask]
+            }
+        }
+    }
+
+    /// How it adds a special token that is only named.
+    fn token(self, name: &str, content: &str) -> AddedToken {
+        let strips = name == "mask_token" && matches!(self, Self::Mpnet | Self::Camembert);
+        AddedToken::from(content, true).normalized(self == Self::Mpnet).lstrip(strips)
+    }
+}
+
+/// `tokenizer.json`, as far as it is looked at here.
+#[derive(Deserialize)]
+struct File<'a> {
+    #[serde(borrow)]
+    model: Vocabulary<'a>,
+    normalizer: Option<Value>,
+    added_tokens: Option<Vec<Numbered>>,
+    truncation: Option<Truncation>,
+}
+
+#[derive(Deserialize)]
+struct Vocabulary<'a> {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    #[serde(borrow)]
+    vocab: &'a RawValue,
+    #[serde(borrow)]
+    merges: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Truncation {
+    direction: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Numbered {
+    id: u32,
+    #[serde(flatten)]
+    token: Written,
+}
+
+/// A token as these files write it.
+#[derive(Clone, Deserialize)]
+struct Written {
+    content: String,
+    single_word: Option<bool>,
+    lstrip: Option<bool>,
+    rstrip: Option<bool>,
+    normalized: Option<bool>,
+    special: Option<bool>,
+}
+
+impl From<Written> for AddedToken {
+    fn from(written: Written) -> Self {
+        let token = Self::from(written.content, written.special.unwrap_or(false));
+        let normalized = written.normalized.unwrap_or(token.normalized);
+        token
+            .single_word(written.single_word.unwrap_or(false))
+            .lstrip(written.lstrip.unwrap_or(false))
+            .rstrip(written.rstrip.unwrap_or(false))
+            .normalized(normalized)
+    }
+}
+
+impl Rules {
+    /// Reads the files of `folder` for a model of a kind; `named` is the class that `config.json` names. With
+    /// `lowercase` texts are lower-cased before everything else.
+    pub(super) fn read(
+        folder: &Folder<'_>,
+        model_type: &str,
+        named: Option<&str>,
+        lowercase: bool,
+    ) -> Result<Self, Error> {
+        if !folder.has(FILE) {
+            return Err(folder.fail(FILE, absent(folder)));
+        }
+        let bytes = folder.bytes(FILE)?;
+        let file: File<'_> = artifact::parse(&folder.file(FILE), &bytes)?;
+        let options: Map<String, Value> = folder.optional(OPTIONS)?.unwrap_or_default();
+        let said = |key: &str| options.get(key).filter(|value| !value.is_null());
+        let named = said("tokenizer_class").and_then(Value::as_str).or(named);
+        let class =
+            Class::choose(model_type, named).map_err(|message| folder.fail(OPTIONS, message))?;
+        if let Some(files) = said("fast_tokenizer_files").and_then(Value::as_array)
+            && files.iter().any(|file| *file != FILE)
+        {
+            let message =
+                "fast_tokenizer_files names others than tokenizer.json; only that is read";
+            return Err(folder.fail(OPTIONS, message));
+        }
+        let fail = |why: String| folder.fail(FILE, why);
+        let tokens = Tokens::read(folder, class, &options, &file)?;
+        let mut tokenizer = match class {
+            Class::General => Tokenizer::from_bytes(&bytes),
+            Class::Bert | Class::Mpnet | Class::Roberta | Class::XlmRoberta | Class::Camembert => {
+                Tokenizer::from_bytes(made(folder, class, &options, &tokens, &file)?)
+            }
+        }
+        .map_err(|error| fail(error.to_string()))?;
+        tokens.add(&mut tokenizer).map_err(|error| fail(error.to_string()))?;
+        if class != Class::General {
+            let after = after(class, &options, &tokens, &tokenizer);
+            let after = serde_json::from_value(after).map_err(|error| fail(error.to_string()))?;
+            tokenizer.with_post_processor(Some::<tokenizers::PostProcessorWrapper>(after));
+        }
+        if lowercase && !lowers(tokenizer.get_normalizer()) {
+            let mut rules = vec![NormalizerWrapper::from(Lowercase)];
+            rules.extend(tokenizer.get_normalizer().cloned());
+            let rules = NormalizerWrapper::from(Sequence::new(rules));
+            tokenizer.with_normalizer(Some(rules)).map_err(|error| fail(error.to_string()))?;
+        }
+        tokenizer.set_encode_special_tokens(flag(folder, &options, "split_special_tokens", false)?);
+        let side = match (said("truncation_side"), &file.truncation) {
+            (Some(side), _) => side.as_str().unwrap_or_default(),
+            (None, Some(Truncation { direction: Some(side) })) => side,
+            (None, _) => "right",
+        };
+        if !["left", "right"].contains(&&*side.to_lowercase()) {
+            let message = format!("truncation_side is {side:?}, neither right nor left");
+            return Err(folder.fail(OPTIONS, message));
+        }
+        let cuts_left = side.eq_ignore_ascii_case("left");
+        let longest = match options.get("model_max_length") {
+            Some(longest) => Some(longest),
+            None => options.get("max_len"),
+        };
+        let longest = longest.filter(|longest| !longest.is_null()).cloned();
+        Ok(Self { tokenizer, longest, cuts_left })
+    }
+}
+
+/// What to do about a folder without `tokenizer.json`.
+fn absent(folder: &Folder<'_>) -> String {
+    let others = ["vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model"];
+    let held = others.iter().find(|file| folder.has(file));
+    let held = held.map(|file| format!(", {file} is there")).unwrap_or_default();
+    format!(
+        "is missing{held}; make it of the folder's other files with Python's transformers: \
+         AutoTokenizer.from_pretrained(\"FOLDER\").save_pretrained(\"FOLDER\")"
+    )
+}
+
+/// Whether a normalizer lower-cases as a step of its own.
+fn lowers(normalizer: Option<&NormalizerWrapper>) -> bool {
+    let lowers = |step: &NormalizerWrapper| matches!(step, NormalizerWrapper::Lowercase(_));
+    normalizer.is_some_and(|normalizer| {
+        let within = match normalizer {
+            NormalizerWrapper::Sequence(steps) => steps.as_ref(),
+            _ => std::slice::from_ref(normalizer),
+        };
+        within.iter().any(lowers)
+    })
+}
+
+/// A switch of [`OPTIONS`].
+fn flag(
+    folder: &Folder<'_>,
+    options: &Map<String, Value>,
+    key: &str,
+    default: bool,
+) -> Result<bool, Error> {
+    match options.get(key) {
+        None | Some(Value::Null) => Ok(default),
+        Some(Value::Bool(set)) => Ok(*set),
+        Some(other) => Err(folder.fail(OPTIONS, format!("{key} is {other}, not a boolean"))),
+    }
+}
+
+/// `tokenizer.json` as it would be if a class had written it: its own rules around the file's vocabulary.
+fn made(
+    folder: &Folder<'_>,
+    class: Class,
+    options: &Map<String, Value>,
+    tokens: &Tokens,
+    file: &File<'_>,
+) -> Result<String, Error> {
+    let wanted = match class {
+        Class::Bert | Class::Mpnet => "WordPiece",
+        Class::Roberta => "BPE",
+        Class::General | Class::XlmRoberta | Class::Camembert => "Unigram",
+    };
+    if file.model.kind.as_deref().is_some_and(|kind| kind != wanted) {
+        let message = format!(
+            "holds a {} model, and the tokenizer's class takes a {wanted} one; write tokenizer_class \
+             PreTrainedTokenizerFast in tokenizer_config.json, if tokenizer.json holds every rule",
+            file.model.kind.as_deref().unwrap_or_default()
+        );
+        return Err(folder.fail(FILE, message));
+    }
+    let (normalizer, before) = steps(folder, class, options, file)?;
+    let model = match class {
+        Class::Bert | Class::Mpnet => json!({
+            "type": wanted,
+            "unk_token": tokens.named("unk_token"),
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+        }),
+        Class::Roberta => json!({
+            "type": wanted, "dropout": null, "unk_token": null, "continuing_subword_prefix": "",
+            "end_of_word_suffix": "", "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+        }),
+        Class::General | Class::XlmRoberta | Class::Camembert => json!({
+            "type": wanted, "unk_id": unknown(class, tokens, file)?, "byte_fallback": false,
+        }),
+    };
+    let merges = match (class, file.model.merges) {
+        (Class::Roberta, Some(merges)) => format!(", \"merges\": {}", merges.get()),
+        (Class::Roberta, None) => ", \"merges\": []".to_owned(),
+        _ => String::new(),
+    };
+    // The vocabulary is long, and stays the text that it is.
+    let (model, vocabulary) = (model.to_string(), file.model.vocab.get());
+    let model = model.trim_end_matches('}');
+    Ok(format!(
+        "{{\"version\": \"1.0\", \"truncation\": null, \"padding\": null, \"added_tokens\": [], \
+         \"normalizer\": {normalizer}, \"pre_tokenizer\": {before}, \"post_processor\": null, \
+         \"decoder\": null, \"model\": {model}, \"vocab\": {vocabulary}{merges}}}}}"
+    ))
+}
+
+/// What a class does to a text before its model: its normalizer, and what parts the text.
+fn steps(
+    folder: &Folder<'_>,
+    class: Class,
+    options: &Map<String, Value>,
+    file: &File<'_>,
+) -> Result<(Value, Value), Error> {
+    let on = |key, default| flag(folder, options, key, default);
+    Ok(match class {
+        Class::Bert | Class::Mpnet => {
+            let strip = match options.get("strip_accents") {
+                None | Some(Value::Null) => Value::Null,
+                Some(_) => on("strip_accents", false)?.into(),
+            };
+            let normalizer = json!({
+                "type": "BertNormalizer",
+                "clean_text": true,
+                "handle_chinese_chars": on("tokenize_chinese_chars", true)?,
+                "strip_accents": strip,
+                "lowercase": on("do_lower_case", true)?,
+            });
+            (normalizer, json!({"type": "BertPreTokenizer"}))
+        }
+        Class::Roberta => {
+            let space = on("add_prefix_space", false)?;
+            let before = json!({
+                "type": "ByteLevel", "add_prefix_space": space, "trim_offsets": true, "use_regex": true,
+            });
+            (Value::Null, before)
+        }
+        Class::General | Class::XlmRoberta | Class::Camembert => {
+            let scheme = if on("add_prefix_space", true)? { "always" } else { "never" };
+            let before = json!({"type": "Sequence", "pretokenizers": [
+                {"type": "WhitespaceSplit"},
+                {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": true},
+            ]});
+            (precompiled(file.normalizer.as_ref()).unwrap_or_default(), before)
+        }
+    })
+}
+
+/// The id of what a Unigram model does not know.
+fn unknown(class: Class, tokens: &Tokens, file: &File<'_>) -> Result<usize, artifact::Error> {
+    if class != Class::Camembert {
+        return Ok(3);
+    }
+    let pieces: Vec<(String, f64)> = artifact::parse(FILE, file.model.vocab.get().as_bytes())?;
+    let unknown = tokens.named("unk_token");
+    let place = pieces.iter().position(|(piece, _)| Some(&**piece) == unknown);
+    Ok(place.unwrap_or(0))
+}
+
+/// The step of a normalizer that is compiled into it.
+fn precompiled(normalizer: Option<&Value>) -> Option<Value> {
+    let normalizer = normalizer?;
+    let steps = normalizer.get("normalizers").and_then(Value::as_array);
+    let steps = steps.map_or(std::slice::from_ref(normalizer), Vec::as_slice);
+    steps.iter().find(|step| step["type"] == "Precompiled").cloned()
+}
+
+/// What a class puts around a text's tokens.
+fn after(
+    class: Class,
+    options: &Map<String, Value>,
+    tokens: &Tokens,
+    tokenizer: &Tokenizer,
+) -> Value {
+    let token = |name: &str| {
+        let token = tokens.named(name).unwrap_or_default();
+        (token, tokenizer.token_to_id(token).unwrap_or(0))
+    };
+    let template = |[first, last]: [&str; 2], single: Value, pair: Value| {
+        let special: Map<String, Value> = [token(first), token(last)]
+            .map(|(token, id)| {
+                (token.to_owned(), json!({"id": token, "ids": [id], "tokens": [token]}))
+            })
+            .into_iter()
+            .collect();
+        json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special})
+    };
+    let piece =
+        |name: &str, kind: u8| json!({"SpecialToken": {"id": token(name).0, "type_id": kind}});
+    let text = |id: &str, kind: u8| json!({"Sequence": {"id": id, "type_id": kind}});
+    match class {
+        Class::Bert => template(
+            ["cls_token", "sep_token"],
+            json!([piece("cls_token", 0), text("A", 0), piece("sep_token", 0)]),
+            json!([
+                piece("cls_token", 0),
+                text("A", 0),
+                piece("sep_token", 0),
+                text("B", 1),
+                piece("sep_token", 1),
+            ]),
+        ),
+        Class::Roberta | Class::Mpnet => {
+            let on =
+                |key: &str, default| options.get(key).and_then(Value::as_bool).unwrap_or(default);
+            let own = class == Class::Roberta;
+            json!({
+                "type": "RobertaProcessing",
+                "sep": token("sep_token"),
+                "cls": token("cls_token"),
+                "trim_offsets": !own || on("trim_offsets", true),
+                "add_prefix_space": own && on("add_prefix_space", false),
+            })
+        }
+        Class::General | Class::XlmRoberta | Class::Camembert => template(
+            ["bos_token", "eos_token"],
+            json!([piece("bos_token", 0), text("A", 0), piece("eos_token", 0)]),
+            json!([
+                piece("bos_token", 0),
+                text("A", 0),
+                piece("eos_token", 0),
+                piece("eos_token", 0),
+                text("B", 0),
+                piece("eos_token", 0),
+            ]),
+        ),
+    }
+}
+
+/// The tokens that are added to the vocabulary.
+struct Tokens {
+    /// By their ids in the files, then special ones.
+    all: Vec<AddedToken>,
+    /// Special ones by name, in the order in which they are added.
+    special: Vec<(String, AddedToken)>,
+}
+
+impl Tokens {
+    fn read(
+        folder: &Folder<'_>,
+        class: Class,
+        options: &Map<String, Value>,
+        file: &File<'_>,
+    ) -> Result<Self, Error> {
+        let decoder = options.get("added_tokens_decoder").filter(|decoder| !decoder.is_null());
+        let mut options = options.clone();
+        let mut numbered: BTreeMap<u32, AddedToken> = BTreeMap::new();
+        if let Some(decoder) = decoder {
+            let tokens: BTreeMap<u32, Written> = serde_json::from_value(decoder.clone())
+                .map_err(|error| folder.fail(OPTIONS, format!("added_tokens_decoder: {error}")))?;
+            numbered.extend(tokens.into_iter().map(|(id, token)| (id, token.into())));
+        } else {
+            let special: Map<String, Value> = folder.optional(SPECIAL)?.unwrap_or_default();
+            options.extend(special);
+            let added: BTreeMap<String, u32> = folder.optional(ADDED)?.unwrap_or_default();
+            let named = |token: &str| {
+                let values = options.values().flat_map(|value| {
+                    value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice)
+                });
+                values.into_iter().any(|value| content(value) == Some(token))
+            };
+            numbered.extend(added.into_iter().map(|(token, id)| {
+                let special = named(&token);
+                (id, AddedToken::from(token, special))
+            }));
+            // The file's own come with it where it is taken as it is.
+            let own = file.added_tokens.iter().flatten();
+            numbered.extend(own.map(|own| (own.id, own.token.clone().into())));
+        }
+        let mut tokens = Self { all: numbered.into_values().collect(), special: Vec::new() };
+        // What a file that is taken as it is has itself.
+        let own = file.added_tokens.iter().flatten().filter(|_| class == Class::General);
+        let own: Vec<AddedToken> = own.map(|own| own.token.clone().into()).collect();
+        for (name, default) in NAMES.into_iter().zip(class.special()) {
+            tokens.name(class, name, options.get(name), default);
+        }
+        let extra = ["extra_special_tokens", "additional_special_tokens"];
+        let extra = extra.iter().find_map(|key| {
+            options.get(*key).filter(|value| !value.is_null() && **value != json!([]))
+        });
+        let others = options
+            .iter()
+            .filter(|(key, _)| key.ends_with("_token") && !NAMES.contains(&key.as_str()));
+        for (name, value) in others.chain(extra.and_then(Value::as_object).into_iter().flatten()) {
+            tokens.name(class, name, Some(value), None);
+        }
+        let unused = ["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"].map(Value::from);
+        let extra = match extra {
+            Some(extra) => extra.as_array().map_or(&[][..], Vec::as_slice),
+            None if class == Class::Camembert => &unused,
+            None => &[],
+        };
+        let special = tokens.special.iter().map(|(_, token)| token.clone());
+        let extra = extra.iter().filter_map(token);
+        for token in special.chain(extra).collect::<Vec<_>>() {
+            if !own.iter().chain(&tokens.all).any(|known| known.content == token.content) {
+                tokens.all.push(token);
+            }
+        }
+        // What has a name and is new is special, whatever its token says.
+        for token in tokens.all.iter_mut().filter(|token| !own.contains(token)) {
+            token.special |= tokens.special.iter().any(|(_, named)| named.content == token.content);
+        }
+        Ok(tokens)
+    }
+
+    /// Takes a special token under its name: as a file describes it, else as another one of this text, else as the class
+    /// has it.
+    fn name(&mut self, class: Class, name: &str, value: Option<&Value>, default: Option<&str>) {
+        let Some(content) = value.and_then(content).or(default) else { return };
+        let known = self.all.iter().find(|token| token.content == content).cloned();
+        let described = value.filter(|value| value.is_object()).and_then(token);
+        let token = known.or(described).unwrap_or_else(|| class.token(name, content));
+        self.special.push((name.to_owned(), token));
+    }
+
+    /// A special token by its name.
+    fn named(&self, name: &str) -> Option<&str> {
+        self.special.iter().find(|(known, _)| known == name).map(|(_, token)| &*token.content)
+    }
+
+    fn add(&self, tokenizer: &mut Tokenizer) -> tokenizers::Result<()> {
+        tokenizer.add_tokens(self.all.iter().cloned()).map(drop)
+    }
+}
+
+/// The text of a token: a string, or an object that describes it.
+fn content(value: &Value) -> Option<&str> {
+    value.as_str().or_else(|| value.get("content")?.as_str())
+}
+
+/// A special token that is written as a string or an object.
+fn token(value: &Value) -> Option<AddedToken> {
+    if let Some(content) = value.as_str() {
+        return Some(AddedToken::from(content, true));
+    }
+    let written: Written = serde_json::from_value(value.clone()).ok()?;
+    Some(Written { special: Some(true), ..written }.into())
+}
