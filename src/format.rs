@@ -1,7 +1,7 @@
 //! Record values in, prediction values out. The seam for other formats: an arm here and a file beside.
 //!
 //! JSON goes both ways: an object in, an object out. Numbers are printed so that they read back as the same
-//! f32.
+//! f32 or f64, as the model computed them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -9,10 +9,12 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::config::{Include, Input, InputFormat, Output};
-use crate::model::{Fields, Prediction};
+use crate::model::{Fields, Number, Prediction};
 use crate::record::{Fault, FaultClass, Record};
 
 mod json;
+
+pub(crate) use json::explain;
 
 /// The fields of a record that a model reads.
 #[derive(Debug)]
@@ -38,7 +40,9 @@ pub fn decode(settings: &Input, wanted: &[String], value: &[u8]) -> Result<Read,
         return Ok(alone(Value::from(BASE64.encode(value))));
     }
     let text = std::str::from_utf8(value).map_err(|error| {
-        undecodable(format!("is not valid UTF-8 from byte {} on", error.valid_up_to()))
+        let utf16 = value.starts_with(b"\xff\xfe") || value.starts_with(b"\xfe\xff");
+        let meant = if utf16 { ": its byte order mark says UTF-16; write UTF-8" } else { "" };
+        undecodable(format!("is not valid UTF-8 from byte {} on{meant}", error.valid_up_to()))
     })?;
     if settings.format == InputFormat::Text {
         return Ok(alone(Value::from(text)));
@@ -139,7 +143,7 @@ fn body(prediction: &Prediction, top_k: Option<u32>, out: &mut Vec<u8>) {
                 if place != 0 {
                     out.push(b',');
                 }
-                number(*value, out);
+                number((*value).into(), out);
             }
             out.push(b']');
         }
@@ -152,7 +156,7 @@ fn body(prediction: &Prediction, top_k: Option<u32>, out: &mut Vec<u8>) {
             out.extend_from_slice(b"\"label\":");
             json(&Value::from(label(*best)), out);
             out.extend_from_slice(b",\"score\":");
-            number(scores.get(*best).copied().unwrap_or(f32::NAN), out);
+            number(scores.get(*best).copied().unwrap_or(Number::Single(f32::NAN)), out);
             out.extend_from_slice(b",\"scores\":{");
             for (place, index) in chosen(scores, top_k).into_iter().enumerate() {
                 if place != 0 {
@@ -173,7 +177,7 @@ fn body(prediction: &Prediction, top_k: Option<u32>, out: &mut Vec<u8>) {
                 out.extend_from_slice(b"{\"label\":");
                 json(&Value::from(span.label.as_str()), out);
                 out.extend_from_slice(b",\"score\":");
-                number(span.score, out);
+                number(span.score.into(), out);
                 member("start", &Value::from(span.start), out);
                 member("end", &Value::from(span.end), out);
                 member("word", &Value::from(span.word.as_str()), out);
@@ -185,10 +189,10 @@ fn body(prediction: &Prediction, top_k: Option<u32>, out: &mut Vec<u8>) {
 }
 
 /// Indices of the `top_k` best scores, the best first and equals in their order; without a number all, as they are.
-fn chosen(scores: &[f32], top_k: Option<u32>) -> Vec<usize> {
+fn chosen(scores: &[Number], top_k: Option<u32>) -> Vec<usize> {
     let mut chosen: Vec<usize> = (0..scores.len()).collect();
     if let Some(most) = top_k {
-        chosen.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
+        chosen.sort_by(|a, b| f64::from(scores[*b]).total_cmp(&scores[*a].into()));
         chosen.truncate(usize::try_from(most).unwrap_or(usize::MAX));
     }
     chosen
@@ -205,8 +209,8 @@ fn json(value: &Value, out: &mut Vec<u8>) {
     out.extend_from_slice(value.to_string().as_bytes());
 }
 
-/// Shortest text that reads back as the same f32; `null` for what JSON cannot say (a model refuses those).
-fn number(value: f32, out: &mut Vec<u8>) {
+/// Shortest text that reads back as the same number; `null` for what JSON cannot say (a model refuses those).
+fn number(value: Number, out: &mut Vec<u8>) {
     use std::io::Write as _;
     let start = out.len();
     if serde_json::to_writer(&mut *out, &value).is_err() {
@@ -234,10 +238,18 @@ mod tests {
             (b"[1]", "a JSON array where"),
             (b"7", "a JSON number where"),
             (b"null", "a JSON null where"),
-            (b"{\"a\":NaN}", "is not valid JSON: expected value"),
-            (b"{\"a\":1e400}", "is not valid JSON: number out of range"),
-            (b"{\"a\":\"\\ud800\"}", "is not valid JSON: unexpected end of hex escape"),
-            (b"\xef\xbb\xbf{}", "is not valid JSON: expected value"),
+            (b"{\"b\":2,\n\"a\":NaN}", "NaN at line 2 column 5 is no number of JSON: write null"),
+            (b"{\"a\":[1,-Infinity]}", "-Infinity at line 1 column 10 is no number"),
+            (b"{\"c\":nan}", "nan at line 1 column 7 is no number"),
+            (b"{\"a\":None}", "None at line 1 column 6 is Python's"),
+            (b"{\"a\":True}", "True at line 1 column 6 is Python's"),
+            (b"{'a':1}", "' at line 1 column 2 cannot stand around"),
+            (b"{\"a\":secret}", "is not valid JSON: expected value at line 1"),
+            (b"{\"a\":1e400}", "has a number at line 1 column 10 that no 64-bit float can hold"),
+            (b"{\"a\":\"\\ud800\"}", "has half of a surrogate pair at line 1"),
+            (b"\xef\xbb\xbf{}", "begins with a byte order mark (U+FEFF)"),
+            (b"\xff\xfe{\0}\0", "says UTF-16; write UTF-8"),
+            (b"\0\0\0\0\x01{}", "begins with a zero byte, as Confluent's"),
             (deep.as_bytes(), "is not valid JSON: EOF"),
         ] {
             let fault = decode(&Input::default(), &["a".to_owned()], value).unwrap_err();
@@ -293,7 +305,7 @@ mod tests {
     #[test]
     fn the_best_scores_come_first_where_a_number_is_asked() {
         let labels: Arc<[String]> = ["a", "b", "c", "d"].map(str::to_owned).into();
-        let label = Prediction::Label { best: 1, scores: vec![0.125, 0.5, 0.25, 0.125], labels };
+        let label = Prediction::label(&[0.125_f32, 0.5, 0.25, 0.125], &labels);
         for (top_k, scores) in [
             (None, r#""a":0.125,"b":0.5,"c":0.25,"d":0.125"#),
             (Some(1), r#""b":0.5"#),
@@ -309,12 +321,12 @@ mod tests {
     #[test]
     fn predictions_are_objects() {
         let labels: Arc<[String]> = Arc::from(["no".to_owned(), "y\"es".to_owned()]);
-        let label = Prediction::Label { best: 1, scores: vec![0.25, 0.75], labels };
+        let label = Prediction::label(&[0.25_f32, 0.75], &labels);
         let scores = r#"{"label":"y\"es","score":0.75,"scores":{"no":0.25,"y\"es":0.75}}"#;
         encodes(&label, &Include::None, scores);
         let embedding = Prediction::Embedding(vec![0.1, -1.0e-8, 3.0]);
         encodes(&embedding, &Include::None, r#"{"embedding":[0.1,-1e-8,3.0]}"#);
-        let value = Prediction::Value(0.5);
+        let value = Prediction::Value(0.5_f32.into());
         encodes(&value, &Include::Key, "{\"value\":0.5,\"key\":\"k\u{fffd}\"}");
         let all = r#"{"value":0.5,"input":{"b":1.50,"a":"x y","c":[1]}}"#;
         encodes(&value, &Include::All, all);
@@ -322,6 +334,16 @@ mod tests {
         encodes(&value, &Include::Fields(names), r#"{"value":0.5,"input":{"c":[1],"a":"x y"}}"#);
         let none = vec!["absent".to_owned()];
         encodes(&value, &Include::Fields(none), r#"{"value":0.5,"input":{}}"#);
-        encodes(&Prediction::Value(f32::NAN), &Include::None, r#"{"value":null}"#);
+        encodes(&Prediction::Value(f32::NAN.into()), &Include::None, r#"{"value":null}"#);
+        for (value, expect) in [
+            (Number::Single(0.1), "0.1"),
+            (Number::Double(0.1), "0.1"),
+            (Number::Double(0.1 + 0.2), "0.30000000000000004"),
+            (Number::Double(1_719_108_850_619.000_2), "1719108850619.0002"),
+            (Number::Double(-0.0), "-0.0"),
+            (Number::Double(5e-324), "5e-324"),
+        ] {
+            encodes(&Prediction::Value(value), &Include::None, &format!("{{\"value\":{expect}}}"));
+        }
     }
 }

@@ -30,6 +30,7 @@ pub mod encoder;
 pub mod image;
 pub mod kernels;
 pub mod padded;
+pub mod scores;
 pub mod tabular;
 pub mod text;
 pub mod weights;
@@ -93,7 +94,7 @@ pub struct About {
     pub task: Task,
     /// `bert`, `mlp`, `logistic`, …
     pub architecture: String,
-    /// What the weights are computed in: `f32`, `int8`, …
+    /// What the weights are computed in: `f32`, `int8`, …; `f64` of a tabular model, always.
     pub precision: &'static str,
     /// `cpu`, `cuda:0`, `cuda:0,cuda:1`, `metal:0`.
     pub device: String,
@@ -146,9 +147,9 @@ pub enum Task {
     TextRanking,
     /// Text in, labelled spans out.
     TokenClassification,
-    /// Fields in, label and scores out.
+    /// Fields in, label and scores in f64 out.
     TabularClassification,
-    /// Fields in, a number out.
+    /// Fields in, a number in f64 out.
     TabularRegression,
     /// Image bytes in, label and scores out.
     ImageClassification,
@@ -196,8 +197,8 @@ pub enum Input {
     Tokens(Box<[u32]>),
     /// Tokens of a text with their places in it, for models that label pieces of it.
     Marked(Box<text::Marked>),
-    /// Features after imputation, scaling and encoding: `[features]` f32.
-    Row(Box<[f32]>),
+    /// Features after imputation, scaling and encoding: `[features]` f64.
+    Row(Box<[f64]>),
     /// An image, decoded and resized. Normalised in `predict` only: a batch that waits takes a quarter of the memory.
     Pixels {
         /// `[height, width, 3]` u8, RGB.
@@ -236,20 +237,70 @@ impl Input {
 pub enum Prediction {
     /// `[dim]` f32.
     Embedding(Vec<f32>),
-    /// The best label, and every label's score in the order of `About::labels`. f64 where the model is tabular.
+    /// The best label, and every label's score in the order of `About::labels`.
     Label {
         /// Index of the best label.
         best: usize,
         /// Scores, each 0 to 1; of a text regression of several values, the values; of a cross-encoder what its
         /// own files make of its outputs.
-        scores: Vec<f32>,
+        scores: Vec<Number>,
         /// The labels, shared.
         labels: Arc<[String]>,
     },
     /// A regression's value.
-    Value(f32),
+    Value(Number),
     /// Labelled pieces of the text.
     Spans(Vec<Span>),
+}
+
+impl Prediction {
+    /// The best of `scores` wins, the first of equals. A score for each label.
+    pub fn label<N>(scores: &[N], labels: &Arc<[String]>) -> Self
+    where
+        N: Copy + PartialOrd + Into<Number>,
+    {
+        Self::labelled(scores::best(scores), scores, labels)
+    }
+
+    /// As [`label`](Self::label), where the best was chosen by more than the scores.
+    pub fn labelled<N>(best: usize, scores: &[N], labels: &Arc<[String]>) -> Self
+    where
+        N: Copy + Into<Number>,
+    {
+        let scores = scores.iter().map(|score| (*score).into()).collect();
+        Self::Label { best, scores, labels: Arc::clone(labels) }
+    }
+}
+
+/// A number of an answer, as wide as it was computed. Printed, it reads back as the same.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+#[serde(untagged)]
+pub enum Number {
+    /// Of text and images.
+    Single(f32),
+    /// Of tables.
+    Double(f64),
+}
+
+impl From<f32> for Number {
+    fn from(value: f32) -> Self {
+        Self::Single(value)
+    }
+}
+
+impl From<f64> for Number {
+    fn from(value: f64) -> Self {
+        Self::Double(value)
+    }
+}
+
+impl From<Number> for f64 {
+    fn from(value: Number) -> Self {
+        match value {
+            Number::Single(value) => value.into(),
+            Number::Double(value) => value,
+        }
+    }
 }
 
 /// A labelled piece of a text.

@@ -73,8 +73,8 @@ def write(version, architecture, model, weights):
     out.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for i, (w, b) in enumerate(weights):
-        tensors[f"layers.{i}.weight"] = np.ascontiguousarray(w.T, dtype=np.float32)
-        tensors[f"layers.{i}.bias"] = np.ascontiguousarray(b, dtype=np.float32)
+        tensors[f"layers.{i}.weight"] = np.ascontiguousarray(w.T, dtype=np.float64)
+        tensors[f"layers.{i}.bias"] = np.ascontiguousarray(b, dtype=np.float64)
     save_file(tensors, out / "model.safetensors")
     task = "tabular-classification"
     dump = lambda name, value: (out / name).write_text(json.dumps(value, indent=1) + "\n")
@@ -97,8 +97,8 @@ def write(version, architecture, model, weights):
         files[f.name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     listing = "".join(f"{d['sha256']}  {n}\n" for n, d in sorted(files.items()))
     dump("manifest.json", {
-        "format": 1, "task": task, "architecture": architecture, "dtype": "f32", "name": "breast-cancer", "files": files,
-        "digest": "sha256:" + hashlib.sha256(listing.encode()).hexdigest(), "golden": {"file": "golden.json", "tolerance": 1e-5}})
+        "format": 1, "task": task, "architecture": architecture, "name": "breast-cancer", "files": files,
+        "digest": "sha256:" + hashlib.sha256(listing.encode()).hexdigest(), "golden": {"file": "golden.json", "tolerance": 1e-9}})
     print(f"version {version} ({architecture}): accuracy on {len(test)} held-out rows {model.score(features(test), target(test)):.4f}")
 
 

@@ -102,7 +102,8 @@ pub fn recommend(report: &Report) -> Option<Recommendation> {
     ]);
     Some(Recommendation {
         batch: Batch { max_records: at.records, max_tokens, max_wait: Time::millis(wait.into()) },
-        model: Model { workers, precision: curve.precision.clone() },
+        // Not a value of the key: tables have nothing to choose there.
+        model: Model { workers, precision: curve.precision.replace("f64", "f32") },
         reasons,
     })
 }
@@ -167,6 +168,9 @@ fn why_records(curve: &Curve, place: usize, measured: &Point) -> String {
 }
 
 fn why_precision(curves: &[Curve], chosen: &Curve) -> String {
+    if chosen.precision == "f64" {
+        return "The default: tabular models are computed in f64 whatever it says.".to_owned();
+    }
     let close = |curve: &Curve| match curve.agreement {
         Some(agreement) if CLOSE <= agreement => format!("agreement with f32 {agreement:.4}"),
         Some(agreement) => {
@@ -346,6 +350,13 @@ mod tests {
             alone.reasons["model.precision"],
             "int8: not compared with f32. The only one measured: --precision f32,int8 compares."
         );
+    }
+
+    #[test]
+    fn a_table_has_no_precision_to_choose() {
+        let found = report(vec![curve("f64", None, &[9.0])], Vec::new()).recommendation.unwrap();
+        assert_eq!(found.model.precision, "f32");
+        assert!(found.reasons["model.precision"].contains("f64"));
     }
 
     #[test]

@@ -145,7 +145,8 @@ mod tests {
         near(agreement(&[label(0), label(1)], &[label(0), label(0)]).unwrap(), 0.5);
         assert_eq!(agreement(&[], &[]), None);
         assert_eq!(agreement(&[x], &[label(0)]), None);
-        assert_eq!(agreement(&[Prediction::Value(1.0)], &[Prediction::Value(1.0)]), None);
+        let value = || Prediction::Value(1.0_f32.into());
+        assert_eq!(agreement(&[value()], &[value()]), None);
     }
 
     #[track_caller]

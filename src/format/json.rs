@@ -32,8 +32,54 @@ pub(super) fn read<'t, V: Deserialize<'t>>(
     let read = deserializer
         .deserialize_any(Top { wanted, of: PhantomData })
         .and_then(|read| deserializer.end().map(|()| read))
-        .map_err(|error| format!("is not valid JSON: {error}"))?;
+        .map_err(|error| explain(text, &error))?;
     read.map_err(|kind| format!("is a JSON {kind} where an object is wanted"))
+}
+
+/// What is wrong with a text that serde could not read, in words that say what to do. Nothing of the text is shown but
+/// words that others write where JSON has none.
+pub(crate) fn explain(text: &str, error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    let place = format!("at line {line} column {column}");
+    if text.starts_with('\u{feff}') {
+        return "begins with a byte order mark (U+FEFF), which is no part of JSON: write UTF-8 without it (in Python \
+                encoding=\"utf-8\", not \"utf-8-sig\")"
+            .to_owned();
+    }
+    if text.starts_with('\0') {
+        return "begins with a zero byte, as Confluent's serialisers write it before their schema's number: write plain \
+                JSON without a schema registry"
+            .to_owned();
+    }
+    let said = error.to_string();
+    if said.starts_with("number out of range") {
+        return format!("has a number {place} that no 64-bit float can hold (at most 1.8e308)");
+    }
+    if said.starts_with("lone leading surrogate") || said.starts_with("unexpected end of hex") {
+        return format!("has half of a surrogate pair {place} (\\ud800 to \\udfff): no character");
+    }
+    let word = word(text, line, column);
+    let meant = match word {
+        "NaN" | "nan" | "NAN" | "Infinity" | "-Infinity" | "+Infinity" | "inf" | "-inf" | "Inf"
+        | "-Inf" => "is no number of JSON: write null where a value is missing",
+        "None" => "is Python's: JSON writes null (json.dumps does)",
+        "True" | "False" => "is Python's: JSON writes true and false (json.dumps does)",
+        "undefined" => "is JavaScript's: JSON writes null, or leaves the name out",
+        "'" => "cannot stand around a text or a name: JSON has double quotes",
+        _ => return format!("is not valid JSON: {said}"),
+    };
+    format!("is not valid JSON: {word} {place} {meant}")
+}
+
+/// The letters and signs around a place, or else the character there.
+fn word(text: &str, line: usize, column: usize) -> &str {
+    let line = text.split('\n').nth(line.saturating_sub(1)).unwrap_or_default();
+    let bytes = line.as_bytes();
+    let part = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-_".contains(byte);
+    let at = column.saturating_sub(1).min(bytes.len());
+    let start = at - bytes[..at].iter().rev().take_while(|byte| part(byte)).count();
+    let end = at + bytes[at..].iter().take_while(|byte| part(byte)).count();
+    line.get(start..end.max(at + 1)).unwrap_or_default()
 }
 
 /// A number, a text, a truth value or null; of a list or an object only that it is one, because no model takes one.

@@ -29,6 +29,7 @@ mod manifest;
 mod need;
 mod warm;
 
+pub use golden::tolerance;
 pub use manifest::{FileDigest, Golden, Manifest};
 pub use manifest::{digest, digests, verify, verify_registered, write_manifest};
 
@@ -202,6 +203,13 @@ pub fn build(dir: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, Error>
     })
 }
 
+/// Whether a directory is a tabular model's: by its task or, where that is missing or wrong, by its files.
+fn is_tabular(dir: &Path, config: &Value) -> bool {
+    let task = config.get("task").and_then(Value::as_str).unwrap_or_default();
+    let other = config.get("model_type").is_some() || config.get("architectures").is_some();
+    task.starts_with("tabular-") || (!other && present(dir, "preprocess.json"))
+}
+
 fn unguarded(dir: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, Error> {
     let folder = text::folder(dir);
     let inside = |file: &str| within(&folder, file);
@@ -210,11 +218,12 @@ fn unguarded(dir: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, Error>
         return Err(Error::config(&place.display().to_string(), empty(&place)));
     }
     let config: Value = json(dir, &inside("config.json"))?;
-    let task = config.get("task").and_then(Value::as_str).unwrap_or_default();
-    if task.starts_with("tabular-") {
+    if is_tabular(dir, &config) {
         if options.device != "cpu" {
-            let message =
-                format!("runs on the CPU, not on {:?}; set model.device: cpu", options.device);
+            let message = format!(
+                "tables are computed on the CPU, not on {:?}; set model.device: cpu",
+                options.device
+            );
             return Err(Error::config("config.json", message));
         }
         return Ok(Box::new(tabular::load(dir)?));
@@ -266,7 +275,7 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Served, Error> {
     }
     warm::warm(model.as_ref())?;
     if let Some(manifest) = &manifest {
-        golden::compare(dir, model.as_ref(), manifest, options)?;
+        golden::compare(dir, model.as_ref(), manifest)?;
     }
     let named = options.name.clone().or_else(|| manifest.and_then(|manifest| manifest.name));
     let absolute = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());

@@ -152,7 +152,7 @@ mod tests {
                         u8::try_from(ids.iter().sum::<u32>()).unwrap_or(0),
                     )]))
                 }
-                Input::Row(values) => Ok(Prediction::Value(values[0])),
+                Input::Row(values) => Ok(Prediction::Value(values[0].into())),
                 Input::Tokens(_) | Input::Marked(_) | Input::Pixels { .. } => {
                     Err(Refused::Row { row, message: "a 9".to_owned() })
                 }

@@ -21,7 +21,7 @@ use serde::Deserialize;
 
 use super::artifact::{self, Error, LoadOptions};
 use super::device::{self, Place, Replicas};
-use super::tabular::{best, sigmoid, softmax};
+use super::scores::{sigmoid, softmax};
 use super::weights::Weights;
 use super::{
     About, Fields, Input, Model, Prediction, Refused, Task, encoder, padded, text_field, unique,
@@ -310,12 +310,12 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
 
 impl Image {
     fn answer(&self, logits: &[f32]) -> Prediction {
-        let scores = if self.independent {
+        let scores: Vec<f32> = if self.independent {
             logits.iter().map(|logit| sigmoid(*logit)).collect()
         } else {
             softmax(logits)
         };
-        Prediction::Label { best: best(&scores), scores, labels: Arc::clone(&self.labels) }
+        Prediction::label(&scores, &self.labels)
     }
 }
 

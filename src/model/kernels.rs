@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 mod math;
 mod product;
 
-pub use product::{Bf16, Dense, Int8, Rows};
+pub use product::{Bf16, Dense, Double, Int8, Rows};
 
 use product::{Line, Panels, multiply};
 

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!  fields ─► impute ─► (x − mean) / scale ─┐
-//!         ─► impute ─► one-hot ────────────┴─► [features] f32 ─► layers ─► sigmoid | softmax | identity
+//!         ─► impute ─► one-hot ────────────┴─► [features] ─► layers ─► sigmoid | softmax | identity
 //! ```
 //!
-//! Preprocessing is done in f64 as scikit-learn does, the layers in f32. A row's sums always run in the same
-//! order, so a batch gives the bits that single rows give.
+//! All of it is f64, from the field to the printed answer, as scikit-learn has it, and on the CPU whatever
+//! `model.precision` says: differences of large numbers, time stamps among them, are lost in f32. A row's sums always run
+//! in the same order, so a batch gives the bits that single rows give.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,33 +17,47 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::artifact::Error;
-use super::encoder::{Linear, Precision};
+use super::kernels::Double;
+use super::scores::best;
 use super::weights::Weights;
 use super::worker::SUB_BATCH_TOKENS;
 use super::{About, Fields, Input, Model, Prediction, Refused, Task};
-use crate::format::kind;
-use crate::record::{Fault, FaultClass};
+use crate::record::Fault;
+use columns::Column;
+use members::{Members, shown};
 
-/// Most features of a record: 256 KiB of f32 for each that waits.
-const MOST_FEATURES: usize = 65_536;
+mod columns;
+mod members;
+
+/// Most units of a layer, and most layers.
+const MOST: (usize, usize) = (65_536, 64);
 
 /// `config.json` of a tabular artifact.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug)]
 struct Config {
     task: Task,
-    architecture: String,
-    #[serde(default)]
+    architecture: Architecture,
     activation: Activation,
-    #[serde(default)]
     labels: Vec<String>,
     output: Output,
 }
 
+/// The estimator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Architecture {
+    /// One layer, a value.
+    Linear,
+    /// One layer, labels: the best is chosen by its sums.
+    Logistic,
+    /// Several layers: the best is chosen by the scores.
+    Mlp,
+}
+
 /// Between the layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Activation {
-    #[default]
     Relu,
     Tanh,
     Logistic,
@@ -61,129 +76,6 @@ enum Output {
     Identity,
 }
 
-/// `preprocess.json`: what was fitted.
-#[derive(Debug, Clone, Deserialize)]
-struct Preprocess {
-    columns: Vec<Column>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-enum Column {
-    /// A number: one feature.
-    Numeric {
-        name: String,
-        #[serde(default)]
-        impute: Option<f64>,
-        #[serde(default)]
-        mean: f64,
-        #[serde(default = "one")]
-        scale: f64,
-        #[serde(default)]
-        min: Option<f64>,
-        #[serde(default)]
-        max: Option<f64>,
-    },
-    /// A text out of a list: one feature for each.
-    Categorical {
-        name: String,
-        #[serde(default)]
-        impute: Option<String>,
-        categories: Vec<String>,
-        #[serde(default)]
-        unknown: Unknown,
-    },
-}
-
-/// What a category means that was not fitted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Unknown {
-    /// All features 0, as scikit-learn's `handle_unknown="ignore"`.
-    #[default]
-    Ignore,
-    /// The record becomes a dead letter.
-    Error,
-}
-
-fn one() -> f64 {
-    1.0
-}
-
-impl Column {
-    fn name(&self) -> &str {
-        match self {
-            Self::Numeric { name, .. } | Self::Categorical { name, .. } => name,
-        }
-    }
-
-    fn width(&self) -> usize {
-        match self {
-            Self::Numeric { .. } => 1,
-            Self::Categorical { categories, .. } => categories.len(),
-        }
-    }
-
-    /// Appends this column's features, f32 after arithmetic in f64.
-    fn encode(&self, fields: &Fields, out: &mut Vec<f32>) -> Result<(), Fault> {
-        let value = fields.get(self.name()).filter(|value| !value.is_null());
-        match self {
-            Self::Numeric { name, impute, mean, scale, min, max } => {
-                let number = match value {
-                    Some(Value::Number(number)) => number.as_f64(),
-                    Some(other) => return Err(wrong_type(name, "number", other)),
-                    None => Some(impute.ok_or_else(|| missing(name))?),
-                };
-                let number = number
-                    .filter(|number| number.is_finite())
-                    .ok_or_else(|| invalid(name, "is no finite number"))?;
-                if min.is_some_and(|min| number < min) || max.is_some_and(|max| max < number) {
-                    return Err(invalid(
-                        name,
-                        "is outside the range that the model was fitted for",
-                    ));
-                }
-                #[expect(clippy::cast_possible_truncation, reason = "the layers are f32")]
-                let feature = ((number - mean) / scale) as f32;
-                if !feature.is_finite() {
-                    return Err(invalid(name, "is too large"));
-                }
-                out.push(feature);
-            }
-            Self::Categorical { name, impute, categories, unknown } => {
-                let text = match value {
-                    Some(Value::String(text)) => text,
-                    Some(other) => return Err(wrong_type(name, "string", other)),
-                    None => impute.as_ref().ok_or_else(|| missing(name))?,
-                };
-                if *unknown == Unknown::Error && !categories.contains(text) {
-                    return Err(invalid(
-                        name,
-                        "is none of the categories that the model was fitted for",
-                    ));
-                }
-                let hot = |category| if category == text { 1.0 } else { 0.0 };
-                out.extend(categories.iter().map(hot));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn missing(name: &str) -> Fault {
-    let message =
-        format!("field {name:?} is missing or null, and the model has no replacement for it");
-    Fault::new(FaultClass::Missing, message)
-}
-
-fn invalid(name: &str, what: &str) -> Fault {
-    Fault::new(FaultClass::Invalid, format!("field {name:?} {what}"))
-}
-
-fn wrong_type(name: &str, expected: &str, found: &Value) -> Fault {
-    invalid(name, &format!("is a {}, not a {expected}", kind(found)))
-}
-
 /// A tabular model. See the module.
 #[derive(Debug)]
 pub struct Tabular {
@@ -191,7 +83,8 @@ pub struct Tabular {
     columns: Vec<Column>,
     /// Features that the first layer takes.
     width: usize,
-    layers: Vec<Linear>,
+    layers: Vec<Double>,
+    architecture: Architecture,
     activation: Activation,
     output: Output,
     labels: Arc<[String]>,
@@ -203,121 +96,179 @@ pub struct Tabular {
 ///
 /// With the file, the tensor, and what was expected and found.
 pub fn load(dir: &Path) -> Result<Tabular, Error> {
-    let config: Config = super::artifact::json(dir, "config.json")?;
-    let preprocess: Preprocess = super::artifact::json(dir, "preprocess.json")?;
+    let config = Config::read(dir)?;
+    let columns = columns::read(dir)?;
+    let width = columns.iter().map(Column::width).sum();
     let weights = Weights::open(dir)?;
-    let features: usize = preprocess.columns.iter().map(Column::width).sum();
-    if !(1..=MOST_FEATURES).contains(&features) {
-        let message = format!("its columns make {features} features, not 1 to {MOST_FEATURES}");
-        return Err(Error::config("preprocess.json", message));
-    }
-    let (mut width, mut layers) = (features, Vec::new());
-    loop {
-        let name = format!("layers.{}", layers.len());
-        let Some(shape) = weights.shape(&format!("{name}.weight")) else { break };
-        let outputs = shape.first().copied().unwrap_or(0);
-        layers.push(weights.linear(&[&name], (width, outputs), Precision::F32)?);
-        width = outputs;
-    }
-    check(&config, &preprocess, layers.len(), width)?;
+    let layers = layers(&weights, width)?;
+    config.check(&layers)?;
     weights.finish()?;
+    let architecture = format!("{:?}", config.architecture).to_lowercase();
     let about = About {
         task: config.task,
-        architecture: config.architecture,
-        precision: "f32",
+        architecture,
+        precision: "f64",
         device: "cpu".to_owned(),
-        fields: preprocess.columns.iter().map(|column| column.name().to_owned()).collect(),
+        fields: columns.iter().map(|column| column.name.clone()).collect(),
         labels: config.labels.clone(),
         width: config.labels.len().max(1),
-        bytes: u64::try_from(layers.iter().map(Linear::bytes).sum::<usize>()).unwrap_or(u64::MAX),
+        bytes: u64::try_from(layers.iter().map(Double::bytes).sum::<usize>()).unwrap_or(u64::MAX),
         chunk_tokens: SUB_BATCH_TOKENS,
         padded: false,
         notes: Vec::new(),
     };
-    let (activation, output) = (config.activation, config.output);
-    let (columns, labels) = (preprocess.columns, config.labels.into());
-    Ok(Tabular { about, columns, width: features, layers, activation, output, labels })
+    let Config { architecture, activation, labels, output, .. } = config;
+    let labels = labels.into();
+    Ok(Tabular { about, columns, width, layers, architecture, activation, output, labels })
 }
 
-/// What the files must agree on.
-fn check(
-    config: &Config,
-    preprocess: &Preprocess,
-    layers: usize,
-    units: usize,
-) -> Result<(), Error> {
-    let fail = |message: String| Err(Error::Config { file: "config.json".to_owned(), message });
-    let one_layer = ["linear", "logistic"].contains(&config.architecture.as_str());
-    match config.architecture.as_str() {
-        "linear" | "logistic" | "mlp" => (),
-        other => return fail(format!("architecture {other:?} is none of linear, logistic, mlp")),
+/// Layers 0, 1, … of `inputs` features, and nothing beside them.
+fn layers(weights: &Weights, mut inputs: usize) -> Result<Vec<Double>, Error> {
+    let (units, most) = MOST;
+    let mut layers: Vec<Double> = Vec::new();
+    loop {
+        let (weight, bias) =
+            (format!("layers.{}.weight", layers.len()), format!("layers.{}.bias", layers.len()));
+        let outputs = match weights.shape(&weight) {
+            Some([outputs, _]) => *outputs,
+            Some(shape) => {
+                let message = format!(
+                    "has shape {shape:?}, expected [units, {inputs}]: a row for each unit (numpy.atleast_2d)"
+                );
+                return Err(Error::tensor(&weight, &message));
+            }
+            None => break,
+        };
+        if units < outputs || layers.len() == most {
+            let message = format!("is too much: at most {most} layers of {units} units are taken");
+            return Err(Error::tensor(&weight, &message));
+        }
+        let values = weights.doubles(&weight, &[outputs, inputs])?;
+        layers.push(Double::new(&values, weights.doubles(&bias, &[outputs])?, inputs));
+        inputs = outputs;
     }
-    if layers == 0 {
+    if layers.is_empty() {
         return Err(Error::tensor("layers.0.weight", "is missing"));
     }
-    if one_layer && layers != 1 {
-        return fail(format!("architecture {} with {layers} layers", config.architecture));
-    }
-    let wanted = match config.output {
-        Output::Sigmoid | Output::Identity => 1,
-        Output::Softmax => config.labels.len(),
+    let known = |name: &str| {
+        let number = name.strip_prefix("layers.").and_then(|rest| rest.split_once('.'));
+        number.is_some_and(|(number, rest)| {
+            let place = number.parse::<usize>().ok().filter(|place| place.to_string() == number);
+            place.is_some_and(|place| place < layers.len()) && ["weight", "bias"].contains(&rest)
+        })
     };
-    if units != wanted {
-        return fail(format!(
-            "output {:?} wants {wanted} units, the last layer has {units}",
-            config.output
-        ));
-    }
-    let labels = match (config.task, config.output) {
-        (Task::TabularRegression, Output::Identity) => 0,
-        (Task::TabularClassification, Output::Sigmoid) => 2,
-        (Task::TabularClassification, Output::Softmax) => config.labels.len().max(2),
-        (task, output) => return fail(format!("task {task:?} with output {output:?}")),
-    };
-    if labels != 0 && config.labels.len() != labels {
-        return fail(format!("{labels} labels wanted, {} given", config.labels.len()));
-    }
-    let mut seen = BTreeSet::new();
-    if let Some(label) = config.labels.iter().find(|label| !seen.insert(*label)) {
-        return fail(format!("label {label:?} stands twice: give each class a name of its own"));
-    }
-    let mut names = BTreeSet::new();
-    for column in &preprocess.columns {
-        if !names.insert(column.name()) {
-            let message = format!("column {:?} stands twice", column.name());
-            return Err(Error::Config { file: "preprocess.json".to_owned(), message });
+    match weights.elements().find(|(name, ..)| !known(name)) {
+        Some((name, ..)) => {
+            let message = format!(
+                "is not used: layers.0 to layers.{} are, each with weight and bias, without a gap",
+                layers.len() - 1
+            );
+            Err(Error::tensor(name, &message))
         }
-        if let Column::Numeric { name, scale, mean, .. } = column
-            && !(scale.is_normal() && mean.is_finite())
-        {
-            let message = format!("column {name:?} has scale {scale} and mean {mean}");
-            return Err(Error::Config { file: "preprocess.json".to_owned(), message });
+        None => Ok(layers),
+    }
+}
+
+impl Config {
+    fn read(dir: &Path) -> Result<Self, Error> {
+        const FILE: &str = "config.json";
+        let mut members = Members::of(FILE, String::new(), super::artifact::json(dir, FILE)?)?;
+        let tasks = "\"tabular-classification\" or \"tabular-regression\"";
+        let task = members.need("task", tasks)?;
+        let wanted = "one of linear, logistic, mlp (others are not run here)";
+        let architecture = members.need("architecture", wanted)?;
+        let wanted = "one of relu, tanh, logistic, identity";
+        // As scikit-learn's MLPs.
+        let activation = members.take("activation", wanted)?.unwrap_or(Activation::Relu);
+        let output = members.need("output", "one of sigmoid, softmax, identity")?;
+        let labels: Vec<Value> = members.take("labels", "a list of labels")?.unwrap_or_default();
+        let (mut names, mut seen) = (Vec::with_capacity(labels.len()), HashSet::new());
+        for label in labels {
+            let name = match label {
+                Value::String(text) => text,
+                Value::Number(_) | Value::Bool(_) => label.to_string(),
+                Value::Null | Value::Array(_) | Value::Object(_) => {
+                    let message = format!("label {} is neither text nor number", shown(&label));
+                    return Err(members.error(&message));
+                }
+            };
+            if !seen.insert(name.clone()) {
+                let message =
+                    format!("label {name:?} stands twice: give each class a name of its own");
+                return Err(members.error(&message));
+            }
+            names.push(name);
+        }
+        members.finish("task, architecture, activation, output, labels")?;
+        Ok(Self { task, architecture, activation, labels: names, output })
+    }
+
+    /// What the files must agree on.
+    fn check(&self, layers: &[Double]) -> Result<(), Error> {
+        let Self { task, architecture, output, labels, .. } = self;
+        let fail = |message: String| Err(Error::config("config.json", message));
+        if *architecture != Architecture::Mlp && layers.len() != 1 {
+            let name = format!("{architecture:?}").to_lowercase();
+            return fail(format!(
+                "architecture is {name}, which has one layer; there are {}: mlp has several",
+                layers.len()
+            ));
+        }
+        let named = format!("{output:?}").to_lowercase();
+        let (units, labelled) = match (task, output) {
+            (Task::TabularRegression, Output::Identity) => (1, 0),
+            (Task::TabularClassification, Output::Sigmoid) => (1, 2),
+            (Task::TabularClassification, Output::Softmax) => (labels.len(), labels.len().max(2)),
+            _ => {
+                return fail(format!(
+                    "output is {named}: tabular-regression has identity, tabular-classification sigmoid (one unit) or \
+                     softmax (a unit for each label)"
+                ));
+            }
+        };
+        if labels.len() != labelled {
+            let found = labels.len();
+            return fail(format!("{found} labels; output {named} of this task has {labelled}"));
+        }
+        match layers.last().map_or(0, Double::outputs) {
+            found if found == units => Ok(()),
+            found => fail(format!(
+                "the last layer has {found} units; output {named} with {labelled} labels has {units}"
+            )),
         }
     }
-    Ok(())
 }
 
 impl Tabular {
-    fn activate(&self, values: &mut [f32]) {
+    fn activate(&self, values: &mut [f64]) {
         match self.activation {
-            Activation::Relu => values.iter_mut().for_each(|value| *value = value.max(0.0)),
+            // Not `max`, which takes 0 for a NaN.
+            Activation::Relu => {
+                values.iter_mut().for_each(|v| *v = if *v < 0.0 { 0.0 } else { *v });
+            }
             Activation::Tanh => values.iter_mut().for_each(|value| *value = value.tanh()),
             Activation::Logistic => values.iter_mut().for_each(|value| *value = sigmoid(*value)),
             Activation::Identity => (),
         }
     }
 
-    fn answer(&self, units: &[f32]) -> Prediction {
-        let scores = match self.output {
-            Output::Identity => return Prediction::Value(units[0]),
+    fn answer(&self, units: &[f64]) -> Prediction {
+        // Scores may be equal where sums are not.
+        let by_sum = self.architecture == Architecture::Logistic;
+        match self.output {
+            Output::Identity => Prediction::Value(units[0].into()),
             Output::Sigmoid => {
                 let p = sigmoid(units[0]);
-                vec![1.0 - p, p]
+                let scores = [1.0 - p, p];
+                let best = if by_sum { usize::from(0.0 < units[0]) } else { best(&scores) };
+                Prediction::labelled(best, &scores, &self.labels)
             }
-            Output::Softmax => softmax(units),
-        };
-        let best = best(&scores);
-        Prediction::Label { best, scores, labels: Arc::clone(&self.labels) }
+            Output::Softmax => {
+                let scores = softmax(units);
+                let best = best(if by_sum { units } else { &scores });
+                Prediction::labelled(best, &scores, &self.labels)
+            }
+        }
     }
 }
 
@@ -349,7 +300,7 @@ impl Model for Tabular {
                 self.activate(&mut x);
             }
         }
-        let units = self.layers.last().map_or(1, Linear::outputs);
+        let units = self.layers.last().map_or(1, Double::outputs);
         let mut predictions = Vec::with_capacity(inputs.len());
         for (row, units) in x.chunks_exact(units).enumerate() {
             if units.iter().any(|unit| !unit.is_finite()) {
@@ -361,89 +312,16 @@ impl Model for Tabular {
     }
 }
 
-/// `1 / (1 + e^-x)`, without overflow for any finite x.
-pub fn sigmoid(x: f32) -> f32 {
-    if x < 0.0 {
-        let e = x.exp();
-        e / (1.0 + e)
-    } else {
-        1.0 / (1.0 + (-x).exp())
-    }
+/// `1 / (1 + e^-x)` as scipy's `expit`: for every finite x between 0 and 1.
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
 }
 
 /// `e^x / Σ e^x`, shifted by the largest so that nothing overflows.
-pub fn softmax(units: &[f32]) -> Vec<f32> {
-    let largest = units.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut scores: Vec<f32> = units.iter().map(|unit| (unit - largest).exp()).collect();
-    let sum: f32 = scores.iter().sum();
+fn softmax(units: &[f64]) -> Vec<f64> {
+    let largest = units.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let mut scores: Vec<f64> = units.iter().map(|unit| (unit - largest).exp()).collect();
+    let sum: f64 = scores.iter().sum();
     scores.iter_mut().for_each(|score| *score /= sum);
     scores
-}
-
-/// The index of the largest score; the first of equals.
-pub fn best(scores: &[f32]) -> usize {
-    let mut best = 0;
-    for (index, score) in scores.iter().enumerate() {
-        if scores[best] < *score {
-            best = index;
-        }
-    }
-    best
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn column(json: &str) -> Column {
-        serde_json::from_str(json).unwrap()
-    }
-
-    #[track_caller]
-    fn encodes(json: &str, fields: &str, expect: Result<&[f32], (FaultClass, &str)>) {
-        let fields: Fields = serde_json::from_str(fields).unwrap();
-        let mut out = Vec::new();
-        let result = column(json).encode(&fields, &mut out);
-        match (result, expect) {
-            (Ok(()), Ok(expect)) => assert_eq!(out, expect),
-            (Err(fault), Err((class, part))) => {
-                assert_eq!(fault.class, class);
-                assert!(fault.message.contains(part), "{}", fault.message);
-            }
-            (got, expect) => panic!("{got:?} {out:?}, expected {expect:?}"),
-        }
-    }
-
-    #[test]
-    fn columns_are_imputed_scaled_and_encoded() {
-        use FaultClass::{Invalid, Missing};
-        let number = r#"{"kind":"numeric","name":"a","impute":3,"mean":1,"scale":2,"min":-9}"#;
-        encodes(number, r#"{"a":5}"#, Ok(&[2.0]));
-        encodes(number, "{}", Ok(&[1.0]));
-        encodes(number, r#"{"a":null}"#, Ok(&[1.0]));
-        encodes(number, r#"{"a":"5"}"#, Err((Invalid, "field \"a\" is a string, not a number")));
-        encodes(number, r#"{"a":true}"#, Err((Invalid, "boolean")));
-        encodes(number, r#"{"a":-10}"#, Err((Invalid, "outside the range")));
-        encodes(number, r#"{"a":1e300}"#, Err((Invalid, "too large")));
-        let bare = r#"{"kind":"numeric","name":"a"}"#;
-        encodes(bare, "{}", Err((Missing, "field \"a\" is missing")));
-        let color =
-            r#"{"kind":"categorical","name":"c","impute":"red","categories":["red","blue"]}"#;
-        encodes(color, r#"{"c":"blue"}"#, Ok(&[0.0, 1.0]));
-        encodes(color, "{}", Ok(&[1.0, 0.0]));
-        encodes(color, r#"{"c":"green"}"#, Ok(&[0.0, 0.0]));
-        encodes(color, r#"{"c":7}"#, Err((Invalid, "number, not a string")));
-        let strict = color.replace('}', r#","unknown":"error"}"#);
-        encodes(&strict, r#"{"c":"green"}"#, Err((Invalid, "none of the categories")));
-    }
-
-    #[test]
-    fn scores_never_overflow() {
-        for x in [-1e30, -200.0, -1.0, 0.0, 1.0, 200.0, 1e30] {
-            assert!((0.0..=1.0).contains(&sigmoid(x)), "{x}");
-            let scores = softmax(&[x, 0.0, -x]);
-            assert!((scores.iter().sum::<f32>() - 1.0).abs() < 1e-6, "{x}: {scores:?}");
-        }
-        assert_eq!(best(&[0.2, 0.5, 0.5]), 1);
-    }
 }

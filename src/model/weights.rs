@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{DType, Device, Shape, Tensor};
+use candle_core::{DType, Device, Shape, Tensor, WithDType};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
@@ -127,6 +127,26 @@ impl Weights {
     ///
     /// When it is missing, has another shape or no elements, is no float, or holds NaN or infinity.
     pub fn take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
+        self.values(name, shape, |held| {
+            if held.info.dtype == Dtype::F32 { self.floats(held) } else { self.others(held) }
+        })
+    }
+
+    /// A tensor's values, row-major, as f64: those of every float as they are.
+    ///
+    /// # Errors
+    ///
+    /// As [`take`](Self::take).
+    pub fn doubles(&self, name: &str, shape: &[usize]) -> Result<Vec<f64>, Error> {
+        self.values(name, shape, |held| self.others(held))
+    }
+
+    fn values<T: WithDType>(
+        &self,
+        name: &str,
+        shape: &[usize],
+        read: impl FnOnce(&Held) -> std::io::Result<Vec<T>>,
+    ) -> Result<Vec<T>, Error> {
         let fail = |message: String| Error::tensor(name, &message);
         let Some(held) = self.find(name) else {
             return Err(fail(format!("is missing; {}", self.nearby(name))));
@@ -139,22 +159,14 @@ impl Weights {
         if shape.contains(&0) {
             return Err(fail(format!("has shape {shape:?}: no elements")));
         }
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "the format knows twenty kinds of numbers"
-        )]
-        let values = match info.dtype {
-            Dtype::F32 => self.floats(held),
-            Dtype::F16 => self.others(held, DType::F16),
-            Dtype::BF16 => self.others(held, DType::BF16),
-            Dtype::F64 => self.others(held, DType::F64),
-            other => return Err(fail(format!("is {other:?}, expected a float"))),
-        };
-        let values = values.map_err(|error| fail(format!("cannot be read: {error}")))?;
-        if values.iter().any(|value| *value != 0.0) {
+        if float(info.dtype).is_none() {
+            return Err(fail(format!("is {:?}, expected a float", info.dtype)));
+        }
+        let values = read(held).map_err(|error| fail(format!("cannot be read: {error}")))?;
+        if values.iter().any(|value| *value != T::zero()) {
             self.filled.store(true, Ordering::Relaxed);
         }
-        match values.iter().position(|value| !value.is_finite()) {
+        match values.iter().position(|value| !value.to_f64().is_finite()) {
             Some(place) => Err(fail(format!("holds NaN or infinity at element {place}"))),
             None => Ok(values),
         }
@@ -245,12 +257,13 @@ impl Weights {
         Ok(values)
     }
 
-    fn others(&self, held: &Held, dtype: DType) -> std::io::Result<Vec<f32>> {
+    fn others<T: WithDType>(&self, held: &Held) -> std::io::Result<Vec<T>> {
+        let dtype = float(held.info.dtype).ok_or_else(|| std::io::Error::other("not a float"))?;
         let (file, at, length) = self.place(held);
         let mut bytes = vec![0; length];
         file.read_exact_at(&mut bytes, at)?;
         Tensor::from_raw_buffer(&bytes, dtype, &held.info.shape, &Device::Cpu)
-            .and_then(|tensor| tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1())
+            .and_then(|tensor| tensor.to_dtype(T::DTYPE)?.flatten_all()?.to_vec1())
             .map_err(std::io::Error::other)
     }
 
@@ -262,6 +275,18 @@ impl Weights {
             Some(near) => format!("the nearest is {near:?}"),
             None => format!("there are {} others", self.tensors.len()),
         }
+    }
+}
+
+/// What Candle calls a float of the file.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the format knows twenty kinds of numbers")]
+fn float(dtype: Dtype) -> Option<DType> {
+    match dtype {
+        Dtype::F32 => Some(DType::F32),
+        Dtype::F16 => Some(DType::F16),
+        Dtype::BF16 => Some(DType::BF16),
+        Dtype::F64 => Some(DType::F64),
+        _ => None,
     }
 }
 

@@ -159,20 +159,22 @@ fn options(task: Option<Task>) -> LoadOptions {
 fn difference(model: &dyn Model, text: &str, expected: &Value) -> f64 {
     let fields = Fields::from_iter([("text".to_owned(), Value::from(text))]);
     let input = model.prepare(&fields).unwrap();
-    let found: Vec<(String, f32)> = match model.predict(&[&input]).unwrap().remove(0) {
+    let found: Vec<(String, f64)> = match model.predict(&[&input]).unwrap().remove(0) {
         Prediction::Embedding(values) => {
             assert_eq!(values.len(), expected["embedding"].as_array().unwrap().len(), "width");
-            (0..).zip(values).map(|(place, value)| (format!("/embedding/{place}"), value)).collect()
+            let named =
+                |(place, value): (usize, f32)| (format!("/embedding/{place}"), value.into());
+            (0..).zip(values).map(named).collect()
         }
         Prediction::Label { scores, labels, .. } => {
             assert_eq!(scores.len(), expected["scores"].as_object().unwrap().len(), "labels");
             let named = |label: &String| format!("/scores/{label}");
-            labels.iter().map(named).zip(scores).collect()
+            labels.iter().map(named).zip(scores.into_iter().map(f64::from)).collect()
         }
         other => panic!("{other:?}"),
     };
-    let gap = |(place, value): (String, f32)| {
-        (expected.pointer(&place).and_then(Value::as_f64).unwrap() - f64::from(value)).abs()
+    let gap = |(place, value): (String, f64)| {
+        (expected.pointer(&place).and_then(Value::as_f64).unwrap() - value).abs()
     };
     found.into_iter().map(gap).fold(0.0, f64::max)
 }

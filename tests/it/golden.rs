@@ -8,7 +8,7 @@ use serde_json::Value;
 use tidemill::config::{Aggregation, OnLong, Precision};
 use tidemill::model::artifact::{self, LoadOptions};
 use tidemill::model::kernels::{self, Level};
-use tidemill::model::{Fields, Input, Model, Prediction, Span, Task};
+use tidemill::model::{Fields, Input, Model, Number, Prediction, Span, Task};
 use tidemill::record::FaultClass;
 use tidemill::service::chain;
 
@@ -60,7 +60,7 @@ fn difference(prediction: &Prediction, expected: &Value) -> f64 {
         }
         Prediction::Label { best, scores, labels } => {
             assert_eq!(expected["label"], labels[*best].as_str());
-            let gap = |(label, score): (&String, &f32)| {
+            let gap = |(label, score): (&String, &Number)| {
                 (f64::from(*score) - expected["scores"][label].as_f64().unwrap()).abs()
             };
             labels.iter().zip(scores).map(gap).fold(0.0, f64::max)
@@ -351,14 +351,30 @@ fn texts_at_the_edges_are_defined() {
     assert_eq!(model.predict(&[]).unwrap(), Vec::new());
 }
 
+/// Every digit: numbers to a billionth, labels and null alike, from weights of each kind of float.
 #[test]
 fn tabular_models_are_scikit_learn() {
-    for name in ["logistic", "logistic-three", "mlp-relu", "mlp-tanh-three", "linear", "mlp-value"]
-    {
+    for name in [
+        "logistic",
+        "logistic-three",
+        "logistic-kinds",
+        "logistic-bf16",
+        "mlp-relu",
+        "mlp-tanh-three",
+        "mlp-f32",
+        "mlp-value",
+        "linear",
+        "linear-f16",
+        "linear-times",
+    ] {
         println!("{name}");
-        let dir = data(name);
-        // Probabilities within 1e-6; values of a regression are of size 1 to 10.
-        let tolerance = if ["linear", "mlp-value"].contains(&name) { 4e-6 } else { 1e-6 };
-        check(load(&dir).as_ref(), &goldens(&dir.join("golden.json")), tolerance);
+        let (model, goldens) = (load(&data(name)), goldens(&data(name).join("golden.json")));
+        assert_eq!(model.about().precision, "f64");
+        // A score of 1e-6 is 1 less one that is rounded.
+        let relative = goldens.iter().map(|(_, expected)| {
+            expected["value"].as_f64().map_or(1.0, |value| value.abs().max(1e-3))
+        });
+        let tolerance = 1e-9 * relative.fold(f64::INFINITY, f64::min);
+        check(model.as_ref(), &goldens, tolerance);
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
+use tidemill::model::Model;
 use tidemill::model::artifact::{self, LoadOptions};
 use tidemill::service::chain;
 
@@ -48,7 +49,7 @@ pub(crate) fn fifo(path: &Path) {
 }
 
 /// Changes a JSON file.
-fn edit(file: &Path, change: impl FnOnce(&mut Value)) {
+pub(crate) fn edit(file: &Path, change: impl FnOnce(&mut Value)) {
     let mut value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
     change(&mut value);
     fs::write(file, value.to_string()).unwrap();
@@ -56,7 +57,7 @@ fn edit(file: &Path, change: impl FnOnce(&mut Value)) {
 
 /// Why a spoiled copy of a model is not loaded.
 #[track_caller]
-fn refused(model: &str, spoil: impl FnOnce(&Path)) -> String {
+pub(crate) fn refused(model: &str, spoil: impl FnOnce(&Path)) -> String {
     let dir = tempfile::tempdir().unwrap();
     copied(model, dir.path());
     spoil(dir.path());
@@ -133,6 +134,94 @@ fn numbers_that_no_size_or_index_can_be_are_refused_by_their_key() {
             .unwrap();
         });
         assert!(said.contains("tokenizer_config.json: model_max_length is"), "{length}: {said}");
+    }
+}
+
+/// Where each integer of a JSON value stands.
+fn integers(value: &Value, at: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Number(number) if !number.is_f64() => found.push(at.to_owned()),
+        Value::Array(list) => {
+            (0..).zip(list).for_each(|(n, value)| integers(value, &format!("{at}/{n}"), found));
+        }
+        Value::Object(map) => {
+            map.iter().for_each(|(name, value)| integers(value, &format!("{at}/{name}"), found));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => (),
+    }
+}
+
+/// Whichever integer of a configuration is set to what no size, place or number of tokens can be: the folder is refused by
+/// the file, or it answers as before. A key that is read in silence as another number would be neither.
+#[test]
+fn an_integer_that_cannot_be_is_refused_or_does_not_matter() {
+    let models = [
+        "tiny-bert",
+        "tiny-roberta-labels",
+        "tiny-mpnet-labels",
+        "tiny-distilbert-labels",
+        "tiny-modernbert-labels",
+        "tiny-vit",
+        "mlp-relu",
+    ];
+    for model in models {
+        let dir = tempfile::tempdir().unwrap();
+        copied(model, dir.path());
+        if model == "tiny-bert" {
+            for (file, text) in [
+                ("tokenizer_config.json", r#"{"model_max_length": 40}"#),
+                ("sentence_bert_config.json", r#"{"max_seq_length": 40, "do_lower_case": false}"#),
+            ] {
+                fs::write(dir.path().join(file), text).unwrap();
+            }
+        }
+        let golden: Vec<Value> =
+            serde_json::from_slice(&fs::read(dir.path().join("golden.json")).unwrap()).unwrap();
+        let field = if model == "tiny-vit" { "image" } else { "text" }.to_owned();
+        let options = LoadOptions { field, device: "cpu".to_owned(), ..LoadOptions::default() };
+        let answers = |model: &dyn Model| -> Vec<String> {
+            let inputs = golden.iter().take(8).map(|row| row["input"].as_object().unwrap());
+            let answer = |fields| match model.prepare(fields) {
+                Ok(input) => format!("{:?}", model.predict(&[&input])),
+                Err(fault) => fault.to_string(),
+            };
+            inputs.map(answer).collect()
+        };
+        let before = answers(artifact::build(dir.path(), &options).unwrap().as_ref());
+        for file in [
+            "config.json",
+            "tokenizer_config.json",
+            "sentence_bert_config.json",
+            "preprocessor_config.json",
+        ] {
+            let path = dir.path().join(file);
+            let Ok(text) = fs::read(&path) else { continue };
+            let whole: Value = serde_json::from_slice(&text).unwrap();
+            let mut places = Vec::new();
+            integers(&whole, "", &mut places);
+            for place in places {
+                for number in [json!(-1), json!(1_u64 << 31), json!(1_u64 << 63), json!(u64::MAX)] {
+                    let mut changed = whole.clone();
+                    *changed.pointer_mut(&place).unwrap() = number.clone();
+                    fs::write(&path, changed.to_string()).unwrap();
+                    match artifact::build(dir.path(), &options) {
+                        Ok(built) => assert!(
+                            answers(built.as_ref()) == before,
+                            "{model} {file}{place} {number}: it answers otherwise"
+                        ),
+                        Err(error) => {
+                            let said = chain(&error);
+                            let named = said.contains(file) || said.contains("tensor");
+                            assert!(
+                                named && !said.contains("panicked"),
+                                "{model} {file}{place} {number}: {said}"
+                            );
+                        }
+                    }
+                }
+            }
+            fs::write(&path, text).unwrap();
+        }
     }
 }
 
@@ -214,10 +303,10 @@ fn goldens_that_compare_nothing_are_refused_at_the_import() {
 
     let manifest = root.join("m/1/manifest.json");
     let good = fs::read_to_string(&manifest).unwrap();
-    for tolerance in [json!(-1), json!(1.5), json!(1e308)] {
+    for tolerance in [json!(-1), json!(0.06), json!(1), json!(1e308)] {
         edit(&manifest, |file| file["golden"]["tolerance"] = tolerance.clone());
         let (code, said) = models(&root, &["verify", "models:/m/1"]);
-        assert!(code == Some(65) && said.contains("not 0 to 1"), "{tolerance}: {said}");
+        assert!(code == Some(65) && said.contains("not 0 to 0.05"), "{tolerance}: {said}");
         fs::write(&manifest, &good).unwrap();
     }
     edit(&manifest, |file| file["golden"]["file"] = json!("config2.json"));

@@ -39,8 +39,7 @@ impl Model for Deadly {
     fn prepare(&self, fields: &Fields) -> Result<Input, Fault> {
         let x = fields.get("x").and_then(serde_json::Value::as_f64);
         let x = x.ok_or_else(|| Fault::new(FaultClass::Missing, "x is missing"))?;
-        #[expect(clippy::cast_possible_truncation, reason = "the numbers are small")]
-        Ok(Input::Row(Box::new([x as f32])))
+        Ok(Input::Row(Box::new([x])))
     }
 
     fn predict(&self, inputs: &[&Input]) -> Result<Vec<Prediction>, Refused> {
@@ -48,7 +47,7 @@ impl Model for Deadly {
             .iter()
             .map(|input| {
                 let Input::Row(row) = input else { panic!("a row") };
-                match f64::from(row[0]) {
+                match row[0] {
                     ABORTS => std::process::abort(),
                     HANGS => std::thread::sleep(Duration::from_mins(1)),
                     IS_KILLED => {
@@ -58,7 +57,7 @@ impl Model for Deadly {
                     }
                     _ => (),
                 }
-                Ok(Prediction::Value(row[0]))
+                Ok(Prediction::Value(row[0].into()))
             })
             .collect()
     }

@@ -33,6 +33,7 @@ mod service;
 mod starts;
 mod strangers;
 mod swaps;
+mod tables;
 mod tidy;
 mod verify;
 mod workers;

@@ -4,11 +4,11 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka::message::Message as _;
 
 use crate::cli::cluster::Cluster;
-use crate::config::{Config, Precision};
+use crate::config::Config;
 use crate::decode::{Decoder, Prepared};
 use crate::kafka::Journal;
 use crate::log::Failure;
-use crate::model::{Refused, Served, worker};
+use crate::model::{Refused, Served, artifact, worker};
 use crate::record::{Fault, FaultClass, Offset, Outcome, Partition, Record, Version};
 use crate::registry::{Registry, Uri};
 use crate::verify::recompute::{Same, Sample, Samples, compare};
@@ -29,7 +29,6 @@ pub(super) fn answer(
 ) -> Result<(), Failure> {
     let reader = cluster.reader()?;
     let decoder = Decoder::new(config.input.clone());
-    let tolerance = if config.model.precision == Precision::F32 { 1e-4 } else { 0.05 };
     for (number, model) in (0..).zip(models) {
         let chosen = samples.of(number);
         if chosen.is_empty() {
@@ -45,7 +44,7 @@ pub(super) fn answer(
                 Ok(served) => match record(cluster, &reader, place, sample)? {
                     None => Same::Cannot("the record is not in the input any more".to_owned()),
                     Some(record) => match again(served, &decoder, config, &record) {
-                        Ok(now) => compare(sample, &now, tolerance),
+                        Ok(now) => compare(sample, &now, artifact::tolerance(served.model.about())),
                         Err(why) => Same::Cannot(why),
                     },
                 },

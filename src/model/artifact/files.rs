@@ -71,7 +71,7 @@ pub(in crate::model) fn within(folder: &str, file: &str) -> String {
 fn malformed(bytes: &[u8], error: &serde_json::Error) -> String {
     const SHOWN: usize = 60;
     if !error.is_data() {
-        return format!("is not valid JSON: {error}");
+        return crate::format::explain(&String::from_utf8_lossy(bytes), error);
     }
     let line = bytes.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1));
     let line = line.unwrap_or_default();

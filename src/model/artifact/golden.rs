@@ -1,27 +1,28 @@
 //! Golden vectors: inputs with the answers that they gave when the model was made.
 //!
 //! A comparison that compares nothing would pass whatever the weights are. So each answer must stand there whole, with
-//! every member it is published with, and at least one number or text must have been compared.
+//! every member it is published with; at least one text, or one number that is not 0, must have been compared; and no
+//! difference is allowed that an answer of zeros would pass with.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::Error;
 use super::files::json;
 use super::manifest::{Golden, Manifest};
-use super::{Error, LoadOptions};
-use crate::config::Precision;
-use crate::model::{Fields, Input, Model, Prediction, Task, worker};
+use crate::model::{About, Fields, Input, Model, Prediction, Task, worker};
 
 /// The file that an import takes them from.
 pub(super) const FILE: &str = "golden.json";
 
-/// Largest difference that the manifest of an import allows, in f32.
+/// Largest difference that the manifest of an import allows, of 1, or of the number where that is more; in f32 and f64.
 const TOLERANCE: f64 = 1e-4;
 
-/// Largest difference that is allowed in any other precision.
+/// Largest difference that is allowed in any other precision, and by any manifest.
 const ROUNDED: f64 = 0.05;
 
 /// Rows that are answered together.
@@ -38,39 +39,51 @@ pub(super) fn own() -> Golden {
     Golden { file: FILE.to_owned(), tolerance: TOLERANCE }
 }
 
+/// How far the numbers of two answers may be apart that the same version gave on other instructions.
+pub fn tolerance(about: &About) -> f64 {
+    if exact(about) { TOLERANCE } else { ROUNDED }
+}
+
+/// Whether a model computes in what it was trained in.
+fn exact(about: &About) -> bool {
+    ["f32", "f64"].contains(&about.precision)
+}
+
 /// Runs the inputs that a manifest names, and compares every number.
 ///
 /// # Errors
 ///
 /// The first difference; or why nothing would be compared.
-pub(super) fn compare(
-    dir: &Path,
-    model: &dyn Model,
-    manifest: &Manifest,
-    options: &LoadOptions,
-) -> Result<(), Error> {
+pub(super) fn compare(dir: &Path, model: &dyn Model, manifest: &Manifest) -> Result<(), Error> {
     let Some(Golden { file, tolerance }) = &manifest.golden else {
         return Ok(());
     };
     let fail = |what: String| Err(Error::Gate(format!("{file}: {what}")));
-    if !(0.0..=1.0).contains(tolerance) {
-        return fail(format!("manifest.json allows a difference of {tolerance}, not 0 to 1"));
+    if !(0.0..=ROUNDED).contains(tolerance) {
+        return fail(format!(
+            "manifest.json allows a difference of {tolerance}, not 0 to {ROUNDED}: with more, answers of another model \
+             would pass"
+        ));
     }
     if !manifest.files.contains_key(file) {
         return fail("is not among the files of manifest.json".to_owned());
     }
     let pairs: Vec<Pair> = json(dir, file)?;
-    let tolerance =
-        if options.precision == Precision::F32 { *tolerance } else { tolerance.max(ROUNDED) };
+    let tolerance = if exact(model.about()) { *tolerance } else { ROUNDED };
+    let mut allowed = Allowed { tolerance, largest: BTreeMap::new() };
+    for pair in &pairs {
+        allowed.read(&pair.output, "");
+    }
     let mut compared = 0;
     for (part, pairs) in pairs.chunks(ROWS).enumerate() {
-        compared += rows(model, pairs, tolerance).map_err(|(row, what)| {
+        compared += rows(model, pairs, &allowed).map_err(|(row, what)| {
             Error::Gate(format!("{file}, row {}: {what}", part * ROWS + row))
         })?;
     }
     if compared == 0 {
         return fail(
-            "compares nothing: write inputs with the outputs that they gave, or leave the file out"
+            "compares nothing, or only numbers that are 0: write inputs with the outputs that they gave, or leave the \
+             file out"
                 .to_owned(),
         );
     }
@@ -78,7 +91,7 @@ pub(super) fn compare(
 }
 
 /// How many numbers and texts of these answers are as they should be; else the first row that is not, and how.
-fn rows(model: &dyn Model, pairs: &[Pair], tolerance: f64) -> Result<usize, (usize, String)> {
+fn rows(model: &dyn Model, pairs: &[Pair], allowed: &Allowed) -> Result<usize, (usize, String)> {
     let mut inputs = Vec::with_capacity(pairs.len());
     for (row, pair) in pairs.iter().enumerate() {
         let input = model.prepare(&named(model, &pair.input));
@@ -89,7 +102,7 @@ fn rows(model: &dyn Model, pairs: &[Pair], tolerance: f64) -> Result<usize, (usi
     let mut compared = 0;
     for (row, (pair, prediction)) in pairs.iter().zip(&together).enumerate() {
         let value = value(prediction).map_err(|error| (row, error))?;
-        compared += difference(&pair.output, &value, tolerance).map_err(|what| (row, what))?;
+        compared += allowed.difference(&pair.output, &value, "").map_err(|what| (row, what))?;
     }
     Ok(compared)
 }
@@ -113,35 +126,78 @@ fn value(prediction: &Prediction) -> Result<Value, String> {
     serde_json::from_slice(&bytes).map_err(|error| error.to_string())
 }
 
-/// How many numbers and texts two outputs share, if they are equal but for `tolerance` in their numbers.
-fn difference(expected: &Value, found: &Value, tolerance: f64) -> Result<usize, String> {
-    match (expected, found) {
-        (Value::Number(e), Value::Number(f)) => {
-            let (e, f) = (e.as_f64().unwrap_or(f64::NAN), f.as_f64().unwrap_or(f64::NAN));
-            if (e - f).abs() <= tolerance {
-                return Ok(1);
+/// How far the numbers of an answer may be from what is expected.
+struct Allowed {
+    /// Of 1, or of the number where that is more.
+    tolerance: f64,
+    /// The largest number that is expected in each place of an output, all elements of a list being one place.
+    largest: BTreeMap<String, f64>,
+}
+
+impl Allowed {
+    /// Takes the numbers of an expected output into account.
+    fn read(&mut self, expected: &Value, place: &str) {
+        match expected {
+            Value::Number(number) => {
+                let size = number.as_f64().unwrap_or(0.0).abs();
+                let largest = self.largest.entry(place.to_owned()).or_default();
+                *largest = largest.max(size);
             }
-            Err(format!("{f} where {e} ± {tolerance} was expected"))
-        }
-        (Value::Array(e), Value::Array(f)) if e.len() == f.len() => {
-            e.iter().zip(f).try_fold(0, |sum, (e, f)| Ok(sum + difference(e, f, tolerance)?))
-        }
-        (Value::Array(e), Value::Array(f)) => {
-            Err(format!("{} elements where {} were expected", f.len(), e.len()))
-        }
-        (Value::Object(e), Value::Object(f)) => {
-            if let Some(name) = f.keys().find(|name| !e.contains_key(*name)) {
-                return Err(format!("the expected output has no member {name:?}, the answer has"));
+            Value::Array(elements) => elements.iter().for_each(|element| self.read(element, place)),
+            Value::Object(members) => {
+                members.iter().for_each(|(name, member)| self.read(member, &inner(place, name)));
             }
-            e.iter().try_fold(0, |sum, (name, e)| {
-                let f = f.get(name).ok_or_else(|| format!("the answer has no member {name:?}"))?;
-                let same = difference(e, f, tolerance).map_err(|what| format!("{name}: {what}"))?;
-                Ok(sum + same)
-            })
+            Value::Null | Value::Bool(_) | Value::String(_) => (),
         }
-        (e, f) if e == f => Ok(1),
-        (e, f) => Err(format!("{f} where {e} was expected")),
     }
+
+    /// How many numbers and texts two outputs share, if they are equal but for what is allowed. Numbers of a place where
+    /// only 0 is expected do not count.
+    fn difference(&self, expected: &Value, found: &Value, place: &str) -> Result<usize, String> {
+        match (expected, found) {
+            (Value::Number(e), Value::Number(f)) => {
+                // Places of a text are exact.
+                let counted = f.is_u64();
+                let (e, f) = (e.as_f64().unwrap_or(f64::NAN), f.as_f64().unwrap_or(f64::NAN));
+                let largest = self.largest.get(place).copied().unwrap_or(0.0);
+                let tolerance = match largest {
+                    _ if counted => 0.0,
+                    0.0 => self.tolerance,
+                    largest => (self.tolerance * e.abs().max(1.0)).min(largest / 2.0),
+                };
+                if (e - f).abs() <= tolerance {
+                    return Ok(usize::from(0.0 < largest));
+                }
+                Err(format!("{f} where {e} ± {tolerance} was expected"))
+            }
+            (Value::Array(e), Value::Array(f)) if e.len() == f.len() => {
+                let mut pairs = e.iter().zip(f);
+                pairs.try_fold(0, |sum, (e, f)| Ok(sum + self.difference(e, f, place)?))
+            }
+            (Value::Array(e), Value::Array(f)) => {
+                Err(format!("{} elements where {} were expected", f.len(), e.len()))
+            }
+            (Value::Object(e), Value::Object(f)) => {
+                if let Some(name) = f.keys().find(|name| !e.contains_key(*name)) {
+                    return Err(format!(
+                        "the expected output has no member {name:?}, the answer has"
+                    ));
+                }
+                e.iter().try_fold(0, |sum, (name, e)| {
+                    let f =
+                        f.get(name).ok_or_else(|| format!("the answer has no member {name:?}"))?;
+                    let same = self.difference(e, f, &inner(place, name));
+                    Ok(sum + same.map_err(|what| format!("{name}: {what}"))?)
+                })
+            }
+            (e, f) if e == f => Ok(1),
+            (e, f) => Err(format!("{f} where {e} was expected")),
+        }
+    }
+}
+
+fn inner(place: &str, name: &str) -> String {
+    format!("{place}/{name}")
 }
 
 #[cfg(test)]
@@ -173,14 +229,42 @@ mod tests {
             (json!([]), Err("was expected")),
             (json!(null), Err("was expected")),
         ] {
-            match (difference(&expected, &answer, 0.1), result) {
+            match (differs(&expected, &answer, 0.1), result) {
                 (Ok(count), Ok(expect)) => assert_eq!(count, expect, "{expected}"),
                 (Err(what), Err(part)) => assert!(what.contains(part), "{what}"),
                 (found, expect) => panic!("{expected}: {found:?}, expected {expect:?}"),
             }
         }
-        assert_eq!(difference(&json!([]), &json!([]), 0.1), Ok(0), "nothing was compared");
-        let long = difference(&json!([1]), &json!([1, 2]), 0.1);
+        assert_eq!(differs(&json!([]), &json!([]), 0.1), Ok(0), "nothing was compared");
+        let long = differs(&json!([1]), &json!([1, 2]), 0.1);
         assert_eq!(long, Err("2 elements where 1 were expected".to_owned()));
+    }
+
+    /// Each of these would pass by the tolerance alone.
+    #[test]
+    fn an_answer_of_zeros_never_passes() {
+        for (expected, found, result) in [
+            (json!({"value": 0.0}), json!({"value": 0.0}), Ok(0)),
+            (json!({"value": 1e-9}), json!({"value": 0.0}), Err("0 where 0.000000001")),
+            (json!({"value": 1e-9}), json!({"value": 1.2e-9}), Ok(1)),
+            (json!({"value": 1e9}), json!({"value": 1_000_040_000.0}), Ok(1)),
+            (json!({"value": 1e9}), json!({"value": 1_060_000_000.0}), Err("1060000000 where")),
+            (json!({"embedding": [0.03, 0.01]}), json!({"embedding": [0.0, 0.0]}), Err("0 where")),
+            (json!({"embedding": [0.03, 0.0]}), json!({"embedding": [0.025, 0.004]}), Ok(2)),
+            (json!({"embedding": [0.0, 0.0]}), json!({"embedding": [0.0, 0.0]}), Ok(0)),
+            (json!({"start": 400}), json!({"start": 401}), Err("401 where 400 ± 0")),
+        ] {
+            match (differs(&expected, &found, 0.05), result) {
+                (Ok(count), Ok(expect)) => assert_eq!(count, expect, "{expected}"),
+                (Err(what), Err(part)) => assert!(what.contains(part), "{what}"),
+                (found, expect) => panic!("{expected}: {found:?}, expected {expect:?}"),
+            }
+        }
+    }
+
+    fn differs(expected: &Value, found: &Value, tolerance: f64) -> Result<usize, String> {
+        let mut allowed = Allowed { tolerance, largest: BTreeMap::new() };
+        allowed.read(expected, "");
+        allowed.difference(expected, found, "")
     }
 }

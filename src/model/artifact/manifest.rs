@@ -51,7 +51,7 @@ pub struct FileDigest {
 pub struct Golden {
     /// The file: `[{"input": {…}, "output": {…}}, …]`, each output as it is published, whole.
     pub file: String,
-    /// Largest difference of any number of an output, 0 to 1.
+    /// Largest difference of any number of an output, 0 to 0.05: of 1, or of the number where that is more.
     pub tolerance: f64,
 }
 

@@ -11,8 +11,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::files::{bytes, files, is_weights, within};
-use super::{Error, LoadOptions};
+use super::files::{bytes, files, is_weights, json, within};
+use super::{Error, LoadOptions, is_tabular};
 use crate::config::Precision;
 use crate::memory::{self, Room, mebibytes};
 use crate::model::text;
@@ -43,7 +43,9 @@ fn against(dir: &Path, options: &LoadOptions, room: Room) -> Result<(), Error> {
     // A header that cannot be read is explained when the weights are.
     let folder = text::folder(dir);
     let Ok(weights) = Weights::open_in(dir, &folder) else { return Ok(()) };
-    let (weights, tokenizer) = (of_weights(&weights, options), of_tokenizer(dir, &folder));
+    let tabular = json(dir, "config.json").is_ok_and(|config| is_tabular(dir, &config));
+    let weights = if tabular { of_table(&weights) } else { of_weights(&weights, options) };
+    let tokenizer = of_tokenizer(dir, &folder);
     let bytes = weights.saturating_add(tokenizer) / 8 * 9;
     if bytes <= room.bytes {
         return Ok(());
@@ -53,6 +55,21 @@ fn against(dir: &Path, options: &LoadOptions, room: Room) -> Result<(), Error> {
         _ => format!("weights {}, tokenizer {}", mebibytes(weights), mebibytes(tokenizer)),
     };
     Err(Error::TooLarge { bytes, what, room })
+}
+
+/// Bytes that a table's weights will take: in f64 and in panels of 16 outputs, beside the largest in the file's bytes and
+/// twice in f64 while it is converted.
+fn of_table(weights: &Weights) -> u64 {
+    let (mut resident, mut largest) = (0_u64, 0_u64);
+    for (name, elements, _) in weights.elements() {
+        let padded = match weights.shape(name) {
+            Some([outputs @ 1..16, _]) => elements / u64::try_from(*outputs).unwrap_or(1) * 16,
+            _ => elements,
+        };
+        resident = resident.saturating_add(padded.saturating_mul(8));
+        largest = largest.max(elements);
+    }
+    resident.saturating_add(largest.saturating_mul(24))
 }
 
 /// Bytes that the weights will take on the host.
@@ -68,11 +85,9 @@ fn of_weights(weights: &Weights, options: &LoadOptions) -> u64 {
         }
     }
     let on_cpu = options.device.is_empty() || options.device == "cpu";
-    // Without embeddings it is a tabular model, which is always in f32.
-    let precision = if tables == 0 { Precision::F32 } else { options.precision };
     let floats = tables.saturating_add(others).saturating_mul(4);
     let packed = |bytes: u64| tables.saturating_mul(4).saturating_add(others.saturating_mul(bytes));
-    let resident = match precision {
+    let resident = match options.precision {
         _ if !on_cpu => largest.saturating_mul(8),
         Precision::F32 | Precision::F16 => floats,
         Precision::Bf16 => packed(2),
@@ -154,6 +169,31 @@ mod tests {
             let said = fits(dir.path(), precision, needs - 1).unwrap_err();
             let room = format!("{} MiB are left here", needs - 1);
             assert!(said.contains(&room) && said.contains("model.precision"), "{said}");
+        }
+    }
+
+    /// 100 MiB elements: 8 bytes each as they stand, 24 on the way. One output takes the room of 16.
+    #[test]
+    fn a_table_is_weighed_in_f64_whatever_the_precision() {
+        for (shape, needs) in
+            [([64, 100 * MIB / 64], 800 + 2_400), ([1, 100 * MIB], 12_800 + 2_400)]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let end = 100 * MIB;
+            let tensor =
+                serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [0, 4 * end]});
+            let header = serde_json::json!({ "layers.0.weight": tensor }).to_string();
+            let length = u64::try_from(header.len()).unwrap();
+            let mut file = File::create(dir.path().join("model.safetensors")).unwrap();
+            file.write_all(&length.to_le_bytes()).unwrap();
+            file.write_all(header.as_bytes()).unwrap();
+            file.set_len(8 + length + 4 * end).unwrap();
+            fs::write(dir.path().join("config.json"), r#"{"task":"tabular-regression"}"#).unwrap();
+            let needs = needs * 9 / 8;
+            for precision in [Precision::F32, Precision::Int8] {
+                assert_eq!(fits(dir.path(), precision, needs + 1), Ok(()), "{shape:?}");
+                assert!(fits(dir.path(), precision, needs - 1).is_err(), "{shape:?}");
+            }
         }
     }
 

@@ -111,7 +111,7 @@ mod tests {
             if self.memory < area {
                 return Err(Refused::OutOfMemory(format!("{area} tokens")));
             }
-            Ok(vec![Prediction::Value(0.0); inputs.len()])
+            Ok(vec![Prediction::Value(0.0_f32.into()); inputs.len()])
         }
     }
 

@@ -14,10 +14,13 @@
 //! each (asymmetric over the row's own range, since what follows a GELU is hardly negative). The products are
 //! summed in i32, exactly. Without VNNI weights have 7 bits instead of 8, so that the sum of two products fits 16.
 //!
+//! f64 is the same with panels of 16 outputs.
+//!
 //! bf16 rounds both factors to 8 bits of mantissa, to even; products are exact and summed in f32.
 
 mod bf16;
 mod dense;
+mod double;
 mod int8;
 #[cfg(test)]
 mod tests;
@@ -26,6 +29,7 @@ mod x86;
 
 pub use bf16::Bf16;
 pub use dense::Dense;
+pub use double::Double;
 pub use int8::Int8;
 
 pub(super) use dense::{Panels, multiply};
@@ -72,7 +76,7 @@ fn slot(group: usize, inputs: usize, output: usize, input: usize) -> (usize, usi
 /// # Panics
 ///
 /// When the lengths do not fit: a bug of the caller.
-fn rows_of((x, inputs): (&[f32], usize), (out, outputs): (&[f32], usize)) -> usize {
+fn rows_of<N>((x, inputs): (&[N], usize), (out, outputs): (&[N], usize)) -> usize {
     let rows = out.len() / outputs.max(1);
     assert!(x.len() == rows * inputs && out.len() == rows * outputs, "shapes of a product");
     rows

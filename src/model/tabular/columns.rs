@@ -1,0 +1,440 @@
+//! `preprocess.json`: what was fitted on each column, and a record's fields by it.
+//!
+//! A category is compared as scikit-learn's encoders compare it: numbers by their value, `true` as 1, text by its
+//! characters. JSON writes what was fitted on numbers as numbers or, as `str()` gives it, as text: a text in the list that
+//! is written as a number or a truth value stands for that one too, after the records that spell it in the same way.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::Deserialize;
+use serde_json::{Number, Value};
+
+use super::members::{Members, shown};
+use crate::format::kind;
+use crate::model::Fields;
+use crate::model::artifact::{self, Error};
+use crate::record::{Fault, FaultClass};
+
+/// The file in the artifact.
+const FILE: &str = "preprocess.json";
+
+/// Most features of a record: 512 KiB of f64 for each that waits.
+const MOST_FEATURES: usize = 65_536;
+
+/// Reads the columns out of `dir`.
+///
+/// # Errors
+///
+/// With the column, its member, and what was expected and found.
+pub(super) fn read(dir: &std::path::Path) -> Result<Vec<Column>, Error> {
+    let mut top = Members::of(FILE, String::new(), artifact::json(dir, FILE)?)?;
+    let values: Vec<Value> = top.need("columns", "a list of columns")?;
+    top.finish("columns")?;
+    let (mut columns, mut names, mut features) = (Vec::new(), HashSet::new(), 0);
+    for (number, value) in (1..).zip(values) {
+        let column = Column::read(number, value)?;
+        if !names.insert(column.name.clone()) {
+            let message = format!("column {:?} stands twice: a field is read once", column.name);
+            return Err(Error::config(FILE, message));
+        }
+        features += column.width();
+        if MOST_FEATURES < features {
+            let message = format!("its columns make more than {MOST_FEATURES} features");
+            return Err(Error::config(FILE, message));
+        }
+        columns.push(column);
+    }
+    if columns.is_empty() {
+        return Err(Error::config(FILE, "columns is empty: a record would have no features"));
+    }
+    Ok(columns)
+}
+
+/// A field and its features.
+#[derive(Debug)]
+pub(super) struct Column {
+    pub(super) name: String,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// One feature: `(value − mean) / scale`.
+    Numeric { impute: Option<f64>, mean: f64, scale: f64, min: f64, max: f64 },
+    /// A feature for each category.
+    Categorical { impute: Option<Value>, categories: Categories, unknown: Unknown },
+}
+
+/// What a category means that was not fitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Unknown {
+    /// All features 0, as scikit-learn's `handle_unknown="ignore"`.
+    Ignore,
+    /// The record becomes a dead letter.
+    Error,
+}
+
+impl Column {
+    fn read(number: usize, value: Value) -> Result<Self, Error> {
+        let mut members = Members::of(FILE, format!("column {number}: "), value)?;
+        let name: String = members.need("name", "a field's name")?;
+        members.at = format!("column {number} ({name:?}): ");
+        let wanted = "\"numeric\" or \"categorical\"";
+        let kind: String = members.need("kind", wanted)?;
+        let kind = match kind.as_str() {
+            "numeric" => Kind::numeric(members)?,
+            "categorical" => Kind::categorical(members)?,
+            other => {
+                let message = format!("kind is {other:?}, {wanted} is wanted");
+                return Err(members.error(&message));
+            }
+        };
+        Ok(Self { name, kind })
+    }
+
+    pub(super) fn width(&self) -> usize {
+        match &self.kind {
+            Kind::Numeric { .. } => 1,
+            Kind::Categorical { categories, .. } => categories.count,
+        }
+    }
+
+    /// Appends this column's features in f64.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the field, by its name.
+    pub(super) fn encode(&self, fields: &Fields, out: &mut Vec<f64>) -> Result<(), Fault> {
+        let value = fields.get(&self.name).filter(|value| !value.is_null());
+        match &self.kind {
+            Kind::Numeric { impute, mean, scale, min, max } => {
+                let number = match value {
+                    Some(Value::Number(number)) => number.as_f64(),
+                    // As Python has it, and what is fitted on truth values.
+                    Some(Value::Bool(truth)) => Some(f64::from(u8::from(*truth))),
+                    Some(other) => return Err(self.wrong(other, "a number")),
+                    None => Some(impute.ok_or_else(|| self.missing())?),
+                };
+                let number = number.unwrap_or(f64::NAN);
+                if !(*min..=*max).contains(&number) {
+                    let range = format!("{min} to {max}");
+                    return Err(self.invalid(&format!(
+                        "is outside of the range that the model was fitted for, {range}"
+                    )));
+                }
+                let feature = (number - mean) / scale;
+                if !feature.is_finite() {
+                    return Err(self.invalid("is too large"));
+                }
+                out.push(feature);
+            }
+            Kind::Categorical { impute, categories, unknown } => {
+                let value = value.or(impute.as_ref()).unwrap_or(&Value::Null);
+                if matches!(value, Value::Array(_) | Value::Object(_)) {
+                    return Err(self.wrong(value, "a text, a number or a truth value"));
+                }
+                let place = categories.find(value);
+                if place.is_none() && value.is_null() {
+                    return Err(self.missing());
+                }
+                if place.is_none() && *unknown == Unknown::Error {
+                    return Err(
+                        self.invalid("is none of the categories that the model was fitted for")
+                    );
+                }
+                let start = out.len();
+                out.resize(start + categories.count, 0.0);
+                if let Some(place) = place {
+                    out[start + place] = 1.0;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn missing(&self) -> Fault {
+        let message = format!(
+            "field {:?} is missing or null, and the model has no replacement for it",
+            self.name
+        );
+        Fault::new(FaultClass::Missing, message)
+    }
+
+    fn invalid(&self, what: &str) -> Fault {
+        Fault::new(FaultClass::Invalid, format!("field {:?} {what}", self.name))
+    }
+
+    fn wrong(&self, found: &Value, wanted: &str) -> Fault {
+        let kind = kind(found);
+        let article = if kind.starts_with(['a', 'o']) { "an" } else { "a" };
+        self.invalid(&format!("is {article} {kind}, not {wanted}"))
+    }
+}
+
+impl Kind {
+    fn numeric(mut members: Members) -> Result<Self, Error> {
+        let mut number = |key: &str| members.take::<f64>(key, "a number");
+        let (impute, mean, scale) = (number("impute")?, number("mean")?, number("scale")?);
+        let (min, max) = (number("min")?, number("max")?);
+        let (mean, scale) = (mean.unwrap_or(0.0), scale.unwrap_or(1.0));
+        let (min, max) = (min.unwrap_or(f64::MIN), max.unwrap_or(f64::MAX));
+        if !scale.is_normal() {
+            let message = format!(
+                "scale is {scale}, which nothing can be divided by; scikit-learn's scale_ is 1 for a column that is \
+                 always the same"
+            );
+            return Err(members.error(&message));
+        }
+        if max < min {
+            return Err(members.error(&format!("min is {min} and max {max}: nothing lies between")));
+        }
+        members.finish("name, kind, impute, mean, scale, min, max")?;
+        Ok(Self::Numeric { impute, mean, scale, min, max })
+    }
+
+    fn categorical(mut members: Members) -> Result<Self, Error> {
+        let impute: Option<Value> = members.take("impute", "a category")?;
+        let categories: Vec<Value> = members.need("categories", "a list of categories")?;
+        let wanted = "\"ignore\" or \"error\"";
+        let unknown = members.take("unknown", wanted)?.unwrap_or(Unknown::Ignore);
+        let categories = Categories::new(&categories).map_err(|message| members.error(&message))?;
+        if let Some(value @ (Value::Array(_) | Value::Object(_))) = &impute {
+            return Err(members.error(&format!("impute is {}, a category is wanted", shown(value))));
+        }
+        members.finish("name, kind, impute, categories, unknown")?;
+        Ok(Self::Categorical { impute, categories, unknown })
+    }
+}
+
+/// The categories of a column by what a record may write for them.
+#[derive(Debug)]
+struct Categories {
+    count: usize,
+    /// By their characters.
+    texts: HashMap<String, usize>,
+    /// By the value of a number or truth value: see [`equal`].
+    values: HashMap<String, usize>,
+    /// Where a record has none.
+    null: Option<usize>,
+}
+
+impl Categories {
+    fn new(categories: &[Value]) -> Result<Self, String> {
+        if !(1..=MOST_FEATURES).contains(&categories.len()) {
+            return Err(format!("{} categories, not 1 to {MOST_FEATURES}", categories.len()));
+        }
+        let (mut texts, mut values, mut null) = (HashMap::new(), HashMap::new(), None);
+        let mut as_text = Vec::new();
+        for (place, category) in categories.iter().enumerate() {
+            let before = match category {
+                Value::String(text) => {
+                    as_text.extend(meant(text).map(|value| (value, place)));
+                    texts.insert(text.clone(), place)
+                }
+                Value::Number(number) => values.insert(equal(number), place),
+                Value::Bool(truth) => values.insert(truth_as_number(*truth), place),
+                Value::Null => null.replace(place),
+                Value::Array(_) | Value::Object(_) => {
+                    return Err(format!(
+                        "category {} is {}; texts, numbers, true, false and null can be categories",
+                        place + 1,
+                        shown(category)
+                    ));
+                }
+            };
+            if before.is_some() {
+                return Err(format!("category {} stands twice", shown(category)));
+            }
+        }
+        for (value, place) in as_text {
+            values.entry(value).or_insert(place);
+        }
+        Ok(Self { count: categories.len(), texts, values, null })
+    }
+
+    /// Which one it is; a list or an object is none.
+    fn find(&self, value: &Value) -> Option<usize> {
+        match value {
+            Value::String(text) => self.texts.get(text),
+            Value::Number(number) => {
+                self.texts.get(&number.to_string()).or_else(|| self.values.get(&equal(number)))
+            }
+            Value::Bool(truth) => self
+                .texts
+                .get(&truth.to_string())
+                .or_else(|| self.texts.get(if *truth { "True" } else { "False" }))
+                .or_else(|| self.values.get(&truth_as_number(*truth))),
+            Value::Null => self.null.as_ref(),
+            Value::Array(_) | Value::Object(_) => None,
+        }
+        .copied()
+    }
+}
+
+/// The number that a text writes as JSON or Python does, or the truth value: its [`equal`].
+fn meant(text: &str) -> Option<String> {
+    match text {
+        "true" | "True" => Some(truth_as_number(true)),
+        "false" | "False" => Some(truth_as_number(false)),
+        _ => text.parse().ok().map(|number| equal(&number)),
+    }
+}
+
+fn truth_as_number(truth: bool) -> String {
+    u8::from(truth).to_string()
+}
+
+/// A text that two numbers share where they are equal: 1, 1.0 and 1e0 are `1`.
+fn equal(number: &Number) -> String {
+    /// Whole numbers below it are exact in both.
+    const WHOLE: f64 = 1e38;
+    match number.as_f64() {
+        Some(value) if number.is_f64() && value.fract() == 0.0 && value.abs() < WHOLE => {
+            #[expect(clippy::cast_possible_truncation, reason = "whole, and far below 2^127")]
+            let whole = value as i128;
+            whole.to_string()
+        }
+        _ => number.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(json: &str) -> Result<Column, String> {
+        let value = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        Column::read(1, value).map_err(|error| error.to_string())
+    }
+
+    #[track_caller]
+    fn encodes(json: &str, fields: &str, expect: Result<&[f64], (FaultClass, &str)>) {
+        let fields: Fields = serde_json::from_str(fields).unwrap();
+        let mut out = Vec::new();
+        let result = column(json).unwrap().encode(&fields, &mut out);
+        match (result, expect) {
+            (Ok(()), Ok(expect)) => assert_eq!(out, expect),
+            (Err(fault), Err((class, part))) => {
+                assert_eq!(fault.class, class);
+                assert!(fault.message.contains(part), "{}", fault.message);
+            }
+            (got, expect) => panic!("{got:?} {out:?}, expected {expect:?}"),
+        }
+    }
+
+    #[test]
+    fn columns_are_imputed_scaled_and_encoded() {
+        use FaultClass::{Invalid, Missing};
+        let number = r#"{"kind":"numeric","name":"a","impute":3,"mean":1,"scale":2,"min":-9}"#;
+        encodes(number, r#"{"a":5}"#, Ok(&[2.0]));
+        encodes(number, "{}", Ok(&[1.0]));
+        encodes(number, r#"{"a":null}"#, Ok(&[1.0]));
+        encodes(number, r#"{"a":true}"#, Ok(&[0.0]));
+        encodes(number, r#"{"a":1e300}"#, Ok(&[5e299]));
+        encodes(number, r#"{"a":"5"}"#, Err((Invalid, "field \"a\" is a string, not a number")));
+        encodes(number, r#"{"a":-10}"#, Err((Invalid, "outside of the range")));
+        let bare = r#"{"kind":"numeric","name":"a","min":null,"impute":null}"#;
+        encodes(bare, "{}", Err((Missing, "field \"a\" is missing")));
+        encodes(bare, r#"{"a":9007199254740993}"#, Ok(&[9_007_199_254_740_992.0]));
+        let small = r#"{"kind":"numeric","name":"a","scale":1e-300}"#;
+        encodes(small, r#"{"a":1e300}"#, Err((Invalid, "too large")));
+        let color =
+            r#"{"kind":"categorical","name":"c","impute":"red","categories":["red","blue"]}"#;
+        encodes(color, r#"{"c":"blue"}"#, Ok(&[0.0, 1.0]));
+        encodes(color, "{}", Ok(&[1.0, 0.0]));
+        encodes(color, r#"{"c":"green"}"#, Ok(&[0.0, 0.0]));
+        encodes(color, r#"{"c":7}"#, Ok(&[0.0, 0.0]));
+        encodes(color, r#"{"c":[]}"#, Err((Invalid, "is an array, not a text")));
+        let strict = color.replace('}', r#","unknown":"error"}"#);
+        encodes(&strict, r#"{"c":"green"}"#, Err((Invalid, "none of the categories")));
+        encodes(&strict, r#"{"c":7}"#, Err((Invalid, "none of the categories")));
+    }
+
+    /// Which category a record's value is, beside what numpy and Python say of the values that were fitted.
+    #[test]
+    fn categories_are_compared_as_encoders_compare_them() {
+        let numbers = r"[1, 2, 3]";
+        let floats = r"[0.5, 1.0, 9007199254740993]";
+        let truths = r"[false, true]";
+        let texts = r#"["1", "2", "3"]"#;
+        let printed = r#"["1.0", "2.0", "1e+16"]"#;
+        let codes = r#"["007", "7", " 8", "nan"]"#;
+        let python = r#"["False", "True"]"#;
+        let mixed = r#"["red", "1", "true", null]"#;
+        for (categories, value, expect) in [
+            (numbers, "2", Some(1)),
+            (numbers, "2.0", Some(1)),
+            (numbers, "20e-1", Some(1)),
+            (numbers, "true", Some(0)),
+            (numbers, "false", None),
+            (numbers, "2.5", None),
+            (numbers, "\"2\"", None),
+            (floats, "1", Some(1)),
+            (floats, "0.5", Some(0)),
+            (floats, "9007199254740993", Some(2)),
+            (floats, "9007199254740992", None),
+            (truths, "true", Some(1)),
+            (truths, "1", Some(1)),
+            (truths, "0.0", Some(0)),
+            (truths, "-0.0", Some(0)),
+            (truths, "\"true\"", None),
+            (texts, "\"2\"", Some(1)),
+            (texts, "2", Some(1)),
+            (texts, "2.0", Some(1)),
+            (texts, "\"2.0\"", None),
+            (texts, "true", Some(0)),
+            (printed, "1", Some(0)),
+            (printed, "2.0", Some(1)),
+            (printed, "10000000000000000", Some(2)),
+            (printed, "\"1\"", None),
+            (codes, "7", Some(1)),
+            (codes, "\"007\"", Some(0)),
+            (codes, "8", None),
+            (python, "true", Some(1)),
+            (python, "0", Some(0)),
+            (mixed, "1", Some(1)),
+            (mixed, "true", Some(2)),
+            (mixed, "\"true\"", Some(2)),
+            (mixed, "null", Some(3)),
+        ] {
+            let categories: Vec<Value> = serde_json::from_str(categories).unwrap();
+            let found = Categories::new(&categories).unwrap();
+            let value: Value = serde_json::from_str(value).unwrap();
+            assert_eq!(found.find(&value), expect, "{value} in {categories:?}");
+        }
+    }
+
+    #[test]
+    fn a_column_that_cannot_be_is_refused_by_its_member() {
+        for (json, part) in [
+            ("7", "column 1: is 7, an object is wanted"),
+            (r#"{"kind":"numeric"}"#, "column 1: name is missing"),
+            (r#"{"name":"a"}"#, "column 1 (\"a\"): kind is missing, \"numeric\" or"),
+            (r#"{"name":"a","kind":"ordinal"}"#, "kind is \"ordinal\", \"numeric\" or"),
+            (r#"{"name":"a","kind":"numeric","mean":"1"}"#, "mean is \"1\", a number is wanted"),
+            (r#"{"name":"a","kind":"numeric","scale":0}"#, "scale is 0, which nothing"),
+            (
+                r#"{"name":"a","kind":"numeric","std":2}"#,
+                "std is not known here; there may be name",
+            ),
+            (r#"{"name":"a","kind":"numeric","min":2,"max":1}"#, "nothing lies between"),
+            (r#"{"name":"a","kind":"categorical"}"#, "categories is missing"),
+            (
+                r#"{"name":"a","kind":"categorical","categories":[]}"#,
+                "0 categories, not 1 to 65536",
+            ),
+            (r#"{"name":"a","kind":"categorical","categories":[["a"]]}"#, "category 1 is [\"a\"]"),
+            (r#"{"name":"a","kind":"categorical","categories":["a","a"]}"#, "\"a\" stands twice"),
+            (r#"{"name":"a","kind":"categorical","categories":[1,1.0]}"#, "1.0 stands twice"),
+            (r#"{"name":"a","kind":"categorical","categories":[1,true]}"#, "true stands twice"),
+            (
+                r#"{"name":"a","kind":"categorical","categories":["a"],"unknown":"infrequent"}"#,
+                "unknown is \"infrequent\", \"ignore\" or \"error\" is wanted",
+            ),
+        ] {
+            let said = column(json).unwrap_err();
+            assert!(said.contains(part), "{part} in {said}");
+        }
+    }
+}
