@@ -17,7 +17,7 @@ use crate::model::weights::Weights;
 #[derive(Debug)]
 pub(super) enum Architecture {
     /// The BERT family.
-    Bert(encoder::Config, Family),
+    Bert(Box<encoder::Config>, Family),
     /// `ModernBERT`.
     ModernBert(Box<modernbert::Config>),
 }
@@ -34,7 +34,7 @@ impl Architecture {
         }
         let config: encoder::Config = folder.json(FILE)?;
         let family = config.family()?;
-        Ok(Self::Bert(config, family))
+        Ok(Self::Bert(Box::new(config), family))
     }
 
     /// As `config.json` calls it.

@@ -178,6 +178,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::unwrap_in_result, reason = "a test's own JSON")]
     fn read(config: Value) -> Result<Vec<Mode>, String> {
         modes(&serde_json::from_value(config).unwrap())
     }

@@ -245,11 +245,11 @@ fn absent(folder: &Folder<'_>) -> String {
 fn lowers(normalizer: Option<&NormalizerWrapper>) -> bool {
     let lowers = |step: &NormalizerWrapper| matches!(step, NormalizerWrapper::Lowercase(_));
     normalizer.is_some_and(|normalizer| {
-        let within = match normalizer {
-            NormalizerWrapper::Sequence(steps) => steps.as_ref(),
-            _ => std::slice::from_ref(normalizer),
-        };
-        within.iter().any(lowers)
+        if let NormalizerWrapper::Sequence(steps) = normalizer {
+            steps.as_ref().iter().any(lowers)
+        } else {
+            lowers(normalizer)
+        }
     })
 }
 
@@ -375,7 +375,7 @@ fn unknown(class: Class, tokens: &Tokens, file: &File<'_>) -> Result<usize, arti
 fn precompiled(normalizer: Option<&Value>) -> Option<Value> {
     let normalizer = normalizer?;
     let steps = normalizer.get("normalizers").and_then(Value::as_array);
-    let steps = steps.map_or(std::slice::from_ref(normalizer), Vec::as_slice);
+    let steps = steps.map_or_else(|| std::slice::from_ref(normalizer), Vec::as_slice);
     steps.iter().find(|step| step["type"] == "Precompiled").cloned()
 }
 
@@ -469,7 +469,7 @@ impl Tokens {
             let added: BTreeMap<String, u32> = folder.optional(ADDED)?.unwrap_or_default();
             let named = |token: &str| {
                 let values = options.values().flat_map(|value| {
-                    value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice)
+                    value.as_array().map_or_else(|| std::slice::from_ref(value), Vec::as_slice)
                 });
                 values.into_iter().any(|value| content(value) == Some(token))
             };
