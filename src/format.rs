@@ -250,6 +250,7 @@ mod tests {
             (b"\xef\xbb\xbf{}", "begins with a byte order mark (U+FEFF)"),
             (b"\xff\xfe{\0}\0", "says UTF-16; write UTF-8"),
             (b"\0\0\0\0\x01{}", "begins with a zero byte, as Confluent's"),
+            (b"\0\0\0\0\0\0\0\0{}", "is not valid JSON: expected value"),
             (deep.as_bytes(), "is not valid JSON: EOF"),
         ] {
             let fault = decode(&Input::default(), &["a".to_owned()], value).unwrap_err();

@@ -46,7 +46,7 @@ pub(crate) fn explain(text: &str, error: &serde_json::Error) -> String {
                 encoding=\"utf-8\", not \"utf-8-sig\")"
             .to_owned();
     }
-    if text.starts_with('\0') {
+    if text.starts_with('\0') && text.as_bytes().get(5) == Some(&b'{') {
         return "begins with a zero byte, as Confluent's serialisers write it before their schema's number: write plain \
                 JSON without a schema registry"
             .to_owned();
