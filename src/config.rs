@@ -3,7 +3,6 @@
 //! `config/tidemill.yaml` has every key with its default and its consequence; a test keeps the two equal.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::model::Task;
@@ -11,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod amount;
 pub mod load;
+pub mod observe;
 pub mod origin;
 pub mod problem;
 pub mod secret;
@@ -20,6 +20,7 @@ pub mod validate;
 pub mod yaml;
 
 pub use amount::{Size, Time};
+pub use observe::{Http, LogFormat, Logging};
 pub use problem::{Problem, Problems};
 
 /// The whole configuration.
@@ -558,44 +559,4 @@ impl Default for Limits {
             memory: Size::mib(64),
         }
     }
-}
-
-/// Probes and metrics.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Http {
-    /// Address and port.
-    pub listen: SocketAddr,
-}
-
-impl Default for Http {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from(([0, 0, 0, 0], 8080)) }
-    }
-}
-
-/// The log on stderr.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Logging {
-    /// `text` or `json`.
-    pub format: LogFormat,
-    /// As in `RUST_LOG`: `info`, `tidemill=debug,rdkafka=info`.
-    pub filter: String,
-}
-
-impl Default for Logging {
-    fn default() -> Self {
-        Self { format: LogFormat::Text, filter: "info".to_owned() }
-    }
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// For collectors.
-    Json,
 }

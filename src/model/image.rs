@@ -18,6 +18,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::Activation;
 use candle_transformers::models::vit as candle_vit;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::artifact::{self, Error, LoadOptions};
 use super::device::{self, Place, Replicas};
@@ -68,7 +69,7 @@ struct Config {
     patch_size: Option<Sides>,
     num_channels: Option<usize>,
     qkv_bias: Option<bool>,
-    id2label: Option<BTreeMap<String, String>>,
+    id2label: Option<BTreeMap<String, Value>>,
     problem_type: Option<String>,
 }
 
@@ -164,12 +165,20 @@ impl Config {
         let Some(given) = given else {
             return Ok((0..rows).map(|row| format!("LABEL_{row}")).collect());
         };
-        let label = |row: usize| given.get(&row.to_string()).cloned();
+        let label = |row: usize| match given.get(&row.to_string())? {
+            Value::String(label) => Some(label.clone()),
+            label @ (Value::Number(_) | Value::Bool(_)) => Some(label.to_string()),
+            Value::Null | Value::Array(_) | Value::Object(_) => None,
+        };
         let labels: Vec<String> = (0..rows).map_while(label).collect();
         if labels.len() == rows && given.len() == rows {
             return Ok(labels);
         }
-        let message = format!("id2label has {} labels, the classifier {rows} rows", given.len());
+        let message = if given.len() == rows {
+            format!("id2label has no label that is a text for {}", labels.len())
+        } else {
+            format!("id2label has {} labels, the classifier {rows} rows", given.len())
+        };
         Err(Error::config("config.json", message))
     }
 

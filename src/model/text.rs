@@ -203,7 +203,7 @@ pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
             return Err(Error::Unsupported(format!("a cross-encoder takes two texts, and {why}")));
         }
         (Pairs::Always, None) => vec![options.field.clone(), options.pair_field.clone()],
-        (Pairs::Also | Pairs::Never, _) => vec![options.field.clone()],
+        (Pairs::Either | Pairs::Also | Pairs::Never, _) => vec![options.field.clone()],
     };
     let about = About {
         task: head.task(),
@@ -328,7 +328,7 @@ impl Model for Text {
         let text = text_field(fields, name, "a string")?;
         let second = match self.head.pairs() {
             Pairs::Always => Some(text_field(fields, pair, "a string")?),
-            // As transformers' pipeline has it, an empty second text is none.
+            Pairs::Either if present(fields, pair) => Some(text_field(fields, pair, "a string")?),
             Pairs::Also if present(fields, pair) => {
                 Some(text_field(fields, pair, "a string")?).filter(|second| !second.is_empty())
             }
@@ -340,7 +340,7 @@ impl Model for Text {
                 );
                 return Err(Fault::new(FaultClass::Invalid, message));
             }
-            Pairs::Also | Pairs::Never => None,
+            Pairs::Either | Pairs::Also | Pairs::Never => None,
         };
         let too_long = |what: String| {
             let message = format!("{what} more than {} tokens", self.sequencer.longest());

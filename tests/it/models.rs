@@ -180,9 +180,10 @@ fn a_version_is_imported_promoted_and_rolled_back() {
     };
     let (first, second) = (shipped("tests/it/data/tiny-bert-labels"), shipped(TABLE));
     let (first, second) = (first.to_str().unwrap(), second.to_str().unwrap());
-    refused(&["rollback", "m"], "previous");
+    refused(&["rollback", "m"], "has no model \"m\"");
     done(&["import", first, "m"], "version 1");
     done(&["promote", "m", "1"], "models:/m@champion is version 1");
+    refused(&["rollback", "m"], "no alias \"previous\"; aliases: champion");
     done(&["import", second, "m", "--alias", "champion"], "version 2");
     done(&["list"], "champion");
     done(&["verify", "models:/m@champion"], "m/2 is good");

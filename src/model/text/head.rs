@@ -90,7 +90,9 @@ pub(super) enum Scores {
 pub(super) enum Pairs {
     /// Two texts are wanted.
     Always,
-    /// One or two.
+    /// One or two; an empty second text is a text, as `CrossEncoder.predict` has it.
+    Either,
+    /// One or two; an empty second text is none, as transformers' pipeline has it.
     Also,
     /// One.
     Never,
@@ -211,6 +213,7 @@ impl Head {
     pub(super) fn pairs(&self) -> Pairs {
         match self {
             Self::Classifier { .. } if self.task() == Task::TextRanking => Pairs::Always,
+            Self::Classifier { cross: true, .. } => Pairs::Either,
             Self::Classifier { .. } => Pairs::Also,
             Self::Embedding(_) | Self::Tokens { .. } => Pairs::Never,
         }

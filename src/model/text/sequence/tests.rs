@@ -318,8 +318,11 @@ proptest! {
                     let by = if special { 0 } else { source.before };
                     (start + by, end + by)
                 };
-                let offsets: Vec<(usize, usize)> = kept.map(shift).collect();
-                prop_assert_eq!(&offsets[..], expect.get_offsets(), "{}, {}: {:?}", kind, around.0, text);
+                // A token without characters stands nowhere in particular.
+                let place = |(start, end): (usize, usize)| if start == end { (0, 0) } else { (start, end) };
+                let found: Vec<(usize, usize)> = kept.map(shift).map(place).collect();
+                let wanted: Vec<(usize, usize)> = expect.get_offsets().iter().copied().map(place).collect();
+                prop_assert_eq!(found, wanted, "{}, {}: {:?}", kind, around.0, text);
             }
         }
     }

@@ -1,0 +1,388 @@
+#!/usr/bin/env python3
+"""Random small model folders: the reference library's answers against those of `tidemill predict`.
+
+Each folder is made from a seed by options that are drawn (see draw.py). A folder whose answers differ, or that is refused, is
+made again with one option after another switched back to its default, until only those are left that make the difference;
+later folders with the same options are counted to the same cause. Exit code: 1 where an answer differs.
+
+    ok            every answer is the reference's, within the tolerance
+    wrong         an answer is another one                                     ← the ones to mend
+    unreferenced  the reference cannot load the folder, and Tidemill answers   ← to be judged
+    invented      tensors are missing, the reference makes random ones up, and Tidemill answers
+    refused       Tidemill refuses the folder, by its message
+    error         Tidemill refuses an input that the reference answers
+    imprecise     tabular: within 1e-5, beyond 1e-9
+    skipped       neither can load it
+"""
+import argparse
+import collections
+import json
+import logging
+import math
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import warnings  # noqa: E402
+
+warnings.simplefilter("ignore")
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+logging.disable(logging.WARNING)
+
+import pictures  # noqa: E402
+import tables  # noqa: E402
+import text_models  # noqa: E402
+from draw import DEFAULT, Options  # noqa: E402
+from text_models import each, missing  # noqa: E402
+
+KINDS = {"embed": (text_models.embed, 6), "classify": (text_models.classify, 2), "spans": (text_models.spans, 2), "pair": (text_models.pair, 2), "image": (pictures.image, 3), "table": (tables.table, 3)}
+CLOSE = 2e-4
+JPEG = 2e-2  # decoders of JPEG differ by 3 levels, and these models are small: much comes of little
+FAILS = ("wrong", "unreferenced", "invented", "imprecise")
+
+
+class Verdict:
+    def __init__(self, status, message="", detail="", o=None, folder=None, expected=None, inputs=None, args=None, parts=None):
+        self.status, self.message, self.detail, self.o, self.folder = status, message, detail, o, folder
+        self.expected, self.inputs, self.args, self.parts = expected, inputs, args, parts or []
+
+    def key(self):
+        return self.status, self.message
+
+
+def normal(message):
+    """A message without what differs from folder to folder."""
+    message = re.sub(r"/tmp/\S*/", "", message.strip().splitlines()[-1] if message.strip() else "")
+    return re.sub(r"\d+(\.\d+)?(e-?\d+)?", "N", message)[:220]
+
+
+def numbers(expected, found, close):
+    """Whether two lists of numbers are the same, and how far they are apart."""
+    if len(expected) != len(found):
+        return f"{len(found)} numbers, not {len(expected)}"
+    if any(not math.isfinite(e) for e in expected):
+        return None
+    scale = max([1e-3, *map(abs, expected)])
+    far = max([abs(e - f) for e, f in zip(expected, found)] or [0.0])
+    return None if far <= close * scale else f"off by {far / scale:.1e} of {scale:.3g}"
+
+
+def compare(expected, line, close):
+    """None where the answer is the expected one; else what is wrong with it, `error: …` where it is a refusal."""
+    if "note" in expected:
+        return None
+    pairs = json.loads(line, object_pairs_hook=lambda p: ("pairs", p))[1]
+    found = dict(pairs)
+    finite = lambda values: all(math.isfinite(v) for v in values)
+    if "error" in found:
+        values = expected.get("embedding") or [v for _, v in expected.get("scores", [])] or [expected.get("value", 0.0)]
+        return None if not finite(values) else "error: " + str(found["error"] if isinstance(found["error"], str) else dict(found["error"][1]).get("message", found["error"]))
+    if "embedding" in expected:
+        return numbers(expected["embedding"], found["embedding"], close) if "embedding" in found else f"answers {sorted(found)}, not an embedding"
+    if "value" in expected:
+        value = found.get("value", found.get("score"))
+        return numbers([expected["value"]], [value], close) if value is not None else f"answers {sorted(found)}, not a value"
+    if "spans" in expected:
+        if "spans" not in found:
+            return f"answers {sorted(found)}, not spans"
+        spans = [dict(s[1]) for s in found["spans"]]
+        place = lambda s: (s["label"], s["start"], s["end"])
+        if [place(s) for s in spans] != [place(s) for s in expected["spans"]]:
+            return f"spans {[place(s) for s in spans][:6]}, not {[place(s) for s in expected['spans']][:6]}"
+        return numbers([s["score"] for s in expected["spans"]], [s["score"] for s in spans], max(close, 1e-3))
+    wanted = expected["scores"]
+    if "scores" not in found:
+        value = found.get("score", found.get("value"))
+        if len(wanted) == 1 and isinstance(value, float):
+            return numbers([wanted[0][1]], [value], close)
+        return f"answers {sorted(found)}, not scores"
+    got = found["scores"][1]
+    if len({k for k, _ in got}) != len(got):
+        return "scores with a label twice"
+    if len({k for k, _ in wanted}) == len(wanted):
+        if {k for k, _ in got} != {k for k, _ in wanted}:
+            return f"labels {[k for k, _ in got]}, not {[k for k, _ in wanted]}"
+        got = dict(got)
+        return numbers([v for _, v in wanted], [got[k] for k, _ in wanted], close)
+    return numbers(sorted(v for _, v in wanted), sorted(v for _, v in got), close)
+
+
+class Differential:
+    def __init__(self, args):
+        self.args = args
+        self.home = pathlib.Path(tempfile.mkdtemp(prefix="differential-"))
+        self.times = collections.Counter()
+
+    def folder(self, kind, seed, forced=None, small=False, rate=None, keep=None):
+        """Makes one folder, asks both sides, and judges."""
+        o = Options(seed, self.args.rate if rate is None else rate, forced)
+        place = self.home / "case"
+        shutil.rmtree(place, ignore_errors=True)
+        model = place / "model"
+        model.mkdir(parents=True)
+        start = time.perf_counter()
+        try:
+            inputs, reference, args, unused = KINDS[kind][0](o, model, small or self.args.small)
+        except Exception as error:
+            if self.args.verbose:
+                raise
+            return Verdict("unmade", normal(f"{type(error).__name__}: {error}"), o=o)
+        (place / "input.jsonl").write_text("".join(json.dumps(i) + "\n" for i in inputs))
+        made = time.perf_counter()
+        failed, expected, gaps = None, [], set()
+        torch.manual_seed(1)
+        try:
+            answer = reference()
+            gaps = {name for name in missing if not unused(name)} if kind != "table" else set()
+            expected = each(inputs, answer)
+        except Exception as error:
+            if self.args.verbose:
+                import traceback
+                traceback.print_exc()
+            failed = normal(f"{type(error).__name__}: {error}")
+        missing.clear()
+        asked = time.perf_counter()
+        try:
+            run = subprocess.run([self.args.tidemill, "predict", "--model", model, "--input", place / "input.jsonl", "--workers", "1", *args], capture_output=True, text=True, timeout=60)
+        except subprocess.TimeoutExpired:
+            return Verdict("wrong", "takes more than a minute", o=o, folder=place)
+        self.times += collections.Counter({"make": made - start, "reference": asked - made, "tidemill": time.perf_counter() - asked})
+        verdict = lambda status, message="", detail="", parts=None: Verdict(status, message, detail, o, place, expected, inputs, args, parts)
+        lines = [x for x in run.stdout.split("\n") if x]
+        if run.returncode < 0 or run.returncode == 101 or "panicked" in run.stderr:
+            return verdict("wrong", "crash: " + normal(run.stderr))
+        refused = run.returncode != 0
+        if not refused and len(lines) != len(inputs):
+            return verdict("wrong", f"{len(lines)} lines for {len(inputs)} inputs")
+        errors = [json.loads(x).get("error") for x in lines]
+        nothing = refused or all(errors)
+        if failed is not None:
+            return verdict("skipped", failed) if nothing else verdict("unreferenced", failed)
+        if all("note" in e for e in expected):
+            return verdict("skipped", normal(expected[0]["note"])) if nothing else verdict("unreferenced", "each input: " + normal(expected[0]["note"]))
+        if refused:
+            return verdict("refused", normal(run.stderr), run.stderr.strip().splitlines()[-1][:300])
+        if gaps:
+            return verdict("invented", "tensors that are missing", ", ".join(sorted(gaps)[:3]))
+        tags = pictures.image.kinds if kind == "image" else [json.dumps(i, ensure_ascii=False)[:90] for i in inputs]
+        close = lambda tag: self.args.table_close if kind == "table" else CLOSE if kind != "image" else JPEG if tag.startswith(("jpeg", "cut jpeg")) else 1e-3
+        results = [compare(e, x, close(t)) for e, x, t in zip(expected, lines, tags)]
+        wrong = [(t, r) for t, r in zip(tags, results) if r and not r.startswith("error: ")]
+        if wrong:
+            status = "wrong"
+            if kind == "table" and not any(r and not r.startswith("error: ") for r in (compare(e, x, 1e-5) for e, x in zip(expected, lines))):
+                status = "imprecise"
+            message = "answers " + wrong[0][1].split(", not")[0] if wrong[0][1].startswith("answers") else ""
+            fine = any(r is None and "note" not in e for r, e in zip(results, expected))
+            parts = kind == "image" and fine and [("wrong", re.sub(r" \(.*", "", t), r) for t, r in wrong]
+            return verdict(status, message, f"{len(wrong)} of {len(inputs)} inputs, {wrong[0][0]}: {wrong[0][1]}", parts)
+        failing = [(t, r) for t, r in zip(tags, results) if r]
+        if failing:
+            parts = kind == "image" and [("error", f"{t if '(' not in t else t[t.index('('):]}: {normal(r)[7:]}", r) for t, r in failing]
+            return verdict("error", normal(failing[0][1])[7:], f"{len(failing)} of {len(inputs)} inputs, {failing[0][0]}", parts)
+        return verdict("ok")
+
+    def minimal(self, kind, seed, forced, verdict):
+        """The options without which `verdict` is another one."""
+        forced, taken = dict(forced), dict(verdict.o.taken)
+        best = verdict
+        names = sorted(taken)
+        half = names[: len(names) // 2], names[len(names) // 2:]
+        for part in half:  # at first many at once
+            tried = forced | dict.fromkeys(part, DEFAULT)
+            v = self.folder(kind, seed, tried)
+            if v.key() == verdict.key():
+                forced, best = tried, v
+        again = True
+        while again:
+            again = False
+            for name in sorted(best.o.taken):
+                if name not in best.o.taken:
+                    continue
+                tried = forced | {name: DEFAULT}
+                v = self.folder(kind, seed, tried)
+                if v.key() == verdict.key():
+                    forced, best, again = tried, v, True
+        return forced, best
+
+    def explain(self, kind, seed, verdict, causes, forced=None, rounds=0):
+        """Counts a verdict to its causes, and finds new ones."""
+        forced = dict(forced or {})
+        while verdict.status not in ("ok", "skipped", "unmade") and rounds < 6:
+            rounds += 1
+            if verdict.parts:  # some pictures, and not the model
+                for status, message, detail in dict.fromkeys(verdict.parts):
+                    cause = causes.setdefault((status, message), {"key": (kind, status, message), "options": {}, "count": 0, "seeds": [], "detail": detail})
+                    cause["count"] += 1
+                    cause["seeds"] = (cause["seeds"] + [seed])[:5]
+                return
+            taken = verdict.o.taken
+            known = next((c for c in causes.values() if c["key"] == (kind, *verdict.key()) and c["options"].items() <= taken.items() and all(taken.get(n) == v for n, v in c["options"].items())), None)
+            if known is None:
+                small, best = self.minimal(kind, seed, forced, verdict)
+                options = dict(best.o.taken)
+                name = json.dumps([kind, *best.key(), options], sort_keys=True, ensure_ascii=False)
+                known = causes.setdefault(name, {"key": (kind, *best.key()), "options": options, "count": 0, "seeds": [], "detail": best.detail, "forced": small})
+            known["count"] += 1
+            known["seeds"] = (known["seeds"] + [seed])[:5]
+            if not known["options"]:
+                return
+            forced |= dict.fromkeys(known["options"], DEFAULT)
+            verdict = self.folder(kind, seed, forced)
+
+
+def report(causes, counts, seconds, out):
+    total = sum(counts.values())
+    print(f"{total} folders in {seconds:.0f} s: " + ", ".join(f"{n} {s}" for s, n in counts.most_common()), file=out)
+    order = [*FAILS, "error", "refused"]
+    for status in order:
+        group = [c for c in causes.values() if c["key"][1] == status]
+        if not group:
+            continue
+        print(f"\n== {status}: {len(group)} causes", file=out)
+        for c in sorted(group, key=lambda c: (c["key"][0] if status in FAILS else c["key"][2], -c["count"])):
+            options = "; ".join(f"{n} = {json.dumps(v, ensure_ascii=False)}" for n, v in c["options"].items()) or "no option"
+            print(f"{c['count']:4} × {c['key'][0]:8} {options}", file=out)
+            if c["key"][2]:
+                print(f"         {c['key'][2]}", file=out)
+            detail = "" if status == "refused" else c["detail"][:260]
+            print(f"         {detail}  [seed {', '.join(map(str, c['seeds'][:3]))}]", file=out)
+
+
+def rounded(expected):
+    """Answers as they are committed: six digits, which is beyond what is compared."""
+    if isinstance(expected, float):
+        return float(f"{expected:.7g}")
+    if isinstance(expected, list):
+        return [rounded(e) for e in expected]
+    return {k: rounded(v) for k, v in expected.items()} if isinstance(expected, dict) else expected
+
+
+def commit(run, args):
+    """Writes folders until every option's every value that is answered well stands in one of them."""
+    out = pathlib.Path(args.commit)
+    shutil.rmtree(out, ignore_errors=True)
+    covered, size, number = set(), 0, 0
+    for kind in KINDS:
+        idle, kept = 0, 0
+        for seed in range(args.seed, args.seed + 100_000):
+            if idle == args.patience:
+                break
+            v = run.folder(kind, seed, small=True, rate=0.1 if kind != "table" else 0.3)
+            pairs = {(kind if n in ("family", "saved again", "weights dtype") else "", n, json.dumps(x)) for n, x in v.o.taken.items()} - covered
+            idle += 1
+            group = "refused", re.sub(r"\"[^\"]*\"|missing; .*|at the end of .*|config.json: .*(only|supported)", "…", v.message)
+            first_of_kind = v.status == "refused" and group not in covered
+            if v.status == "ok" and len(pairs) >= args.least or first_of_kind:
+                covered |= pairs if v.status == "ok" else {group}
+                idle, number, kept = 0, number + 1, kept + 1
+                target = out / f"{kind}-{kept:02}"
+                shutil.copytree(v.folder / "model", target / "model")
+                (target / "input.jsonl").write_text("".join(json.dumps(i, ensure_ascii=False) + "\n" for i in v.inputs))
+                lines = [{"refused": re.sub(r"^.*case/model: ", "", v.detail)}] if v.status == "refused" else [rounded(e) for e in v.expected] if kind != "table" else v.expected
+                (target / "expected.jsonl").write_text("".join(json.dumps(e, ensure_ascii=False) + "\n" for e in lines))
+                (target / "args.json").write_text(json.dumps({"args": v.args, "seed": seed, "options": v.o.taken}, ensure_ascii=False, indent=1) + "\n")
+                size += sum(f.stat().st_size for f in target.rglob("*") if f.is_file())
+    every = sum(len(v) for v in Options.every.values())
+    print(f"{number} folders, {size / 1e6:.2f} MB, {len([c for c in covered if c[0] != 'refused'])} values of options ({every} known) in {out}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tidemill", default="target/release/tidemill", help="the binary")
+    parser.add_argument("--folders", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=1, help="of the first folder; the others count on")
+    parser.add_argument("--kind", choices=list(KINDS), help="only these; default: all, in turns")
+    parser.add_argument("--force", default="{}", help='options as JSON, {"pooling": ["max"]}')
+    parser.add_argument("--rate", type=float, help="how often an option is not its default; default: drawn for each folder")
+    parser.add_argument("--each", action="store_true", help="instead of random folders one for each value of each option, all others being default, in each family")
+    parser.add_argument("--small", action="store_true", help="models of a few kB")
+    parser.add_argument("--report", default="-", help="where the report goes")
+    parser.add_argument("--keep", help="a folder to which the last model folder is copied")
+    parser.add_argument("--table-close", type=float, default=1e-9, help="how close a table's answers must be; beyond 1e-5 they are wrong")
+    parser.add_argument("--commit", help="write the compact committed set into this folder instead")
+    parser.add_argument("--patience", type=int, default=60, help="with --commit: folders without anything new after which a kind is done")
+    parser.add_argument("--least", type=int, default=3, help="with --commit: new values of options that a folder must bring")
+    parser.add_argument("--verbose", action="store_true")
+    args = parser.parse_args()
+    args.tidemill = str(pathlib.Path(args.tidemill).resolve())
+    run = Differential(args)
+    try:
+        if args.commit:
+            return commit(run, args)
+        return many(run, args)
+    finally:
+        if args.keep:
+            shutil.copytree(run.home / "case", args.keep, dirs_exist_ok=True)
+        shutil.rmtree(run.home, ignore_errors=True)
+
+
+def each_option(run, kinds, seed, forced):
+    """A folder for each value of each option. Options that come up with one family only are tried with it."""
+    for kind in kinds:
+        seen = set()
+        for family in ["bert"] if kind in ("image", "table") else list(text_models.PREFIX):
+            base = forced | ({} if kind in ("image", "table") else {"family": family})
+            before = {n: set(v) for n, v in Options.every.items()}
+            Options.every.clear()
+            run.folder(kind, seed, base, rate=0.0)
+            found = {n: set(v) for n, v in Options.every.items()}
+            Options.every.update({n: found.get(n, set()) | before.get(n, set()) for n in found.keys() | before.keys()})
+            yield seed, kind, base
+            for name, values in sorted(found.items()):
+                for value in sorted(values):
+                    general = name.startswith(("tokenizer", "special", "added", "pooling", "after", "config", "sentence", "prompt"))
+                    if name not in base and ((name, value) not in seen or general and name.startswith(("tokenizer_config", "special"))):
+                        seen.add((name, value))
+                        yield seed, kind, base | {name: json.loads(value)}
+
+
+def many(run, args):
+    kinds = [args.kind] if args.kind else [k for k, (_, weight) in KINDS.items() for _ in range(weight)]
+    causes, counts, start, skips = {}, collections.Counter(), time.perf_counter(), collections.Counter()
+    forced = json.loads(args.force)
+    first = 0.0
+    plan = [(args.seed + n, kinds[(args.seed + n) % len(kinds)], forced) for n in range(args.folders)]
+    if args.each:
+        args.rate = 0.0
+        plan = list(each_option(run, dict.fromkeys(kinds), args.seed, forced))
+
+    def write():
+        text = open(args.report, "w") if args.report != "-" else sys.stdout
+        report(causes, counts, time.perf_counter() - start, text)
+        print(f"\nseconds: {dict((k, round(v, 1)) for k, v in run.times.items())}; of the first pass alone {first:.0f}", file=text)
+        for (status, message), n in skips.most_common(25):
+            print(f"{n:4} × {status}: {message}", file=text)
+        if text is not sys.stdout:
+            text.close()
+    for n, (seed, kind, forced) in enumerate(plan):
+        began = time.perf_counter()
+        v = run.folder(kind, seed, forced, rate=args.rate)
+        first += time.perf_counter() - began
+        counts[v.status] += 1
+        if args.folders == 1 or args.verbose:
+            print(kind, seed, v.status, v.message, v.detail, json.dumps(v.o.taken, ensure_ascii=False), file=sys.stderr)
+        if v.status in ("skipped", "unmade"):
+            skips[v.key()] += 1
+        elif v.status != "ok":
+            run.explain(kind, seed, v, causes, forced)
+        if args.report != "-" and n % 50 == 49:
+            write()
+    write()
+    return int(any(c["key"][1] in FAILS for c in causes.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
