@@ -310,7 +310,8 @@ proptest! {
             prop_assert_eq!(&ids, &typed(&expect), "{}, {}: {:?}", kind, around.0, text);
             let whole = tokenizer.encode_fast(text.as_str(), true).unwrap();
             prop_assert_eq!(long, longest < whole.len(), "{}, {}: {:?}", kind, around.0, text);
-            if places {
+            // RoBERTa's processor takes a Ġ of the text for its own sign of a space.
+            if places && !text.contains('Ġ') {
                 let kept = source.kept.iter().cloned().flatten();
                 let shift = |place: usize| {
                     let (start, end) = source.encoding.get_offsets()[place];
