@@ -374,7 +374,10 @@ fn tabular_models_are_scikit_learn() {
         let relative = goldens.iter().map(|(_, expected)| {
             expected["value"].as_f64().map_or(1.0, |value| value.abs().max(1e-3))
         });
-        let tolerance = 1e-9 * relative.fold(f64::INFINITY, f64::min);
+        // Where two products cancel, a CPU without fused sums rounds each of them before.
+        let portable = std::env::var("TIDEMILL_CPU").is_ok_and(|cpu| cpu == "portable");
+        let part = if portable && name == "linear-times" { 1e-6 } else { 1e-9 };
+        let tolerance = part * relative.fold(f64::INFINITY, f64::min);
         check(model.as_ref(), &goldens, tolerance);
     }
 }
