@@ -311,7 +311,24 @@ fn longest(
              are supported: set model.max_length to at most that"
         ));
     }
+    if let Some(padding) = architecture.padding()
+        && asked.is_none()
+        && places < own
+        && usual(&rules.tokenizer).contains(&padding)
+    {
+        let message = format!(
+            "pad_token_id is {padding}, a token that texts have and that takes no position: more than {places} tokens \
+             would fit, which is not supported; set model.max_length to at most {places}"
+        );
+        return Err(artifact::Error::config("config.json", message).into());
+    }
     Ok(asked.unwrap_or(own).clamp(2, places))
+}
+
+/// The ids around every text, and that of what a tokenizer does not know.
+fn usual(tokenizer: &Tokenizer) -> Vec<u32> {
+    let encoded = tokenizer.encode_fast("\u{10fffd}", true);
+    encoded.map_or_else(|_| Vec::new(), |encoded| encoded.get_ids().to_vec())
 }
 
 impl Model for Text {

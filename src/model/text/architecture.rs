@@ -53,6 +53,17 @@ impl Architecture {
         }
     }
 
+    /// An id that takes no position, where there is one.
+    pub(super) fn padding(&self) -> Option<u32> {
+        match self {
+            Self::Bert(config, family) => {
+                let padding = config.first_position(*family).checked_sub(1)?;
+                u32::try_from(padding).ok()
+            }
+            Self::ModernBert(_) => None,
+        }
+    }
+
     /// Longest sequence in tokens.
     pub(super) fn longest(&self) -> usize {
         match self {

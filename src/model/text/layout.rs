@@ -164,12 +164,14 @@ impl<'a> Layout<'a> {
         };
         let fail = |message: String| root.fail(MODULES, message);
         let config: Value = root.optional(ENCODE)?.unwrap_or_default();
-        let cross = match config.get("model_type").and_then(Value::as_str) {
-            None | Some("SentenceTransformer") => false,
-            Some("CrossEncoder") => true,
+        // Null is none of these: sentence-transformers then takes the mean, whatever the modules are.
+        let cross = match config.get("model_type") {
+            None => false,
+            Some(class) if class == "SentenceTransformer" => false,
+            Some(class) if class == "CrossEncoder" => true,
             Some(other) => {
                 let message = format!(
-                    "model_type {other:?}: models of the classes SentenceTransformer and CrossEncoder are supported"
+                    "model_type {other}: models of the classes SentenceTransformer and CrossEncoder are supported"
                 );
                 return Err(root.fail(ENCODE, message));
             }

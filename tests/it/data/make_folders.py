@@ -38,15 +38,14 @@ CORPUS = TEXTS + ["the quick brown fox", "The Box was late", "query passage who 
 
 
 def base_bert(folder):
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    texts = [form for text in CORPUS for form in (text, text.lower())]
+    letters = sorted({c for text in texts for c in text if not c.isspace()})
+    words = sorted({word for text in texts for word in re.findall(r"[^\W\d_]{2,}", text)})
+    pieces = special + letters + [f"##{c}" for c in letters if c.isalpha()] + words
+    tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces[:160])}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words = CORPUS + [text.lower() for text in CORPUS]
-    cased = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    cased.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    cased.train_from_iterator(words, trainers.WordPieceTrainer(vocab_size=160, special_tokens=special, show_progress=False))
-    tokenizer.model = cased.model
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[(t, tokenizer.token_to_id(t)) for t in ("[CLS]", "[SEP]")],
@@ -148,6 +147,7 @@ def cases():
     # Pooling.
     yield case("no modules: the mean, not normalised")
     yield case("a sentence-transformers folder", plain)
+    yield case("a class that is null", {**plain, "config_sentence_transformers.json": {"model_type": None}}, refused="model_type null")
     for key in ["cls_token", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken"]:
         yield case(f"pooling {key}", pooling({"word_embedding_dimension": 8, f"pooling_mode_{key}": True}))
     yield case("pooling by no mode is the mean", pooling({"word_embedding_dimension": 8, "pooling_mode_mean_tokens": False}))
@@ -247,6 +247,7 @@ def cases():
             yield case(f"{base} with add_prefix_space {prefix}", {"tokenizer_config.json": {"tokenizer_class": kind, "add_prefix_space": prefix, "model_max_length": 48}}, base=base)
     yield case("CamemBERT", edit(model_type="camembert", architectures=["CamembertModel"]), base="xlmr", rename=[["^", "roberta."]])
     yield case("a general tokenizer of xlmr", {"tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>"}}, base="xlmr")
+    yield case("a padding id that texts have", edit(pad_token_id=0), base="roberta", refused="pad_token_id is 0")
     yield case("roberta without keys", base="roberta", drop=["pad_token_id", "hidden_act", "layer_norm_eps"])
 
 
