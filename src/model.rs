@@ -19,6 +19,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::format::kind;
 use crate::record::{Fault, FaultClass, ModelId, Signature};
 use cache::Cache;
@@ -37,7 +39,7 @@ pub mod weights;
 pub mod worker;
 
 /// A record's fields, decoded: a JSON object, or text or base64 alone under the name `input.field`.
-pub type Fields = serde_json::Map<String, serde_json::Value>;
+pub type Fields = serde_json::Map<String, Value>;
 
 /// The text in a field.
 ///
@@ -46,8 +48,8 @@ pub type Fields = serde_json::Map<String, serde_json::Value>;
 /// Where it is missing, null, or something else than `wanted`.
 fn text_field<'a>(fields: &'a Fields, name: &str, wanted: &str) -> Result<&'a str, Fault> {
     match fields.get(name) {
-        Some(serde_json::Value::String(text)) => Ok(text),
-        None | Some(serde_json::Value::Null) => {
+        Some(Value::String(text)) => Ok(text),
+        None | Some(Value::Null) => {
             Err(Fault::new(FaultClass::Missing, format!("field {name:?} is missing or null")))
         }
         Some(other) => {
@@ -156,11 +158,51 @@ pub enum Task {
 }
 
 impl Task {
+    /// The names of those that take texts.
+    pub const OF_TEXTS: &str =
+        "text-embedding, text-classification, text-ranking or token-classification";
+
+    /// Whether it takes texts.
+    pub fn is_of_text(self) -> bool {
+        match self {
+            Self::TextEmbedding
+            | Self::TextClassification
+            | Self::TextRanking
+            | Self::TokenClassification => true,
+            Self::TabularClassification | Self::TabularRegression | Self::ImageClassification => {
+                false
+            }
+        }
+    }
+
     /// As Hugging Face spells it.
     pub fn name(self) -> String {
         let name = serde_json::to_value(self).ok();
         name.and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
     }
+}
+
+/// Labels by their ids from 0 on, as `id2label` of a `config.json` names them; `LABEL_0` and so on, `rows` of them, where it
+/// names none, as transformers does. A number or a truth value is its text.
+///
+/// # Errors
+///
+/// What is no label, or which one is missing.
+pub(crate) fn labels(id2label: Option<&Value>, rows: usize) -> Result<Vec<String>, String> {
+    let unnamed = || Ok((0..rows).map(|id| format!("LABEL_{id}")).collect());
+    let named = match id2label {
+        None | Some(Value::Null) => return unnamed(),
+        Some(Value::Object(named)) if named.is_empty() => return unnamed(),
+        Some(Value::Object(named)) => named,
+        Some(_) => return Err("id2label is no object of labels by their numbers".to_owned()),
+    };
+    let label = |id: usize| match named.get(&id.to_string()) {
+        Some(Value::String(label)) => Ok(label.clone()),
+        Some(label @ (Value::Number(_) | Value::Bool(_))) => Ok(label.to_string()),
+        Some(other) => Err(format!("id2label names label {id} {other}, which is no text")),
+        None => Err(format!("id2label has {} labels, but none for {id}", named.len())),
+    };
+    (0..named.len()).map(label).collect()
 }
 
 /// Labels as the names of scores: of those that occur more than once, all but the first bear a number, as in

@@ -114,6 +114,11 @@ pub fn name(text: &str) -> Result<&str, Error> {
     if good { Ok(text) } else { Err(Error::Name(text.to_owned())) }
 }
 
+/// Names in a message.
+fn listed(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
 /// The names in a folder, sorted. What is hidden is somebody's who is not done with it.
 fn names(dir: &Path) -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
@@ -166,8 +171,8 @@ impl Registry {
         let number = version.to_string();
         let dir = self.model(model)?.join(&number);
         if uri::version(&number).is_none() || !dir.is_dir() {
-            let known = self.versions(model)?.iter().map(Version::to_string).collect::<Vec<_>>();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let known: Vec<String> = self.versions(model)?.iter().map(Version::to_string).collect();
+            let known = listed(&known);
             let message = format!("model {model:?} has no version {version}; versions: {known}");
             return Err(Error::NotFound(message));
         }
@@ -211,20 +216,17 @@ impl Registry {
 
     /// What is there in place of an alias that is not.
     fn no_alias(&self, model: &str, alias: &str) -> Error {
-        let known = |dir: Result<PathBuf, Error>| {
-            let known = dir.and_then(|dir| names(&dir)).unwrap_or_default().join(", ");
-            if known.is_empty() { "none".to_owned() } else { known }
-        };
-        let dir = self.model(model);
-        Error::NotFound(if dir.as_ref().is_ok_and(|dir| dir.is_dir()) {
-            let known = known(dir.map(|dir| dir.join("aliases")));
+        let known = |dir: &Path| listed(&names(dir).unwrap_or_default());
+        let root = self.root.clone().unwrap_or_default();
+        let dir = root.join(model);
+        Error::NotFound(if dir.is_dir() {
+            let known = known(&dir.join("aliases"));
             format!(
                 "model {model:?} has no alias {alias:?}; aliases: {known}. `tidemill models promote` points one at a version"
             )
         } else {
-            let root = self.root.clone().unwrap_or_default();
-            let place = root.display().to_string();
-            format!("the registry {place} has no model {model:?}; models: {}", known(Ok(root)))
+            let (place, known) = (root.display(), known(&root));
+            format!("the registry {place} has no model {model:?}; models: {known}")
         })
     }
 

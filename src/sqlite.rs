@@ -136,7 +136,12 @@ fn real(file: &Path) -> io::Result<PathBuf> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => file::writable(file)?.metadata(),
         found => found,
     }?;
-    let refused = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    single(&metadata)?;
+    fs::canonicalize(file)
+}
+
+/// Refuses what is no file of one name.
+fn single(metadata: &fs::Metadata) -> io::Result<()> {
     if !metadata.is_file() {
         return refused("is not a regular file; name a file, or one that is not there yet");
     }
@@ -146,7 +151,11 @@ fn real(file: &Path) -> io::Result<PathBuf> {
             "has a second name (a hard link), under which it could be opened too; copy it",
         );
     }
-    fs::canonicalize(file)
+    Ok(())
+}
+
+fn refused(why: &str) -> io::Result<()> {
+    Err(io::Error::new(io::ErrorKind::InvalidInput, why))
 }
 
 fn failure(error: &Error) -> Failure {
@@ -165,21 +174,20 @@ fn failure(error: &Error) -> Failure {
 ///
 /// Why it cannot.
 pub fn look(file: &Path) -> io::Result<()> {
-    let other = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     match fs::metadata(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
             if folder.is_some_and(|folder| !folder.is_dir()) {
-                return other("the folder that it is to stand in does not exist");
+                return refused("the folder that it is to stand in does not exist");
             }
             Ok(())
         }
         Err(error) => Err(error),
-        Ok(metadata) if !metadata.is_file() => other("is not a regular file"),
-        Ok(_) => {
+        Ok(metadata) => {
+            single(&metadata)?;
             let mut head = Vec::new();
             File::open(file)?.take(MAGIC.len() as u64).read_to_end(&mut head)?;
-            if head.is_empty() || head == MAGIC { Ok(()) } else { other("is not an SQLite file") }
+            if head.is_empty() || head == MAGIC { Ok(()) } else { refused("is not an SQLite file") }
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::decode::{Decoded, Decoder, Prepared};
 use crate::file::{self, Links};
 use crate::log::Failure;
 use crate::model::worker;
-use crate::model::{Fields, Input, Served, Task, kernels};
+use crate::model::{Fields, Input, Served, kernels};
 use crate::pipeline::Item;
 use crate::record::{Epoch, Offset, Partition, Record};
 use crate::registry::{NotAUri, Registry, Uri};
@@ -149,7 +149,7 @@ fn bench(args: &Args) -> Result<Report, Failure> {
         device: about.device.clone(),
         instructions: kernels::level().name().to_owned(),
         cores,
-        unit: if is_text(about.task) { "token" } else { "row" },
+        unit: if about.task.is_of_text() { "token" } else { "row" },
         records: u64::try_from(records.different).unwrap_or(u64::MAX),
         tokens_a_record: records.tokens_a_record(),
         curves,
@@ -158,16 +158,6 @@ fn bench(args: &Args) -> Result<Report, Failure> {
     };
     report.recommendation = recommend::recommend(&report);
     Ok(report)
-}
-
-fn is_text(task: Task) -> bool {
-    matches!(
-        task,
-        Task::TextEmbedding
-            | Task::TextClassification
-            | Task::TextRanking
-            | Task::TokenClassification
-    )
 }
 
 /// 1, half and all cores; nothing to compare on one core.
@@ -353,7 +343,7 @@ fn crews(
 fn read(args: &Args, served: &Served) -> Result<Records, Failure> {
     let lines = match &args.input {
         Some(file) => lines(file)?,
-        None if is_text(served.model.about().task) => {
+        None if served.model.about().task.is_of_text() => {
             let fields = &served.model.about().fields;
             let line = |text: String| {
                 let named = fields.iter().map(|field| (field.clone(), Value::from(text.as_str())));

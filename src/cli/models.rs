@@ -31,7 +31,8 @@ pub enum Models {
         /// Point this alias at it
         #[arg(long)]
         alias: Option<String>,
-        /// What the model is for, where its files do not say: text-embedding, text-classification or token-classification
+        /// What a text model is for, where its files do not say: text-embedding, text-classification, text-ranking or
+        /// token-classification
         #[arg(long, value_parser = task)]
         task: Option<Task>,
     },

@@ -40,7 +40,8 @@ pub struct Args {
     /// The field that holds the text, or an image in base64
     #[arg(long, default_value = "text")]
     field: String,
-    /// What the model is for, where its files do not say: text-embedding, text-classification or token-classification
+    /// What a text model is for, where its files do not say: text-embedding, text-classification, text-ranking or
+    /// token-classification
     #[arg(long, value_parser = task)]
     task: Option<Task>,
     /// f32, bf16, int8 or auto; on GPUs f32, bf16, f16 or auto
@@ -69,9 +70,8 @@ pub(super) fn precision(text: &str) -> Result<Precision, String> {
 }
 
 pub(super) fn task(text: &str) -> Result<Task, String> {
-    serde_json::from_value(serde_json::Value::from(text)).map_err(|_error| {
-        "one of text-embedding, text-classification, token-classification".to_owned()
-    })
+    serde_json::from_value(serde_json::Value::from(text))
+        .map_err(|_error| format!("one of {}", Task::OF_TEXTS))
 }
 
 fn aggregation(text: &str) -> Result<Aggregation, String> {

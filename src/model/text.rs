@@ -196,7 +196,7 @@ pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
     let mut notes = notes::of(&layout, &encode, head.task(), &weights.finish()?);
     notes.extend(head.notes().iter().cloned());
     let places = head.task() == Task::TokenClassification;
-    let marker = places.then(|| Marker::load(dir, sequencer.tokenizer())).transpose()?;
+    let marker = places.then(|| Marker::load(folder, sequencer.tokenizer())).transpose()?;
     sequencer.ask_places(places);
     let fields = match (head.pairs(), sequencer.no_pairs()) {
         (Pairs::Always, Some(why)) => {
@@ -277,11 +277,6 @@ fn tokens_of(prompt: &str, sequencer: &Sequencer) -> Result<usize, Error> {
     Ok(ids.len() - usize::from(closed))
 }
 
-/// A JSON file that may be missing.
-fn optional<T: serde::de::DeserializeOwned>(dir: &Path, file: &str) -> Result<Option<T>, Error> {
-    if artifact::present(dir, file) { Ok(Some(artifact::json(dir, file)?)) } else { Ok(None) }
-}
-
 /// Longest text in tokens: what was asked for, else what the files say, and never more than the model has positions.
 fn longest(
     architecture: &Architecture,
@@ -343,22 +338,18 @@ impl Model for Text {
     fn prepare(&self, fields: &Fields) -> Result<Input, Fault> {
         let [name, pair] = &self.looks_at;
         let text = text_field(fields, name, "a string")?;
-        let second = match self.head.pairs() {
-            Pairs::Always => Some(text_field(fields, pair, "a string")?),
-            Pairs::Either if present(fields, pair) => Some(text_field(fields, pair, "a string")?),
-            Pairs::Also if present(fields, pair) => {
-                Some(text_field(fields, pair, "a string")?).filter(|second| !second.is_empty())
-            }
-            Pairs::Never if present(fields, pair) => {
-                let message = format!(
-                    "field {pair:?} has a second text, and a model for {} takes one: leave the field out, or name \
-                     another in input.pair_field",
-                    self.about.task.name()
-                );
-                return Err(Fault::new(FaultClass::Invalid, message));
-            }
-            Pairs::Either | Pairs::Also | Pairs::Never => None,
-        };
+        let (pairs, given) = (self.head.pairs(), present(fields, pair));
+        if given && pairs == Pairs::Never {
+            let message = format!(
+                "field {pair:?} has a second text, and a model for {} takes one: leave the field out, or name \
+                 another in input.pair_field",
+                self.about.task.name()
+            );
+            return Err(Fault::new(FaultClass::Invalid, message));
+        }
+        let wanted = given || pairs == Pairs::Always;
+        let second = wanted.then(|| text_field(fields, pair, "a string")).transpose()?;
+        let second = second.filter(|second| pairs != Pairs::Also || !second.is_empty());
         let too_long = |what: String| {
             let message = format!("{what} more than {} tokens", self.sequencer.longest());
             Err(Fault::new(FaultClass::TooLong, message))

@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
+use crate::memory;
 use crate::model::artifact::LoadOptions;
 
 /// How often the memory of the trial is looked at.
@@ -78,7 +79,8 @@ pub async fn run(
             }
             () = stop.cancelled() => return Err(Failed::Stopped),
             () = tokio::time::sleep(LOOK) => {
-                if let Some(used) = child.id().and_then(resident).filter(|used| most < *used) {
+                let used = child.id().and_then(|pid| memory::resident(&pid.to_string()));
+                if let Some(used) = used.filter(|used| most < *used) {
                     child.kill().await.unwrap_or_default();
                     let (used, most) = (used >> 20, most >> 20);
                     return Err(Failed::Refused(format!(
@@ -115,9 +117,4 @@ fn ended(status: ExitStatus, words: &str) -> Failed {
             format!("its trial was ended by signal {signal} while it was loaded{said}")
         }
     })
-}
-
-/// Resident memory of a process in bytes.
-fn resident(pid: u32) -> Option<u64> {
-    crate::memory::resident(&pid.to_string())
 }

@@ -12,8 +12,8 @@ use rdkafka::topic_partition_list::Offset as Place;
 use super::{Amend, Lane, REJOIN, native};
 use crate::kafka::class::{Action, Call};
 use crate::kafka::producer::{Inner, Trouble};
+use crate::log::Transaction;
 use crate::log::message::{self, Notes};
-use crate::log::{Finished, Transaction};
 use crate::record::{Offset, Partition};
 
 /// What a manifest has in place of a row's number.
@@ -36,16 +36,7 @@ impl Lane {
         let shared = Arc::clone(&self.shared);
         self.producer.call(&shared, Call::Begin, deadline, |p, _| p.begin_transaction())?;
         let mut notes = self.shared.notes(transaction.next.keys());
-        // First, because their partitions are few and the client asks for those that it knows of in one round trip.
-        for finished in &transaction.batches {
-            self.manifests(finished, &notes, deadline)?;
-            message::answered(&mut notes, finished);
-        }
-        let mut row = 0;
-        for finished in &transaction.batches {
-            self.outcomes(finished, amends, row, deadline)?;
-            row += finished.rows.len();
-        }
+        self.queue(transaction, amends, &mut notes, deadline)?;
         self.producer.drain(deadline)?;
         let metadata = self.membership()?;
         self.known_topics(deadline)?;
@@ -65,33 +56,30 @@ impl Lane {
         Ok(())
     }
 
-    /// The manifests of one batch.
-    fn manifests(
+    /// Hands the transaction's messages to the client. The manifests come first, because their partitions are few and the
+    /// client asks for those that it knows of in one round trip.
+    fn queue(
         &mut self,
-        finished: &Finished,
-        notes: &Notes,
-        deadline: Instant,
-    ) -> Result<(), Trouble> {
-        let shared = Arc::clone(&self.shared);
-        let batch = shared.naming.batch(&finished.info);
-        let manifests = batch.manifests(finished, notes, self.tuning.limit);
-        let manifests = manifests.map_err(|error| {
-            Trouble::own(Call::Send, Action::Exit(75), &format!("write the manifest: {error}"))
-        })?;
-        manifests.iter().try_for_each(|manifest| self.producer.send(manifest, MANIFEST, deadline))
-    }
-
-    /// The predictions and dead letters of one batch. `row` is the number of its first.
-    fn outcomes(
-        &mut self,
-        finished: &Finished,
+        transaction: &Transaction,
         amends: &BTreeMap<(Partition, Offset), Amend>,
-        row: usize,
+        notes: &mut Notes,
         deadline: Instant,
     ) -> Result<(), Trouble> {
         let shared = Arc::clone(&self.shared);
-        let batch = shared.naming.batch(&finished.info);
-        for (number, row) in (row..).zip(&finished.rows) {
+        let batches = transaction.batches.iter();
+        let batches: Vec<_> = batches.map(|f| (f, shared.naming.batch(&f.info))).collect();
+        for (finished, batch) in &batches {
+            let manifests = batch.manifests(finished, notes, self.tuning.limit);
+            let manifests = manifests.map_err(|error| {
+                Trouble::own(Call::Send, Action::Exit(75), &format!("write the manifest: {error}"))
+            })?;
+            for manifest in &manifests {
+                self.producer.send(manifest, MANIFEST, deadline)?;
+            }
+            message::answered(notes, finished);
+        }
+        let rows = batches.iter().flat_map(|(f, batch)| f.rows.iter().map(move |row| (batch, row)));
+        for (number, (batch, row)) in rows.enumerate() {
             let message = batch.amended(row, self.amend(row, amends), self.tuning.limit);
             self.producer.send(&message, number, deadline)?;
         }

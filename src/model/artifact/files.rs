@@ -158,7 +158,7 @@ pub(crate) fn files(dir: &Path) -> Result<Vec<(String, u64)>, Error> {
             let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else {
                 continue;
             };
-            let name = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+            let name = within(&folder, name);
             let kind = entry.file_type().map_err(read)?;
             match irregular(kind) {
                 Some(_) if kind.is_dir() && depth == DEEPEST => {

@@ -4,6 +4,7 @@ use candle_core::Tensor;
 
 use crate::model::artifact::Error;
 use crate::model::kernels;
+use crate::model::scores::sigmoid;
 
 /// A function of one number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +82,6 @@ impl Activation {
     }
 
     fn of(self, x: f32) -> f32 {
-        let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
         match self {
             Self::Gelu => {
                 let mut one = [x];

@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use ::image::RgbImage;
 
 use super::decode::{Picture, Refusal, bounded};
+use super::resample::index;
 
 /// How the pixels are stored: `biCompression`.
 const PLAIN: u32 = 0;
@@ -34,7 +35,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Picture, Refusal> {
     bounded(width, height, 4)?;
     let mut layout = layout(depth, compression, header.masks)?;
     let palette = header.palette(bytes)?;
-    let (across, down) = (usize_of(width), usize_of(height));
+    let (across, down) = (index(width), index(height));
     let mut stride = (across * usize::from(depth)).div_ceil(32) * 4;
     let mut used = (across * usize::from(depth)).div_ceil(8);
     let mut rows = Cow::Borrowed(bytes.get(header.pixels..).unwrap_or_default());
@@ -54,10 +55,6 @@ pub(super) fn read(bytes: &[u8]) -> Result<Picture, Refusal> {
         }
     }
     Ok(Picture { image, clear: None })
-}
-
-fn usize_of(value: u32) -> usize {
-    usize::try_from(value).unwrap_or(usize::MAX)
 }
 
 fn short(bytes: &[u8], place: usize) -> Option<u16> {
@@ -131,7 +128,7 @@ impl Layout {
         match self {
             Self::Indexed(8) => palette[usize::from(row[at])],
             Self::Indexed(bits) => {
-                let per_byte = 8 / usize_of(bits);
+                let per_byte = 8 / index(bits);
                 let shift = 8 - bits * (u32::try_from(at % per_byte).unwrap_or(0) + 1);
                 palette[usize::from(row[at / per_byte] >> shift) & ((1 << bits) - 1)]
             }
@@ -165,8 +162,8 @@ struct Header {
 impl Header {
     /// None where the bytes end in it.
     fn read(bytes: &[u8]) -> Option<Result<Self, Refusal>> {
-        let offset = usize_of(long(bytes, 10)?);
-        let size = usize_of(long(bytes, START)?);
+        let offset = index(long(bytes, 10)?);
+        let size = index(long(bytes, START)?);
         if ![12, 40, 52, 56, 64, 108, 124].contains(&size) {
             let message = format!("its header of {size} bytes is of no known kind");
             return Some(Err(Refusal::Broken(message)));
@@ -186,7 +183,7 @@ impl Header {
             width = long(head, 4)?;
             height = if upwards { long(head, 8)? } else { long(head, 8)?.wrapping_neg() };
             (depth, compression) = (short(head, 14)?, long(head, 16)?);
-            (colours, step) = (usize_of(long(head, 32)?), 4);
+            (colours, step) = (index(long(head, 32)?), 4);
             if compression == FIELDS {
                 // They stand in a header that has room for them, else behind it, without alpha.
                 let count = if size < 56 { 3 } else { 4 };

@@ -100,7 +100,8 @@ fn fixed(weight: f64) -> i32 {
     (weight * f64::from(1_u32 << DIGITS) + 0.5_f64.copysign(weight)) as i32
 }
 
-fn index(place: u32) -> usize {
+/// A place or a length among pixels.
+pub(super) fn index(place: u32) -> usize {
     usize::try_from(place).unwrap_or(usize::MAX)
 }
 

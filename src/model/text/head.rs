@@ -10,11 +10,11 @@ use super::cross::Cross;
 use super::encode::Encode;
 use super::layout::{Folder, Layout};
 use super::spans::spans;
-use super::stages::Embedding;
+use super::stages::{Embedding, Squash};
 use super::{Error, Take, Taken};
 use crate::config::Aggregation;
 use crate::model::encoder::modernbert;
-use crate::model::encoder::{self, Family, Linear, Names};
+use crate::model::encoder::{self, Activation, Family, Linear, Names};
 use crate::model::scores::{sigmoid, softmax};
 use crate::model::weights::Weights;
 use crate::model::{Input, Prediction, Refused, Task, artifact, unique};
@@ -61,12 +61,6 @@ pub(super) enum Head {
 pub(super) enum Before {
     Dense(Linear, Squash),
     Modern(modernbert::Head),
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Squash {
-    Tanh,
-    Relu,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +146,9 @@ impl Head {
                 let pooler = Names::new(*family, weights).pooler();
                 let (before, output) = match family {
                     Family::Bert => (dense(&pooler, Squash::Tanh)?, "classifier"),
-                    Family::DistilBert => (dense("pre_classifier", Squash::Relu)?, "classifier"),
+                    Family::DistilBert => {
+                        (dense("pre_classifier", Squash::Other(Activation::Relu))?, "classifier")
+                    }
                     Family::Roberta | Family::Mpnet => {
                         (dense("classifier.dense", Squash::Tanh)?, "classifier.out_proj")
                     }
@@ -314,19 +310,10 @@ impl Before {
         match self {
             Self::Dense(layer, squash) => {
                 let mut y = layer.forward(x);
-                squash.apply(&mut y);
+                squash.apply(&mut y, layer.outputs());
                 y
             }
             Self::Modern(head) => head.forward(x),
-        }
-    }
-}
-
-impl Squash {
-    fn apply(self, values: &mut [f32]) {
-        match self {
-            Self::Tanh => values.iter_mut().for_each(|value| *value = value.tanh()),
-            Self::Relu => values.iter_mut().for_each(|value| *value = value.max(0.0)),
         }
     }
 }
@@ -367,16 +354,9 @@ fn task(
     asked: Option<Task>,
 ) -> Result<Task, Error> {
     let unsupported = |message: String| Err(Error::Unsupported(message));
-    let known = "text-embedding, text-classification, text-ranking or token-classification";
+    let known = Task::OF_TEXTS;
     match asked {
-        Some(
-            task @ (Task::TextEmbedding
-            | Task::TextClassification
-            | Task::TextRanking
-            | Task::TokenClassification),
-        ) => {
-            return Ok(task);
-        }
+        Some(task) if task.is_of_text() => return Ok(task),
         Some(task) => {
             let message = format!(
                 "model.task is {}, and the folder holds a text model: {known}",
@@ -412,8 +392,7 @@ fn task(
     }
 }
 
-/// Labels in the order of their indices, one for each row of the weight `name`. Where the configuration has none they
-/// are called `LABEL_0` and so on, as transformers does.
+/// Labels in the order of their indices, one for each row of the weight `name`.
 fn labels(
     folder: &Folder<'_>,
     heads: &Config,
@@ -426,31 +405,8 @@ fn labels(
         Some([rows, width]) if *width == hidden => Some(*rows),
         _ => None, // taking it says what is wrong
     };
-    let fail = |message: String| Err(folder.fail(FILE, message));
-    let named = match &heads.id2label {
-        None | Some(Value::Null) => {
-            return Ok((0..rows.unwrap_or(2)).map(|id| format!("LABEL_{id}")).collect());
-        }
-        Some(Value::Object(named)) if named.is_empty() => {
-            return Ok((0..rows.unwrap_or(2)).map(|id| format!("LABEL_{id}")).collect());
-        }
-        Some(Value::Object(named)) => named,
-        Some(_) => return fail("id2label is no object of labels by their numbers".to_owned()),
-    };
-    let mut labels = Vec::with_capacity(named.len());
-    for id in 0..named.len() {
-        labels.push(match named.get(&id.to_string()) {
-            Some(Value::String(label)) => label.clone(),
-            Some(label @ (Value::Number(_) | Value::Bool(_))) => label.to_string(),
-            Some(other) => {
-                return fail(format!("id2label names label {id} {other}, which is no text"));
-            }
-            None => {
-                let count = named.len();
-                return fail(format!("id2label has {count} labels, but none for {id}"));
-            }
-        });
-    }
+    let labels = crate::model::labels(heads.id2label.as_ref(), rows.unwrap_or(2))
+        .map_err(|message| folder.fail(FILE, message))?;
     match rows {
         Some(rows) if rows != labels.len() => {
             let message = format!(

@@ -8,17 +8,17 @@
 //!  LOC ───────────────              or of their mean
 //! ```
 
-use std::path::Path;
-
 use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
+use super::Error;
+use super::layout::Folder;
 use super::sequence::Source;
-use super::{Error, optional};
+
 use crate::config::Aggregation;
+use crate::model::Span;
 use crate::model::scores::best;
-use crate::model::{Span, artifact};
 
 /// A text's tokens with their places in it.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,7 +63,7 @@ pub(super) struct Marker {
 }
 
 impl Marker {
-    pub(super) fn load(dir: &Path, tokenizer: &Tokenizer) -> Result<Self, Error> {
+    pub(super) fn load(folder: &Folder<'_>, tokenizer: &Tokenizer) -> Result<Self, Error> {
         #[derive(Deserialize)]
         struct File {
             model: Model,
@@ -77,8 +77,8 @@ impl Marker {
             #[serde(default)]
             unk_id: Option<u32>,
         }
-        let File { model } = artifact::json(dir, "tokenizer.json")?;
-        let config = optional::<Value>(dir, "tokenizer_config.json")?.unwrap_or_default();
+        let File { model } = folder.json("tokenizer.json")?;
+        let config = folder.optional::<Value>("tokenizer_config.json")?.unwrap_or_default();
         // A name, or an object that describes the token.
         let named = &config["unk_token"];
         let named = named.as_str().or_else(|| named["content"].as_str());

@@ -8,6 +8,7 @@ use super::pooling::Pooling;
 use super::{Error, Take};
 use crate::model::encoder::{Activation, LayerNorm, Linear, Precision};
 use crate::model::kernels;
+use crate::model::scores::sigmoid;
 use crate::model::weights::Weights;
 
 /// The file of a module.
@@ -45,7 +46,7 @@ enum Residual {
 
 /// What follows a dense layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Squash {
+pub(super) enum Squash {
     None,
     Tanh,
     Sigmoid,
@@ -194,13 +195,11 @@ impl Squash {
     }
 
     /// On rows of `width` numbers.
-    fn apply(self, values: &mut [f32], width: usize) {
+    pub(super) fn apply(self, values: &mut [f32], width: usize) {
         match self {
             Self::None => (),
             Self::Tanh => values.iter_mut().for_each(|value| *value = value.tanh()),
-            Self::Sigmoid => {
-                values.iter_mut().for_each(|value| *value = 1.0 / (1.0 + (-*value).exp()));
-            }
+            Self::Sigmoid => values.iter_mut().for_each(|value| *value = sigmoid(*value)),
             Self::Other(activation) => activation.apply(values, &vec![0.0; width]),
         }
     }
