@@ -118,6 +118,8 @@ pub struct Engine {
     lag: Lag,
     /// What the group had not committed of a bounded run when it was looked at last: records and partitions.
     unfinished: Option<(i64, usize)>,
+    /// Where readers do not see yet what the group has committed.
+    hidden: Option<String>,
     topics: Vec<String>,
     inference_limit: Duration,
     takeover_wait: Duration,
@@ -166,6 +168,7 @@ impl Engine {
             tally: Tally::default(),
             lag: Lag::new(now()),
             unfinished: None,
+            hidden: None,
             topics: config.input.topics.clone(),
             inference_limit: config.limits.inference.0,
             takeover_wait: config.model.takeover_wait.0,
@@ -233,6 +236,11 @@ impl Engine {
             }
             Some(Control::Unfinished(records, partitions)) => {
                 self.unfinished = Some((records, partitions));
+                self.hidden = None;
+                Ok(())
+            }
+            Some(Control::Hidden(places)) => {
+                self.hidden = Some(places);
                 Ok(())
             }
             Some(Control::Reachable(reachable)) => {

@@ -47,6 +47,7 @@ pub mod begin;
 pub mod class;
 mod coordinator;
 pub mod group;
+mod hidden;
 pub mod journal;
 pub mod lane;
 mod manifests;

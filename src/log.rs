@@ -156,10 +156,14 @@ pub enum Control {
     },
     /// The newest ends of the partitions, for lag. Every few seconds.
     Ends(BTreeMap<Partition, Offset>),
-    /// `--until-end`: the group has committed all that was there at the start, whichever member did it.
+    /// `--until-end`: the group has committed all that was there at the start, whichever member did it, and readers of
+    /// committed records see it.
     Finished,
     /// `--until-end`: about so many records of so many partitions are not committed yet, whoever holds them.
     Unfinished(i64, usize),
+    /// `--until-end`: all of it is committed, but a transaction that is still open keeps readers of committed records from
+    /// seeing it at these places.
+    Hidden(String),
     /// Whether the cluster answers; every few seconds.
     Reachable(bool),
     /// Partitions that no member of the group reads.

@@ -58,6 +58,13 @@ impl Engine {
 
     /// What a bounded run ends with that has come to `end` before its ends.
     pub(super) fn unreached(&self, end: &str) -> Failure {
+        if let Some(places) = &self.hidden {
+            let message = format!(
+                "show readers what was committed before {end}: all is done, but a transaction that another process has \
+                 left open hides it at {places}; the broker ends it within that process's transaction.timeout.ms"
+            );
+            return Failure { message, exit: 75 };
+        }
         let (mine, held) = (self.lag.left(self.pipeline.owned()), self.pipeline.owned().len());
         let known = self.unfinished.or_else(|| (held != 0).then_some((mine, held)));
         let left = known.map_or_else(

@@ -4,7 +4,8 @@
 //!   client goes on with it without a word. What was committed between two looks counts as answered.
 //! * Is every partition read by somebody? A static member that returns within its session gets its old partitions back
 //!   without a rebalance, so nobody notices the partitions that were added meanwhile.
-//! * Has the group come to the end of what was there at the start (`--until-end`), whoever holds the partitions?
+//! * Has the group come to the end of what was there at the start (`--until-end`), whoever holds the partitions, and do
+//!   readers of committed records see that?
 //! * Does the cluster answer at all, and how fast?
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use tokio::sync::mpsc;
 
 use super::group::Committed;
+use super::hidden::Hidden;
 use super::native::{self, Group, Topic, Which};
 use super::shared::Shared;
 use crate::config::Recreated;
@@ -61,6 +63,9 @@ pub(super) struct Observer {
     /// Since when the brokers refuse our credentials.
     refused: Option<Instant>,
     finished: bool,
+    /// What readers do not see yet of what the group has committed.
+    hidden: Hidden,
+    hidden_said: bool,
     blind: bool,
 }
 
@@ -82,6 +87,8 @@ impl Observer {
             rejoined: None,
             refused: None,
             finished: false,
+            hidden: Hidden::default(),
+            hidden_said: false,
             blind: false,
         }
     }
@@ -312,14 +319,34 @@ impl Observer {
         // What retention has deleted nobody can read any more.
         let left = if left.is_empty() { left } else { self.still_there(&left, until) };
         if left.is_empty() && self.fits(&committed) {
-            self.finished = true;
-            self.tell(Control::Finished);
+            self.show();
         } else {
             let missing =
                 |p: &Partition| until[p].0.saturating_sub(done(p).map_or(0, |done| done.0));
             self.tell(Control::Unfinished(left.iter().map(missing).sum(), left.len()));
         }
         Ok(())
+    }
+
+    /// The group is done; the job is over as soon as readers see that.
+    fn show(&mut self) {
+        match self.hidden.left(&self.shared, ANSWER) {
+            Ok(0) => {
+                self.finished = true;
+                self.tell(Control::Finished);
+            }
+            Ok(_) => {
+                let places = self.hidden.to_string();
+                if !std::mem::replace(&mut self.hidden_said, true) {
+                    tracing::warn!(
+                        "all is committed, but a transaction that another process has left open hides it from readers \
+                         of committed records until the broker ends it: {places}"
+                    );
+                }
+                self.tell(Control::Hidden(places));
+            }
+            Err(error) => tracing::debug!(%error, "what readers see is not known now"),
+        }
     }
 
     /// Whether committed offsets are of these topics and within them. One beyond a partition's end, or of another topic

@@ -228,6 +228,13 @@ fn unguarded(dir: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, Error>
         }
         return Ok(Box::new(tabular::load(dir)?));
     }
+    if let Some(how) = config.get("quantization_config").filter(|how| !how.is_null()) {
+        let message = format!(
+            "quantization_config {how}: weights that were quantised are not supported; save the model in float32, \
+             bfloat16 or float16 without it, and set model.precision to compute in int8"
+        );
+        return Err(Error::config("config.json", message));
+    }
     let architecture = config.pointer("/architectures/0").and_then(Value::as_str);
     let family = config.get("model_type").and_then(Value::as_str);
     if architecture.is_some_and(|name| name.ends_with("ForImageClassification"))

@@ -10,7 +10,6 @@
 //!
 //! Dosovitskiy et al. 2021 (`ViT`). Tensor names as in Hugging Face's transformers.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -69,8 +68,9 @@ struct Config {
     patch_size: Option<Sides>,
     num_channels: Option<usize>,
     qkv_bias: Option<bool>,
-    id2label: Option<BTreeMap<String, Value>>,
+    id2label: Option<Value>,
     problem_type: Option<String>,
+    is_causal: Option<bool>,
 }
 
 /// The side of a square, or height and width.
@@ -111,6 +111,11 @@ impl Config {
         let activation = self.hidden_act.as_deref().unwrap_or("gelu");
         if activation != "gelu" {
             return fail(format!("hidden_act {activation:?}; only gelu is supported"));
+        }
+        if self.is_causal == Some(true) {
+            return fail(
+                "is_causal: true is not supported; patches that look both ways are".to_owned(),
+            );
         }
         let channels = self.num_channels.unwrap_or(3);
         if channels != 3 {
@@ -161,25 +166,13 @@ impl Config {
 
     /// A label for each of the classifier's rows.
     fn labels(&self, rows: usize) -> Result<Vec<String>, Error> {
-        let given = self.id2label.as_ref().filter(|labels| !labels.is_empty());
-        let Some(given) = given else {
-            return Ok((0..rows).map(|row| format!("LABEL_{row}")).collect());
-        };
-        let label = |row: usize| match given.get(&row.to_string())? {
-            Value::String(label) => Some(label.clone()),
-            label @ (Value::Number(_) | Value::Bool(_)) => Some(label.to_string()),
-            Value::Null | Value::Array(_) | Value::Object(_) => None,
-        };
-        let labels: Vec<String> = (0..rows).map_while(label).collect();
-        if labels.len() == rows && given.len() == rows {
-            return Ok(labels);
+        let fail = |message: String| Error::config("config.json", message);
+        let labels = super::labels(self.id2label.as_ref(), rows).map_err(fail)?;
+        if labels.len() != rows {
+            let count = labels.len();
+            return Err(fail(format!("id2label has {count} labels, the classifier {rows} rows")));
         }
-        let message = if given.len() == rows {
-            format!("id2label has no label that is a text for {}", labels.len())
-        } else {
-            format!("id2label has {} labels, the classifier {rows} rows", given.len())
-        };
-        Err(Error::config("config.json", message))
+        Ok(labels)
     }
 
     /// Whether each label is right or not by itself, as transformers' pipeline decides it.

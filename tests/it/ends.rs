@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use crate::broker::Broker;
 use crate::world::{GOOD, Replica, World, once, wait_for};
@@ -27,9 +28,10 @@ fn all_once(world: &World, each: i64) {
 fn how_a_run_ends() {
     let Some(broker) = Broker::start() else { return };
     let world = World::on(broker, 1);
-    let scenarios: [(&str, i32, Scenario); 12] = [
+    let scenarios: [(&str, i32, Scenario); 13] = [
         ("jobs", 4, two_jobs_are_done_when_all_is_done),
         ("heir", 2, a_job_takes_over_what_a_dead_one_left),
+        ("hidden", 1, a_job_is_done_when_readers_see_it),
         ("signal", 2, a_job_that_is_stopped_says_what_is_left),
         ("late", 2, a_deadline_says_what_is_left),
         ("leave", 2, a_member_that_leaves_leaves_at_once),
@@ -76,7 +78,33 @@ fn a_job_takes_over_what_a_dead_one_left(world: &mut World) {
     a.child.wait().unwrap();
     let (code, log) = b.ended();
     assert_eq!(code, Some(0), "{log}");
-    all_once(world, 300);
+    // At once: the next job reads what this one says is there.
+    assert_eq!(world.outcomes(), once(world.partitions, 0..300));
+}
+
+/// A transaction that is left open hides what is committed behind it, and the job waits for its end.
+fn a_job_is_done_when_readers_see_it(world: &mut World) {
+    world.produce_each(10);
+    let other: BaseProducer =
+        world.client().set("transactional.id", world.topic("other")).create().unwrap();
+    let patience = Duration::from_secs(30);
+    other.init_transactions(patience).unwrap();
+    other.begin_transaction().unwrap();
+    let out = world.topic("out");
+    other.send(BaseRecord::<(), str>::to(&out).partition(0).payload("open")).unwrap();
+    other.flush(patience).unwrap();
+    let config = world.config("a", "");
+    let (code, log) = Replica::start(&config, &["--until-end", "--deadline", "8s"]).ended();
+    assert_eq!(code, Some(75), "{log}");
+    assert!(log.contains(&format!("has left open hides it at {out}/0 below offset ")), "{log}");
+    assert_eq!(world.committed(&world.observer()), Some(vec![10]), "all is committed");
+
+    let job = Replica::start(&config, &["--until-end"]);
+    job.says("another process has left open hides it");
+    other.abort_transaction(patience).unwrap();
+    let (code, log) = job.ended();
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(world.outcomes(), once(1, 0..10));
 }
 
 /// A signal does not make a job done: whoever started it must know.

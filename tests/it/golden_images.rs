@@ -313,6 +313,7 @@ fn configurations_out_of_bounds_are_refused() {
             "resnet",
         ),
         ("config.json", json!({"hidden_act": "relu"}), "only gelu"),
+        ("config.json", json!({"is_causal": true}), "is_causal: true is not supported"),
         ("config.json", json!({"num_channels": 1}), "only 3"),
         ("config.json", json!({"hidden_size": 0}), "hidden_size is 0"),
         ("config.json", json!({"hidden_size": 1_u64 << 40}), "hidden_size is 1099511627776"),

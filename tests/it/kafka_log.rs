@@ -236,6 +236,7 @@ impl Loop {
             }
             Control::Finished
             | Control::Unfinished(..)
+            | Control::Hidden(_)
             | Control::Reachable(_)
             | Control::Uncovered(_)
             | Control::Outside(_) => (),

@@ -30,6 +30,7 @@ mod padded;
 mod refusals;
 mod secrets;
 mod service;
+mod slow_link;
 mod starts;
 mod strangers;
 mod swaps;

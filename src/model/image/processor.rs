@@ -1,5 +1,6 @@
-//! `preprocessor_config.json`: what transformers' image processors do with pixels, key by key; a key that is absent or null
-//! means what its class takes for it.
+//! `preprocessor_config.json`: what transformers' image processors do with pixels, key by key; a key that is absent means
+//! what its class takes for it. A step (`do_…`) that is null is not taken, a `resample` that is null is bilinear, and null
+//! elsewhere is as if it were absent.
 //!
 //! | key | |
 //! |---|---|
@@ -32,18 +33,35 @@ const FILE: &str = "preprocessor_config.json";
 struct Config {
     image_processor_type: Option<String>,
     feature_extractor_type: Option<String>,
+    #[serde(deserialize_with = "step")]
     do_resize: Option<bool>,
     size: Value,
-    resample: Value,
+    #[serde(deserialize_with = "present")]
+    resample: Option<Value>,
+    #[serde(deserialize_with = "step")]
     do_center_crop: Option<bool>,
     crop_size: Value,
+    #[serde(deserialize_with = "step")]
     do_rescale: Option<bool>,
     rescale_factor: Option<f64>,
+    #[serde(deserialize_with = "step")]
     do_normalize: Option<bool>,
     image_mean: Value,
     image_std: Value,
+    #[serde(deserialize_with = "step")]
     do_convert_rgb: Option<bool>,
+    #[serde(deserialize_with = "step")]
     do_pad: Option<bool>,
+}
+
+/// A step's flag: transformers keeps a null as it stands, and it counts as false there.
+fn step<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
+    Ok(Some(Option::deserialize(deserializer)?.unwrap_or(false)))
+}
+
+/// A value that stands in the file, be it null.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 /// `processor_config.json`.
@@ -211,7 +229,7 @@ impl Processor {
         }
         let white = config.do_convert_rgb.unwrap_or(class.white);
         let levels = levels(config, class)?;
-        Ok(Self { resize, filter: filter(&config.resample, class)?, crop, white, levels })
+        Ok(Self { resize, filter: filter(config.resample.as_ref(), class)?, crop, white, levels })
     }
 }
 
@@ -240,9 +258,10 @@ fn class(config: &Config) -> Result<&'static Class, String> {
     })
 }
 
-fn filter(resample: &Value, class: &Class) -> Result<Filter, String> {
+fn filter(resample: Option<&Value>, class: &Class) -> Result<Filter, String> {
+    let Some(resample) = resample else { return Ok(class.filter) };
     if resample.is_null() {
-        return Ok(class.filter);
+        return Ok(Filter::Bilinear);
     }
     let number = resample.as_u64().and_then(|number| usize::try_from(number).ok());
     number.and_then(|number| Filter::ALL.get(number)).copied().ok_or_else(|| {
@@ -397,6 +416,23 @@ mod tests {
             &of("ViT", r#", "feature_extractor_type": "DeiTFeatureExtractor""#),
             Ok((model, Filter::Bilinear, false)),
         );
+    }
+
+    #[test]
+    fn a_step_that_is_null_is_not_taken() {
+        loads(r#""do_resize": null"#, Ok((None, Filter::Bilinear, false)));
+        let clip = r#""image_processor_type": "CLIPImageProcessor", "size": 224"#;
+        loads(
+            &format!(r#"{clip}, "do_center_crop": null, "do_pad": null"#),
+            Ok((Some(Size::Shortest(224)), Filter::Bicubic, false)),
+        );
+        loads(
+            &format!(r#"{clip}, "resample": null"#),
+            Ok((Some(square(224)), Filter::Bilinear, true)),
+        );
+        let raw = serde_json::from_str(r#"{"do_rescale": null, "do_normalize": null}"#).unwrap();
+        let levels = Processor::new(&raw, 32).unwrap().levels;
+        assert_eq!(levels.map(|levels| levels[200].to_bits()), [200.0_f32.to_bits(); 3]);
     }
 
     /// `data/make_pictures.py` made the numbers.

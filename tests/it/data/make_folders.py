@@ -229,6 +229,8 @@ def cases():
         yield case(f"activation {act}", edit(hidden_act=act))
     yield case("activation mish", edit(hidden_act="mish"), refused="hidden_act")
     yield case("a decoder", edit(is_decoder=True), refused="is_decoder")
+    yield case("a quantised checkpoint", edit(quantization_config={"quant_method": "fp8"}), refused="quantization_config")
+    yield case("a checkpoint that is not quantised", edit(quantization_config=None))
     yield case("vocab.txt only", {"tokenizer.json": None, "vocab.txt": "[PAD]\n[UNK]\n"}, refused="save_pretrained")
     # Heads.
     head = {"classifier.weight": numbers(3, 8), "classifier.bias": numbers(3, seed=2)}

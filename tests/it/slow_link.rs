@@ -1,0 +1,71 @@
+//! A link that takes few bytes a second: what does not fit into a transaction's time is committed in smaller ones.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::broker::Broker;
+use crate::world::{Replica, World, once};
+
+/// What the link takes from each connection in a second.
+const BYTES: u32 = 200_000;
+
+/// Passes connections on to `broker`: slowly there, at once back.
+fn slow(listener: TcpListener, broker: String) {
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, server) = (client.unwrap(), TcpStream::connect(&broker).unwrap());
+            let (answers, back) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            std::thread::spawn(move || pass(client, server, Some(BYTES)));
+            std::thread::spawn(move || pass(answers, back, None));
+        }
+    });
+}
+
+/// Copies until either side has gone.
+fn pass(mut from: TcpStream, mut to: TcpStream, bytes_per_second: Option<u32>) {
+    let mut buffer = vec![0; 8_192];
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        if let Some(rate) = bytes_per_second {
+            std::thread::sleep(Duration::from_secs(1) * u32::try_from(read).unwrap() / rate);
+        }
+        if to.write_all(&buffer[..read]).is_err() {
+            break;
+        }
+    }
+    // The other direction ends with it; where it has ended already there is nothing to shut.
+    from.shutdown(Shutdown::Both).unwrap_or_default();
+    to.shutdown(Shutdown::Both).unwrap_or_default();
+}
+
+/// A batch is five seconds of the link, and a transaction may take three: first fewer batches share one, then a batch is
+/// committed in parts, each of which is a batch of its own with a manifest that holds.
+#[test]
+fn what_does_not_fit_into_a_transactions_time_is_committed_in_smaller_ones() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let Some(broker) = Broker::behind(&[listener.local_addr().unwrap().to_string()]) else {
+        return;
+    };
+    slow(listener, broker.direct.clone());
+    let world = World::on(broker, 1);
+    world.add_version(1);
+    world.promote(1);
+    let record = format!("{{\"x\":1,\"pad\":\"{}\"}}", "0123456789".repeat(2_000));
+    world.produce(0, &vec![record.as_str(); 100]);
+    let config = world.config("a", "batch: { max_records: 50 }\nlimits: { transaction: 3s }");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("topic: out }", "topic: out, include: all }")).unwrap();
+    let (code, log) = Replica::start(&config, &["--until-end"]).ended();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("fewer batches share one now"), "{log}");
+    assert!(log.contains("it is committed in parts"), "{log}");
+    assert_eq!(world.outcomes(), once(1, 0..100));
+
+    let verify = Command::new(env!("CARGO_BIN_EXE_tidemill"))
+        .args(["verify", "--config"])
+        .arg(&config)
+        .output()
+        .unwrap();
+    assert!(verify.status.success(), "{}", String::from_utf8_lossy(&verify.stdout));
+}
