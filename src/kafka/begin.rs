@@ -187,8 +187,7 @@ impl Facts<'_> {
     fn place_at(&self, next: Offset, note: Note, moved: Option<String>) -> Place {
         // A topic's id is known to be this one now; so whatever is committed from here on is of it.
         let topic = self.topic.clone().or(note.topic);
-        let skip = note.skip.filter(|skip| next.0 < skip.end);
-        let note = Note { topic, seen: next, skip, ..note };
+        let note = Note { topic, seen: next, ..note };
         Place { next, note, moved, loud: false }
     }
 

@@ -155,8 +155,7 @@ pub(super) fn hopeless(code: Code) -> Option<u8> {
         | Code::SaslAuthenticationFailed
         | Code::InvalidTransactionTimeout
         | Code::UnsupportedFeature
-        | Code::UnsupportedVersion
-        | Code::FencedInstanceId => Some(78),
+        | Code::UnsupportedVersion => Some(78),
         _ => None,
     }
 }
@@ -213,7 +212,8 @@ mod tests {
             (Call::Offsets, Code::IllegalGeneration, Abort, Action::Redo),
             (Call::Offsets, Code::UnknownMemberId, Abort, Action::Redo),
             (Call::Offsets, Code::RebalanceInProgress, Abort, Action::Redo),
-            (Call::Offsets, Code::FencedInstanceId, Abort, Action::Exit(78)),
+            // Whoever has the name now, which may be this process itself after its session was over: the group says.
+            (Call::Offsets, Code::FencedInstanceId, Abort, Action::Redo),
             (Call::Offsets, Code::NotCoordinator, Abort, Action::Redo),
             (Call::Offsets, Code::OperationTimedOut, Retriable, Action::Again),
             (Call::Offsets, Code::InvalidProducerIdMapping, Abort, Action::Recreate),

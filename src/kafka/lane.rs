@@ -358,11 +358,13 @@ impl Lane {
         Amend { key: amend.key || compacted, timestamp: amend.timestamp || stamped, ..amend }
     }
 
-    /// Halves what the client puts into one batch; false where that cannot help any more.
+    /// Puts less into one batch of the client: what the topics take now, where that has become less, else half; false where
+    /// that cannot help any more.
     fn shrink_batches(&mut self) -> bool {
-        let can = LIMIT_MIN < self.tuning.limit;
-        self.tuning.limit = (self.tuning.limit / 2).max(LIMIT_MIN);
-        can
+        let before = self.tuning.limit;
+        let now = self.shared.limit_now().filter(|now| *now < before);
+        self.tuning.limit = now.unwrap_or(before / 2).max(LIMIT_MIN);
+        LIMIT_MIN < before
     }
 
     /// Leaves out what is not ours any more. False when nothing is left.

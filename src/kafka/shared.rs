@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
@@ -118,7 +118,7 @@ impl Shared {
         let counts = shared.topics(servers(&settings))?;
         let inputs = shared.naming.inputs.iter().filter_map(|input| counts.get(input));
         shared.partitions = usize::try_from(inputs.sum::<i32>()).unwrap_or(1).max(1);
-        shared.read_settings(&settings)?;
+        shared.read_settings()?;
         shared.measure();
         if until_end {
             shared.until = Some(shared.ends(&counts)?);
@@ -164,10 +164,31 @@ impl Shared {
         Ok(counts)
     }
 
-    /// What the written topics take: the smallest `max.message.bytes` less the framing, a broker's default where it
-    /// may not be read; and which topics are compacted, or stamped by the broker.
-    pub(super) fn read_settings(&mut self, settings: &ClientConfig) -> Result<(), Failure> {
-        let admin: AdminClient<Journal> = settings
+    /// What the written topics take, which of them are compacted, and which are stamped by the broker.
+    fn read_settings(&mut self) -> Result<(), Failure> {
+        let (mut compacted, mut stamped) = (BTreeSet::new(), BTreeSet::new());
+        let described = self.topic_settings()?;
+        for (topic, resource) in &described {
+            if value(resource, "cleanup.policy").is_some_and(|policy| policy.contains("compact")) {
+                compacted.insert(topic.clone());
+            }
+            if value(resource, "message.timestamp.type") == Some("LogAppendTime") {
+                stamped.insert(topic.clone());
+            }
+        }
+        self.limit = smallest(&described).unwrap_or(settings::DEFAULT_LIMIT);
+        (self.compacted, self.stamped) = (compacted, stamped);
+        Ok(())
+    }
+
+    /// What the written topics take now, bytes; `None` where that is not told.
+    pub(super) fn limit_now(&self) -> Option<usize> {
+        smallest(&self.topic_settings().ok()?)
+    }
+
+    /// The settings of the topics that are written; those that may not be read are missing.
+    fn topic_settings(&self) -> Result<Vec<(String, ConfigResource)>, Failure> {
+        let admin: AdminClient<Journal> = settings::look(&self.config, &self.instance)
             .create_with_context(self.journal.clone())
             .map_err(|error| self.failure("configure the Kafka client", &error, 78))?;
         let written = self.naming.written();
@@ -180,24 +201,8 @@ impl Shared {
                 Vec::new()
             }
         };
-        let mut limits = Vec::new();
-        let (mut compacted, mut stamped) = (BTreeSet::new(), BTreeSet::new());
-        for (topic, resource) in written.iter().zip(&described) {
-            let Ok(resource) = resource else { continue };
-            let value = |key| resource.get(key).and_then(|entry| entry.value.as_deref());
-            limits.extend(value("max.message.bytes").and_then(|v| v.parse::<usize>().ok()));
-            if value("cleanup.policy").is_some_and(|policy| policy.contains("compact")) {
-                compacted.insert((*topic).to_owned());
-            }
-            if value("message.timestamp.type") == Some("LogAppendTime") {
-                stamped.insert((*topic).to_owned());
-            }
-        }
-        (self.compacted, self.stamped) = (compacted, stamped);
-        self.limit = limits.into_iter().min().map_or(settings::DEFAULT_LIMIT, |limit| {
-            limit.saturating_sub(BATCH_HEADER).clamp(1_024, 100_000_000)
-        });
-        Ok(())
+        let named = written.into_iter().zip(described);
+        Ok(named.filter_map(|(topic, found)| Some((topic.to_owned(), found.ok()?))).collect())
     }
 
     /// How long the cluster takes for one answer: the best of three.
@@ -348,9 +353,6 @@ impl Shared {
         if let Some(model) = model {
             held.note = held.note.clone().answered(model);
         }
-        if held.note.skip.as_ref().is_some_and(|skip| skip.end <= next.0) {
-            held.note.skip = None;
-        }
     }
 
     pub(super) fn consumer(&self) -> Option<Arc<BaseConsumer<group::Context>>> {
@@ -424,4 +426,16 @@ impl Shared {
     pub(super) fn heard(&self) -> &Journal {
         self.look.client().context()
     }
+}
+
+fn value<'a>(resource: &'a ConfigResource, key: &str) -> Option<&'a str> {
+    resource.get(key)?.value.as_deref()
+}
+
+/// The smallest `max.message.bytes` less the framing; `None` where no topic's may be read.
+fn smallest(described: &[(String, ConfigResource)]) -> Option<usize> {
+    let limits =
+        described.iter().filter_map(|(_, of)| value(of, "max.message.bytes")?.parse().ok());
+    let least: usize = limits.min()?;
+    Some(least.saturating_sub(BATCH_HEADER).clamp(1_024, 100_000_000))
 }

@@ -36,7 +36,8 @@ pub struct Note {
     pub partitions: i32,
     /// The committed offset when the topic's id was compared last: what was committed since may be of another topic.
     pub seen: Offset,
-    /// Offsets that are passed over: they were answered before the topic was known to be a new one.
+    /// Offsets that are passed over, or were: they were answered before the topic was known to be a new one. Kept for the
+    /// topic's life, because `verify` finds no outcome of this topic there.
     pub skip: Option<Range<i64>>,
 }
 

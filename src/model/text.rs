@@ -173,11 +173,7 @@ pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
     let folder = &layout.encoder;
     let architecture = Architecture::read(folder)?;
     let mut encode = Encode::read(&layout)?;
-    let cross = match options.task {
-        None => Cross::read(&layout)?,
-        Some(Task::TextRanking) => Some(Cross::read(&layout)?.unwrap_or_default()),
-        Some(_) => None,
-    };
+    let cross = Cross::of(&layout, options.task)?;
     if let Some(cross) = &cross {
         (encode.longest, encode.prompt) = (cross.longest.clone(), cross.prompt.clone());
     }

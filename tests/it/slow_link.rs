@@ -39,6 +39,17 @@ fn pass(mut from: TcpStream, mut to: TcpStream, bytes_per_second: Option<u32>) {
     to.shutdown(Shutdown::Both).unwrap_or_default();
 }
 
+/// 20,000 characters that no codec makes much shorter.
+fn noise(seed: u64) -> String {
+    let mut state = seed;
+    let mut next = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'0' + u8::try_from(state >> 58).unwrap())
+    };
+    std::iter::repeat_with(&mut next).take(20_000).filter(|c| *c != '\\').collect()
+}
+
 /// A batch is five seconds of the link, and a transaction may take three: first fewer batches share one, then a batch is
 /// committed in parts, each of which is a batch of its own with a manifest that holds.
 #[test]
@@ -51,8 +62,9 @@ fn what_does_not_fit_into_a_transactions_time_is_committed_in_smaller_ones() {
     let world = World::on(broker, 1);
     world.add_version(1);
     world.promote(1);
-    let record = format!("{{\"x\":1,\"pad\":\"{}\"}}", "0123456789".repeat(2_000));
-    world.produce(0, &vec![record.as_str(); 100]);
+    let records: Vec<String> =
+        (0..100).map(|seed| format!("{{\"x\":1,\"pad\":\"{}\"}}", noise(seed))).collect();
+    world.produce(0, &records.iter().map(String::as_str).collect::<Vec<_>>());
     let config = world.config("a", "batch: { max_records: 50 }\nlimits: { transaction: 3s }");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("topic: out }", "topic: out, include: all }")).unwrap();

@@ -43,10 +43,10 @@ pub(super) fn answer(
                 Err(why) => Same::Cannot(why.clone()),
                 Ok(served) => match record(cluster, &reader, place, sample)? {
                     None => Same::Cannot("the record is not in the input any more".to_owned()),
-                    Some(record) => match again(served, &decoder, config, &record) {
-                        Ok(now) => compare(sample, &now, artifact::tolerance(served.model.about())),
-                        Err(why) => Same::Cannot(why),
-                    },
+                    Some(record) => {
+                        let now = || again(served, &decoder, config, &record);
+                        compare(sample, now, artifact::tolerance(served.model.about()))
+                    }
                 },
             };
             match same {

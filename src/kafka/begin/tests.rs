@@ -109,7 +109,11 @@ fn another_topic_of_the_same_name_is_noticed() {
     let Begin::At(place) = begin(&facts, start, true) else { panic!() };
     assert_eq!(place.note.skip, Some(120..150));
     assert_eq!(place.note.topic, id("NEW"));
-    let nothing_between = Facts { committed: committed(150, Some(note("OLD", 4, 150))), ..facts };
+    let passed = Note { skip: Some(120..150), ..note("NEW", 4, 180) };
+    let later = Facts { committed: committed(180, Some(passed)), ..facts };
+    let Begin::At(place) = begin(&later, start, true) else { panic!() };
+    assert_eq!(place.note.skip, Some(120..150), "it is remembered for the topic's life");
+    let nothing_between = Facts { committed: committed(150, Some(note("OLD", 4, 150))), ..later };
     let Begin::At(place) = begin(&nothing_between, start, true) else { panic!() };
     assert_eq!(place.note.skip, None);
 }

@@ -428,7 +428,7 @@ mod tests {
         );
         loads(
             &format!(r#"{clip}, "resample": null"#),
-            Ok((Some(square(224)), Filter::Bilinear, true)),
+            Ok((Some(Size::Shortest(224)), Filter::Bilinear, true)),
         );
         let raw = serde_json::from_str(r#"{"do_rescale": null, "do_normalize": null}"#).unwrap();
         let levels = Processor::new(&raw, 32).unwrap().levels;

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::Error;
 use super::head::Scores;
 use super::layout::{ENCODE, Folder, Layout};
+use crate::model::Task;
 
 /// The file of the encoder.
 const OWN: &str = "sentence_bert_config.json";
@@ -24,8 +25,29 @@ pub(super) struct Cross {
 }
 
 impl Cross {
+    /// What the files say to a model of this task, where one is asked for: a task that the folder has by itself changes
+    /// nothing, and one label is a score to some and a class to others.
+    pub(super) fn of(layout: &Layout<'_>, task: Option<Task>) -> Result<Option<Self>, Error> {
+        match task {
+            None => Self::read(layout),
+            Some(Task::TextRanking) => Ok(Some(Self::read(layout)?.unwrap_or_default())),
+            Some(Task::TextClassification) => {
+                let config: Map<String, Value> = layout.encoder.json("config.json")?;
+                let labels = config.get("id2label").and_then(Value::as_object).map(Map::len);
+                if labels == Some(1) { Ok(None) } else { Self::read(layout) }
+            }
+            Some(
+                Task::TextEmbedding
+                | Task::TokenClassification
+                | Task::TabularClassification
+                | Task::TabularRegression
+                | Task::ImageClassification,
+            ) => Ok(None),
+        }
+    }
+
     /// `None` where nothing in a directory says that sentence-transformers made a cross-encoder of it.
-    pub(super) fn read(layout: &Layout<'_>) -> Result<Option<Self>, Error> {
+    fn read(layout: &Layout<'_>) -> Result<Option<Self>, Error> {
         let root = Folder::root(layout.encoder.dir());
         let config: Map<String, Value> = layout.encoder.json("config.json")?;
         let mut own: Map<String, Value> = Map::new();

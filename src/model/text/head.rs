@@ -180,8 +180,16 @@ impl Head {
         };
         let output = Box::new(exact(weights, output, hidden, labels.len())?);
         let (labels, mut notes) = unique(labels);
+        let is_alone = labels.len() == 1;
         let (before, labels) = (Some(before), labels.into());
         let whole = cross.is_some();
+        if !whole && is_alone && heads.problem_type.is_none() {
+            notes.push(
+                "its classifier has one label, and nothing in the folder says that it ranks pairs: it answers as \
+                 transformers' text-classification does; for a reranker set model.task: text-ranking"
+                    .to_owned(),
+            );
+        }
         notes.extend(cross.into_iter().flat_map(|cross| cross.notes));
         Ok(Self::Classifier { take, before, output, labels, scores, cross: whole, notes })
     }

@@ -239,6 +239,10 @@ def cases():
     named = edit(architectures=None, id2label={"0": "a", "1": "b", "2": "c"})
     yield case("a classifier without architectures", named, rename=[["^", "bert."]], add=head, refused="model.task")
     yield case("its task is asked for", named, rename=[["^", "bert."]], add=head, task="text-classification")
+    marked = edit(architectures=["BertForSequenceClassification"], id2label={"0": "a", "1": "b", "2": "c"}, sentence_transformers={"version": "5.1.0", "activation_fn": "torch.nn.modules.linear.Identity"})
+    for task in [None, "text-classification"]:
+        yield case(f"a cross-encoder of three labels, task {task}", marked, rename=[["^", "bert."]], add=head, **({"task": task} if task else {}))
+    yield case("one label that nobody calls a score", edit(architectures=["BertForSequenceClassification"], id2label={"0": "a"}), rename=[["^", "bert."]], add={"classifier.weight": numbers(1, 8), "classifier.bias": numbers(1, seed=2)}, task="text-classification", note="set model.task: text-ranking")
     yield case("its encoder is asked for", named, rename=[["^", "bert."]], add=head, task="text-embedding", note="classifier.weight")
     yield case("modules.json with a classifier", {**plain, **edit(architectures=["BertForSequenceClassification"])}, rename=[["^", "bert."]], add=head, note="classifier.weight")
     # Other families.
@@ -294,13 +298,16 @@ def make(case, folder):
 
 
 def answer(case, folder):
-    task = case.get("task") or ("text-classification" if "labels that are" in case["name"] else "text-embedding")
+    classifies = "labels that are" in case["name"] or "cross-encoder" in case["name"]
+    task = case.get("task") or ("text-classification" if classifies else "text-embedding")
     if task == "text-embedding":
         model = SentenceTransformer(str(folder), device="cpu")
         rows = [model.encode(text) for text in TEXTS]
         return [{"embedding": [round(float(value), 5) for value in row]} for row in rows]
     classify = pipeline("text-classification", str(folder), top_k=None, device="cpu")
-    rows = [classify([text])[0] for text in TEXTS]
+    # What CrossEncoder does with its activation Identity.
+    function = {"function_to_apply": "none"} if "cross-encoder" in case["name"] else {}
+    rows = [classify([text], **function)[0] for text in TEXTS]
     return [{"scores": {str(row["label"]): round(row["score"], 5) for row in line}} for line in rows]
 
 
