@@ -250,6 +250,7 @@ def embed(o, folder, small):
         missing.clear()
         model = load().eval()
         padded(model.tokenizer, tokens)
+        model.max_seq_length = min(model.max_seq_length or places(config), places(model[0].auto_model.config))  # else RoBERTa's ends in an index error
         return lambda value: {"embedding": plain(model.encode([value["text"]], batch_size=1, show_progress_bar=False)[0])}
     return inputs, reference, [], lambda name: "pooler." in name and not name.startswith("classifier")
 
