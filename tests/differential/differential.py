@@ -14,7 +14,7 @@ later folders with the same options are counted to the same cause. Exit code: 1 
     imprecise     tabular: within 1e-5, beyond 1e-9
     skipped       neither can load it
 
-Where the reference refuses a key that says nothing (a null, mostly), its answer is that to the folder that is meant: see `meant`.
+Where the reference refuses a key that says nothing (a null, mostly), its answer is that to the folder that is meant: see `mean`.
 """
 import argparse
 import collections
@@ -56,25 +56,24 @@ ANNOUNCED = "a TIFF; only JPEG, PNG, WebP, GIF and BMP are read"  # Pillow opens
 FAILS = ("wrong", "unreferenced", "invented", "imprecise")
 
 
-def meant(taken):
-    """The options of a folder that says the same and that the reference loads; none where there is no such folder."""
-    forced = {}
-    null = taken.get("config.json null")
-    if null == "id2label":
-        forced |= {"config.json null": DEFAULT, "id2label": "LABEL_n"}  # as many as the classifier has rows
-    elif null:
-        forced |= {"config.json null": DEFAULT, "config.json without": null}
-    if taken.get("pad_token_id", 0) is None:
-        forced["pad_token_id"] = DEFAULT  # RoBERTa's position ids need one
-    if taken.get("config.json with") == {"add_cross_attention": True}:
-        forced["config.json with"] = DEFAULT  # nothing attends to another sequence in an encoder
-    for key in ("image_mean", "image_std", "rescale_factor", "resample"):
-        if taken.get(key, 0) is None:
-            forced |= {key: DEFAULT, "preprocessor_config without": key}
-    old = taken.get("image_processor_type", "")
-    if old.endswith("FeatureExtractor"):
-        forced["image_processor_type"] = old.replace("FeatureExtractor", "ImageProcessor")  # as transformers 4 read it
-    return forced
+def mean(model):
+    """Rewrites a folder that the reference refuses as one that says the same and that it may load."""
+    for path in [*model.rglob("config.json"), *model.glob("*processor_config.json")]:
+        written = json.loads(path.read_text())
+        for keys in (written, written.get("image_processor", {})):
+            # A null says nothing; but of what is done to a picture it is false, and of a padding token that there is none, which RoBERTa's family wants.
+            said = {k: v for k, v in keys.items() if v is None and (k.startswith("do_") or k == "pad_token_id" and "roberta" not in str(keys.get("model_type")) and keys.get("model_type") != "camembert")}
+            meant = {k: v for k, v in keys.items() if v is not None} | said
+            if keys.get("id2label") is None and isinstance(keys.get("label2id"), dict):
+                meant["id2label"] = {str(n): f"LABEL_{n}" for n in range(len(keys["label2id"]))}
+                del meant["label2id"]
+            if str(keys.get("image_processor_type")).endswith("FeatureExtractor"):
+                meant["image_processor_type"] = keys["image_processor_type"].replace("FeatureExtractor", "ImageProcessor")  # as transformers 4 read it
+            meant.pop("add_cross_attention", None)  # nothing attends to another sequence in an encoder
+            meant.pop("return_dict", None)  # of the library's own structures
+            keys.clear()
+            keys.update(meant)
+        path.write_text(json.dumps(written))
 
 
 class Verdict:
@@ -172,15 +171,12 @@ class Differential:
         (place / "input.jsonl").write_text("".join(json.dumps(i) + "\n" for i in inputs))
         made = time.perf_counter()
         failed, expected, gaps = self.ask(kind, inputs, reference, unused)
-        if failed is not None and meant(o.taken):
-            other = place / "meant"
-            other.mkdir()
-            again = Options(seed, self.args.rate if rate is None else rate, (forced or {}) | meant(o.taken))
-            try:
-                _, reference, _, unused = KINDS[kind][0](again, other, small or self.args.small)
-                failed, expected, gaps = self.ask(kind, inputs, reference, unused)
-            except Exception:  # and so its reference is still the one that failed
-                pass
+        if failed is not None:
+            shutil.copytree(model, place / "kept")
+            mean(model)
+            failed, expected, gaps = self.ask(kind, inputs, reference, unused)
+            shutil.rmtree(model)
+            (place / "kept").rename(model)
         asked = time.perf_counter()
         try:
             run = subprocess.run([self.args.tidemill, "predict", "--model", model, "--input", place / "input.jsonl", "--workers", "1", *args], capture_output=True, text=True, timeout=60)
@@ -320,7 +316,7 @@ def rounded(expected):
 
 def fragment(message):
     """The beginning of a refusal, without where it was met."""
-    message = re.sub(r"^((\S*/model|load model|model|load the text model|field \"text\"): )+", "", message)
+    message = re.sub(r"^(((load )?\S*/model|load model|model|load the text model|field \"text\"): )+", "", message)
     return message if len(message) <= 70 else message[:70].rsplit(" ", 1)[0]
 
 
@@ -370,11 +366,11 @@ def commit(run, args):
             group = "refused", re.sub(r"[\"'][^\"']*[\"']|\d+|; .*| is none of .*|\S+\.json", "…", fragment(v.detail))
             if v.status == "refused" and group not in covered:
                 new, answers = {group}, []
-            elif v.status == "ok" and len(new) >= args.least:
+            elif v.status == "ok" and len(new) >= (args.least if kind == "embed" else 3):
                 answers = settled(v, run.close(kind))
             else:
                 continue
-            if answers is None:
+            if answers is None or sum(f.stat().st_size for f in (v.folder / "model").rglob("*") if f.is_file()) > args.largest:
                 continue
             covered |= new
             idle, number, kept = 0, number + 1, kept + 1
@@ -398,7 +394,8 @@ def main():
     parser.add_argument("--table-close", type=float, default=1e-9, help="how close a table's answers must be; beyond 1e-5 they are wrong")
     parser.add_argument("--commit", help="write the compact committed set into this folder instead")
     parser.add_argument("--patience", type=int, default=60, help="with --commit: folders without anything new after which a kind is done")
-    parser.add_argument("--least", type=int, default=4, help="with --commit: new values of options that a folder must bring")
+    parser.add_argument("--largest", type=int, default=60_000, help="with --commit: bytes that a folder's files may have")
+    parser.add_argument("--least", type=int, default=6, help="with --commit: new values of options that an embedding model must bring; another brings three")
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
     args.tidemill = str(pathlib.Path(args.tidemill).resolve())
