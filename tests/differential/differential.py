@@ -363,10 +363,10 @@ def commit(run, args):
             idle += 1
             v = run.folder(kind, seed, small=True, rate=0.3 if kind == "table" else 0.1)
             new = {(kind if n in ("family", "saved again", "weights dtype") else "", n, json.dumps(x)) for n, x in v.o.taken.items()} - covered
-            group = "refused", re.sub(r"[\"'][^\"']*[\"']|\d+|; .*| is none of .*|\S+\.json", "…", fragment(v.detail))
+            group = "refused", re.sub(r"""["'][^"']*["']?|\d+|\w+Model\b|\S+\.(json|bin)""", "…", fragment(v.detail))[:28]
             if v.status == "refused" and group not in covered:
                 new, answers = {group}, []
-            elif v.status == "ok" and len(new) >= (args.least if kind == "embed" else 3):
+            elif v.status == "ok" and len(new) >= (args.least if kind == "embed" else 2 if kind == "pair" else 3):
                 answers = settled(v, run.close(kind))
             else:
                 continue
@@ -395,7 +395,7 @@ def main():
     parser.add_argument("--commit", help="write the compact committed set into this folder instead")
     parser.add_argument("--patience", type=int, default=60, help="with --commit: folders without anything new after which a kind is done")
     parser.add_argument("--largest", type=int, default=60_000, help="with --commit: bytes that a folder's files may have")
-    parser.add_argument("--least", type=int, default=6, help="with --commit: new values of options that an embedding model must bring; another brings three")
+    parser.add_argument("--least", type=int, default=8, help="with --commit: new values of options that an embedding model must bring; another brings two or three")
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
     args.tidemill = str(pathlib.Path(args.tidemill).resolve())
