@@ -205,6 +205,12 @@ def pipeline(task, folder):
     return pipe
 
 
+def padded(tokenizer, tokens):
+    """sentence-transformers asks for a padding token of the single text that nothing pads."""
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(tokens.pad)
+
+
 def resave(o, folder, load):
     """Now and then the folder is what today's library writes of it."""
     if o("saved again", False, True):
@@ -243,8 +249,15 @@ def embed(o, folder, small):
     def reference():
         missing.clear()
         model = load().eval()
+        padded(model.tokenizer, tokens)
+        model.max_seq_length = min(model.max_seq_length or places(config), places(model[0].auto_model.config))  # else RoBERTa's ends in an index error
         return lambda value: {"embedding": plain(model.encode([value["text"]], batch_size=1, show_progress_bar=False)[0])}
     return inputs, reference, [], lambda name: "pooler." in name and not name.startswith("classifier")
+
+
+def snake(name):
+    """The file of a module's class."""
+    return {"LayerNorm": "layer_norm", "WeightedLayerPooling": "weighted_layer_pooling"}.get(name, name.lower())
 
 
 def modules(o, folder, home, hidden):
@@ -252,7 +265,7 @@ def modules(o, folder, home, hidden):
     old = o("module names", True, False)
     where = lambda name: ("sentence_transformers.models." + name if old else
                           {"Transformer": "sentence_transformers.base.modules.transformer.Transformer", "Dense": "sentence_transformers.base.modules.dense.Dense",
-                           "Normalize": "sentence_transformers.base.modules.normalize.Normalize", "Router": "sentence_transformers.base.modules.router.Router"}.get(name, f"sentence_transformers.sentence_transformer.modules.{name.lower()}.{name}"))
+                           "Normalize": "sentence_transformers.base.modules.normalize.Normalize", "Router": "sentence_transformers.base.modules.router.Router"}.get(name, f"sentence_transformers.sentence_transformer.modules.{snake(name)}.{name}"))
     path = "" if home == folder else str(home.relative_to(folder))
     chain = [("Transformer", path)]
     # The transformer's own file.
@@ -411,24 +424,28 @@ def classify(o, folder, small):
 
     def reference():
         pipe = pipeline("text-classification", folder)
-        regression = pipe.model.config.problem_type == "regression" and pipe.model.config.num_labels == 1
-
-        def answer(value):
-            got = pipe([value["text"]], truncation=True, top_k=None)[0]
-            return {"value": got[0]["score"]} if regression else {"scores": [[g["label"], g["score"]] for g in got]}
-        return answer
+        return lambda value: classified(pipe, value["text"])
     return inputs, reference, [], lambda name: False
 
 
+def classified(pipe, text):
+    """The answer of transformers' pipeline to a text, or to a pair as `{"text": …, "text_pair": …}`."""
+    got = pipe([text], truncation=True, top_k=None)[0]
+    regression = pipe.model.config.problem_type == "regression" and pipe.model.config.num_labels == 1
+    return {"value": got[0]["score"]} if regression else {"scores": [[g["label"], g["score"]] for g in got]}
+
+
 def pair(o, folder, small):
+    """A cross-encoder where sentence-transformers marked it or the task says so, else a classifier of pairs."""
     from sentence_transformers import CrossEncoder
     count = o("labels", 1, 2, 3, rate=o.rate / 2)
     family, config, tokens = build(o, folder, "ForSequenceClassification", small, {"num_labels": count}, pairs=True)
     path = folder / "config.json"
     written = json.loads(path.read_text())
     identity = "torch.nn.modules.linear.Identity"
-    default = "none" if count == 1 else "new"
-    mark = o("cross-encoder mark", default, *(m for m in ("none", "new", "sigmoid", "old", "old null", "untrusted", "modules.json", "tanh") if m != default), rate=max(o.rate, 0.4))
+    mark = o("cross-encoder mark", "new", "none", "none", "sigmoid", "old", "old null", "untrusted", "modules.json", "tanh", rate=max(o.rate, 0.5))
+    task = o("asked task", "none", "text-ranking", "text-classification", rate=0.5 if mark == "none" else o.rate)
+    cross = task == "text-ranking" or task == "none" and mark != "none"
     written |= {"none": {}, "new": {"sentence_transformers": {"activation_fn": identity, "version": "5.0.0"}}, "sigmoid": {"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid", "version": "5.0.0"}},
                 "old": {"sbert_ce_default_activation_function": identity}, "old null": {"sbert_ce_default_activation_function": None}, "untrusted": {"sentence_transformers": {"activation_fn": "my.own.fn", "version": "5.0.0"}},
                 "modules.json": {}, "tanh": {"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Tanh", "version": "5.0.0"}}}[mark]
@@ -444,19 +461,23 @@ def pair(o, folder, small):
 
     def load():
         return CrossEncoder(str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32})
-    resave(o, folder, load)
+    resave(o, folder, load if mark != "none" else lambda: pipeline("text-classification", folder))
 
     def reference():
+        if not cross:
+            pipe = pipeline("text-classification", folder)
+            return lambda value: classified(pipe, value)
         missing.clear()
         model = load().eval()
         names = [model.config.id2label[i] for i in range(model.num_labels)]
+        padded(model.tokenizer, tokens)
         model.tokenizer.model_max_length = min(model.tokenizer.model_max_length, places(model.config))
 
         def answer(value):
             scores = model.predict([(value["text"], value["text_pair"])], batch_size=1, show_progress_bar=False)[0]
             return {"scores": [[n, float(s)] for n, s in zip(names, scores if model.num_labels > 1 else [scores])]}
         return answer
-    return inputs, reference, [], lambda name: False
+    return inputs, reference, [] if task == "none" else ["--task", task], lambda name: False
 
 
 def spans(o, folder, small):

@@ -148,7 +148,8 @@ impl Case {
     }
 }
 
-fn json<T: serde::de::DeserializeOwned>(file: &Path) -> T {
+/// A file's value.
+pub(crate) fn json<T: serde::de::DeserializeOwned>(file: &Path) -> T {
     serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
 }
 

@@ -12,6 +12,7 @@ mod broker;
 mod campaign;
 mod chaos;
 mod check;
+mod differential;
 mod dlq;
 mod embedded;
 mod ends;
