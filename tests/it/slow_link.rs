@@ -50,33 +50,37 @@ fn noise(seed: u64) -> String {
     std::iter::repeat_with(&mut next).take(20_000).filter(|c| *c != '\\').collect()
 }
 
-/// A batch is five seconds of the link, and a transaction may take three: first fewer batches share one, then a batch is
-/// committed in parts, each of which is a batch of its own with a manifest that holds.
+/// A transaction may take three seconds. Of small batches, fewer share one; of batches that take five, each is committed in
+/// parts, which are batches of their own with manifests that hold.
 #[test]
 fn what_does_not_fit_into_a_transactions_time_is_committed_in_smaller_ones() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let Some(broker) = Broker::behind(&[listener.local_addr().unwrap().to_string()]) else {
-        return;
-    };
-    slow(listener, broker.direct.clone());
+    let address = listener.local_addr().unwrap().to_string();
+    let Some(broker) = Broker::behind(&[address]) else { return };
+    slow(listener, broker.address(1, 0));
     let world = World::on(broker, 1);
     world.add_version(1);
     world.promote(1);
     let records: Vec<String> =
         (0..100).map(|seed| format!("{{\"x\":1,\"pad\":\"{}\"}}", noise(seed))).collect();
-    world.produce(0, &records.iter().map(String::as_str).collect::<Vec<_>>());
-    let config = world.config("a", "batch: { max_records: 50 }\nlimits: { transaction: 3s }");
-    let text = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(&config, text.replace("topic: out }", "topic: out, include: all }")).unwrap();
-    let (code, log) = Replica::start(&config, &["--until-end"]).ended();
-    assert_eq!(code, Some(0), "{log}");
-    assert!(log.contains("fewer batches share one now"), "{log}");
-    assert!(log.contains("it is committed in parts"), "{log}");
-    assert_eq!(world.outcomes(), once(1, 0..100));
-
+    let records: Vec<&str> = records.iter().map(String::as_str).collect();
+    for (run, batch, said) in
+        [(1, 15, "fewer batches share one now"), (2, 50, "it is committed in parts")]
+    {
+        world.produce(0, &records);
+        let extra = format!("batch: {{ max_records: {batch} }}\nlimits: {{ transaction: 3s }}");
+        let config = world.config("a", &extra);
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replace("topic: out }", "topic: out, include: all }"))
+            .unwrap();
+        let (code, log) = Replica::start(&config, &["--until-end"]).ended();
+        assert_eq!(code, Some(0), "{log}");
+        assert!(log.contains(said), "{log}");
+        assert_eq!(world.outcomes(), once(1, 0..100 * run));
+    }
     let verify = Command::new(env!("CARGO_BIN_EXE_tidemill"))
         .args(["verify", "--config"])
-        .arg(&config)
+        .arg(world.config("a", ""))
         .output()
         .unwrap();
     assert!(verify.status.success(), "{}", String::from_utf8_lossy(&verify.stdout));
