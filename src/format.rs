@@ -53,15 +53,15 @@ pub fn decode(settings: &Input, wanted: &[String], value: &[u8]) -> Result<Read,
     Ok(Read { fields: fields.collect(), unknown: read.unknown })
 }
 
-/// What kind of JSON a value is, for messages.
+/// What kind of JSON a value is, with its article, for messages.
 pub fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
     }
 }
 

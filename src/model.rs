@@ -53,7 +53,7 @@ fn text_field<'a>(fields: &'a Fields, name: &str, wanted: &str) -> Result<&'a st
             Err(Fault::new(FaultClass::Missing, format!("field {name:?} is missing or null")))
         }
         Some(other) => {
-            let message = format!("field {name:?} is a {}, not {wanted}", kind(other));
+            let message = format!("field {name:?} is {}, not {wanted}", kind(other));
             Err(Fault::new(FaultClass::Invalid, message))
         }
     }

@@ -33,7 +33,7 @@ use crate::model::Served;
 use crate::model::artifact::LoadOptions;
 use crate::model::device::Place;
 use crate::model::worker::Workers;
-use crate::registry::{Registry, Uri, watch};
+use crate::registry::{self, Registry, Uri, watch};
 use crate::telemetry::Telemetry;
 
 mod start;
@@ -155,9 +155,14 @@ pub fn load_model(config: &Config) -> Result<(Registry, Uri, Served), Failure> {
         .parse()
         .map_err(|error| configuration(format!("read model.uri: {}", chain(&error))))?;
     let registry = Registry::new(config.registry.root.clone());
-    let served = registry
-        .load(&uri, &load_options(config))
-        .map_err(|error| configuration(format!("load {}: {}", config.model.uri, chain(&error))))?;
+    let served = registry.load(&uri, &load_options(config)).map_err(|error| {
+        // A directory that was named is not named again.
+        let why = match (&error, &uri) {
+            (registry::Error::Artifact { source, .. }, Uri::Directory(_)) => chain(source),
+            _ => chain(&error),
+        };
+        configuration(format!("load {}: {why}", config.model.uri))
+    })?;
     Ok((registry, uri, served))
 }
 

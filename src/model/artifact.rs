@@ -16,7 +16,6 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::cache::Cache;
-use super::weights::{FILE as WEIGHTS, INDEX};
 use super::{Model, Served, Task, image, tabular, text};
 use crate::config::{Aggregation, Determinism, OnLong, Precision};
 use crate::memory::Room;
@@ -24,6 +23,7 @@ use crate::printable;
 use crate::record::{ModelId, Version};
 
 mod files;
+mod found;
 mod golden;
 mod manifest;
 mod need;
@@ -35,6 +35,7 @@ pub use manifest::{digest, digests, verify, verify_registered, write_manifest};
 
 pub(super) use files::{bytes, json, parse, pointer, present, within};
 pub(crate) use files::{files, open};
+pub(super) use found::{ends, is_adapter};
 pub(crate) use need::check as fits;
 
 /// What is wrong with an artifact.
@@ -48,6 +49,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The directory as a whole is not what it should be. Whoever named it says which one it is.
+    #[error("{0}")]
+    Folder(String),
     /// A file cannot be written.
     #[error("write {file}")]
     Write {
@@ -172,22 +176,6 @@ pub(super) fn bounded_layers(
     ])
 }
 
-/// Why a directory without `model.safetensors` is not loaded, by what it holds instead.
-fn empty(dir: &Path) -> &'static str {
-    let holds = |wanted: &str| {
-        let mut names = fs::read_dir(dir).into_iter().flatten().flatten();
-        names.any(|entry| entry.file_name().to_string_lossy().ends_with(wanted))
-    };
-    if holds(".onnx") {
-        "holds an ONNX graph; those are not run: save the model it was exported from as model.safetensors \
-         (transformers: save_pretrained; scikit-learn: config/demo/README.md shows how)"
-    } else if holds(".bin") || holds(".pt") || holds(".pkl") {
-        "holds a pickle; a pickle can run code when it is read: save the model as model.safetensors"
-    } else {
-        "holds no model: config.json and model.safetensors are wanted"
-    }
-}
-
 /// Builds the model of a directory without any check of the gate.
 ///
 /// # Errors
@@ -211,13 +199,8 @@ fn is_tabular(dir: &Path, config: &Value) -> bool {
 }
 
 fn unguarded(dir: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, Error> {
-    let folder = text::folder(dir);
-    let inside = |file: &str| within(&folder, file);
-    if !present(dir, &inside(WEIGHTS)) && !present(dir, &inside(INDEX)) {
-        let place = dir.join(&folder);
-        return Err(Error::config(&place.display().to_string(), empty(&place)));
-    }
-    let config: Value = json(dir, &inside("config.json"))?;
+    let folder = found::folder(dir)?;
+    let config: Value = json(dir, &within(&folder, "config.json"))?;
     if is_tabular(dir, &config) {
         if options.device != "cpu" {
             let message = format!(
@@ -237,7 +220,7 @@ fn unguarded(dir: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, Error>
     }
     let architecture = config.pointer("/architectures/0").and_then(Value::as_str);
     let family = config.get("model_type").and_then(Value::as_str);
-    if architecture.is_some_and(|name| name.ends_with("ForImageClassification"))
+    if architecture.is_some_and(|name| name.contains("ForImageClassification"))
         || family == Some("vit")
     {
         return Ok(Box::new(image::load(dir, options)?));
@@ -281,9 +264,7 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Served, Error> {
         tracing::warn!(model = %dir.display(), "{note}");
     }
     warm::warm(model.as_ref())?;
-    if let Some(manifest) = &manifest {
-        golden::compare(dir, model.as_ref(), manifest)?;
-    }
+    golden::check(dir, model.as_ref(), manifest.as_ref())?;
     let named = options.name.clone().or_else(|| manifest.and_then(|manifest| manifest.name));
     let absolute = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
     let directory = || absolute.file_name().map(|name| name.to_string_lossy().into_owned());

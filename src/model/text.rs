@@ -45,6 +45,7 @@
 //! | | `is_decoder`, `position_embedding_type` other than absolute | refused |
 //! | | `id2label`, `problem_type` | honoured where there is a head; labels that occur twice are numbered |
 //! | | `sentence_transformers`, `sbert_ce_default_activation_function` | a cross-encoder: answers as `CrossEncoder.predict`, with one label for the task text-ranking |
+//! | `config_setfit.json`, `model_head.pkl`, other pickles, `adapter_config.json` | | not read, noted: the encoder's own answer is given |
 //! | weights | `model.safetensors`, else `model.safetensors.index.json` with its files | names with any prefix, `LayerNorm`'s also as gamma and beta; what nothing uses is [noted](super::About::notes) |
 //!
 //! # The same answer in every batch
@@ -254,8 +255,12 @@ fn present(fields: &Fields, name: &str) -> bool {
 
 /// The folder in an artifact with the weights and the tokenizer: the one that `modules.json` names, else the artifact
 /// itself.
-pub(super) fn folder(dir: &Path) -> String {
-    Layout::read(dir).map_or_else(|_| String::new(), |layout| layout.encoder.name().to_owned())
+///
+/// # Errors
+///
+/// What is wrong with `modules.json`.
+pub(super) fn folder(dir: &Path) -> Result<String, Error> {
+    Ok(Layout::read(dir)?.encoder.name().to_owned())
 }
 
 /// Tokens that stand before each text's own: the prompt's, without the special one that would close it.

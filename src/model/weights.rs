@@ -62,6 +62,22 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
+/// What transformers 5 calls a tensor of `ViT` in memory.
+fn in_memory(name: &str) -> Option<String> {
+    const PARTS: [(&str, &str); 6] = [
+        ("attention.attention.query", "attention.q_proj"),
+        ("attention.attention.key", "attention.k_proj"),
+        ("attention.attention.value", "attention.v_proj"),
+        ("attention.output.dense", "attention.o_proj"),
+        ("intermediate.dense", "mlp.fc1"),
+        ("output.dense", "mlp.fc2"),
+    ];
+    let (layer, part) = name.strip_prefix("vit.encoder.layer.")?.split_once('.')?;
+    let (part, end) = part.rsplit_once('.')?;
+    let newer = PARTS.iter().find(|(older, _)| *older == part).map_or(part, |(_, newer)| newer);
+    Some(format!("vit.layers.{layer}.{newer}.{end}"))
+}
+
 impl Weights {
     /// Opens the weights of a directory: [`FILE`], or else the files that [`INDEX`] names. Each header is checked
     /// against its file's length.
@@ -107,7 +123,8 @@ impl Weights {
         Ok(Self { shards, tensors, filled: AtomicBool::new(false) })
     }
 
-    /// A tensor by its name. Checkpoints from before 2018 call the two of a `LayerNorm` gamma and beta.
+    /// A tensor by its name. Checkpoints from before 2018 call the two of a `LayerNorm` gamma and beta; some are saved
+    /// with the names that transformers 5 has in memory.
     fn find(&self, name: &str) -> Option<&Held> {
         let older = || {
             let (start, end) = name.rsplit_once("LayerNorm.")?;
@@ -118,7 +135,7 @@ impl Weights {
             };
             self.tensors.get(&format!("{start}LayerNorm.{end}"))
         };
-        self.tensors.get(name).or_else(older)
+        self.tensors.get(name).or_else(older).or_else(|| self.tensors.get(&in_memory(name)?))
     }
 
     /// A tensor's values, row-major, as f32.

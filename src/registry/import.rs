@@ -42,7 +42,6 @@ impl Registry {
         let dir = self.model(model)?;
         let bad = |source| Error::Artifact { path: from.to_owned(), source };
         artifact::fits(from, options).map_err(bad)?;
-        fs::create_dir_all(&dir).map_err(io_error("create", &dir))?;
         let beside = Beside::new(&dir)?;
         for (file, _) in artifact::files(from).map_err(bad)? {
             let to = beside.path.join(&file);
@@ -80,7 +79,8 @@ impl Registry {
     }
 }
 
-/// A folder that is filled, locked; gone with this, unless it was renamed.
+/// A folder that is filled, locked; gone with this, unless it was renamed. So is the folder that it is in, where nothing
+/// else is there.
 struct Beside {
     path: PathBuf,
     _lock: File,
@@ -88,12 +88,14 @@ struct Beside {
 
 impl Beside {
     fn new(dir: &Path) -> Result<Self, Error> {
+        fs::create_dir_all(dir).map_err(io_error("create", dir))?;
         // Held for this moment only: another import must not take the new folder, not locked yet, for an old one.
         let one_at_a_time = File::open(dir).map_err(io_error("open", dir))?;
         drop(one_at_a_time.lock()); // without locks in the file system nothing younger than a day is removed
         clean(dir);
         let path = dir.join(format!("{BESIDE}{}", uuid::Uuid::now_v7()));
-        fs::create_dir(&path).map_err(io_error("create", &path))?;
+        // Another import that failed may have removed the folder around it since.
+        fs::create_dir_all(&path).map_err(io_error("create", &path))?;
         let lock = File::open(&path).map_err(io_error("open", &path))?;
         drop(lock.try_lock());
         Ok(Self { path, _lock: lock })
@@ -103,6 +105,8 @@ impl Beside {
 impl Drop for Beside {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.path).unwrap_or_default();
+        // One with a version in it stays: only empty folders are removed by this.
+        self.path.parent().map_or(Ok(()), fs::remove_dir).unwrap_or_default();
     }
 }
 
@@ -145,16 +149,24 @@ mod tests {
 
     #[test]
     fn what_a_killed_import_left_is_removed_and_a_running_one_is_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let killed = dir.path().join(".import-1");
-        fs::create_dir(&killed).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("m");
+        let killed = dir.join(".import-1");
+        fs::create_dir_all(&killed).unwrap();
         fs::write(killed.join("model.safetensors"), "half").unwrap();
-        let running = Beside::new(dir.path()).unwrap();
-        let second = Beside::new(dir.path()).unwrap();
+        let running = Beside::new(&dir).unwrap();
+        let second = Beside::new(&dir).unwrap();
         assert!(!killed.exists());
         assert!(running.path.exists() && second.path.exists(), "each has its own");
-        drop((running, second));
-        assert!(names(dir.path()).is_empty());
+        drop(second);
+        assert!(running.path.exists());
+        drop(running);
+        assert!(names(root.path()).is_empty(), "nor is a model without versions left");
+        drop(Beside::new(&dir).unwrap());
+        let third = Beside::new(&dir).unwrap();
+        fs::rename(&third.path, dir.join("1")).unwrap();
+        drop(third);
+        assert_eq!(names(&dir), ["1"]);
     }
 
     #[test]

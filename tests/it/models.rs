@@ -66,7 +66,7 @@ fn shorten(file: &Path, bytes: u64) {
 
 #[test]
 fn a_directory_that_is_no_good_model_is_refused() {
-    refused(TABLE, |dir| fs::remove_dir_all(dir).unwrap(), &["read", "No such file"]);
+    refused(TABLE, |dir| fs::remove_dir_all(dir).unwrap(), &["there is no such folder"]);
     let empty = |dir: &Path| {
         fs::remove_dir_all(dir).unwrap();
         fs::create_dir(dir).unwrap();
@@ -82,6 +82,18 @@ fn a_directory_that_is_no_good_model_is_refused() {
     };
     refused(TEXT, instead("model.onnx"), &["ONNX", "save_pretrained"]);
     refused(TEXT, instead("model.safetensors.index.json"), &["index.json", "valid JSON"]);
+    refused(TEXT, instead("pytorch_model.bin"), &["BertForSequenceClassification as M", "DIR"]);
+    refused(TEXT, instead("tf_model.h5"), &["TensorFlow", "PyTorch"]);
+    refused(TEXT, instead("adapter_model.safetensors"), &["adapter", "merge_and_unload()"]);
+    let cached = |dir: &Path| {
+        let snapshot = dir.with_file_name("snapshots").join("abc");
+        fs::create_dir_all(snapshot.parent().unwrap()).unwrap();
+        fs::rename(dir, &snapshot).unwrap();
+        fs::create_dir_all(dir.join("refs")).unwrap();
+        fs::write(dir.join("refs/main"), "abc").unwrap();
+        fs::rename(snapshot.parent().unwrap(), dir.join("snapshots")).unwrap();
+    };
+    refused(TEXT, cached, &["holds no model itself, but its snapshots/abc does: name that"]);
 
     for (file, kind) in [("model.safetensors", "altered"), ("preprocess.json", "altered")] {
         let cut = |dir: &Path| shorten(&dir.join(file), 100);
@@ -101,6 +113,65 @@ fn a_directory_that_is_no_good_model_is_refused() {
     refused(TABLE, climbs, &["points outside", ".."]);
     let later = |dir: &Path| change(&dir.join("manifest.json"), "\"format\": 1", "\"format\": 9");
     refused(TABLE, later, &["format 9", "reads 1"]);
+}
+
+/// What a folder is for is said where it is loaded for its architecture's name.
+#[test]
+fn every_architecture_of_images_is_the_image_loaders() {
+    for name in ["DeiTForImageClassificationWithTeacher", "SwinForImageClassification"] {
+        let other = |dir: &Path| {
+            change(&dir.join("config.json"), "BertForSequenceClassification", name);
+        };
+        refused(TEXT, other, &[name, "of image models, ViTForImageClassification"]);
+    }
+}
+
+/// Without a manifest too, at every load.
+#[test]
+fn golden_vectors_of_a_plain_folder_are_compared() {
+    let other = |dir: &Path| {
+        bare(dir);
+        change(&dir.join("golden.json"), "\"score\": 0.9", "\"score\": 0.7");
+    };
+    refused(TABLE, other, &["golden.json, row ", "score", "was expected"]);
+    let broken = |dir: &Path| fs::write(dir.join("golden.json"), "[{}]").unwrap();
+    refused(TEXT, broken, &["golden.json", "missing field `input`", "leave the file out"]);
+    let cut = |dir: &Path| shorten(&dir.join("golden.json"), 30);
+    refused(TEXT, cut, &["golden.json", "is not valid JSON", "leave the file out"]);
+    let empty = |dir: &Path| fs::write(dir.join("golden.json"), "[]").unwrap();
+    refused(TEXT, empty, &["golden.json", "compares nothing"]);
+}
+
+/// The folder is named once, as it was given, and nothing of an import that failed is left.
+#[test]
+fn a_refused_folder_is_named_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, root) = (dir.path().join("from"), dir.path().join("models"));
+    let named = from.to_str().unwrap();
+    let said = |part: &str| {
+        let mut predict = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        let output = predict.args(["predict", "--model", named]).output().unwrap();
+        let predicted = String::from_utf8(output.stderr).unwrap();
+        let (_, imported) = models(&root, &["import", named, "m"]);
+        for said in [predicted, imported] {
+            assert!(said.contains(part), "{part} in {said}");
+            assert_eq!(said.matches(named).count(), 1, "{said}");
+            assert!(!said.contains(".import-"), "{said}");
+        }
+        assert!(!root.join("m").exists(), "{part}");
+    };
+    said("there is no such folder");
+    copy(&shipped(TEXT), &from);
+    let weights = from.join("model.safetensors");
+    fs::rename(&weights, from.join("pytorch_model.bin")).unwrap();
+    said("holds pytorch_model.bin, a pickle");
+    fs::write(&weights, "").unwrap();
+    said("model.safetensors");
+    fs::rename(from.join("pytorch_model.bin"), &weights).unwrap();
+    fs::write(from.join("golden.json"), "[]").unwrap();
+    said("compares nothing");
+    change(&from.join("config.json"), "\"gelu\"", "\"mish\"");
+    said("\"mish\"");
 }
 
 #[test]

@@ -141,12 +141,13 @@ fn link(file: &str) -> Error {
 /// The files of an artifact that count, by their relative names, with their sizes. Links, and what is neither file nor
 /// folder, are refused; hidden files are left out.
 pub(crate) fn files(dir: &Path) -> Result<Vec<(String, u64)>, Error> {
-    let fail = |message: String| Error::config(&dir.display().to_string(), message);
+    let fail = Error::Folder;
     let (mut files, mut seen) = (Vec::new(), 0);
     let mut folders = vec![(String::new(), 0)];
     while let Some((folder, depth)) = folders.pop() {
         let path = if folder.is_empty() { dir.to_owned() } else { dir.join(&folder) };
-        let read = |source| Error::read(&path.display().to_string(), source);
+        let shown = if folder.is_empty() { "the folder" } else { &folder };
+        let read = |source| Error::read(shown, source);
         for entry in fs::read_dir(&path).map_err(read)? {
             let entry = entry.map_err(read)?;
             seen += 1;

@@ -12,11 +12,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Error;
-use super::files::json;
+use super::files::{bytes, parse, present};
 use super::manifest::{Golden, Manifest};
 use crate::model::{About, Fields, Input, Model, Prediction, Task, worker};
 
-/// The file that an import takes them from.
+/// The file that holds them where no manifest says more.
 pub(super) const FILE: &str = "golden.json";
 
 /// Largest difference that the manifest of an import allows, of 1, or of the number where that is more; in f32 and f64.
@@ -34,7 +34,7 @@ struct Pair {
     output: Value,
 }
 
-/// What the manifest of an import says of [`FILE`].
+/// What the manifest of an import says of [`FILE`], and what goes without a manifest.
 pub(super) fn own() -> Golden {
     Golden { file: FILE.to_owned(), tolerance: TOLERANCE }
 }
@@ -49,15 +49,31 @@ fn exact(about: &About) -> bool {
     ["f32", "f64"].contains(&about.precision)
 }
 
-/// Runs the inputs that a manifest names, and compares every number.
+/// Compares what the manifest names, else [`FILE`], where there is one.
 ///
 /// # Errors
 ///
 /// The first difference; or why nothing would be compared.
-pub(super) fn compare(dir: &Path, model: &dyn Model, manifest: &Manifest) -> Result<(), Error> {
-    let Some(Golden { file, tolerance }) = &manifest.golden else {
-        return Ok(());
-    };
+pub(super) fn check(
+    dir: &Path,
+    model: &dyn Model,
+    manifest: Option<&Manifest>,
+) -> Result<(), Error> {
+    let named = manifest.and_then(|manifest| manifest.golden.clone());
+    let Some(golden) = named.or_else(|| present(dir, FILE).then(own)) else { return Ok(()) };
+    if manifest.is_some_and(|manifest| !manifest.files.contains_key(&golden.file)) {
+        let what = "is not among the files of manifest.json";
+        return Err(Error::Gate(format!("{}: {what}", golden.file)));
+    }
+    compare(dir, model, &golden)
+}
+
+/// Runs the inputs of a file, and compares every number.
+fn compare(
+    dir: &Path,
+    model: &dyn Model,
+    Golden { file, tolerance }: &Golden,
+) -> Result<(), Error> {
     let fail = |what: String| Err(Error::Gate(format!("{file}: {what}")));
     if !(0.0..=ROUNDED).contains(tolerance) {
         return fail(format!(
@@ -65,10 +81,12 @@ pub(super) fn compare(dir: &Path, model: &dyn Model, manifest: &Manifest) -> Res
              would pass"
         ));
     }
-    if !manifest.files.contains_key(file) {
-        return fail("is not among the files of manifest.json".to_owned());
-    }
-    let pairs: Vec<Pair> = json(dir, file)?;
+    let pairs: Vec<Pair> = parse(file, &bytes(dir, file)?).map_err(|error| {
+        Error::Gate(format!(
+            "{error}; golden vectors are a list of {{\"input\": {{fields}}, \"output\": {{as published}}}}: write them \
+             so, or leave the file out"
+        ))
+    })?;
     let tolerance = if exact(model.about()) { *tolerance } else { ROUNDED };
     let mut allowed = Allowed { tolerance, largest: BTreeMap::new() };
     for pair in &pairs {

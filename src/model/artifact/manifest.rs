@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::files::{files, inside, json, open, present};
-use super::{Error, LoadOptions, golden};
+use super::{Error, LoadOptions, found, golden};
 use crate::model::Task;
 use crate::printable;
 
@@ -93,7 +93,7 @@ pub fn digest(files: &BTreeMap<String, FileDigest>) -> String {
 pub fn digests(dir: &Path) -> Result<BTreeMap<String, FileDigest>, Error> {
     let names = files(dir)?;
     if names.is_empty() {
-        return Err(Error::config(&dir.display().to_string(), super::empty(dir)));
+        return Err(Error::Folder(found::instead(dir, "")));
     }
     let digest =
         |(name, size): (String, u64)| file_digest(dir, &name, size).map(|digest| (name, digest));
@@ -107,8 +107,7 @@ pub fn digests(dir: &Path) -> Result<BTreeMap<String, FileDigest>, Error> {
 /// What is missing, altered, or outside.
 pub fn verify(dir: &Path) -> Result<(Option<Manifest>, String), Error> {
     if !dir.is_dir() {
-        let source = std::io::Error::from(std::io::ErrorKind::NotFound);
-        return Err(Error::read(&dir.display().to_string(), source));
+        return Err(Error::Folder(found::absent(dir)));
     }
     let found = digests(dir)?;
     if !present(dir, FILE) {
@@ -190,7 +189,7 @@ pub fn write_manifest(dir: &Path, name: &str, options: &LoadOptions) -> Result<M
     let text = serde_json::to_vec_pretty(&manifest)
         .map_err(|error| Error::config(FILE, error.to_string()))?;
     let path = dir.join(FILE);
-    let write = |source| Error::Write { file: path.display().to_string(), source };
+    let write = |source| Error::Write { file: FILE.to_owned(), source };
     fs::write(&path, text).map_err(write)?;
     File::open(&path).and_then(|file| file.sync_all()).map_err(write)?;
     Ok(manifest)

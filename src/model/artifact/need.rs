@@ -12,7 +12,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::files::{bytes, files, is_weights, json, within};
-use super::{Error, LoadOptions, is_tabular};
+use super::{Error, LoadOptions, found, is_tabular};
 use crate::config::Precision;
 use crate::memory::{self, Room, mebibytes};
 use crate::model::text;
@@ -22,8 +22,9 @@ use crate::model::weights::Weights;
 ///
 /// # Errors
 ///
-/// What it takes and what is left; what [`files`] refuses.
+/// That there are no weights; what it takes and what is left; what [`files`] refuses.
 pub(crate) fn check(dir: &Path, options: &LoadOptions) -> Result<(), Error> {
+    found::folder(dir)?;
     match memory::room() {
         Some(room) => against(dir, options, room),
         None => files(dir).map(drop),
@@ -41,7 +42,7 @@ fn against(dir: &Path, options: &LoadOptions, room: Room) -> Result<(), Error> {
         return Err(Error::TooLarge { bytes: size, what, room });
     }
     // A header that cannot be read is explained when the weights are.
-    let folder = text::folder(dir);
+    let folder = text::folder(dir).unwrap_or_default();
     let Ok(weights) = Weights::open_in(dir, &folder) else { return Ok(()) };
     let tabular = json(dir, "config.json").is_ok_and(|config| is_tabular(dir, &config));
     let weights = if tabular { of_table(&weights) } else { of_weights(&weights, options) };

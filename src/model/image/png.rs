@@ -6,7 +6,8 @@
 //!            └──── IHDR, PLTE, IDAT, IEND ────► decoder     what the decoder gets
 //! ```
 //!
-//! PNG 3rd edition. Text, profiles and animation never reach the decoder.
+//! PNG 3rd edition. Text, profiles and animation never reach the decoder; of text, how the picture is turned is
+//! [read](metadata).
 
 use std::io::{self, Cursor, Read as _};
 
@@ -17,7 +18,11 @@ use flate2::Compression;
 use flate2::read::ZlibDecoder;
 use flate2::write::ZlibEncoder;
 
-use super::decode::{MOST_BYTES, Picture, Refusal, decoded, orientation, upright};
+use super::decode::{MOST_BYTES, Picture, Refusal, decoded, upright};
+
+mod metadata;
+
+use metadata::Metadata;
 
 /// What a PNG begins with.
 const SIGNATURE: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
@@ -74,7 +79,7 @@ impl<'a> File<'a> {
     fn read(bytes: &'a [u8]) -> Result<Self, Refusal> {
         let mut rest = &bytes[SIGNATURE.len()..];
         let (mut header, mut palette, mut transparency) = (None, &[][..], None);
-        let (mut exif, mut xmp) = (None, None);
+        let mut metadata = Metadata::default();
         let first = loop {
             let Some((chunk, behind)) = Chunk::next(rest) else {
                 return Err(Refusal::broken("it ends before its image data"));
@@ -88,9 +93,7 @@ impl<'a> File<'a> {
                 b"IHDR" => header = chunk.body.first_chunk::<13>().copied(),
                 b"PLTE" => palette = chunk.body,
                 b"tRNS" => transparency = Some(chunk.body),
-                b"eXIf" => exif = Some(chunk.body),
-                b"iTXt" => xmp = xmp.or_else(|| chunk.xmp()),
-                _ => (),
+                name => metadata.take(*name, chunk.body),
             }
             rest = behind;
         };
@@ -108,14 +111,12 @@ impl<'a> File<'a> {
                     doubtful |= chunk.check().is_err();
                     data.push(chunk.body);
                 }
-                b"eXIf" => exif = Some(chunk.body),
-                b"iTXt" => xmp = xmp.or_else(|| chunk.xmp()),
                 b"IEND" => break,
-                _ => (),
+                name => metadata.take(*name, chunk.body),
             }
             rest = behind;
         }
-        let orientation = orientation(exif, xmp);
+        let orientation = metadata.orientation();
         Ok(Self { header, palette, transparency, orientation, data, doubtful })
     }
 
@@ -227,11 +228,5 @@ impl<'a> Chunk<'a> {
         }
         let name = self.name.escape_ascii();
         Err(Refusal::Broken(format!("the checksum of its chunk {name} is wrong")))
-    }
-
-    /// XMP, where an iTXt holds it uncompressed.
-    fn xmp(&self) -> Option<&'a [u8]> {
-        let text = self.body.strip_prefix(b"XML:com.adobe.xmp\0\0\0")?;
-        Some(text.splitn(3, |byte| *byte == 0).nth(2).unwrap_or_default())
     }
 }

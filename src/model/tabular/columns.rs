@@ -69,7 +69,7 @@ enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Unknown {
-    /// All features 0, as scikit-learn's `handle_unknown="ignore"`.
+    /// All features 0, as scikit-learn's `handle_unknown="ignore"`; of null and an absent field too.
     Ignore,
     /// The record becomes a dead letter.
     Error,
@@ -135,13 +135,12 @@ impl Column {
                     return Err(self.wrong(value, "a text, a number or a truth value"));
                 }
                 let place = categories.find(value);
-                if place.is_none() && value.is_null() {
-                    return Err(self.missing());
-                }
                 if place.is_none() && *unknown == Unknown::Error {
-                    return Err(
+                    return Err(if value.is_null() {
+                        self.missing()
+                    } else {
                         self.invalid("is none of the categories that the model was fitted for")
-                    );
+                    });
                 }
                 let start = out.len();
                 out.resize(start + categories.count, 0.0);
@@ -166,9 +165,7 @@ impl Column {
     }
 
     fn wrong(&self, found: &Value, wanted: &str) -> Fault {
-        let kind = kind(found);
-        let article = if kind.starts_with(['a', 'o']) { "an" } else { "a" };
-        self.invalid(&format!("is {article} {kind}, not {wanted}"))
+        self.invalid(&format!("is {}, not {wanted}", kind(found)))
     }
 }
 
@@ -346,6 +343,12 @@ mod tests {
         encodes(color, r#"{"c":"green"}"#, Ok(&[0.0, 0.0]));
         encodes(color, r#"{"c":7}"#, Ok(&[0.0, 0.0]));
         encodes(color, r#"{"c":[]}"#, Err((Invalid, "is an array, not a text")));
+        let bare = r#"{"kind":"categorical","name":"c","categories":["red","blue"]}"#;
+        encodes(bare, "{}", Ok(&[0.0, 0.0]));
+        encodes(bare, r#"{"c":null}"#, Ok(&[0.0, 0.0]));
+        let bare = bare.replace('}', r#","unknown":"error"}"#);
+        encodes(&bare, "{}", Err((Missing, "field \"c\" is missing")));
+        encodes(&bare, r#"{"c":null}"#, Err((Missing, "field \"c\" is missing")));
         let strict = color.replace('}', r#","unknown":"error"}"#);
         encodes(&strict, r#"{"c":"green"}"#, Err((Invalid, "none of the categories")));
         encodes(&strict, r#"{"c":7}"#, Err((Invalid, "none of the categories")));

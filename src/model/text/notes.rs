@@ -1,8 +1,13 @@
 //! What whoever loads a text model should know of it: what its folder holds and nothing uses.
 
+use std::fs;
+use std::path::Path;
+
 use super::encode::Encode;
 use super::layout::Layout;
 use crate::model::Task;
+use crate::model::artifact::{ends, is_adapter};
+use crate::printable;
 
 /// Names that are shown.
 const SHOWN: usize = 5;
@@ -15,6 +20,7 @@ pub(super) fn of(
     unused: &[String],
 ) -> Vec<String> {
     let mut notes: Vec<String> = ignored(task, unused).into_iter().collect();
+    notes.extend(beside(layout.encoder.dir(), task));
     if task == Task::TextEmbedding {
         match &layout.modules {
             None => notes.push(
@@ -29,6 +35,36 @@ pub(super) fn of(
             Some(_) => (),
         }
     }
+    notes
+}
+
+/// Files beside the model that would make it answer something else where they are read.
+fn beside(dir: &Path, task: Task) -> Vec<String> {
+    const HEAD: &str = "model_head.pkl";
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.map(|entry| printable::name(&entry.file_name().to_string_lossy()));
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    let has = |name: &str| names.iter().any(|other| other == name);
+    let task = task.name();
+    let mut notes = Vec::new();
+    if has("config_setfit.json") || has(HEAD) {
+        notes.push(format!(
+            "the folder is SetFit's, and its classifier, {HEAD}, is a pickle, which is not read: {task} is answered, \
+             without the labels of config_setfit.json"
+        ));
+    }
+    if let Some(name) = names.iter().find(|name| is_adapter(name)) {
+        notes.push(format!("{name}: the adapter is not applied, and the model answers without it"));
+    }
+    // Weights of the model itself, in another format, and what a training left, are no news.
+    let pickles = [".pkl", ".pickle", ".joblib", ".skops"];
+    let others = names.iter().filter(|name| ends(name, &pickles) && *name != HEAD);
+    notes.extend(
+        others.take(SHOWN).map(|name| {
+            format!("{name} is a pickle, which is not read: {task} is what is answered")
+        }),
+    );
     notes
 }
 
@@ -57,6 +93,31 @@ fn ignored(task: Task, unused: &[String]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_beside_a_model_and_is_not_read_is_named() {
+        for (files, parts) in [
+            (
+                &["config.json", "pytorch_model.bin", "training_args.bin", "optimizer.pt"][..],
+                &[][..],
+            ),
+            (&["config_setfit.json", "model_head.pkl"], &["model_head.pkl, is a pickle"]),
+            // As a registry has it: pickles are not imported.
+            (&["config_setfit.json"], &["text-embedding is answered"]),
+            (&["model_head.pkl"], &["SetFit"]),
+            (
+                &["adapter_config.json", "adapter_model.safetensors"],
+                &["the adapter is not applied"],
+            ),
+            (&["a.joblib", "b.pkl"], &["a.joblib is a pickle", "b.pkl is a pickle"]),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            files.iter().for_each(|file| fs::write(dir.path().join(file), "").unwrap());
+            let notes = beside(dir.path(), Task::TextEmbedding);
+            assert_eq!(notes.len(), parts.len(), "{files:?}: {notes:?}");
+            assert!(notes.iter().zip(parts).all(|(note, part)| note.contains(part)), "{notes:?}");
+        }
+    }
 
     #[test]
     fn ignored_tensors_are_named() {

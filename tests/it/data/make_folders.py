@@ -193,6 +193,9 @@ def cases():
     yield case("a default prompt of no text", {**plain, "config_sentence_transformers.json": {**prompts, "default_prompt_name": "other"}}, refused="default_prompt_name")
     yield case("fewer numbers", {**plain, "config_sentence_transformers.json": {"truncate_dim": 3}})
     yield case("an argument for the tokenizer", {**plain, "sentence_bert_config.json": {"tokenizer_args": {"do_lower_case": False}}}, refused="tokenizer_args")
+    # What stands beside and is not read.
+    yield case("a SetFit folder", {**plain, "config_setfit.json": {"labels": ["no", "yes"]}, "model_head.pkl": "a pickle"}, note="model_head.pkl")
+    yield case("a folder with another head", {**plain, "classifier.joblib": "a pickle"}, note="classifier.joblib is a pickle")
     # The tokenizer's files.
     yield case("cased by tokenizer_config.json", {**plain, **options(do_lower_case=False)})
     yield case("accents are kept", {**plain, **options(strip_accents=False)})

@@ -252,6 +252,58 @@ for halved in (1, 2):
     PICTURES[f"jpeg, progressive, halved {halved}"] = encoded(scene(31, 29), "JPEG", quality=80, subsampling=halved, progressive=True)
     PICTURES[f"jpeg with restarts, halved {halved}"] = encoded(scene(31, 29), "JPEG", quality=80, subsampling=halved, restart_marker_blocks=1)
 
+# Where a PNG may say how it is turned: its text chunks too, wherever they stand.
+still = encoded((np.arange(13 * 9 * 3) % 251).astype(np.uint8).reshape(9, 13, 3), "PNG")
+xmp = lambda o: f'<x:xmpmeta><rdf:Description tiff:Orientation="{o}"/></x:xmpmeta>'.encode()
+PACKET, PROFILE = b"XML:com.adobe.xmp", b"Raw profile type exif"
+
+
+def exif_of(orientation):
+    exif = Image.Exif()
+    exif[0x0112 if orientation else 0x010f] = orientation or "Canon"
+    return exif.tobytes()
+
+
+def profile(orientation):
+    data = exif_of(orientation).hex()
+    lines = "\n".join(data[i:i + 72] for i in range(0, len(data), 72))
+    return f"\nexif\n{len(data) // 2:8}\n{lines}\n".encode()
+
+
+def worded(kind, keyword, value):
+    """A chunk of text; `iTXt compressed` is one too."""
+    if kind == "zTXt":
+        return chunk(b"zTXt", keyword + b"\0\0" + zlib.compress(value))
+    if kind.startswith("iTXt"):
+        packed = kind != "iTXt"
+        return chunk(b"iTXt", keyword + bytes([0, packed, 0]) + b"en\0\0" + (zlib.compress(value) if packed else value))
+    return chunk(b"tEXt", keyword + b"\0" + value)
+
+
+TURNED = {
+    "EXIF as text": worded("tEXt", b"exif", exif_of(6)),
+    "a profile of another name": worded("tEXt", b"Raw profile type APP1", profile(6)),
+    "EXIF without it and a profile": chunk(b"eXIf", exif_of(0)[6:]) + worded("tEXt", PROFILE, profile(6)),
+    "EXIF without it and XMP": chunk(b"eXIf", exif_of(0)[6:]) + worded("zTXt", PACKET, xmp(6)),
+    "a profile before XMP": worded("tEXt", PACKET, xmp(3)) + worded("tEXt", PROFILE, profile(6)),
+    "EXIF before a profile": worded("tEXt", PROFILE, profile(3)) + chunk(b"eXIf", exif_of(6)[6:]),
+    "two of XMP": worded("iTXt", PACKET, xmp(3)) + worded("tEXt", PACKET, xmp(6)),
+    "two of XMP, the first one compressed": worded("iTXt compressed", PACKET, xmp(3)) + worded("iTXt", PACKET, xmp(6)),
+    "XMP and an empty one": worded("iTXt", PACKET, xmp(6)) + worded("tEXt", PACKET, b""),
+    "XMP that is no UTF-8": worded("iTXt", PACKET, b"\xff" + xmp(6)),
+    "XMP that is no UTF-8 beside another": worded("iTXt", PACKET, b"\xff" + xmp(6)) + worded("iTXt", PACKET, xmp(3)),
+    "XMP whose compression is damaged": worded("zTXt", PACKET, xmp(3)) + chunk(b"iTXt", PACKET + b"\0\1\0\0\0damaged"),
+    "XMP whose compression is damaged, in zTXt": worded("tEXt", PACKET, xmp(3)) + chunk(b"zTXt", PACKET + b"\0\0damaged"),
+    "XMP whose compression is cut": chunk(b"zTXt", PACKET + b"\0\0" + zlib.compress(xmp(6))[:-4]),
+}
+for kind in ("tEXt", "zTXt", "iTXt", "iTXt compressed"):
+    for orientation in (3, 6):
+        TURNED[f"XMP {orientation} in {kind}"] = worded(kind, PACKET, xmp(orientation))
+        TURNED[f"a profile {orientation} in {kind}"] = worded(kind, PROFILE, profile(orientation))
+for name, chunks in TURNED.items():
+    PICTURES[f"png, {name}"] = still[:33] + chunks + still[33:]
+    PICTURES[f"png, {name}, behind"] = still[:-12] + chunks + still[-12:]
+
 
 def text(data):
     return base64.b64encode(data).decode()

@@ -171,8 +171,8 @@ if not ONLY or "logistic-kinds" in ONLY:
     base = {"plan": 1, "rate": 0.5, "paid": False, "code": "007", "tier": "a"}
     inputs = [base | {k: v} for k, values in {
         "plan": [1, 2, 3.0, True, False, 2.5, "2", 10**20], "rate": [1, 1.0, True, 2.5, 0.1, "1.0"],
-        "paid": [True, False, 1, 0, 0.0, 2, "true"], "code": ["007", "7", "true", "07", " 7"], "tier": ["a", "b", None]}.items() for v in values]
-    inputs.append({k: v for k, v in base.items() if k != "tier"})
+        "paid": [True, False, 1, 0, 0.0, 2, "true"], "code": ["007", "7", "true", "07", " 7", None], "tier": ["a", "b", None]}.items() for v in values]
+    inputs += [{k: v for k, v in base.items() if k != absent} for absent in ("tier", "code")]
     columns = [{"name": k, "kind": "categorical", "categories": [getattr(c, "item", lambda c=c: c)() for c in e.categories_[0]]}
                for k, e in encoders.items()]
     config = {"task": CLASSES, "architecture": "logistic", "output": "sigmoid"}
