@@ -21,7 +21,8 @@ const REVOKE_MARGIN: Duration = Duration::from_secs(2);
 impl Source {
     /// The group gives partitions: answered at once, with nothing to fetch yet, so that the others go on.
     pub(super) fn assign(&mut self, list: &TopicPartitionList) -> Result<(), Failure> {
-        self.disagreed = None;
+        // The group has us under our name: what was wrong with that before is over.
+        (self.disagreed, self.lost) = (None, None);
         let partitions = self.partitions(list);
         tracing::info!(count = partitions.len(), "partitions assigned");
         self.consumer()?

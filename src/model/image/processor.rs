@@ -1,6 +1,5 @@
 //! `preprocessor_config.json`: what transformers' image processors do with pixels, key by key; a key that is absent means
-//! what its class takes for it. A step (`do_…`) that is null is not taken, a `resample` that is null is bilinear, and null
-//! elsewhere is as if it were absent.
+//! what its class takes for it. A step (`do_…`) that is null is not taken; null elsewhere is as if it were absent.
 //!
 //! | key | |
 //! |---|---|
@@ -36,8 +35,7 @@ struct Config {
     #[serde(deserialize_with = "step")]
     do_resize: Option<bool>,
     size: Value,
-    #[serde(deserialize_with = "present")]
-    resample: Option<Value>,
+    resample: Value,
     #[serde(deserialize_with = "step")]
     do_center_crop: Option<bool>,
     crop_size: Value,
@@ -57,11 +55,6 @@ struct Config {
 /// A step's flag: transformers keeps a null as it stands, and it counts as false there.
 fn step<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
     Ok(Some(Option::deserialize(deserializer)?.unwrap_or(false)))
-}
-
-/// A value that stands in the file, be it null.
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
 }
 
 /// `processor_config.json`.
@@ -229,7 +222,7 @@ impl Processor {
         }
         let white = config.do_convert_rgb.unwrap_or(class.white);
         let levels = levels(config, class)?;
-        Ok(Self { resize, filter: filter(config.resample.as_ref(), class)?, crop, white, levels })
+        Ok(Self { resize, filter: filter(&config.resample, class)?, crop, white, levels })
     }
 }
 
@@ -258,10 +251,9 @@ fn class(config: &Config) -> Result<&'static Class, String> {
     })
 }
 
-fn filter(resample: Option<&Value>, class: &Class) -> Result<Filter, String> {
-    let Some(resample) = resample else { return Ok(class.filter) };
+fn filter(resample: &Value, class: &Class) -> Result<Filter, String> {
     if resample.is_null() {
-        return Ok(Filter::Bilinear);
+        return Ok(class.filter);
     }
     let number = resample.as_u64().and_then(|number| usize::try_from(number).ok());
     number.and_then(|number| Filter::ALL.get(number)).copied().ok_or_else(|| {
@@ -426,12 +418,8 @@ mod tests {
             &format!(r#"{clip}, "do_center_crop": null, "do_pad": null"#),
             Ok((Some(Size::Shortest(224)), Filter::Bicubic, false)),
         );
-        loads(
-            &format!(r#"{clip}, "resample": null"#),
-            Ok((Some(Size::Shortest(224)), Filter::Bilinear, true)),
-        );
         let raw = serde_json::from_str(r#"{"do_rescale": null, "do_normalize": null}"#).unwrap();
-        let levels = Processor::new(&raw, 32).unwrap().levels;
+        let levels = Processor::new(&raw, 224).unwrap().levels;
         assert_eq!(levels.map(|levels| levels[200].to_bits()), [200.0_f32.to_bits(); 3]);
     }
 

@@ -12,6 +12,9 @@ use crate::world::{Replica, wait_for};
 /// every half a second).
 const TIMEOUTS: Duration = Duration::from_secs(17);
 
+/// Longer than a session alone.
+const SILENCE: Duration = Duration::from_secs(9);
+
 /// Something that goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -33,6 +36,8 @@ pub(super) enum Fault {
     AnswerLate(Api, u64),
     /// Every answer to a replica is so many milliseconds late, for so many answers.
     Slow(u64, usize),
+    /// A replica hears nothing for longer than its session, twice.
+    Silence,
     /// The end of a transaction arrives when the next one of the same producer id has begun.
     EndOvertaken(Act),
     /// All topics get one more partition.
@@ -72,6 +77,7 @@ pub(super) const ALL: &[Fault] = &[
     Fault::AnswerLate(Api::TxnOffsetCommit, 3_000),
     Fault::AnswerLate(Api::EndTxn, 3_000),
     Fault::Slow(200, 100),
+    Fault::Silence,
     Fault::EndOvertaken(Act::HoldAndCut),
     Fault::EndOvertaken(Act::Hold),
     Fault::Grown,
@@ -92,6 +98,7 @@ pub(super) const FEW: &[Fault] = &[
     Fault::Zombie(Way::Request, Api::EndTxn),
     Fault::Grown,
     Fault::ReplicaRestarted,
+    Fault::Silence,
     Fault::TwoJobs,
 ];
 
@@ -119,6 +126,7 @@ impl Fault {
             Self::AnswerLostAtStart(api) => format!("answer to {api:?} lost, at a start"),
             Self::AnswerLate(api, ms) => format!("answer to {api:?} {} s late", ms / 1_000),
             Self::Slow(ms, _) => format!("all answers {ms} ms late"),
+            Self::Silence => "no answer to a replica for longer than its session, twice".to_owned(),
             Self::EndOvertaken(Act::HoldAndCut) => {
                 "EndTxn delayed past the next transaction, connection cut".to_owned()
             }
@@ -175,6 +183,7 @@ impl Campaign {
             Fault::Slow(ms, times) => {
                 self.meddle(victim, None, Act::Late(Duration::from_millis(ms)), times)
             }
+            Fault::Silence => self.silence(victim),
             Fault::EndOvertaken(act) => self.end_overtaken(victim, act),
             Fault::Grown => {
                 let since = Instant::now();
@@ -214,6 +223,21 @@ impl Campaign {
     fn meddle(&mut self, victim: usize, api: Option<Api>, act: Act, times: usize) -> Duration {
         self.rule(victim, api, Way::Answer, act, times);
         self.over(times)
+    }
+
+    /// A replica whose session is over, and which then hears again, joins again: it is no twin of itself.
+    fn silence(&mut self, victim: usize) -> Duration {
+        let mut recovery = Duration::ZERO;
+        for _ in 0..2 {
+            self.rule(victim, None, Way::Answer, Act::Hold, usize::MAX);
+            self.caught(1);
+            let since = Instant::now();
+            recovery = recovery.max(self.moves(since));
+            wait_for("the session to be over", || (SILENCE < since.elapsed()).then_some(()));
+            self.proxy.release();
+            self.moves(Instant::now());
+        }
+        recovery
     }
 
     /// A replica that sleeps within a transaction and wakes when the others have gone on without it.
