@@ -23,11 +23,12 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use tidemill::answer::Prediction;
 use tidemill::config::Precision;
+use tidemill::field::Fields;
 use tidemill::model::artifact::{self, LoadOptions};
 use tidemill::model::kernels::{self, Level};
-use tidemill::model::worker::SUB_BATCH_TOKENS;
-use tidemill::model::{Fields, Input, Model, Prediction};
+use tidemill::model::{Input, Model, SUB_BATCH_TOKENS};
 use tidemill::pipeline::size::fit;
 
 const SENTENCES: usize = 512;

@@ -10,7 +10,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::demo::summary::thousands;
+use crate::printable::thousands;
 
 pub mod chart;
 pub mod recommend;

@@ -5,14 +5,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::model::Task;
+use crate::answer::Task;
 use serde::{Deserialize, Serialize};
 
 pub mod amount;
 pub mod load;
 pub mod observe;
 pub mod origin;
+pub mod owned;
+pub mod place;
 pub mod problem;
+pub mod properties;
 pub mod secret;
 pub mod topics;
 pub mod tree;
@@ -21,6 +24,7 @@ pub mod yaml;
 
 pub use amount::{Size, Time};
 pub use observe::{Http, LogFormat, Logging};
+pub use place::{NoDevice, Place};
 pub use problem::{Problem, Problems};
 
 /// The whole configuration.

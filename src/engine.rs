@@ -22,19 +22,20 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::answer::Refused;
 use crate::config::{Config, OnStop};
 use crate::decode::{Arrived, Current, Decoded};
+use crate::failure::Failure;
 use crate::http::Health;
 use crate::journal::Journal;
-use crate::log::{self, BatchInfo, Control, Done, Failure, Gate, Log, Row};
-use crate::model::worker::{Answer, Job, Workers};
-use crate::model::{Refused, Served};
+use crate::log::{self, BatchInfo, Control, Done, Gate, Log, Row};
+use crate::model::Served;
 use crate::pipeline::publish::Transaction;
 use crate::pipeline::{Batch, Effect, Event, Pipeline, arrive};
 use crate::record::{Epoch, ModelId, Outcome, Partition, Version};
 use crate::registry::watch::Heard;
-use crate::service::Tasks;
 use crate::telemetry::metrics::Metrics;
+use crate::workers::{Answer, Job, Workers};
 
 mod deadlines;
 mod flight;
@@ -43,11 +44,13 @@ mod leave;
 mod limits;
 mod sizing;
 mod submit;
+mod tasks;
 
 use flight::{InModel, Outstanding, Tally};
 use lag::Lag;
 pub use limits::limits;
 use sizing::Sizing;
+pub use tasks::Tasks;
 
 /// What the engine is made of.
 pub struct Parts {

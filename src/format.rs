@@ -8,8 +8,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::answer::{Number, Prediction};
 use crate::config::{Include, Input, InputFormat, Output};
-use crate::model::{Fields, Number, Prediction};
+use crate::field::Fields;
 use crate::record::{Fault, FaultClass, Record};
 
 mod json;
@@ -51,18 +52,6 @@ pub fn decode(settings: &Input, wanted: &[String], value: &[u8]) -> Result<Read,
     let named = wanted.iter().zip(read.values);
     let fields = named.filter_map(|(name, value)| Some((name.clone(), value?.0)));
     Ok(Read { fields: fields.collect(), unknown: read.unknown })
-}
-
-/// What kind of JSON a value is, with its article, for messages.
-pub fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
 }
 
 /// Encodes a prediction as a JSON object, with what `output.include` takes along of the record, as its own text has it,

@@ -14,7 +14,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::log::Failure;
+use crate::failure::Failure;
 use crate::record::ModelId;
 use crate::telemetry::Telemetry;
 

@@ -22,8 +22,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::failure::Failure;
 use crate::file;
-use crate::log::Failure;
 use crate::log::note;
 use crate::record::{Fault, ModelId, Offset, Partition, TopicId, Version};
 

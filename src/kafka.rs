@@ -38,8 +38,9 @@ use rdkafka::ClientConfig;
 use tokio::sync::mpsc;
 
 use crate::config::Config;
+use crate::failure::Failure;
 use crate::log::message::Naming;
-use crate::log::{Control, Failure, Leave, Log, Opening};
+use crate::log::{Control, Leave, Log, Opening};
 
 use shared::Shared;
 
@@ -54,7 +55,6 @@ mod manifests;
 pub mod native;
 mod observe;
 mod opening;
-pub mod owned;
 pub mod producer;
 pub mod settings;
 mod shared;

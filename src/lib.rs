@@ -7,7 +7,7 @@
 //!  kafka / sqlite ─► decode ─► engine ─► pipeline: arrive ► batch ► infer ► publish ─► engine ─► lanes
 //!  reading thread    thread    (tokio)   pure core: handle(event, now) → effects   │        threads
 //!                       │         │            │      ▲                            ▼
-//!                       └────┬────┘         model::worker ◄──── registry: watch, verify, try, load, warm, stage
+//!                       └────┬────┘            workers    ◄──── registry: watch, verify, try, load, warm, stage
 //!                            ▼
 //!                         journal: what is in flight, for the next start after a crash
 //! ```
@@ -21,21 +21,25 @@
 //!
 //! # In reading order
 //!
-//! [`record`] the nouns; [`pipeline`] the core; [`engine`] drives it; [`log`] the seam to [`kafka`] and
-//! [`sqlite`]; [`decode`] and [`format`](mod@format); [`model`] and [`registry`]; [`journal`] what a crash leaves to the
-//! next start; [`service`] puts it together; [`config`], [`telemetry`], [`http`]; [`cli`], [`demo`], [`verify`],
-//! [`bench`](mod@bench). Against strangers: [`file`](mod@file) opens what others write, [`memory`] says what is left,
-//! [`printable`] shows names that others chose.
+//! [`record`], [`answer`], [`field`], [`failure`] the nouns; [`pipeline`] the core; [`engine`] drives it; [`log`] the
+//! seam to [`kafka`] and [`sqlite`]; [`decode`] and [`format`](mod@format); [`workers`], [`model`] and [`registry`];
+//! [`journal`] what a crash leaves to the next start; [`service`] puts it together; [`config`], [`telemetry`], [`http`];
+//! [`cli`], [`demo`], [`verify`], [`bench`](mod@bench). Against strangers: [`file`](mod@file) opens what others write,
+//! [`memory`] says what is left, [`printable`] shows names that others chose. A room uses those below it only:
+//! `tests/it/tidy.rs` has the floors.
 //!
 //! Deliberately absent: a clock, I/O or a lock in the core; a mutex around data in the engine; an unbounded
 //! queue; a second recovery path beside "forget, and read again from the committed offsets".
 
+pub mod answer;
 pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod decode;
 pub mod demo;
 pub mod engine;
+pub mod failure;
+pub mod field;
 pub mod file;
 pub mod format;
 pub mod http;
@@ -52,3 +56,4 @@ pub mod service;
 pub mod sqlite;
 pub mod telemetry;
 pub mod verify;
+pub mod workers;

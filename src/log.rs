@@ -29,7 +29,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::pipeline::publish::Buried;
+use crate::failure::Failure;
+use crate::record::Buried;
 use crate::record::{
     Epoch, ModelId, Offset, Outcome, Partition, Reason, Record, Signature, TopicId,
 };
@@ -357,14 +358,4 @@ impl How {
             Self::Dropped => "dropped",
         }
     }
-}
-
-/// Why a log cannot go on, and with which code the process exits (`sysexits.h`).
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Failure {
-    /// What was being done, with which value, and what to do about it.
-    pub message: String,
-    /// 65 data, 75 temporary (start again), 78 configuration.
-    pub exit: u8,
 }

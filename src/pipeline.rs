@@ -33,8 +33,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::model::Refused;
-use crate::record::{Epoch, Offset, Outcome, Partition, Reason, Version};
+use crate::answer::Refused;
+use crate::record::{Buried, Epoch, Offset, Outcome, Partition, Reason, Version};
 
 pub mod arrive;
 pub mod batch;
@@ -49,7 +49,7 @@ pub mod verdict;
 use arrive::{Assigned, Entry, Owned};
 use batch::Batcher;
 use infer::{Next, Running, Slot};
-use publish::{Buried, Covered, DeadRatio, Flood, Transaction};
+use publish::{Covered, DeadRatio, Flood, Transaction};
 use takeover::Held;
 
 /// One record, by where it came from and what it costs.

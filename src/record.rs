@@ -323,3 +323,6 @@ impl fmt::Display for ModelId {
         write!(f, "{}/{}", self.name, self.version)
     }
 }
+
+/// A dead letter, for the message of a stop.
+pub type Buried = (Partition, Offset, Fault);

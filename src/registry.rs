@@ -15,11 +15,11 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use crate::failure::chain;
 use crate::file::{self, Links};
 use crate::model::Served;
 use crate::model::artifact::{self, LoadOptions};
 use crate::record::Version;
-use crate::service::chain;
 
 pub mod change;
 mod import;

@@ -12,29 +12,27 @@
 //! the engine waits: the process then exits non-zero. The next start claims the transactional ids, which aborts what was
 //! open.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tokio::sync::{Notify, mpsc, watch as cell};
-use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Workers as WorkerCount};
+use crate::config::{Config, Place, Workers as WorkerCount};
 use crate::decode::{self, Current, Decoder};
-use crate::engine::{Engine, Parts};
+use crate::engine::{Engine, Parts, Tasks};
+use crate::failure::{Failure, chain};
 use crate::file;
 use crate::http::{self, Health};
 use crate::journal::Journal;
-use crate::log::{Failure, Log, Opening};
+use crate::log::{Log, Opening};
 use crate::model::Served;
 use crate::model::artifact::LoadOptions;
-use crate::model::device::Place;
-use crate::model::worker::Workers;
 use crate::registry::{self, Registry, Uri, watch};
 use crate::telemetry::Telemetry;
+use crate::workers::Workers;
 
 mod start;
 
@@ -70,33 +68,6 @@ impl Default for Options {
             serve: None,
             trial: None,
         }
-    }
-}
-
-/// The tasks beside the engine, by name. One that ends by itself ends the service: a watcher that died without a word
-/// would mean that no version is ever swapped again.
-#[derive(Debug, Default)]
-pub struct Tasks {
-    set: JoinSet<()>,
-    names: HashMap<Id, &'static str>,
-}
-
-impl Tasks {
-    /// Starts a task that is meant to run until the service stops.
-    pub fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let id = self.set.spawn(task).id();
-        self.names.insert(id, name);
-    }
-
-    /// Waits until one of them ends, and says which; for ever while all run.
-    pub async fn next(&mut self) -> Failure {
-        let (id, why) = match self.set.join_next_with_id().await {
-            None => return std::future::pending().await,
-            Some(Ok((id, ()))) => (id, "ended by itself".to_owned()),
-            Some(Err(error)) => (error.id(), format!("died: {error}")),
-        };
-        let name = self.names.remove(&id).unwrap_or("unknown");
-        temporary(&format!("the task {name:?} {why}; this is a bug, a new start goes on"))
     }
 }
 
@@ -350,18 +321,6 @@ fn exit_now() -> ! {
 
 fn temporary(message: &str) -> Failure {
     Failure { message: message.to_owned(), exit: 75 }
-}
-
-/// An error and its causes in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
-    line
 }
 
 #[cfg(test)]

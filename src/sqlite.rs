@@ -20,13 +20,13 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 use crate::config::{Config, StartFrom};
+use crate::failure::Failure;
 use crate::file;
 use crate::log::manifest::Manifest;
 use crate::log::message::{self, Amend, Naming, Notes};
 use crate::log::note::Note;
 use crate::log::{
-    Arrival, Assigned, Chunk, Control, Done, Failure, Gate, How, Leave, Log, Opening, Transaction,
-    Transit,
+    Arrival, Assigned, Chunk, Control, Done, Gate, How, Leave, Log, Opening, Transaction, Transit,
 };
 use crate::record::{Epoch, ModelId, Offset, Outcome, Partition, Record, Signature};
 
@@ -159,7 +159,7 @@ fn refused(why: &str) -> io::Result<()> {
 }
 
 fn failure(error: &Error) -> Failure {
-    let message = crate::service::chain(error);
+    let message = crate::failure::chain(error);
     if error.is_no_database() {
         let message =
             format!("{message}: the file is something else; name another one under `log`");

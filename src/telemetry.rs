@@ -6,7 +6,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, Logging};
-use crate::log::Failure;
+use crate::failure::Failure;
 
 mod lines;
 pub mod metrics;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::statistics::{duration, rounded};
 use super::{Crew, Curve, Point, Report};
 use crate::config::{Time, Workers};
-use crate::demo::summary::thousands;
+use crate::printable::thousands;
 
 /// A smaller batch, or fewer workers, are as good as the best down to this share of its rate: more gains less than
 /// a noisy machine takes.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::model::Prediction;
+use crate::answer::Prediction;
 
 /// A count as a float.
 #[expect(clippy::cast_precision_loss, reason = "counts and bytes of a bench stay below 2^52")]

@@ -16,10 +16,10 @@ use crate::bench::statistics::{agreement, duration};
 use crate::bench::{Crew, Curve, Point, Report, chart, recommend, sentences};
 use crate::config::{Config, Precision, Workers};
 use crate::decode::{Decoded, Decoder, Prepared};
+use crate::failure::{Failure, chain};
+use crate::field::Fields;
 use crate::file::{self, Links};
-use crate::log::Failure;
-use crate::model::worker;
-use crate::model::{Fields, Input, Served, kernels};
+use crate::model::{Input, Served, guard, kernels};
 use crate::pipeline::Item;
 use crate::record::{Epoch, Offset, Partition, Record};
 use crate::registry::{NotAUri, Registry, Uri};
@@ -286,7 +286,7 @@ fn curves(sides: &[Side], records: &Records) -> Result<Vec<Curve>, Failure> {
         })
         .collect();
     let answers = |side: &Side| {
-        worker::predict(side.served.model.as_ref(), &inputs).map_err(|refused| Failure {
+        guard::predict(side.served.model.as_ref(), &inputs).map_err(|refused| Failure {
             message: format!("compare the answers of two precisions: {refused}"),
             exit: 65,
         })
@@ -428,10 +428,9 @@ fn golden(args: &Args, served: &Served) -> Result<Vec<String>, Failure> {
         exit: 66,
     };
     let config = config(args, Precision::F32);
-    let uri: Uri =
-        config.model.uri.parse().map_err(|error: NotAUri| wanted(&service::chain(&error)))?;
+    let uri: Uri = config.model.uri.parse().map_err(|error: NotAUri| wanted(&chain(&error)))?;
     let dir = Registry::new(config.registry.root).resolve(&uri);
-    let file = dir.map_err(|error| wanted(&service::chain(&error)))?.dir.join("golden.json");
+    let file = dir.map_err(|error| wanted(&chain(&error)))?.dir.join("golden.json");
     let text = file::read(&file, MOST_GOLDEN, Links::Refuse);
     let text = text.map_err(|error| wanted(&format!("{}: {error}", file.display())))?;
     let pairs: Vec<Pair> = serde_json::from_slice(&text)

@@ -14,8 +14,7 @@ use rdkafka::error::KafkaError;
 use super::ConfigFile;
 use crate::config::{Config, load};
 use crate::kafka::settings;
-use crate::service;
-use crate::sqlite;
+use crate::{service, sqlite};
 
 mod cluster;
 mod facts;

@@ -21,8 +21,8 @@ use rdkafka::topic_partition_list::{Offset as Place, TopicPartitionList};
 
 use crate::cli::terminal;
 use crate::config::Config;
+use crate::failure::Failure;
 use crate::kafka::{Journal, native, settings, wait};
-use crate::log::Failure;
 use crate::log::note::Note;
 
 /// How long the cluster may take to answer, and a topic may give nothing before its end. A broker ends a dead

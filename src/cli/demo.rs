@@ -9,12 +9,14 @@ use std::time::{Duration, Instant, SystemTime};
 use super::terminal::{self, line};
 use crate::config::{Config, Include, InputFormat, LogFormat, Logging, Precision, Time};
 use crate::demo::assets;
-use crate::demo::summary::{Summary, thousands};
+use crate::demo::summary::Summary;
+use crate::failure::{Failure, chain};
+use crate::log::Opening;
 use crate::log::message::Naming;
-use crate::log::{Failure, Opening};
+use crate::printable::thousands;
 use crate::record::{Offset, Version};
 use crate::registry::Registry;
-use crate::service::{self, chain};
+use crate::service::{self};
 use crate::sqlite::{self, Message, Store};
 use crate::telemetry::Telemetry;
 

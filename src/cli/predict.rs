@@ -12,14 +12,15 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::terminal;
+use crate::answer::Task;
 use crate::config::{Aggregation, Config, OnLong, Precision, Time, Workers as WorkerCount};
 use crate::decode::{Decoded, Decoder};
-use crate::log::Failure;
-use crate::model::worker::{Answer, Job, Workers};
-use crate::model::{Served, Task};
+use crate::failure::Failure;
+use crate::model::Served;
 use crate::pipeline::arrive::Assigned;
 use crate::pipeline::{Effect, Event, Item, Limits, Pipeline, Stop};
 use crate::record::{Epoch, Offset, Outcome, Partition, Record};
+use crate::workers::{Answer, Job, Workers};
 use crate::{engine, service};
 
 /// Arguments of `tidemill predict`.

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use super::{ConfigFile, terminal};
 use crate::config::{Config, Time};
+use crate::failure::Failure;
 use crate::log::message::Naming;
-use crate::log::{Failure, Log, Opening};
+use crate::log::{Log, Opening};
 use crate::telemetry::Telemetry;
 use crate::{kafka, service, sqlite};
 

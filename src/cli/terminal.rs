@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use crate::log::Failure;
+use crate::failure::Failure;
 use crate::printable::escaped;
 
 /// Control characters that lay a text out.

@@ -4,9 +4,9 @@
 use std::io::Read as _;
 use std::process::ExitCode;
 
+use crate::failure::chain;
 use crate::model::artifact;
 use crate::registry::trial::Task;
-use crate::service::chain;
 
 /// Most bytes of a task.
 const MOST: u64 = 1 << 20;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{ConfigFile, terminal};
-use crate::log::Failure;
+use crate::failure::Failure;
 use crate::verify::Report;
 
 mod again;

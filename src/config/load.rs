@@ -22,9 +22,9 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::origin::Origin;
+use super::properties;
 use super::secret::{self, Secrets, Sources, Unresolved};
 use super::{Config, Problem, Problems, tree, validate, yaml};
-use crate::kafka::settings;
 
 /// What names an override begins with.
 const PREFIX: &str = "TIDEMILL_";
@@ -291,7 +291,7 @@ impl State<'_> {
             return Err((format!("is {}, which no property is", kind(value)), remedy.to_owned()));
         };
         let resolved = secret::resolve(text, &self.sources, &mut self.secrets)?;
-        if resolved.is_none() && settings::sensitive(name) {
+        if resolved.is_none() && properties::sensitive(name) {
             self.secrets.hide(text);
             if let Some(file) = self.file
                 && file.metadata().is_ok_and(|about| secret::everybody_reads(&about))
@@ -311,7 +311,7 @@ impl State<'_> {
     /// Puts in the properties that variables set.
     fn override_properties(&mut self) {
         for ((section, name), text) in std::mem::take(&mut self.properties) {
-            if settings::sensitive(&name) {
+            if properties::sensitive(&name) {
                 self.secrets.hide(&text);
             }
             self.put(section, &name, text);

@@ -256,7 +256,7 @@ output: { topic: out }
 model: { uri: m }
 ";
     let config = with(text, &[]).unwrap();
-    let settings = settings::consumer(&config, "i", 1);
+    let settings = crate::kafka::settings::consumer(&config, "i", 1);
     for (name, value) in [
         ("bootstrap.servers", "b:1"),
         ("sasl.password", "012345"),

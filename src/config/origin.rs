@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 
 use super::{Config, Kafka, load, tree};
-use crate::kafka::settings::Section;
+use crate::config::properties::Section;
 
 /// Most bytes of a file that is looked at. Bundles of authorities have some hundred thousand.
 const MAX_FILE: u64 = 4 << 20;

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::properties::{self, Section};
 use super::{Config, OnStop, Problem, Time, Workers, topics, tree};
-use crate::kafka::settings::{self, Section};
-use crate::model::device::Place;
+use crate::config::Place;
 
 /// After so long the broker aborts a transaction by itself: `transaction.timeout.ms`.
 pub const TRANSACTION_TIMEOUT: Time = Time::millis(15_000);
@@ -46,7 +46,7 @@ impl Found {
 fn required(config: &Config, found: &mut Found) {
     let missing = "is required and not set";
     if config.log.is_none() {
-        let servers = settings::servers(&config.kafka).is_none();
+        let servers = properties::servers(&config.kafka).is_none();
         let remedy = "write host:port of a broker, or `log: sqlite:FILE` for the embedded log";
         found.when(servers, "kafka.common.bootstrap.servers", missing, remedy);
         let remedy = "name the consumer group; replicas of one service share it";
@@ -246,7 +246,7 @@ fn kafka(config: &Config, found: &mut Found) {
     if let Some(instance) = &kafka.instance {
         name("kafka.instance", instance, found);
     }
-    if kafka.on_stop == OnStop::Leave && settings::group_protocol_is_the_brokers(kafka) {
+    if kafka.on_stop == OnStop::Leave && properties::group_protocol_is_the_brokers(kafka) {
         let message = "is `leave`, and group.protocol is `consumer`, in which the broker keeps a replica's partitions \
                        for it until its session expires, whatever it says when it goes";
         let remedy = "write `stay`, or leave group.protocol out";
@@ -254,7 +254,7 @@ fn kafka(config: &Config, found: &mut Found) {
     }
     for section in Section::ALL {
         for (property, value) in section.of(kafka) {
-            if let Some((message, remedy)) = settings::refusal(kafka, section, property, value) {
+            if let Some((message, remedy)) = properties::refusal(kafka, section, property, value) {
                 let key = tree::shown(&format!("{}.{property}", section.key()));
                 found.add(&key, message, remedy);
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::log::message::Naming;
+use crate::printable::thousands;
 use crate::record::{Header, Offset};
 use crate::sqlite::{Error, Store, Stored};
 
@@ -157,19 +158,6 @@ fn judge(value: &[u8], accuracy: &mut (u64, u64)) {
         accuracy.0 += u64::from(text("/label") == Some(known));
         accuracy.1 += 1;
     }
-}
-
-/// `12345` → `12,345`.
-pub fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place != 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 fn counts(counts: &BTreeMap<String, u64>) -> String {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::flight::InModel;
 use super::submit::key;
 use super::{Engine, failure, now};
-use crate::log::Failure;
+use crate::failure::Failure;
 use crate::pipeline::publish::Flood;
 use crate::pipeline::{Event, Stop};
 

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::pipeline::publish::Buried;
-use crate::record::{Outcome, Version};
+use crate::record::{Buried, Outcome, Version};
 
 /// What an outcome takes beside its bytes.
 const FRAME: usize = 96;

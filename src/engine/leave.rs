@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::config::OnStop;
-use crate::log::{Control, Failure};
+use crate::failure::Failure;
+use crate::log::Control;
 
 use super::{Engine, now};
 

@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::{self, Sizing as Mode};
-use crate::file;
-use crate::memory;
 use crate::model::{Model, Served};
 use crate::pipeline::size::{Known, Point, Size};
 use crate::record::Version;
+use crate::{file, memory};
 
 /// What is known of every version that this process or an earlier one has run.
 #[derive(Debug)]

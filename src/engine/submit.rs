@@ -10,11 +10,11 @@ use std::sync::Arc;
 use super::flight::InModel;
 use super::{Engine, failure, now};
 use crate::decode::{Decoded, Prepared};
-use crate::log::Failure;
+use crate::failure::Failure;
 use crate::model::Served;
-use crate::model::worker::{Answer, Job};
 use crate::pipeline::{Batch, Item};
 use crate::record::{Outcome, Reason, Version};
+use crate::workers::{Answer, Job};
 
 /// The number of a witness's batch: none of the core's.
 const WITNESS: u64 = u64::MAX;

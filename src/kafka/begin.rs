@@ -23,7 +23,7 @@
 use std::ops::Range;
 
 use crate::config::{MissingOffset, OutOfRange, Recreated, StartFrom};
-use crate::log::Failure;
+use crate::failure::Failure;
 use crate::log::note::Note;
 use crate::record::{ModelId, Offset, TopicId};
 

@@ -8,10 +8,9 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 
-use super::settings;
-use crate::config::Config;
 use crate::config::secret::Secrets;
-use crate::log::Failure;
+use crate::config::{Config, properties};
+use crate::failure::Failure;
 
 /// How long a line explains why there is no connection. The client repeats it every 30 seconds while that is so.
 const BELIEVED: Duration = Duration::from_secs(75);
@@ -77,7 +76,7 @@ impl Journal {
 
     /// What an error says, without the values of properties. `Display` prints them for a property that is not taken.
     pub fn text(&self, error: &KafkaError) -> String {
-        let text = match (settings::why(error), error) {
+        let text = match (properties::why(error), error) {
             (Some(why), KafkaError::ClientConfig(_, _, key, _)) => format!("property {key} {why}"),
             _ => error.to_string(),
         };

@@ -40,8 +40,9 @@ use super::native;
 use super::producer::{Inner, Producer, Trouble, Verdicts};
 use super::settings::Tuning;
 use super::shared::Shared;
+use crate::failure::Failure;
 use crate::log::message::Amend;
-use crate::log::{Control, Done, Failure, How, Row, Transaction};
+use crate::log::{Control, Done, How, Row, Transaction};
 use crate::record::{Epoch, Offset, Outcome, Partition};
 
 mod attempt;

@@ -19,7 +19,7 @@ use rdkafka::topic_partition_list::{Offset as Place, TopicPartitionList};
 
 use super::Journal;
 use super::begin::{Described, Manifests};
-use crate::log::Failure;
+use crate::failure::Failure;
 use crate::log::manifest::{Manifest, Range};
 use crate::record::{ModelId, Offset, Signature, TopicId};
 

@@ -23,7 +23,8 @@ use super::hidden::Hidden;
 use super::native::{self, Group, Topic, Which};
 use super::shared::Shared;
 use crate::config::Recreated;
-use crate::log::{Control, Failure, Leave};
+use crate::failure::Failure;
+use crate::log::{Control, Leave};
 use crate::record::{Offset, Partition, TopicId};
 
 /// How often the cluster is looked at.

@@ -26,7 +26,7 @@ use super::native::{self, Topic, Which};
 use super::settings;
 use super::shared::Shared;
 use crate::config::OutputPartition;
-use crate::log::Failure;
+use crate::failure::Failure;
 use crate::log::note::Note;
 use crate::record::{Epoch, Offset, Partition};
 

@@ -23,7 +23,7 @@ use super::class::{Action, Call, Symptom, classify, is_of_a_record, overdue};
 use super::settings::Tuning;
 use super::shared::Shared;
 use super::{Journal, native, settings, spawn};
-use crate::log::Failure;
+use crate::failure::Failure;
 use crate::log::message::Message;
 
 /// How long `init_transactions` is repeated: the coordinator may have to be found and an old transaction

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use rdkafka::consumer::BaseConsumer;
 
 use super::*;
+use crate::config::properties::{self, Section, by_librdkafka, refusal};
 
 const TUNING: Tuning = Tuning { limit: 5_000, isolated: false, backoff: BACKOFF };
 
@@ -105,7 +106,7 @@ const VALUES: [&str; 22] = [
 #[test]
 fn no_property_is_dropped_in_silence() {
     let mut passed = 0;
-    for name in native::properties() {
+    for name in properties::properties() {
         let first = canonical(&name);
         let ours = owned::OWNED.iter().find(|owned| owned.name == first);
         let value = VALUES.into_iter().find(|value| {
@@ -307,7 +308,7 @@ fn a_client_is_given_only_what_it_takes() {
         fn delivery(&self, _: &rdkafka::message::DeliveryResult<'_>, (): ()) {}
     }
     let mut all = config();
-    for name in native::properties() {
+    for name in properties::properties() {
         let first = canonical(&name).to_owned();
         let native = ClientConfig::new().create_native_config().unwrap();
         if owned::OWNED.iter().any(|owned| owned.name == first) || owned::CLASSIC.contains(&&*first)

@@ -14,7 +14,7 @@ use super::group::Committed;
 use super::native::Topic;
 use super::{Journal, group, manifests, native, servers, settings, wait};
 use crate::config::{Config, OutputPartition, load};
-use crate::log::Failure;
+use crate::failure::Failure;
 use crate::log::message::{Naming, Notes};
 use crate::log::note::Note;
 use crate::record::{Epoch, ModelId, Offset, Partition, Signature};

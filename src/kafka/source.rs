@@ -31,7 +31,8 @@ use super::opening::{Answer, Claims, Opener};
 use super::shared::Shared;
 use super::twin::Lost;
 use super::{Guard, native, settings, spawn};
-use crate::log::{Arrival, Chunk, Control, Failure, Gate, Leave, Transit};
+use crate::failure::Failure;
+use crate::log::{Arrival, Chunk, Control, Gate, Leave, Transit};
 use crate::record::{Epoch, Offset, Partition, Record};
 
 /// Most records of a chunk.

@@ -12,7 +12,9 @@ use quick_cache::Weighter;
 use quick_cache::sync;
 use sha2::{Digest as _, Sha256};
 
-use super::{Input, Model, Prediction, Refused, worker};
+use super::{Input, Model};
+use crate::answer::{Prediction, Refused};
+use crate::model::guard;
 
 /// An input's SHA-256.
 type Key = [u8; 32];
@@ -56,7 +58,7 @@ impl Cache {
         (bytes != 0).then(|| Self(sync::Cache::with_weighter(entries, bytes, Bytes)))
     }
 
-    /// As [`worker::predict`], and how many of the predictions were not computed.
+    /// As [`guard::predict`], and how many of the predictions were not computed.
     ///
     /// # Errors
     ///
@@ -87,7 +89,7 @@ impl Cache {
             return Ok((answers.into_iter().flatten().collect(), inputs.len()));
         }
         let missing: Vec<&Input> = computed.iter().map(|(row, _)| inputs[*row]).collect();
-        let fresh = worker::predict(model, &missing)
+        let fresh = guard::predict(model, &missing)
             .map_err(|refused| refused.of_part(|row| Some(computed.get(row)?.0)))?;
         for ((_, key), prediction) in computed.iter().zip(&fresh) {
             if let Some(key) = key {
@@ -125,7 +127,9 @@ mod tests {
     use std::sync::{Mutex, PoisonError};
 
     use super::*;
-    use crate::model::{About, Fields, Task};
+    use crate::answer::Task;
+    use crate::field::Fields;
+    use crate::model::About;
     use crate::record::Fault;
 
     /// Answers a sequence by its sum, and refuses those with a 9.

@@ -1,135 +1,75 @@
-//! Where a model computes: `model.device` read and opened, Candle's errors sorted, one model on several devices.
+//! Where a model computes: devices opened, Candle's errors sorted, one model on several devices.
 //!
 //! A device that is asked for and cannot be had is an error that says what to do, never a fallback.
 
 use std::cell::OnceCell;
-use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, TryLockError};
 
 use candle_core::{DType, Device};
 
+use super::encoder;
 use super::kernels::{self, Level};
-use super::{Refused, encoder};
-use crate::config::Precision;
-
-/// What `model.device` says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// `cpu`.
-    Cpu,
-    /// `cuda:0`, or several: `cuda:0,cuda:1`. Their numbers, in order, none twice, at least one.
-    Cuda(Vec<usize>),
-    /// `metal:0`.
-    Metal(usize),
-}
+use crate::answer::Refused;
+use crate::config::{NoDevice, Place, Precision};
 
 /// Why a device cannot be used, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Error(String);
 
-impl FromStr for Place {
-    type Err = Error;
+/// What a text names.
+///
+/// # Errors
+///
+/// Where it names no device.
+pub fn place(text: &str) -> Result<Place, Error> {
+    text.parse().map_err(|error: NoDevice| Error(error.to_string()))
+}
 
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let fail = |why: String| Err(Error(why));
-        let (mut kinds, mut ordinals) = (BTreeSet::new(), Vec::new());
-        for name in text.split(',').map(str::trim) {
-            let ordinal = match name.split_once(':') {
-                None if name == "cpu" => Some(0),
-                Some(("cuda" | "metal", number)) => number.parse::<u8>().ok(),
-                None | Some(_) => None,
+/// Opens a place's devices, in order.
+///
+/// # Errors
+///
+/// The first that is absent, or whose kind is not in this build.
+pub fn open(place: &Place) -> Result<Vec<Device>, Error> {
+    match place {
+        Place::Cpu => Ok(vec![Device::Cpu]),
+        Place::Cuda(ordinals) => {
+            let open = |ordinal: &usize| {
+                // Not `new_cuda`: on the default stream, tensors that pass between threads are unordered.
+                let open = || Device::new_cuda_with_stream(*ordinal);
+                one(&format!("cuda:{ordinal}"), "cuda", cfg!(feature = "cuda"), open)
             };
-            let Some(ordinal) = ordinal.map(usize::from) else {
-                return fail(format!("{name:?} is no device"));
-            };
-            kinds.insert(name.split(':').next().unwrap_or_default());
-            if kinds.len() > 1 {
-                return fail(format!("{text:?} mixes kinds of devices: their answers differ"));
-            }
-            if ordinals.contains(&ordinal) {
-                return fail(format!("{text:?} has {name} twice: it would hold the weights twice"));
-            }
-            ordinals.push(ordinal);
+            ordinals.iter().map(open).collect()
         }
-        match (kinds.first(), &ordinals[..]) {
-            (Some(&"cpu"), _) => Ok(Self::Cpu),
-            (Some(&"metal"), [ordinal]) => Ok(Self::Metal(*ordinal)),
-            (Some(&"metal"), _) => fail(format!("{text:?}: one Metal device is supported")),
-            _ => Ok(Self::Cuda(ordinals)),
+        Place::Metal(ordinal) => {
+            let open = || Device::new_metal(*ordinal);
+            one(&format!("metal:{ordinal}"), "metal", cfg!(feature = "metal"), open)
+                .map(|device| vec![device])
         }
     }
 }
 
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(ordinals) => {
-                let names: Vec<String> =
-                    ordinals.iter().map(|ordinal| format!("cuda:{ordinal}")).collect();
-                f.write_str(&names.join(","))
-            }
-            Self::Metal(ordinal) => write!(f, "metal:{ordinal}"),
+/// What a model on Candle's tensors computes in here. `auto` is bf16 on a GPU, f32 on the CPU.
+///
+/// # Errors
+///
+/// A precision that this device has no fast products for.
+pub fn dtype(place: &Place, precision: Precision) -> Result<DType, Error> {
+    let fail = |why: &str| Err(Error(format!("model.device: {place}: {why}")));
+    match (place, precision) {
+        (_, Precision::F32) | (Place::Cpu, Precision::Auto) => Ok(DType::F32),
+        (Place::Cpu, Precision::Bf16 | Precision::F16 | Precision::Int8) => {
+            fail("Candle has fast products in f32 only for CPUs; set model.precision: f32")
         }
-    }
-}
-
-impl Place {
-    /// How many devices it names.
-    pub fn count(&self) -> usize {
-        match self {
-            Self::Cpu | Self::Metal(_) => 1,
-            Self::Cuda(ordinals) => ordinals.len(),
-        }
-    }
-
-    /// Opens them, in order.
-    ///
-    /// # Errors
-    ///
-    /// The first that is absent, or whose kind is not in this build.
-    pub fn open(&self) -> Result<Vec<Device>, Error> {
-        match self {
-            Self::Cpu => Ok(vec![Device::Cpu]),
-            Self::Cuda(ordinals) => {
-                let open = |ordinal: &usize| {
-                    // Not `new_cuda`: on the default stream, tensors that pass between threads are unordered.
-                    let open = || Device::new_cuda_with_stream(*ordinal);
-                    one(&format!("cuda:{ordinal}"), "cuda", cfg!(feature = "cuda"), open)
-                };
-                ordinals.iter().map(open).collect()
-            }
-            Self::Metal(ordinal) => {
-                let open = || Device::new_metal(*ordinal);
-                one(&format!("metal:{ordinal}"), "metal", cfg!(feature = "metal"), open)
-                    .map(|device| vec![device])
-            }
-        }
-    }
-
-    /// What a model on Candle's tensors computes in here. `auto` is bf16 on a GPU, f32 on the CPU.
-    ///
-    /// # Errors
-    ///
-    /// A precision that this device has no fast products for.
-    pub fn dtype(&self, precision: Precision) -> Result<DType, Error> {
-        let fail = |why: &str| Err(Error(format!("model.device: {self}: {why}")));
-        match (self, precision) {
-            (_, Precision::F32) | (Self::Cpu, Precision::Auto) => Ok(DType::F32),
-            (Self::Cpu, Precision::Bf16 | Precision::F16 | Precision::Int8) => {
-                fail("Candle has fast products in f32 only for CPUs; set model.precision: f32")
-            }
-            (Self::Cuda(_) | Self::Metal(_), Precision::Bf16 | Precision::Auto) => Ok(DType::BF16),
-            (Self::Cuda(_) | Self::Metal(_), Precision::F16) => Ok(DType::F16),
-            (Self::Cuda(_) | Self::Metal(_), Precision::Int8) => fail(
-                "precision int8 is for the CPU: Candle has no int8 products for GPUs; set \
-                 model.precision: bf16",
-            ),
-        }
+        (Place::Cuda(_) | Place::Metal(_), Precision::Bf16 | Precision::Auto) => Ok(DType::BF16),
+        (Place::Cuda(_) | Place::Metal(_), Precision::F16) => Ok(DType::F16),
+        (Place::Cuda(_) | Place::Metal(_), Precision::Int8) => fail(
+            "precision int8 is for the CPU: Candle has no int8 products for GPUs; set \
+             model.precision: bf16",
+        ),
     }
 }
 
@@ -303,40 +243,9 @@ pub fn stay_on_this_thread() {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::BTreeSet;
 
-    #[test]
-    fn places_are_read() {
-        for (text, place, count) in [
-            ("cpu", Place::Cpu, 1),
-            ("cuda:0", Place::Cuda(vec![0]), 1),
-            ("cuda:1,cuda:0", Place::Cuda(vec![1, 0]), 2),
-            ("metal:0", Place::Metal(0), 1),
-        ] {
-            let read: Place = text.parse().unwrap();
-            assert_eq!((read.count(), read.to_string().as_str()), (count, text));
-            assert_eq!(read, place);
-        }
-        assert_eq!("cuda:0, cuda:1".parse(), Ok(Place::Cuda(vec![0, 1])));
-        for (text, said) in [
-            ("", "no device"),
-            ("gpu", "no device"),
-            ("cuda", "no device"),
-            ("cpu:0", "no device"),
-            ("cuda:", "no device"),
-            ("cuda:-1", "no device"),
-            ("cuda:256", "no device"),
-            ("cuda:0,", "no device"),
-            ("cuda:0,cuda:00", "twice"),
-            ("cpu,cpu", "twice"),
-            ("cuda:0,cpu", "mixes"),
-            ("metal:0,cuda:0", "mixes"),
-            ("metal:0,metal:1", "one Metal device"),
-        ] {
-            let error = text.parse::<Place>().unwrap_err().to_string();
-            assert!(error.contains(said), "{text:?}: {error}");
-        }
-    }
+    use super::*;
 
     #[test]
     fn a_device_that_cannot_be_had_says_what_to_do() {
@@ -356,10 +265,10 @@ mod tests {
             "{error}"
         );
         if !cfg!(feature = "cuda") {
-            let error = Place::Cuda(vec![0]).open().unwrap_err().to_string();
+            let error = open(&Place::Cuda(vec![0])).unwrap_err().to_string();
             assert!(error.contains("--features cuda"), "{error}");
         }
-        assert!(Place::Cpu.open().unwrap()[0].is_cpu());
+        assert!(open(&Place::Cpu).unwrap()[0].is_cpu());
     }
 
     #[test]
@@ -377,7 +286,7 @@ mod tests {
             (&cuda, Precision::F16, Ok(DType::F16)),
             (&cuda, Precision::Int8, Err("for the CPU")),
         ] {
-            match (place.dtype(precision), expect) {
+            match (dtype(place, precision), expect) {
                 (Ok(found), Ok(expect)) => assert_eq!(found, expect, "{place} {precision:?}"),
                 (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
                 (found, expect) => panic!("{place} {precision:?}: {found:?}, not {expect:?}"),

@@ -20,14 +20,13 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::artifact::{self, Error, LoadOptions};
-use super::device::{self, Place, Replicas};
+use super::device::{self, Replicas};
 use super::scores::{sigmoid, softmax};
 use super::weights::Weights;
-use super::{
-    About, Fields, Input, Model, Prediction, Refused, Task, encoder, padded, text_field, unique,
-    worker,
-};
-use crate::config::Determinism;
+use super::{About, Input, Model, SUB_BATCH_TOKENS, encoder, padded, unique};
+use crate::answer::{Prediction, Refused, Task};
+use crate::config::{Determinism, Place};
+use crate::field::{self, Fields};
 use crate::record::{Fault, FaultClass};
 
 mod bmp;
@@ -262,7 +261,7 @@ impl std::fmt::Debug for Image {
 /// With the file or tensor, what was expected and what was found.
 pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
     let fail = |error: device::Error| Error::config("config.json", error.to_string());
-    let place: Place = options.device.parse().map_err(fail)?;
+    let place = device::place(&options.device).map_err(fail)?;
     let config: Config = artifact::json(dir, "config.json")?;
     let (vit, patches) = config.checked()?;
     let side = u32::try_from(vit.image_size).unwrap_or(u32::MAX);
@@ -282,10 +281,12 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
         let precision = precision.unwrap_or(encoder::Precision::F32);
         let vit = Vit::new(&vit, rows, &weights, precision)?;
         let bytes = vit.bytes();
-        (Encoder::Packed(Box::new(vit)), precision.name(), worker::SUB_BATCH_TOKENS, bytes)
+        (Encoder::Packed(Box::new(vit)), precision.name(), SUB_BATCH_TOKENS, bytes)
     } else {
-        let (dtype, devices) =
-            (place.dtype(options.precision).map_err(fail)?, place.open().map_err(fail)?);
+        let (dtype, devices) = (
+            device::dtype(&place, options.precision).map_err(fail)?,
+            device::open(&place).map_err(fail)?,
+        );
         let elements = weights.bytes() / 4 * u64::try_from(devices.len()).unwrap_or(1);
         let bytes = elements * u64::try_from(dtype.size_in_bytes()).unwrap_or(4);
         let how = (dtype, options.determinism == Determinism::Strict);
@@ -328,7 +329,7 @@ impl Model for Image {
 
     fn prepare(&self, fields: &Fields) -> Result<Input, Fault> {
         let name = &self.about.fields[0];
-        let text = text_field(fields, name, "an image in base64")?;
+        let text = field::text(fields, name, "an image in base64")?;
         let bytes = encoded::decode(text)
             .map_err(|what| Fault::new(FaultClass::Invalid, format!("field {name:?} {what}")))?;
         let pixels = self.preprocess.pixels(&bytes).map_err(|Fault { class, message }| {

@@ -23,11 +23,12 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
+use super::artifact;
 use super::device::{self, Replicas};
 use super::encoder::{self, TYPED};
 use super::text::Take;
 use super::weights::Weights;
-use super::{Refused, artifact};
+use crate::answer::Refused;
 
 mod bert;
 mod layers;

@@ -1,4 +1,4 @@
-//! What becomes of a head's outputs: scores in f32, and the best of them.
+//! What becomes of a head's outputs: scores in f32.
 
 /// `1 / (1 + e^-x)`, without overflow for any finite x.
 pub fn sigmoid(x: f32) -> f32 {
@@ -19,17 +19,6 @@ pub fn softmax(units: &[f32]) -> Vec<f32> {
     scores
 }
 
-/// The index of the largest score; the first of equals.
-pub fn best<N: PartialOrd>(scores: &[N]) -> usize {
-    let mut best = 0;
-    for (index, score) in scores.iter().enumerate() {
-        if scores[best] < *score {
-            best = index;
-        }
-    }
-    best
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,6 +30,5 @@ mod tests {
             let scores = softmax(&[x, 0.0, -x]);
             assert!((scores.iter().sum::<f32>() - 1.0).abs() < 1e-6, "{x}: {scores:?}");
         }
-        assert_eq!(best(&[0.2, 0.5, 0.5]), 1);
     }
 }

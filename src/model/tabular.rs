@@ -18,10 +18,11 @@ use serde_json::Value;
 
 use super::artifact::Error;
 use super::kernels::Double;
-use super::scores::best;
 use super::weights::Weights;
-use super::worker::SUB_BATCH_TOKENS;
-use super::{About, Fields, Input, Model, Prediction, Refused, Task};
+use super::{About, Input, Model};
+use crate::answer::{Prediction, Refused, Task, best};
+use crate::field::Fields;
+use crate::model::SUB_BATCH_TOKENS;
 use crate::record::Fault;
 use columns::Column;
 use members::{Members, shown};

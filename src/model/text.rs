@@ -60,11 +60,13 @@ use serde_json::Value;
 use tokenizers::Tokenizer;
 use tokenizers::utils::truncation::TruncationDirection as Side;
 
-use super::device::{self, Memory, Place};
+use super::device::{self, Memory};
 use super::encoder::TYPED;
 use super::weights::Weights;
-use super::{About, Fields, Input, Model, Prediction, Refused, Task, artifact, text_field};
+use super::{About, Input, Model, artifact};
+use crate::answer::{Prediction, Refused, Task};
 use crate::config::{Aggregation, Determinism, OnLong, Precision};
+use crate::field::{self, Fields};
 use crate::record::{Fault, FaultClass};
 
 mod architecture;
@@ -169,7 +171,7 @@ impl std::fmt::Debug for Text {
 ///
 /// With the file or tensor, what was expected and what was found.
 pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
-    let place: Place = options.device.parse()?;
+    let place = device::place(&options.device)?;
     let layout = Layout::read(dir)?;
     let folder = &layout.encoder;
     let architecture = Architecture::read(folder)?;
@@ -338,7 +340,7 @@ impl Model for Text {
 
     fn prepare(&self, fields: &Fields) -> Result<Input, Fault> {
         let [name, pair] = &self.looks_at;
-        let text = text_field(fields, name, "a string")?;
+        let text = field::text(fields, name, "a string")?;
         let (pairs, given) = (self.head.pairs(), present(fields, pair));
         if given && pairs == Pairs::Never {
             let message = format!(
@@ -349,7 +351,7 @@ impl Model for Text {
             return Err(Fault::new(FaultClass::Invalid, message));
         }
         let wanted = given || pairs == Pairs::Always;
-        let second = wanted.then(|| text_field(fields, pair, "a string")).transpose()?;
+        let second = wanted.then(|| field::text(fields, pair, "a string")).transpose()?;
         let second = second.filter(|second| pairs != Pairs::Also || !second.is_empty());
         let too_long = |what: String| {
             let message = format!("{what} more than {} tokens", self.sequencer.longest());

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::model::Refused;
+use crate::answer::Refused;
 use crate::record::{Outcome, Version};
 
 use super::Batch;

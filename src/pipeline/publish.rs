@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::record::{Epoch, Fault, Offset, Outcome, Partition};
+use crate::record::{Buried, Epoch, Offset, Outcome, Partition};
 
 use super::Batch;
 use super::arrive::Owned;
@@ -81,9 +81,6 @@ pub(super) fn transaction<T, O>(
     let partitions = last.into_iter().map(|(p, (epoch, _, rows))| (p, (epoch, rows))).collect();
     Some((Transaction { id, batches, next }, Covered { id, partitions, memory }))
 }
-
-/// A dead letter, for the message of a stop.
-pub type Buried = (Partition, Offset, Fault);
 
 /// Too many of the last records are dead letters.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! A record ends in exactly one of two topics, predictions or dead letters, in the same transaction as its
 //! offset. The only other way out is that the process stops.
 
-use crate::model::Refused;
+use crate::answer::Refused;
 use crate::record::{Fault, FaultClass};
 
 /// What to do with the rows of a refused call.

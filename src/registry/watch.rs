@@ -166,7 +166,7 @@ async fn look(watch: &Watch) -> Option<Option<Resolved>> {
     match patiently(watch, "the look at the registry", look).await? {
         Ok(Ok(resolved)) => Some(Some(resolved)),
         Ok(Err(error)) => {
-            tracing::warn!(uri = %watch.uri, error = crate::service::chain(&error), "registry not readable; the serving version stays");
+            tracing::warn!(uri = %watch.uri, error = crate::failure::chain(&error), "registry not readable; the serving version stays");
             Some(None)
         }
         Err(error) => {
@@ -218,7 +218,7 @@ async fn load(watch: &Watch, resolved: Resolved, before: &Signature) -> Result<S
     watch.metrics.loaded(started.elapsed());
     let served = match loaded {
         Ok(Ok(served)) => served,
-        Ok(Err(error)) => return Err(Failed::Refused(crate::service::chain(&error))),
+        Ok(Err(error)) => return Err(Failed::Refused(crate::failure::chain(&error))),
         Err(panicked) => return Err(Failed::Refused(format!("loading panicked: {panicked}"))),
     };
     change::check(before, &served.signature, &watch.allow).map_err(Failed::Refused)?;

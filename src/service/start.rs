@@ -6,10 +6,11 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Options, chain, load_options, temporary};
+use super::{Options, load_options, temporary};
 use crate::config::Config;
+use crate::failure::{Failure, chain};
 use crate::journal::Journal;
-use crate::log::{Failure, Log, Opening};
+use crate::log::{Log, Opening};
 use crate::memory;
 use crate::model::Served;
 use crate::model::artifact::{self, LoadOptions};

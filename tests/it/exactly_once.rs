@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use tidemill::model::Refused;
+use tidemill::answer::Refused;
 use tidemill::pipeline::arrive::Assigned;
 use tidemill::pipeline::publish::Transaction;
 use tidemill::pipeline::{Batch, Effect, Event, Item, Limits, Pipeline, batch};

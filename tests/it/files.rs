@@ -3,10 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use tidemill::config::load::{from_yaml, load};
-use tidemill::config::{Config, tree};
-use tidemill::kafka::settings::Section;
-use tidemill::kafka::{native, owned};
-
+use tidemill::config::properties::{self, Section};
+use tidemill::config::{Config, owned, tree};
 fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)
 }
@@ -64,7 +62,7 @@ fn the_documentation_offers_no_property_that_is_refused() {
         line if line.contains("producers only") => Section::Producer,
         _ => Section::Common,
     };
-    let property = |word: &&str| word.contains('.') && native::is_property(word);
+    let property = |word: &&str| word.contains('.') && properties::is_property(word);
     let words = |line: &str| -> Vec<String> {
         let words = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '.' && c != '_');
         words.filter(property).map(str::to_owned).collect()

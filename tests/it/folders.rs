@@ -9,9 +9,11 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use tidemill::answer::{Prediction, Task};
+use tidemill::failure::chain;
+use tidemill::field::Fields;
+use tidemill::model::Model;
 use tidemill::model::artifact::{self, LoadOptions};
-use tidemill::model::{Fields, Model, Prediction, Task};
-use tidemill::service::chain;
 
 #[derive(Deserialize)]
 struct Cases {

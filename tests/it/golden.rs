@@ -5,12 +5,14 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use tidemill::answer::{Number, Prediction, Span, Task};
 use tidemill::config::{Aggregation, OnLong, Precision};
+use tidemill::failure::chain;
+use tidemill::field::Fields;
 use tidemill::model::artifact::{self, LoadOptions};
 use tidemill::model::kernels::{self, Level};
-use tidemill::model::{Fields, Input, Model, Number, Prediction, Span, Task};
+use tidemill::model::{Input, Model};
 use tidemill::record::FaultClass;
-use tidemill::service::chain;
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data").join(name)

@@ -8,10 +8,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
+use tidemill::answer::{Prediction, Task};
 use tidemill::config::{self, InputFormat, Precision};
+use tidemill::field::Fields;
 use tidemill::format;
 use tidemill::model::artifact::{self, LoadOptions};
-use tidemill::model::{Fields, Input, Model, Prediction, Task};
+use tidemill::model::{Input, Model};
 use tidemill::record::FaultClass;
 
 fn data(name: &str) -> PathBuf {

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
+use tidemill::failure::chain;
 use tidemill::model::Model;
 use tidemill::model::artifact::{self, LoadOptions};
-use tidemill::service::chain;
 
 use crate::world::wait_for;
 

@@ -10,9 +10,11 @@ use std::process::{Command, ExitStatus, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidemill::answer::{Prediction, Refused, Task};
 use tidemill::config::{Config, Logging};
+use tidemill::field::Fields;
 use tidemill::log::message::Naming;
-use tidemill::model::{About, Fields, Input, Model, Prediction, Refused, Served, Task};
+use tidemill::model::{About, Input, Model, Served};
 use tidemill::record::{Fault, FaultClass, ModelId, Offset, Version};
 use tidemill::sqlite::{Message, Store};
 use tidemill::telemetry::Telemetry;

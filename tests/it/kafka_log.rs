@@ -147,7 +147,7 @@ pub(crate) struct Loop {
     pub(crate) assigned: BTreeMap<Partition, Epoch>,
     ends: BTreeMap<Partition, Offset>,
     pub(crate) committed: BTreeMap<Partition, Offset>,
-    pub(crate) failure: Option<tidemill::log::Failure>,
+    pub(crate) failure: Option<tidemill::failure::Failure>,
     model: Arc<ModelId>,
     id: u64,
     max: usize,

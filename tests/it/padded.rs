@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_transformers::models::modernbert as candle_modernbert;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tidemill::model::Refused;
+use tidemill::answer::Refused;
 use tidemill::model::encoder::{self, Encoder, Packed, States, Workspace, modernbert};
 use tidemill::model::padded::{Padded, Target};
 use tidemill::model::text::Take;

@@ -14,10 +14,10 @@ use tidemill::config::{Include, Input, Output, UnknownFields};
 use tidemill::decode::{Decoded, Decoder};
 use tidemill::model::Served;
 use tidemill::model::artifact::{self, LoadOptions};
-use tidemill::model::worker::{Answer, Job, Workers};
 use tidemill::pipeline::arrive::Assigned;
 use tidemill::pipeline::{Batch, Effect, Event, Limits, Pipeline, batch};
 use tidemill::record::{Epoch, Offset, Outcome, Partition, Reason, Record, Version};
+use tidemill::workers::{Answer, Job, Workers};
 use tokio::sync::mpsc;
 
 use crate::world::{Column, linear};

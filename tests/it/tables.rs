@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use tidemill::answer::Prediction;
+use tidemill::field::Fields;
 use tidemill::model::artifact::{self, LoadOptions};
-use tidemill::model::{Fields, Prediction};
 
 use crate::hostile_models::{edit, models, refused};
 use crate::world::{Column, linear};

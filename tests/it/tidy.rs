@@ -54,6 +54,75 @@ fn the_core_touches_nothing() {
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 
+/// The rooms of the house, from the ground up: each uses those before it, and none behind it.
+const ROOMS: [&str; 27] = [
+    "record",
+    "answer",
+    "failure",
+    "printable",
+    "file",
+    "memory",
+    "field",
+    "config",
+    "log",
+    "format",
+    "pipeline",
+    "journal",
+    "sqlite",
+    "kafka",
+    "telemetry",
+    "model",
+    "http",
+    "registry",
+    "decode",
+    "workers",
+    "engine",
+    "service",
+    "verify",
+    "demo",
+    "bench",
+    "cli",
+    "main",
+];
+
+/// Arrows go one way, so that a room can be read with what lies below it, and moved.
+#[test]
+fn rooms_use_those_below_them_only() {
+    let floor = |room: &str| ROOMS.iter().position(|known| *known == room);
+    let (mut found, mut arrows) = (Vec::new(), 0);
+    for path in sources("src") {
+        let within = path.strip_prefix(root().join("src")).unwrap();
+        let room = within.components().next().unwrap().as_os_str().to_str().unwrap();
+        let room = room.trim_end_matches(".rs");
+        if room == "lib" || within.to_str().unwrap().ends_with("tests.rs") {
+            continue;
+        }
+        let here = floor(room).unwrap_or_else(|| panic!("{room} has no floor in ROOMS"));
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let code: Vec<&str> =
+            code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        for used in code.join("\n").split("crate::").skip(1) {
+            // `crate::{a, b::c}` names several.
+            let names = used
+                .strip_prefix('{')
+                .map_or(used, |list| list.split_once('}').map_or(list, |(names, _)| names));
+            let count = if used.starts_with('{') { usize::MAX } else { 1 };
+            for name in names.split(',').take(count) {
+                let word = |c: char| c.is_alphanumeric() || c == '_';
+                let name = name.trim_start().split(|c| !word(c)).next().unwrap_or_default();
+                let Some(there) = floor(name) else { continue };
+                arrows += 1;
+                if here < there {
+                    found.push(format!("{} uses {name}, which lies above {room}", path.display()));
+                }
+            }
+        }
+    }
+    assert!(300 < arrows, "{arrows} arrows: are they still found?");
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
 /// A file that is hard to hold in the head is split by a noun.
 #[test]
 fn no_file_is_too_long() {

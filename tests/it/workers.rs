@@ -7,9 +7,9 @@ use std::time::Duration;
 use tidemill::config::{Include, Input, Output};
 use tidemill::decode::Decoder;
 use tidemill::model::artifact::{self, LoadOptions};
-use tidemill::model::worker::{Answer, Job, Workers};
 use tidemill::pipeline::Batch;
 use tidemill::record::{Epoch, Offset, Outcome, Partition, Reason, Record, Version};
+use tidemill::workers::{Answer, Job, Workers};
 use tokio::sync::mpsc;
 
 /// What becomes of 60 records with 7 texts, one of which is none, a key each, in two batches.

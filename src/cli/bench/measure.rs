@@ -15,12 +15,12 @@ use crate::bench::Sample;
 use crate::bench::statistics::float;
 use crate::config::{Input, Output};
 use crate::decode::{Decoded, Decoder};
-use crate::log::Failure;
+use crate::failure::Failure;
 use crate::memory;
 use crate::model::Served;
-use crate::model::worker::{Answer, Job, Workers};
 use crate::pipeline::{Batch, Item};
 use crate::record::{Reason, Version};
+use crate::workers::{Answer, Job, Workers};
 
 /// Batches in the model at once, as in the service: one that runs, one that is ready to.
 const IN_MODEL: usize = 2;

@@ -2,7 +2,7 @@
 
 use super::facts::{Broker, Described, Facts};
 use super::{Finding, topics};
-use crate::config::{Config, MissingOffset};
+use crate::config::{Config, MissingOffset, properties};
 use crate::kafka::settings;
 
 /// How long Kafka keeps the offsets of a group without members, unless a broker says otherwise, minutes.
@@ -39,7 +39,7 @@ pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
 
 /// Brokers take a session within their bounds only.
 fn session(config: &Config, facts: &Facts) -> Option<Finding> {
-    if settings::group_protocol_is_the_brokers(&config.kafka) {
+    if properties::group_protocol_is_the_brokers(&config.kafka) {
         return None;
     }
     let broker = facts.broker.as_ref();
@@ -83,7 +83,7 @@ pub(super) fn unreached(broker: &Broker) -> Option<Finding> {
 
 /// The addresses as the file has them, unless they came from a reference.
 pub(super) fn named(config: &Config) -> String {
-    config.secrets.redact(settings::servers(&config.kafka).unwrap_or("no address"))
+    config.secrets.redact(properties::servers(&config.kafka).unwrap_or("no address"))
 }
 
 /// What can be seen of the broker's release.
@@ -122,7 +122,7 @@ fn version(config: &Config, facts: &Facts) -> Vec<Finding> {
             "use Apache Kafka where that must not happen",
         ));
     }
-    if settings::group_protocol_is_the_brokers(&config.kafka) && !has(GROUP_HEARTBEAT, 0) {
+    if properties::group_protocol_is_the_brokers(&config.kafka) && !has(GROUP_HEARTBEAT, 0) {
         findings.push(Finding::problem(
             what,
             "does not offer the protocol that group.protocol: consumer asks for",

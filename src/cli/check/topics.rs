@@ -6,8 +6,7 @@ use std::fmt;
 use super::Finding;
 use super::facts::{Facts, Topic};
 use super::judge::{self, EVER, OFFSETS_RETENTION, count, span};
-use crate::config::{Config, OutputPartition};
-use crate::kafka::settings;
+use crate::config::{Config, OutputPartition, properties};
 
 /// What a topic is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -288,7 +287,7 @@ fn configure(config: &Config, topic: &str, setting: &str) -> String {
 
 fn connection(config: &Config) -> String {
     let servers =
-        settings::servers(&config.kafka).filter(|servers| !config.secrets.within(servers));
+        properties::servers(&config.kafka).filter(|servers| !config.secrets.within(servers));
     let servers = servers.unwrap_or("HOST:PORT");
     let plain = config
         .kafka

@@ -10,7 +10,7 @@ use super::place::{Found, Letters};
 use super::select::Selection;
 use crate::cli::terminal;
 use crate::config::Config;
-use crate::log::Failure;
+use crate::failure::Failure;
 use crate::printable;
 
 pub(super) const HELP: &str = "\

@@ -8,12 +8,11 @@ use rdkafka::message::{Message as _, Timestamp};
 use super::progress::Progress;
 use crate::cli::cluster::{Cluster, Ends};
 use crate::config::Config;
+use crate::failure::{Failure, chain};
 use crate::kafka::native::{self, Topic};
-use crate::log::Failure;
 use crate::log::letter::{Letter, Original};
 use crate::log::message::Naming;
 use crate::record::Offset;
-use crate::service::chain;
 use crate::sqlite::{self, Store};
 
 /// Most records of the embedded log that are read at once.

@@ -10,8 +10,8 @@ use super::select::Selection;
 use super::send::{Item, Moved, Sender};
 use crate::cli::terminal;
 use crate::config::{Config, topics};
+use crate::failure::Failure;
 use crate::kafka::native::Topic;
-use crate::log::Failure;
 use crate::log::message::{Naming, partition_of};
 use crate::printable;
 

@@ -3,12 +3,13 @@
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::message::Message as _;
 
+use crate::answer::Refused;
 use crate::cli::cluster::Cluster;
 use crate::config::Config;
 use crate::decode::{Decoder, Prepared};
+use crate::failure::{Failure, chain};
 use crate::kafka::Journal;
-use crate::log::Failure;
-use crate::model::{Refused, Served, artifact, worker};
+use crate::model::{Served, artifact, guard};
 use crate::record::{Fault, FaultClass, Offset, Outcome, Partition, Record, Version};
 use crate::registry::{Registry, Uri};
 use crate::verify::recompute::{Same, Sample, Samples, compare};
@@ -82,10 +83,9 @@ fn load(config: &Config, model: &Model) -> Result<Served, String> {
     };
     let mut options = service::load_options(config);
     options.cache = 0;
-    let served =
-        Registry::new(config.registry.root.clone()).load(&uri, &options).map_err(|error| {
-            format!("{name}/{version} cannot be loaded: {}", service::chain(&error))
-        })?;
+    let served = Registry::new(config.registry.root.clone())
+        .load(&uri, &options)
+        .map_err(|error| format!("{name}/{version} cannot be loaded: {}", chain(&error)))?;
     if *served.id.digest != **digest {
         let now = &served.id.digest;
         return Err(format!(
@@ -123,7 +123,7 @@ fn again(
         Prepared::Fault(fault) => return Ok(Outcome::DeadLetter(fault)),
         Prepared::Input(input) => input,
     };
-    match worker::predict(served.model.as_ref(), &[&input]) {
+    match guard::predict(served.model.as_ref(), &[&input]) {
         Ok(predictions) => Ok(predictions.first().map_or(Outcome::Tombstone, |prediction| {
             Outcome::Prediction(format::encode(prediction, &config.output, &config.input, record))
         })),

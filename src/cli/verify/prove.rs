@@ -13,12 +13,11 @@ use std::collections::BTreeMap;
 
 use rdkafka::message::{BorrowedMessage, Message as _};
 
-use super::Args;
-use super::again;
+use super::{Args, again};
 use crate::cli::cluster::{Cluster, Committed, Ends};
 use crate::config::{Config, Headers, MissingOffset, OutOfRange, OutputPartition, StartFrom};
+use crate::failure::Failure;
 use crate::kafka::native;
-use crate::log::Failure;
 use crate::log::message::Naming;
 use crate::verify::recompute::{Sample, Samples};
 use crate::verify::{After, At, Checker, Input, Manifest, Message, Report, Scope, Topic};

@@ -12,7 +12,8 @@ use super::super::group::{self, Context, partition};
 use super::super::opening::{Claims, Opened};
 use super::super::shared::{Held, Shared};
 use super::{IDLE, Source, Split, waker};
-use crate::log::{Assigned, Control, Failure, Gate};
+use crate::failure::Failure;
+use crate::log::{Assigned, Control, Gate};
 use crate::record::{Epoch, Offset, Partition};
 
 /// What the engine has beyond `limits.transaction` to answer a revocation.

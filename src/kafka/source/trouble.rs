@@ -10,7 +10,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use super::super::twin::{How, Lost, Step};
 use super::super::{drop_aside, settings};
 use super::{ANSWER, Source};
-use crate::log::{Control, Failure};
+use crate::failure::Failure;
+use crate::log::Control;
 use crate::record::Partition;
 
 /// A warning that is said again and again: after so long first, then after twice as long, up to [`RARELY`].

@@ -285,7 +285,7 @@ mod tests {
             "modules.json",
             r#"[{"name": "0", "path": "0_CLIP", "type": "sentence_transformers.models.CLIPModel"}]"#,
         );
-        let said = crate::service::chain(&folder(dir.path()).unwrap_err());
+        let said = crate::failure::chain(&folder(dir.path()).unwrap_err());
         assert!(said.contains("CLIPModel\" is not supported"), "{said}");
     }
 

@@ -14,7 +14,9 @@ use serde_json::Value;
 use super::Error;
 use super::files::{bytes, parse, present};
 use super::manifest::{Golden, Manifest};
-use crate::model::{About, Fields, Input, Model, Prediction, Task, worker};
+use crate::answer::{Prediction, Task};
+use crate::field::Fields;
+use crate::model::{About, Input, Model, guard};
 
 /// The file that holds them where no manifest says more.
 pub(super) const FILE: &str = "golden.json";
@@ -116,7 +118,7 @@ fn rows(model: &dyn Model, pairs: &[Pair], allowed: &Allowed) -> Result<usize, (
         inputs.push(input.map_err(|fault| (row, fault.to_string()))?);
     }
     let refs: Vec<&Input> = inputs.iter().collect();
-    let together = worker::predict(model, &refs).map_err(|refused| (0, refused.to_string()))?;
+    let together = guard::predict(model, &refs).map_err(|refused| (0, refused.to_string()))?;
     let mut compared = 0;
     for (row, (pair, prediction)) in pairs.iter().zip(&together).enumerate() {
         let value = value(prediction).map_err(|error| (row, error))?;

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::files::{files, inside, json, open, present};
 use super::{Error, LoadOptions, found, golden};
-use crate::model::Task;
+use crate::answer::Task;
 use crate::printable;
 
 /// The file in the artifact.

@@ -6,7 +6,9 @@
 use serde_json::Value;
 
 use super::Error;
-use crate::model::{Fields, Input, Model, Refused, Task, image, worker};
+use crate::answer::{Refused, Task};
+use crate::field::Fields;
+use crate::model::{Input, Model, guard, image};
 use crate::record::FaultClass;
 
 /// No model takes texts of more words.
@@ -24,10 +26,10 @@ pub(super) fn warm(model: &dyn Model) -> Result<(), Error> {
     for input in inputs(model)? {
         let full =
             if about.device == "cpu" { 2 } else { about.chunk_tokens / input.tokens().max(1) };
-        worker::predict(model, &[&input]).map_err(|refused| gate(&refused))?;
+        guard::predict(model, &[&input]).map_err(|refused| gate(&refused))?;
         let mut rows = full;
         while 1 < rows {
-            match worker::predict(model, &vec![&input; rows]) {
+            match guard::predict(model, &vec![&input; rows]) {
                 Ok(_) => break,
                 Err(Refused::OutOfMemory(_)) => rows /= 2,
                 Err(refused) => return Err(gate(&refused)),
@@ -78,7 +80,8 @@ mod tests {
     use std::sync::{Mutex, PoisonError};
 
     use super::*;
-    use crate::model::{About, Prediction};
+    use crate::answer::Prediction;
+    use crate::model::About;
     use crate::record::Fault;
 
     /// A token a word, at most `longest`; memory for `memory` tokens.

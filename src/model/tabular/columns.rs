@@ -10,8 +10,7 @@ use serde::Deserialize;
 use serde_json::{Number, Value};
 
 use super::members::{Members, shown};
-use crate::format::kind;
-use crate::model::Fields;
+use crate::field::{Fields, kind};
 use crate::model::artifact::{self, Error};
 use crate::record::{Fault, FaultClass};
 

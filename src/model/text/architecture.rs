@@ -5,9 +5,9 @@ use tokenizers::Tokenizer;
 
 use super::layout::Folder;
 use super::{Backbone, Error, Options};
-use crate::config::Determinism;
+use crate::config::{Determinism, Place};
 use crate::model::artifact;
-use crate::model::device::{self, Place};
+use crate::model::device::{self};
 use crate::model::encoder::{self, Encoder, Family, Packed, States, Workspace, modernbert};
 use crate::model::kernels::{self, Level};
 use crate::model::padded::{Padded, Target};
@@ -102,8 +102,8 @@ impl Architecture {
             let named = packed.precision().name();
             return Ok((Backbone::Packed(packed), named));
         }
-        let dtype = place.dtype(options.precision)?;
-        let devices = place.open()?;
+        let dtype = device::dtype(place, options.precision)?;
+        let devices = device::open(place)?;
         let strict = options.determinism == Determinism::Strict;
         let target = Target { devices: &devices, dtype, strict };
         let padded = match self {

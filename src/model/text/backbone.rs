@@ -1,10 +1,10 @@
 //! The seam between a text model's heads and what computes its hidden states.
 
-use crate::model::Refused;
+use crate::answer::Refused;
+use crate::model::SUB_BATCH_TOKENS;
 use crate::model::device::Memory;
 use crate::model::encoder::{self, States, Workspace};
 use crate::model::padded::Padded;
-use crate::model::worker::SUB_BATCH_TOKENS;
 
 /// What a head takes of the last hidden states, `[tokens, hidden]` f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::Error;
 use super::head::Scores;
 use super::layout::{ENCODE, Folder, Layout};
-use crate::model::Task;
+use crate::answer::Task;
 
 /// The file of the encoder.
 const OWN: &str = "sentence_bert_config.json";

@@ -12,12 +12,12 @@ use super::layout::{Folder, Layout};
 use super::spans::spans;
 use super::stages::{Embedding, Squash};
 use super::{Error, Take, Taken};
+use crate::answer::{Prediction, Refused, Task};
 use crate::config::Aggregation;
-use crate::model::encoder::modernbert;
-use crate::model::encoder::{self, Activation, Family, Linear, Names};
+use crate::model::encoder::{self, Activation, Family, Linear, Names, modernbert};
 use crate::model::scores::{sigmoid, softmax};
 use crate::model::weights::Weights;
-use crate::model::{Input, Prediction, Refused, Task, artifact, unique};
+use crate::model::{Input, artifact, unique};
 
 /// The file that says what the head is.
 const FILE: &str = "config.json";

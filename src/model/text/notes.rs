@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::encode::Encode;
 use super::layout::Layout;
-use crate::model::Task;
+use crate::answer::Task;
 use crate::model::artifact::{ends, is_adapter};
 use crate::printable;
 

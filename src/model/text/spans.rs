@@ -16,9 +16,8 @@ use super::Error;
 use super::layout::Folder;
 use super::sequence::Source;
 
+use crate::answer::{Span, best};
 use crate::config::Aggregation;
-use crate::model::Span;
-use crate::model::scores::best;
 
 /// A text's tokens with their places in it.
 #[derive(Debug, Clone, PartialEq)]

@@ -13,12 +13,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use rdkafka::topic_partition_list::Offset as Place;
+use tidemill::answer::Prediction;
 use tidemill::config::{Config, OutputPartition, load};
 use tidemill::kafka::native;
 use tidemill::log::message::{Message, Naming, Notes};
 use tidemill::log::note::Note;
 use tidemill::log::{BatchInfo, Finished, Row};
-use tidemill::model::Prediction;
 use tidemill::record::{
     Epoch, Fault, FaultClass, ModelId, Offset, Outcome, Partition, Reason, Record, Signature,
 };

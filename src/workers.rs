@@ -9,24 +9,24 @@
 //! One thread a core, each with one sub-batch at a time: faster than one batch over all cores, because
 //! nothing waits for the slowest at the end of every matrix product. The next batch's sub-batches queue
 //! behind this one's, so no core idles between two batches. The last thread of a batch puts its rows in
-//! order, encodes are made where they are computed.
+//! order; answers are encoded where they are computed.
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use crate::answer::Refused;
 use crate::config::Output;
 use crate::decode::{Decoded, Decoder, Prepared};
 use crate::format;
+use crate::model::guard::predict;
+use crate::model::{About, Input, Served, device};
 use crate::pipeline::Batch;
 use crate::record::{Outcome, Record};
-
-use super::{About, Input, Prediction, Refused, Served, device};
 
 /// Rows of a batch and the model that runs them.
 #[derive(Debug)]
@@ -55,10 +55,6 @@ pub struct Answer {
     /// Predictions that were not computed: the cache had them.
     pub hits: usize,
 }
-
-/// About so many tokens go through a packed model at once: they and a layer's weights stay in a core's second-level
-/// cache (measured on `MiniLM`: 1,024 are 10 % slower in int8, 64 no faster).
-pub const SUB_BATCH_TOKENS: usize = 256;
 
 /// A sub-batch is not cut below this part of what the model is best given only to give every worker something to do.
 const FEWEST: usize = 4;
@@ -356,21 +352,6 @@ struct Answered {
     hits: usize,
 }
 
-/// `Model::predict`, with a panic turned into a refusal, so that halving finds the record that causes it.
-///
-/// # Errors
-///
-/// What the model says; and `Refused::Batch` when it panics or gives another number of answers.
-pub fn predict(model: &dyn super::Model, inputs: &[&Input]) -> Result<Vec<Prediction>, Refused> {
-    let predictions = catch_unwind(AssertUnwindSafe(|| model.predict(inputs)))
-        .unwrap_or_else(|_panic| Err(Refused::Batch("the model panicked".to_owned())))?;
-    if predictions.len() == inputs.len() {
-        return Ok(predictions);
-    }
-    let (got, asked) = (predictions.len(), inputs.len());
-    Err(Refused::Batch(format!("{asked} inputs, {got} predictions")))
-}
-
 /// A poisoned lock holds what it held: the panic is another thread's, and ends the process there.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -379,10 +360,11 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::SUB_BATCH_TOKENS;
 
     fn about(chunk_tokens: usize, padded: bool) -> About {
         About {
-            task: crate::model::Task::TextEmbedding,
+            task: crate::answer::Task::TextEmbedding,
             architecture: "bert".to_owned(),
             precision: "f32",
             device: "cpu".to_owned(),
