@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::answer::Refused;
 use crate::config::{Config, OnStop};
 use crate::decode::{Arrived, Current, Decoded};
-use crate::failure::Failure;
+use crate::failure::{Failure, temporary};
 use crate::http::Health;
 use crate::journal::Journal;
 use crate::log::{self, BatchInfo, Control, Done, Gate, Log, Row};
@@ -226,7 +226,7 @@ impl Engine {
 
     fn control(&mut self, control: Option<Control>) -> Result<(), Failure> {
         match control {
-            None => Err(failure("the reading thread ended without a word; this is a bug")),
+            None => Err(temporary("the reading thread ended without a word; this is a bug")),
             Some(Control::Failed(failure)) => Err(failure),
             Some(Control::Ends(ends)) => {
                 self.lag.ends(ends);
@@ -313,7 +313,7 @@ impl Engine {
 
     fn done(&mut self, done: Option<Done>) -> Result<(), Failure> {
         let Some(done) = done else {
-            return Err(failure("a commit thread ended without a word; this is a bug"));
+            return Err(temporary("a commit thread ended without a word; this is a bug"));
         };
         let Done { lane, id, committed, took, how, buried, fits } = done;
         self.parts.metrics.transaction(how, took);
@@ -349,7 +349,7 @@ impl Engine {
 
     fn answer(&mut self, answer: Option<Answer>) -> Result<(), Failure> {
         let Some(answer) = answer else {
-            return Err(failure("the inference threads ended without a word; this is a bug"));
+            return Err(temporary("the inference threads ended without a word; this is a bug"));
         };
         let (asked, answer) = self.returned(answer);
         let Some(Answer { batch, rows, outcomes, took, encode, hits }) = answer else {
@@ -397,7 +397,7 @@ impl Engine {
 
     fn arrived(&mut self, arrived: Option<Arrived>) -> Result<(), Failure> {
         let Some(Arrived { items, ends, took, load: _load }) = arrived else {
-            return Err(failure("the decode thread ended without a word; this is a bug"));
+            return Err(temporary("the decode thread ended without a word; this is a bug"));
         };
         if !items.is_empty() {
             self.parts.metrics.decoded(took);
@@ -486,7 +486,10 @@ impl Engine {
         for done in batches {
             let batch = done.batch;
             let Some(served) = self.models.get(&batch.version) else {
-                return Err(failure(&format!("version {} is gone; this is a bug", batch.version)));
+                return Err(temporary(&format!(
+                    "version {} is gone; this is a bug",
+                    batch.version
+                )));
             };
             let info = BatchInfo {
                 id: Uuid::now_v7(),
@@ -511,14 +514,9 @@ impl Engine {
         let transaction = log::Transaction { id, batches: finished, next };
         // Bound 1 and at most one outstanding: full means the lane thread is gone or broke the promise.
         self.parts.log.lanes[lane].try_send(transaction).map_err(|error| {
-            failure(&format!("hand a transaction to lane {lane}: {error}; this is a bug"))
+            temporary(&format!("hand a transaction to lane {lane}: {error}; this is a bug"))
         })
     }
-}
-
-/// Something that a new start may cure.
-fn failure(message: &str) -> Failure {
-    Failure { message: message.to_owned(), exit: 75 }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one reader of the clock")]

@@ -10,6 +10,11 @@ pub struct Failure {
     pub exit: u8,
 }
 
+/// Something that a new start may cure.
+pub fn temporary(message: &str) -> Failure {
+    Failure { message: message.to_owned(), exit: 75 }
+}
+
 /// An error and its causes in one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();

@@ -121,6 +121,26 @@ impl About {
     }
 }
 
+#[cfg(test)]
+impl About {
+    /// What a model of a test says, as far as it does not matter there.
+    pub(crate) fn of_tests() -> Self {
+        Self {
+            task: Task::TextEmbedding,
+            architecture: "bert".to_owned(),
+            precision: "f32",
+            device: "cpu".to_owned(),
+            fields: Vec::new(),
+            labels: Vec::new(),
+            width: 1,
+            bytes: 0,
+            chunk_tokens: 1,
+            padded: false,
+            notes: Vec::new(),
+        }
+    }
+}
+
 /// Labels by their ids from 0 on, as `id2label` of a `config.json` names them; `LABEL_0` and so on, `rows` of them, where it
 /// names none, as transformers does. A number or a truth value is its text.
 ///

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, Place, Workers as WorkerCount};
 use crate::decode::{self, Current, Decoder};
 use crate::engine::{Engine, Parts, Tasks};
-use crate::failure::{Failure, chain};
+use crate::failure::{Failure, chain, temporary};
 use crate::file;
 use crate::http::{self, Health};
 use crate::journal::Journal;
@@ -317,10 +317,6 @@ async fn stop_on_signal(
 #[expect(clippy::exit, reason = "the second signal asks for exactly this; a crash is safe")]
 fn exit_now() -> ! {
     std::process::exit(130)
-}
-
-fn temporary(message: &str) -> Failure {
-    Failure { message: message.to_owned(), exit: 75 }
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 use crate::config::{Config, StartFrom};
-use crate::failure::Failure;
+use crate::failure::{Failure, chain};
 use crate::file;
 use crate::log::manifest::Manifest;
 use crate::log::message::{self, Amend, Naming, Notes};
@@ -159,7 +159,7 @@ fn refused(why: &str) -> io::Result<()> {
 }
 
 fn failure(error: &Error) -> Failure {
-    let message = crate::failure::chain(error);
+    let message = chain(error);
     if error.is_no_database() {
         let message =
             format!("{message}: the file is something else; name another one under `log`");

@@ -363,19 +363,7 @@ mod tests {
     use crate::model::SUB_BATCH_TOKENS;
 
     fn about(chunk_tokens: usize, padded: bool) -> About {
-        About {
-            task: crate::answer::Task::TextEmbedding,
-            architecture: "bert".to_owned(),
-            precision: "f32",
-            device: "cpu".to_owned(),
-            fields: Vec::new(),
-            labels: Vec::new(),
-            width: 1,
-            bytes: 0,
-            chunk_tokens,
-            padded,
-            notes: Vec::new(),
-        }
+        About { chunk_tokens, padded, ..About::of_tests() }
     }
 
     #[test]

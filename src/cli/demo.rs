@@ -16,7 +16,7 @@ use crate::log::message::Naming;
 use crate::printable::thousands;
 use crate::record::{Offset, Version};
 use crate::registry::Registry;
-use crate::service::{self};
+use crate::service;
 use crate::sqlite::{self, Message, Store};
 use crate::telemetry::Telemetry;
 

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::flight::InModel;
 use super::submit::key;
-use super::{Engine, failure, now};
-use crate::failure::Failure;
+use super::{Engine, now};
+use crate::failure::{Failure, temporary};
 use crate::pipeline::publish::Flood;
 use crate::pipeline::{Event, Stop};
 
@@ -44,7 +44,7 @@ impl Engine {
             && *since + self.inference_limit <= now
         {
             self.journal.overran(&key(*batch, rows));
-            return Err(failure(&format!(
+            return Err(temporary(&format!(
                 "run batch {batch} ({} records): no answer within limits.inference = {:?}; the device \
                  hangs, or the limit is too low for this model",
                 rows.len(),
@@ -53,14 +53,14 @@ impl Engine {
         }
         let patience = self.parts.log.patience;
         if let Some(late) = self.outstanding.values().find(|out| out.since + patience <= now) {
-            return Err(failure(&format!(
+            return Err(temporary(&format!(
                 "commit on lane {}: the lane has been silent for {patience:?}, longer than all of its own \
                  deadlines together; start again, nothing is lost",
                 late.lane
             )));
         }
         if self.closing.is_some_and(|since| since + self.drain <= now) {
-            return Err(failure(&format!(
+            return Err(temporary(&format!(
                 "finish what was read within limits.drain = {:?}; it is read again by the next start",
                 self.drain
             )));
@@ -73,8 +73,8 @@ impl Engine {
 
     pub(super) fn stop(&mut self, stop: Stop) -> Result<(), Failure> {
         match stop {
-            Stop::Model(message) => Err(failure(&message)),
-            Stop::Takeover { partition, recorded, serving } => Err(failure(&format!(
+            Stop::Model(message) => Err(temporary(&message)),
+            Stop::Takeover { partition, recorded, serving } => Err(temporary(&format!(
                 "take over {}/{}: version {recorded} answered it last, version {serving} serves here, and the \
                  registry gave no version that may follow within model.takeover_wait = {:?}; look at the \
                  registry, then start again",
@@ -82,7 +82,7 @@ impl Engine {
                 partition.number,
                 self.takeover_wait
             ))),
-            Stop::WentBack { partition, offset, position } => Err(failure(&format!(
+            Stop::WentBack { partition, offset, position } => Err(temporary(&format!(
                 "read {}/{}: offset {offset} came after {position} had been reached: the partition was cut \
                  off or is another one; starting again looks at it anew",
                 self.topic(partition),

@@ -8,9 +8,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::flight::InModel;
-use super::{Engine, failure, now};
+use super::{Engine, now};
 use crate::decode::{Decoded, Prepared};
-use crate::failure::Failure;
+use crate::failure::{Failure, temporary};
 use crate::model::Served;
 use crate::pipeline::{Batch, Item};
 use crate::record::{Outcome, Reason, Version};
@@ -44,7 +44,7 @@ impl Engine {
 
     fn served(&self, version: Version) -> Result<Arc<Served>, Failure> {
         self.models.get(&version).map(Arc::clone).ok_or_else(|| {
-            failure(&format!("version {version} was cut but is not loaded; this is a bug"))
+            temporary(&format!("version {version} was cut but is not loaded; this is a bug"))
         })
     }
 

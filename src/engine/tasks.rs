@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tokio::task::{Id, JoinSet};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, temporary};
 
 /// The tasks beside the engine, by name. One that ends by itself ends the service: a watcher that died without a word
 /// would mean that no version is ever swapped again.
@@ -29,9 +29,6 @@ impl Tasks {
             Some(Err(error)) => (error.id(), format!("died: {error}")),
         };
         let name = self.names.remove(&id).unwrap_or("unknown");
-        Failure {
-            message: format!("the task {name:?} {why}; this is a bug, a new start goes on"),
-            exit: 75,
-        }
+        temporary(&format!("the task {name:?} {why}; this is a bug, a new start goes on"))
     }
 }

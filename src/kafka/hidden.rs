@@ -20,8 +20,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// The partitions that outcomes are written to, and up to where readers are to see them.
 #[derive(Debug, Default)]
 pub(super) struct Hidden {
-    ends: Vec<(String, i32, i64)>,
-    looked: bool,
+    /// Those that still hide something, and up to where; `None` before the first look.
+    ends: Option<Vec<(String, i32, i64)>>,
 }
 
 impl Hidden {
@@ -31,17 +31,17 @@ impl Hidden {
     ///
     /// Where the cluster does not answer within `answer`, or refuses.
     pub(super) fn left(&mut self, shared: &Shared, answer: Duration) -> KafkaResult<usize> {
-        if !self.looked {
-            self.ends = ends(shared, answer)?;
-            self.looked = true;
-        }
+        let ends = match &mut self.ends {
+            Some(ends) => ends,
+            none => none.insert(ends(shared, answer)?),
+        };
         let deadline = Instant::now() + BRIEFLY;
         loop {
-            let stable = list(shared, &self.ends, Which::Stable, answer)?;
+            let stable = list(shared, ends, Which::Stable, answer)?;
             let mut stable = stable.into_iter();
-            self.ends.retain(|(.., end)| stable.next().is_none_or(|stable| stable < *end));
-            if self.ends.is_empty() || deadline <= Instant::now() {
-                return Ok(self.ends.len());
+            ends.retain(|(.., end)| stable.next().is_none_or(|stable| stable < *end));
+            if ends.is_empty() || deadline <= Instant::now() {
+                return Ok(ends.len());
             }
             std::thread::sleep(PAUSE);
         }
@@ -50,7 +50,7 @@ impl Hidden {
 
 impl std::fmt::Display for Hidden {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (place, (topic, number, end)) in self.ends.iter().enumerate() {
+        for (place, (topic, number, end)) in self.ends.iter().flatten().enumerate() {
             let comma = if place == 0 { "" } else { ", " };
             write!(f, "{comma}{topic}/{number} below offset {end}")?;
         }

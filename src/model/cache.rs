@@ -127,7 +127,6 @@ mod tests {
     use std::sync::{Mutex, PoisonError};
 
     use super::*;
-    use crate::answer::Task;
     use crate::field::Fields;
     use crate::model::About;
     use crate::record::Fault;
@@ -166,19 +165,7 @@ mod tests {
     }
 
     fn sums() -> Sums {
-        let about = About {
-            task: Task::TextEmbedding,
-            architecture: "sums".to_owned(),
-            precision: "f32",
-            device: "cpu".to_owned(),
-            fields: Vec::new(),
-            labels: Vec::new(),
-            width: 1,
-            bytes: 0,
-            chunk_tokens: 1,
-            padded: false,
-            notes: Vec::new(),
-        };
+        let about = About::of_tests();
         Sums { about, calls: Mutex::default() }
     }
 

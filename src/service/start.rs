@@ -6,9 +6,9 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Options, load_options, temporary};
+use super::{Options, load_options};
 use crate::config::Config;
-use crate::failure::{Failure, chain};
+use crate::failure::{Failure, chain, temporary};
 use crate::journal::Journal;
 use crate::log::{Log, Opening};
 use crate::memory;

@@ -15,7 +15,6 @@ use super::files::{bytes, files, is_weights, json, within};
 use super::{Error, LoadOptions, found, is_tabular};
 use crate::config::Precision;
 use crate::memory::{self, Room, mebibytes};
-use crate::model::text;
 use crate::model::weights::Weights;
 
 /// Refuses a version that would not fit.
@@ -24,14 +23,15 @@ use crate::model::weights::Weights;
 ///
 /// That there are no weights; what it takes and what is left; what [`files`] refuses.
 pub(crate) fn check(dir: &Path, options: &LoadOptions) -> Result<(), Error> {
-    found::folder(dir)?;
+    let folder = found::folder(dir)?;
     match memory::room() {
-        Some(room) => against(dir, options, room),
+        Some(room) => against(dir, &folder, options, room),
         None => files(dir).map(drop),
     }
 }
 
-fn against(dir: &Path, options: &LoadOptions, room: Room) -> Result<(), Error> {
+/// `folder` is the one in `dir` with the weights.
+fn against(dir: &Path, folder: &str, options: &LoadOptions, room: Room) -> Result<(), Error> {
     let largest =
         files(dir)?.into_iter().filter(|(name, _)| is_weights(name)).max_by_key(|(_, size)| *size);
     // Before anything is made of them: whoever writes a version can make a file of any size that holds nothing.
@@ -42,11 +42,10 @@ fn against(dir: &Path, options: &LoadOptions, room: Room) -> Result<(), Error> {
         return Err(Error::TooLarge { bytes: size, what, room });
     }
     // A header that cannot be read is explained when the weights are.
-    let folder = text::folder(dir).unwrap_or_default();
-    let Ok(weights) = Weights::open_in(dir, &folder) else { return Ok(()) };
+    let Ok(weights) = Weights::open_in(dir, folder) else { return Ok(()) };
     let tabular = json(dir, "config.json").is_ok_and(|config| is_tabular(dir, &config));
     let weights = if tabular { of_table(&weights) } else { of_weights(&weights, options) };
-    let tokenizer = of_tokenizer(dir, &folder);
+    let tokenizer = of_tokenizer(dir, folder);
     let bytes = weights.saturating_add(tokenizer) / 8 * 9;
     if bytes <= room.bytes {
         return Ok(());
@@ -153,7 +152,7 @@ mod tests {
     fn fits(dir: &Path, precision: Precision, mib: u64) -> Result<(), String> {
         let options = LoadOptions { precision, device: "cpu".to_owned(), ..LoadOptions::default() };
         let room = Room { bytes: mib * MIB, of: "here".to_owned() };
-        against(dir, &options, room).map_err(|error| error.to_string())
+        against(dir, "", &options, room).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -120,17 +120,11 @@ mod tests {
 
     fn fake(device: &str) -> Fake {
         let about = About {
-            task: Task::TextEmbedding,
-            architecture: "bert".to_owned(),
-            precision: "f32",
             device: device.to_owned(),
             fields: vec!["text".to_owned()],
-            labels: Vec::new(),
-            width: 1,
-            bytes: 0,
             chunk_tokens: 24,
             padded: true,
-            notes: Vec::new(),
+            ..About::of_tests()
         };
         Fake { about, longest: 6, reject: false, memory: 1_000, calls: Mutex::default() }
     }

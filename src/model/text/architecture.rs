@@ -7,7 +7,7 @@ use super::layout::Folder;
 use super::{Backbone, Error, Options};
 use crate::config::{Determinism, Place};
 use crate::model::artifact;
-use crate::model::device::{self};
+use crate::model::device;
 use crate::model::encoder::{self, Encoder, Family, Packed, States, Workspace, modernbert};
 use crate::model::kernels::{self, Level};
 use crate::model::padded::{Padded, Target};

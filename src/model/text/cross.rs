@@ -28,16 +28,15 @@ impl Cross {
     /// What the files say to a model of this task, where one is asked for: a task that the folder has by itself changes
     /// nothing, and one label is a score to some and a class to others.
     pub(super) fn of(layout: &Layout<'_>, task: Option<Task>) -> Result<Option<Self>, Error> {
+        let config: Map<String, Value> = layout.encoder.json("config.json")?;
+        let labels = config.get("id2label").and_then(Value::as_object).map(Map::len);
         match task {
-            None => Self::read(layout),
-            Some(Task::TextRanking) => Ok(Some(Self::read(layout)?.unwrap_or_default())),
-            Some(Task::TextClassification) => {
-                let config: Map<String, Value> = layout.encoder.json("config.json")?;
-                let labels = config.get("id2label").and_then(Value::as_object).map(Map::len);
-                if labels == Some(1) { Ok(None) } else { Self::read(layout) }
-            }
+            None => Self::read(layout, &config),
+            Some(Task::TextRanking) => Ok(Some(Self::read(layout, &config)?.unwrap_or_default())),
+            Some(Task::TextClassification) if labels != Some(1) => Self::read(layout, &config),
             Some(
                 Task::TextEmbedding
+                | Task::TextClassification
                 | Task::TokenClassification
                 | Task::TabularClassification
                 | Task::TabularRegression
@@ -47,9 +46,8 @@ impl Cross {
     }
 
     /// `None` where nothing in a directory says that sentence-transformers made a cross-encoder of it.
-    fn read(layout: &Layout<'_>) -> Result<Option<Self>, Error> {
+    fn read(layout: &Layout<'_>, config: &Map<String, Value>) -> Result<Option<Self>, Error> {
         let root = Folder::root(layout.encoder.dir());
-        let config: Map<String, Value> = layout.encoder.json("config.json")?;
         let mut own: Map<String, Value> = Map::new();
         if root.has("modules.json") {
             own = root.optional(ENCODE)?.unwrap_or_default();
