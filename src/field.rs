@@ -1,11 +1,15 @@
 //! A record's fields, as a format gives them and a model takes them.
 
-use serde_json::Value;
+use serde_json::Value as Json;
 
 use crate::record::{Fault, FaultClass};
 
+mod value;
+
+pub use value::Value;
+
 /// A record's fields, decoded: a JSON object, or text or base64 alone under the name `input.field`.
-pub type Fields = serde_json::Map<String, Value>;
+pub type Fields = serde_json::Map<String, Json>;
 
 /// The text in a field.
 ///
@@ -14,8 +18,8 @@ pub type Fields = serde_json::Map<String, Value>;
 /// Where it is missing, null, or something else than `wanted`.
 pub fn text<'a>(fields: &'a Fields, name: &str, wanted: &str) -> Result<&'a str, Fault> {
     match fields.get(name) {
-        Some(Value::String(text)) => Ok(text),
-        None | Some(Value::Null) => {
+        Some(Json::String(text)) => Ok(text),
+        None | Some(Json::Null) => {
             Err(Fault::new(FaultClass::Missing, format!("field {name:?} is missing or null")))
         }
         Some(other) => {
@@ -26,13 +30,13 @@ pub fn text<'a>(fields: &'a Fields, name: &str, wanted: &str) -> Result<&'a str,
 }
 
 /// What kind of JSON a value is, with its article, for messages.
-pub fn kind(value: &Value) -> &'static str {
+pub fn kind(value: &Json) -> &'static str {
     match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
+        Json::Null => "null",
+        Json::Bool(_) => "a boolean",
+        Json::Number(_) => "a number",
+        Json::String(_) => "a string",
+        Json::Array(_) => "an array",
+        Json::Object(_) => "an object",
     }
 }

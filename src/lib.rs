@@ -32,6 +32,7 @@
 //! queue; a second recovery path beside "forget, and read again from the committed offsets".
 
 pub mod answer;
+pub mod avro;
 pub mod bench;
 pub mod cli;
 pub mod config;
