@@ -29,12 +29,15 @@ use types::{Id, Types};
 mod datum;
 mod decimal;
 mod default;
+mod encoder;
 mod json;
 mod resolve;
 mod steps;
 #[cfg(test)]
 mod tests;
 mod types;
+
+pub use encoder::{Along, DeadLetter, Encoder, Kind};
 
 /// A schema that is parsed.
 pub use apache_avro::Schema as AvroSchema;
@@ -165,7 +168,8 @@ impl Plan {
             return Err(wrong.to_string());
         }
         for (from, to) in &self.again {
-            out[*to] = out[*from].clone();
+            let value = out[*from].clone();
+            out[*to] = value;
         }
         Ok(())
     }
@@ -210,8 +214,5 @@ impl Plan {
 
 /// A schema's branches, or itself.
 fn branches(schema: &Schema) -> &[Schema] {
-    match schema {
-        Schema::Union(union) => union.variants(),
-        other => std::slice::from_ref(other),
-    }
+    if let Schema::Union(union) = schema { union.variants() } else { std::slice::from_ref(schema) }
 }

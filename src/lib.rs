@@ -53,6 +53,7 @@ pub mod pipeline;
 pub mod printable;
 pub mod record;
 pub mod registry;
+pub mod schema;
 pub mod service;
 pub mod sqlite;
 pub mod telemetry;

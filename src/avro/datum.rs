@@ -3,11 +3,14 @@
 use std::fmt;
 
 /// What reading gives, or what is wrong.
-pub(super) type Read<T> = Result<T, Box<Wrong>>;
+pub(super) type Read<T> = Result<T, Wrong>;
 
-/// What is wrong with a datum, and in which field. Never a value of it.
+/// What is wrong with a datum, and in which field. Never a value of it. Boxed, so that a good answer stays small.
 #[derive(Debug)]
-pub(super) struct Wrong {
+pub(super) struct Wrong(Box<Broken>);
+
+#[derive(Debug)]
+struct Broken {
     /// The innermost first.
     path: Vec<String>,
     rule: String,
@@ -15,15 +18,15 @@ pub(super) struct Wrong {
 
 impl Wrong {
     #[cold]
-    pub(super) fn new(rule: impl Into<String>) -> Box<Self> {
-        Box::new(Self { path: Vec::new(), rule: rule.into() })
+    pub(super) fn new(rule: impl Into<String>) -> Self {
+        Self(Box::new(Broken { path: Vec::new(), rule: rule.into() }))
     }
 
     /// The same, seen from outside of `field`; an empty name is the whole datum's.
     #[cold]
-    pub(super) fn within(mut self: Box<Self>, field: &str) -> Box<Self> {
+    pub(super) fn within(mut self, field: &str) -> Self {
         if !field.is_empty() {
-            self.path.push(field.to_owned());
+            self.0.path.push(field.to_owned());
         }
         self
     }
@@ -31,11 +34,12 @@ impl Wrong {
 
 impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.is_empty() {
-            return f.write_str(&self.rule);
+        let Broken { path, rule } = &*self.0;
+        if path.is_empty() {
+            return f.write_str(rule);
         }
-        let path: Vec<&str> = self.path.iter().rev().map(String::as_str).collect();
-        write!(f, "field {:?} {}", path.join("."), self.rule)
+        let path: Vec<&str> = path.iter().rev().map(String::as_str).collect();
+        write!(f, "field {:?} {rule}", path.join("."))
     }
 }
 
@@ -51,11 +55,6 @@ pub(super) struct Datum<'a> {
 impl<'a> Datum<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
-    }
-
-    /// How many bytes are left.
-    pub(super) fn left(&self) -> usize {
-        self.rest.len()
     }
 
     /// Whether all was read.
@@ -239,6 +238,6 @@ impl<'a> Datum<'a> {
 }
 
 #[cold]
-fn inside(kind: &str) -> Box<Wrong> {
+fn inside(kind: &str) -> Wrong {
     Wrong::new(format!("ends inside {kind}"))
 }

@@ -87,14 +87,14 @@ fn whole(schema: &Schema, written: &Json) -> Option<Value<'static>> {
 /// Bytes are written as text whose characters are their numbers.
 fn bytes(schema: &Schema, text: &str) -> Option<Value<'static>> {
     let bytes: Vec<u8> = text.chars().map(|c| u8::try_from(c).ok()).collect::<Option<_>>()?;
-    Some(match schema {
-        Schema::Decimal(decimal) if !bytes.is_empty() && bytes.len() <= 512 => {
-            Value::Decimal(decimal::text(&bytes, decimal.scale))
-        }
-        Schema::Decimal(_) | Schema::BigDecimal | Schema::Duration(_) => return None,
-        Schema::Uuid(_) => {
-            Value::Text(uuid::Uuid::from_slice(&bytes).ok()?.hyphenated().to_string().into())
-        }
-        _ => Value::Bytes(bytes.into()),
-    })
+    if let Schema::Decimal(decimal) = schema {
+        let fits = (1..=512).contains(&bytes.len());
+        return fits.then(|| Value::Decimal(decimal::text(&bytes, decimal.scale)));
+    }
+    if let Schema::Uuid(_) = schema {
+        let uuid = uuid::Uuid::from_slice(&bytes).ok()?;
+        return Some(Value::Text(uuid.hyphenated().to_string().into()));
+    }
+    let plain = !matches!(schema, Schema::BigDecimal | Schema::Duration(_));
+    plain.then(|| Value::Bytes(bytes.into()))
 }

@@ -55,7 +55,7 @@ impl Writer<'_> {
                         self.value(*item, datum, None, depth)
                     })
                 })?;
-                self.close(next, b"[]");
+                self.close(next, *b"[]");
                 Ok(())
             }
             Type::Map(value) => {
@@ -68,10 +68,23 @@ impl Writer<'_> {
                         self.value(*value, datum, None, depth)
                     })
                 })?;
-                self.close(next, b"{}");
+                self.close(next, *b"{}");
                 Ok(())
             }
-            _ => self.leaf(types.is(id), datum),
+            leaf @ (Type::Null
+            | Type::Boolean
+            | Type::Int
+            | Type::Long
+            | Type::Float
+            | Type::Double
+            | Type::Bytes
+            | Type::Text
+            | Type::Fixed(_)
+            | Type::Decimal { .. }
+            | Type::BigDecimal
+            | Type::Uuid { .. }
+            | Type::Duration
+            | Type::Enum(_)) => self.leaf(leaf, datum),
         }
     }
 
@@ -102,12 +115,12 @@ impl Writer<'_> {
             };
             done.map_err(|wrong| wrong.within(name))?;
         }
-        self.close(next, b"{}");
+        self.close(next, *b"{}");
         Ok(())
     }
 
     /// Ends what `next` was pushed for; opens it before where nothing was.
-    fn close(&mut self, next: u8, brackets: &[u8; 2]) {
+    fn close(&mut self, next: u8, brackets: [u8; 2]) {
         if next == brackets[0] {
             self.out.push(brackets[0]);
         }

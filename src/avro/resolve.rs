@@ -117,7 +117,7 @@ impl<'s> Compiler<'s> {
                 self.whole(pair, &writer.types, &reader.types, wants, steps, Take::Map)
             }
             (Schema::Null, Schema::Null) => {
-                put(pair.at, Value::Null, wants, steps);
+                put(pair.at, &Value::Null, wants, steps);
                 Ok(())
             }
             _ => self.leaf(pair, wants, steps),
@@ -208,7 +208,7 @@ impl<'s> Compiler<'s> {
     ) -> Result<(), String> {
         let (all, below): (Vec<Want<'_>>, Vec<Want<'_>>) =
             wants.iter().partition(|want| want.path.is_empty());
-        put(pair.at, Value::Map, &all, steps);
+        put(pair.at, &Value::Map, &all, steps);
         let found = found(writer, reader);
         let depth = pair.depth + 1;
         for (place, field) in writer.fields.iter().enumerate() {
@@ -303,7 +303,7 @@ pub(super) fn found(writer: &RecordSchema, reader: &RecordSchema) -> Vec<Option<
     with_aliases.collect()
 }
 
-fn put(at: &str, value: Value<'static>, wants: &[Want<'_>], steps: &mut Vec<Step>) {
+fn put(at: &str, value: &Value<'static>, wants: &[Want<'_>], steps: &mut Vec<Step>) {
     for want in wants {
         let does = Does::Put(want.slot, value.clone());
         steps.push(Step { field: at.into(), does });
@@ -395,13 +395,15 @@ pub(super) fn kind(schema: &Schema) -> &'static str {
 
 /// How many bytes a fixed has.
 fn fixed_size(schema: &Schema) -> Option<usize> {
-    match schema {
-        Schema::Fixed(fixed) | Schema::Uuid(UuidSchema::Fixed(fixed)) | Schema::Duration(fixed) => {
-            Some(fixed.size)
-        }
-        Schema::Decimal(decimal) => size(decimal),
-        _ => None,
+    if let Schema::Decimal(decimal) = schema {
+        return size(decimal);
     }
+    if let Schema::Fixed(fixed) | Schema::Uuid(UuidSchema::Fixed(fixed)) | Schema::Duration(fixed) =
+        schema
+    {
+        return Some(fixed.size);
+    }
+    None
 }
 
 /// How a value without parts is read; otherwise why it cannot be.
@@ -424,12 +426,7 @@ fn taken(writer: &Schema, reader: &Schema) -> Result<Take, String> {
         ("a float", "a float" | "a double") => Take::Float,
         ("a double", "a double") => Take::Double,
         ("a string" | "bytes", "a string") => Take::Text,
-        ("a string" | "bytes", "bytes") => match reader {
-            Schema::Decimal(decimal) => Take::Decimal { scale: decimal.scale, size: None },
-            Schema::BigDecimal => Take::BigDecimal,
-            Schema::Uuid(_) => Take::Uuid { fixed: false },
-            _ => Take::Bytes,
-        },
+        ("a string" | "bytes", "bytes") => bytes(reader, None, Take::Bytes),
         ("a fixed", "a fixed") => {
             let (from, to) = (fixed_size(writer), fixed_size(reader));
             let size = from.unwrap_or_default();
@@ -439,17 +436,27 @@ fn taken(writer: &Schema, reader: &Schema) -> Result<Take, String> {
                     "is a fixed of {size} bytes in the writer's schema and of {to} in the reader's"
                 ));
             }
-            match reader {
-                Schema::Decimal(decimal) => Take::Decimal { scale: decimal.scale, size: from },
-                Schema::Uuid(_) if size == 16 => Take::Uuid { fixed: true },
-                _ => Take::Fixed(size),
-            }
+            bytes(reader, Some(size), Take::Fixed(size))
         }
         ("an enum", "an enum") => symbols(writer, reader),
         (writer, reader) => {
             return Err(format!("is {writer} in the writer's schema and {reader} in the reader's"));
         }
     })
+}
+
+/// How bytes are read, of a fixed of `size` or not; `plain` without a logical type.
+fn bytes(reader: &Schema, size: Option<usize>, plain: Take) -> Take {
+    if let Schema::Decimal(decimal) = reader {
+        return Take::Decimal { scale: decimal.scale, size };
+    }
+    if let Schema::BigDecimal = reader {
+        return Take::BigDecimal;
+    }
+    if matches!(reader, Schema::Uuid(_)) && size.is_none_or(|size| size == 16) {
+        return Take::Uuid { fixed: size.is_some() };
+    }
+    plain
 }
 
 fn symbols(writer: &Schema, reader: &Schema) -> Take {

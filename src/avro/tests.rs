@@ -7,6 +7,8 @@ use serde_json::{Value as Json, json};
 
 use super::*;
 
+mod tables;
+
 /// A type of a schema.
 #[derive(Debug, Clone)]
 enum Shape {
@@ -35,8 +37,8 @@ fn shape() -> impl Strategy<Value = Shape> {
         ("long", "local-timestamp-nanos"),
     ];
     let leaf = prop_oneof![
-        6 => prop::sample::select(&plain[..]).prop_map(Shape::Plain),
-        2 => prop::sample::select(&logical[..]).prop_map(|(of, is)| Shape::Logical(of, is)),
+        6 => prop::sample::select(plain.to_vec()).prop_map(Shape::Plain),
+        2 => prop::sample::select(logical.to_vec()).prop_map(|(of, is)| Shape::Logical(of, is)),
         1 => (0_usize..5).prop_map(Shape::Fixed),
         1 => prop::option::of(1_usize..20).prop_map(Shape::Decimal),
         1 => Just(Shape::Uuid),
@@ -120,7 +122,7 @@ impl Shape {
                 let size = size.unwrap_or_else(|| dice.below(most) + 1);
                 // `apache_avro` writes the shortest form: a leading byte of the sign alone is left out.
                 let bytes: Vec<u8> = (0..size).map(|_| dice.next() as u8).collect();
-                Theirs::Decimal(Decimal::from(bytes))
+                Theirs::Decimal(Decimal::new(bytes).unwrap())
             }
             Self::Uuid => Theirs::Uuid(uuid::Uuid::from_u64_pair(dice.next(), dice.next())),
             Self::Enum(symbols) => {
@@ -352,5 +354,91 @@ proptest! {
         let plan = Plan::new(&schema, None, &paths).unwrap();
         let _ = read(&plan, &datum);
         let _ = plan.json(&datum, None, &mut Vec::new());
+    }
+}
+
+/// What a reader might have made of a writer's schema: other order, wider numbers, nulls allowed, fields gone and new.
+fn evolved(schema: &Json, dice: &mut Dice) -> Json {
+    let Json::Object(of) = schema else {
+        let widened = match schema.as_str() {
+            Some("int") => ["int", "long", "float", "double"][dice.below(4)],
+            Some("long") => ["long", "float", "double"][dice.below(3)],
+            Some("float") => ["float", "double"][dice.below(2)],
+            Some("string") => ["string", "bytes"][dice.below(2)],
+            Some(other) => other,
+            None => {
+                return schema
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|branch| evolved(branch, dice))
+                    .collect();
+            }
+        };
+        let optional = widened != "null" && dice.below(4) == 0;
+        return if optional { json!(["null", widened]) } else { json!(widened) };
+    };
+    if of["type"] != "record" {
+        return schema.clone();
+    }
+    let mut fields = Vec::new();
+    for field in of["fields"].as_array().unwrap() {
+        if dice.below(4) != 0 {
+            let mut to = field.clone();
+            to["type"] = evolved(&field["type"], dice);
+            fields.push(to);
+        }
+    }
+    if dice.below(2) == 0 {
+        fields.reverse();
+    }
+    for n in 0..dice.below(3) {
+        let name = format!("new{n}");
+        let news = [
+            json!({"name": name, "type": "long", "default": -5}),
+            json!({"name": name, "type": ["null", "double"], "default": null}),
+            json!({"name": name, "type": "string", "default": "é"}),
+            json!({"name": name, "type": {"type": "array", "items": "int"}, "default": []}),
+            json!({"name": name, "type": "boolean", "default": true}),
+        ];
+        fields.insert(dice.below(fields.len() + 1), news[dice.below(news.len())].clone());
+    }
+    let mut of = of.clone();
+    of.insert("fields".to_owned(), fields.into());
+    Json::Object(of)
+}
+
+/// Every path to a field of a schema.
+fn paths_of(schema: &Json, at: &[String], found: &mut Vec<Vec<String>>) {
+    match schema {
+        Json::Array(branches) => branches.iter().for_each(|branch| paths_of(branch, at, found)),
+        Json::Object(of) if of["type"] == "record" => {
+            for field in of["fields"].as_array().unwrap() {
+                let path = [at, &[field["name"].as_str().unwrap().to_owned()]].concat();
+                paths_of(&field["type"], &path, found);
+                found.push(path);
+            }
+        }
+        _ => (),
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_reader_sees_what_theirs_sees(shape in shape(), seed in any::<u64>()) {
+        let (writer, _, datum) = drawn(&shape, seed);
+        let json = evolved(&shape.schema(&mut 0), &mut Dice(!seed));
+        let reader = parse(&json.to_string(), &[]).unwrap();
+        let theirs = GenericDatumReader::builder(&writer).reader_schema(&reader).build().unwrap();
+        let value = theirs.read_value(&mut &datum[..]).unwrap();
+        let mut paths = Vec::new();
+        paths_of(&json, &[], &mut paths);
+        let plan = Plan::new(&writer, Some(&reader), &paths).unwrap();
+        for (path, read) in paths.iter().zip(read(&plan, &datum).unwrap()) {
+            prop_assert_eq!(format!("{read:?}"), format!("{:?}", expected(&value, path)), "{:?} of {}", path, json);
+        }
+        for end in 0..datum.len() {
+            prop_assert!(read(&plan, &datum[..end]).is_err());
+        }
     }
 }

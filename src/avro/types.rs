@@ -150,7 +150,6 @@ impl Types {
             Schema::Double => Type::Double,
             Schema::Bytes => Type::Bytes,
             Schema::String | Schema::Uuid(UuidSchema::String) => Type::Text,
-            Schema::Fixed(fixed) => Type::Fixed(fixed.size),
             Schema::Decimal(decimal) if super::decimal::MAX_SCALE < decimal.scale => {
                 let most = super::decimal::MAX_SCALE;
                 return Err(format!(
@@ -164,9 +163,10 @@ impl Types {
             Schema::Uuid(UuidSchema::Fixed(fixed)) if fixed.size == 16 => {
                 Type::Uuid { fixed: true }
             }
-            Schema::Uuid(UuidSchema::Fixed(fixed)) => Type::Fixed(fixed.size),
             Schema::Duration(fixed) if fixed.size == 12 => Type::Duration,
-            Schema::Duration(fixed) => Type::Fixed(fixed.size),
+            Schema::Fixed(fixed)
+            | Schema::Uuid(UuidSchema::Fixed(fixed))
+            | Schema::Duration(fixed) => Type::Fixed(fixed.size),
             Schema::Enum(of) => Type::Enum(of.symbols.clone().into_boxed_slice()),
             Schema::Array(array) => Type::Array(self.add_at(names, &array.items, depth)?),
             Schema::Map(map) => Type::Map(self.add_at(names, &map.types, depth)?),
