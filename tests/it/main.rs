@@ -29,6 +29,7 @@ mod mock_kafka;
 mod models;
 mod padded;
 mod refusals;
+mod schema_registry;
 mod secrets;
 mod service;
 mod slow_link;
