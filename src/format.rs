@@ -3,27 +3,28 @@
 //! JSON goes both ways: an object in, an object out. Numbers are printed so that they read back as the same
 //! f32 or f64, as the model computed them.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde_json::Value;
-use serde_json::value::RawValue;
+use serde_json::Value as Json;
 
 use crate::answer::{Number, Prediction};
 use crate::config::{Include, Input, InputFormat, Output};
-use crate::field::Fields;
+use crate::field::Value;
 use crate::record::{Fault, FaultClass, Record};
 
 mod json;
 
 pub(crate) use json::explain;
 
-/// The fields of a record that a model reads.
+/// What a record has of the fields that a model looks at.
 #[derive(Debug)]
-pub struct Read {
-    /// Those that are there. Of a list or an object only its kind: no model takes one.
-    pub fields: Fields,
-    /// The name of the first field that the model does not read.
-    pub unknown: Option<String>,
+pub struct Read<'a> {
+    /// In the model's order. Of a list or an object only its kind: no model takes one.
+    pub values: Vec<Option<Value<'a>>>,
+    /// The name of the first field that the model does not look at.
+    pub unknown: Option<Cow<'a, str>>,
 }
 
 /// Decodes the fields `wanted` of a record's value.
@@ -31,14 +32,14 @@ pub struct Read {
 /// # Errors
 ///
 /// [`FaultClass::Undecodable`], with the place of the first thing wrong; never with the value itself.
-pub fn decode(settings: &Input, wanted: &[String], value: &[u8]) -> Result<Read, Fault> {
+pub fn decode<'a>(
+    settings: &'a Input,
+    wanted: &[String],
+    value: &'a [u8],
+) -> Result<Read<'a>, Fault> {
     let undecodable = |message: String| Fault::new(FaultClass::Undecodable, message);
-    let alone = |value: Value| Read {
-        fields: Fields::from_iter([(settings.field.clone(), value)]),
-        unknown: (!wanted.contains(&settings.field)).then(|| settings.field.clone()),
-    };
     if settings.format == InputFormat::Bytes {
-        return Ok(alone(Value::from(BASE64.encode(value))));
+        return Ok(alone(settings, wanted, Value::Bytes(Cow::Borrowed(value))));
     }
     let text = std::str::from_utf8(value).map_err(|error| {
         let utf16 = value.starts_with(b"\xff\xfe") || value.starts_with(b"\xfe\xff");
@@ -46,12 +47,21 @@ pub fn decode(settings: &Input, wanted: &[String], value: &[u8]) -> Result<Read,
         undecodable(format!("is not valid UTF-8 from byte {} on{meant}", error.valid_up_to()))
     })?;
     if settings.format == InputFormat::Text {
-        return Ok(alone(Value::from(text)));
+        return Ok(alone(settings, wanted, Value::Text(Cow::Borrowed(text))));
     }
-    let read = json::read::<json::Scalar>(text, wanted).map_err(undecodable)?;
-    let named = wanted.iter().zip(read.values);
-    let fields = named.filter_map(|(name, value)| Some((name.clone(), value?.0)));
-    Ok(Read { fields: fields.collect(), unknown: read.unknown })
+    let json::Read { values, unknown } = json::read(text, wanted).map_err(undecodable)?;
+    Ok(Read { values, unknown })
+}
+
+/// A record that is one value: it has the field `input.field`.
+fn alone<'a>(settings: &'a Input, wanted: &[String], value: Value<'a>) -> Read<'a> {
+    let mut values = vec![None; wanted.len()];
+    let place = wanted.iter().position(|name| *name == settings.field);
+    if let Some(place) = place {
+        values[place] = Some(value);
+    }
+    let unknown = place.is_none().then_some(Cow::Borrowed(settings.field.as_str()));
+    Read { values, unknown }
 }
 
 /// Encodes a prediction as a JSON object, with what `output.include` takes along of the record, as its own text has it,
@@ -62,7 +72,7 @@ pub fn encode(prediction: &Prediction, output: &Output, input: &Input, record: &
         Include::None => (),
         Include::Key => {
             let key = record.key.as_deref().map(String::from_utf8_lossy);
-            member("key", &Value::from(key.as_deref()), &mut out);
+            member("key", &Json::from(key.as_deref()), &mut out);
         }
         Include::All => include(input, None, record, &mut out),
         Include::Fields(names) => include(input, Some(names), record, &mut out),
@@ -93,27 +103,27 @@ fn answer(prediction: &Prediction, top_k: Option<u32>) -> Vec<u8> {
 fn include(input: &Input, names: Option<&[String]>, record: &Record, out: &mut Vec<u8>) {
     let value = record.value.as_deref().unwrap_or_default();
     out.extend_from_slice(b",\"input\":");
-    let alone = |value: Value, out: &mut Vec<u8>| {
+    let alone = |value: Json, out: &mut Vec<u8>| {
         let wanted = names.is_none_or(|names| names.contains(&input.field));
         let fields = wanted.then(|| (input.field.clone(), value));
-        json(&Value::Object(fields.into_iter().collect()), out);
+        json(&Json::Object(fields.into_iter().collect()), out);
     };
     // The record was decoded, or there would be no prediction.
     let text = std::str::from_utf8(value).unwrap_or_default();
     match (input.format, names) {
-        (InputFormat::Bytes, _) => alone(Value::from(BASE64.encode(value)), out),
-        (InputFormat::Text, _) => alone(Value::from(text), out),
+        (InputFormat::Bytes, _) => alone(Json::from(BASE64.encode(value)), out),
+        (InputFormat::Text, _) => alone(Json::from(text), out),
         (InputFormat::Json, None) => out.extend_from_slice(json::compact(text.trim()).as_bytes()),
         (InputFormat::Json, Some(names)) => {
-            let read = json::read::<&RawValue>(text, names);
+            let read = json::read::<&str>(text, names);
             let values = read.map(|read| read.values).unwrap_or_default();
             let mut next = b'{';
             for (name, value) in names.iter().zip(values) {
                 if let Some(value) = value {
                     out.push(std::mem::replace(&mut next, b','));
-                    json(&Value::from(name.as_str()), out);
+                    json(&Json::from(name.as_str()), out);
                     out.push(b':');
-                    out.extend_from_slice(json::compact(value.get()).as_bytes());
+                    out.extend_from_slice(json::compact(value).as_bytes());
                 }
             }
             if next == b'{' {
@@ -143,7 +153,7 @@ fn body(prediction: &Prediction, top_k: Option<u32>, out: &mut Vec<u8>) {
         Prediction::Label { best, scores, labels } => {
             let label = |index: usize| labels.get(index).map_or("", String::as_str);
             out.extend_from_slice(b"\"label\":");
-            json(&Value::from(label(*best)), out);
+            json(&Json::from(label(*best)), out);
             out.extend_from_slice(b",\"score\":");
             number(scores.get(*best).copied().unwrap_or(Number::Single(f32::NAN)), out);
             out.extend_from_slice(b",\"scores\":{");
@@ -151,7 +161,7 @@ fn body(prediction: &Prediction, top_k: Option<u32>, out: &mut Vec<u8>) {
                 if place != 0 {
                     out.push(b',');
                 }
-                json(&Value::from(label(index)), out);
+                json(&Json::from(label(index)), out);
                 out.push(b':');
                 number(scores[index], out);
             }
@@ -164,12 +174,12 @@ fn body(prediction: &Prediction, top_k: Option<u32>, out: &mut Vec<u8>) {
                     out.push(b',');
                 }
                 out.extend_from_slice(b"{\"label\":");
-                json(&Value::from(span.label.as_str()), out);
+                json(&Json::from(span.label.as_str()), out);
                 out.extend_from_slice(b",\"score\":");
                 number(span.score.into(), out);
-                member("start", &Value::from(span.start), out);
-                member("end", &Value::from(span.end), out);
-                member("word", &Value::from(span.word.as_str()), out);
+                member("start", &Json::from(span.start), out);
+                member("end", &Json::from(span.end), out);
+                member("word", &Json::from(span.word.as_str()), out);
                 out.push(b'}');
             }
             out.push(b']');
@@ -187,14 +197,14 @@ fn chosen(scores: &[Number], top_k: Option<u32>) -> Vec<usize> {
     chosen
 }
 
-fn member(name: &str, value: &Value, out: &mut Vec<u8>) {
+fn member(name: &str, value: &Json, out: &mut Vec<u8>) {
     out.push(b',');
-    json(&Value::from(name), out);
+    json(&Json::from(name), out);
     out.push(b':');
     json(value, out);
 }
 
-fn json(value: &Value, out: &mut Vec<u8>) {
+fn json(value: &Json, out: &mut Vec<u8>) {
     out.extend_from_slice(value.to_string().as_bytes());
 }
 
@@ -235,7 +245,6 @@ mod tests {
             (b"{'a':1}", "' at line 1 column 2 cannot stand around"),
             (b"{\"a\":secret}", "is not valid JSON: expected value at line 1"),
             (b"{\"a\":1e400}", "has a number at line 1 column 10 that no 64-bit float can hold"),
-            (b"{\"a\":\"\\ud800\"}", "has half of a surrogate pair at line 1"),
             (b"\xef\xbb\xbf{}", "begins with a byte order mark (U+FEFF)"),
             (b"\xff\xfe{\0}\0", "says UTF-16; write UTF-8"),
             (b"\0\0\0\0\x01{}", "begins with a zero byte, as Confluent's"),
@@ -251,15 +260,12 @@ mod tests {
     #[test]
     fn text_and_bytes_are_the_field_they_are_given() {
         for (format, value, expect) in [
-            (InputFormat::Text, &b"a \"b\""[..], r#"{"body":"a \"b\""}"#),
-            (InputFormat::Bytes, b"\xff\xd8\x00", r#"{"body":"/9gA"}"#),
+            (InputFormat::Text, &b"a \"b\""[..], Value::Text("a \"b\"".into())),
+            (InputFormat::Bytes, b"\xff\xd8\x00", Value::Bytes(b"\xff\xd8\x00"[..].into())),
         ] {
             let settings = Input { format, field: "body".to_owned(), ..Input::default() };
             let read = decode(&settings, &["body".to_owned()], value).unwrap();
-            assert_eq!(
-                (Value::Object(read.fields).to_string().as_str(), read.unknown),
-                (expect, None)
-            );
+            assert_eq!((read.values, read.unknown), (vec![Some(expect)], None));
             let read = decode(&settings, &["text".to_owned()], value).unwrap();
             assert_eq!(read.unknown.as_deref(), Some("body"));
         }
@@ -268,8 +274,9 @@ mod tests {
     #[test]
     fn deep_and_wide_values_that_nobody_wants_are_passed_over() {
         let value = format!("{{\"deep\":{}{},\"a\":1}}", "[".repeat(10_000), "]".repeat(10_000));
-        let read = decode(&Input::default(), &["a".to_owned()], value.as_bytes()).unwrap();
-        assert_eq!(read.fields.get("a"), Some(&Value::from(1)));
+        let settings = Input::default();
+        let read = decode(&settings, &["a".to_owned()], value.as_bytes()).unwrap();
+        assert_eq!(read.values, [Some(Value::Int(1))]);
     }
 
     #[track_caller]

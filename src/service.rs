@@ -249,7 +249,7 @@ fn assemble(
     let chunks = std::mem::replace(&mut log.chunks, empty);
     let current = Current::new(Arc::clone(&served));
     let (arrived_in, arrived) = mpsc::channel(2);
-    decode::start(decoder, current.clone(), journal.clone(), chunks, arrived_in)
+    decode::start(decode::threads(), &decoder, &current, journal, chunks, arrived_in)
         .map_err(no_thread)?;
     Ok(Parts {
         log,

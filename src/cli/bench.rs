@@ -17,7 +17,6 @@ use crate::bench::{Crew, Curve, Point, Report, chart, recommend, sentences};
 use crate::config::{Config, Precision, Workers};
 use crate::decode::{Decoded, Decoder, Prepared};
 use crate::failure::{Exit, Failure, chain};
-use crate::field::Fields;
 use crate::file::{self, Links};
 use crate::model::{Input, Served, guard, kernels};
 use crate::pipeline::Item;
@@ -28,6 +27,9 @@ use crate::service;
 mod measure;
 
 use measure::{Measured, Records, Side};
+
+/// A record's fields.
+type Fields = serde_json::Map<String, Value>;
 
 /// Arguments of `tidemill bench`.
 #[derive(Debug, clap::Args)]

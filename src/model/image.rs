@@ -10,6 +10,7 @@
 //!
 //! Dosovitskiy et al. 2021 (`ViT`). Tensor names as in Hugging Face's transformers.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ use super::weights::Weights;
 use super::{About, Input, Model, SUB_BATCH_TOKENS, encoder, padded, unique};
 use crate::answer::{Prediction, Refused, Task};
 use crate::config::{Determinism, Place};
-use crate::field::{self, Fields};
+use crate::field::{self, Values};
 use crate::record::{Fault, FaultClass};
 
 mod bmp;
@@ -327,11 +328,16 @@ impl Model for Image {
         &self.about
     }
 
-    fn prepare(&self, fields: &Fields) -> Result<Input, Fault> {
+    fn prepare(&self, values: &Values<'_>) -> Result<Input, Fault> {
         let name = &self.about.fields[0];
-        let text = field::text(fields, name, "an image in base64")?;
-        let bytes = encoded::decode(text)
-            .map_err(|what| Fault::new(FaultClass::Invalid, format!("field {name:?} {what}")))?;
+        let invalid = |what| Fault::new(FaultClass::Invalid, format!("field {name:?} {what}"));
+        let bytes = match values.first().and_then(Option::as_ref) {
+            Some(field::Value::Bytes(bytes)) => Cow::Borrowed(&**bytes),
+            value => {
+                let text = field::text(value, name, "an image in base64")?;
+                Cow::Owned(encoded::decode(text).map_err(invalid)?)
+            }
+        };
         let pixels = self.preprocess.pixels(&bytes).map_err(|Fault { class, message }| {
             Fault::new(class, format!("field {name:?}: {message}"))
         })?;

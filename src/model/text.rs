@@ -66,7 +66,7 @@ use super::weights::Weights;
 use super::{About, Input, Model, artifact};
 use crate::answer::{Prediction, Refused, Task};
 use crate::config::{Aggregation, Determinism, OnLong, Precision};
-use crate::field::{self, Fields};
+use crate::field::{self, Values};
 use crate::record::{Fault, FaultClass};
 
 mod architecture;
@@ -250,11 +250,6 @@ fn sequencer(
     Ok(Sequencer::new((tokenizer, side), (single, pair), false, longest))
 }
 
-/// Whether a record has something in a field.
-fn present(fields: &Fields, name: &str) -> bool {
-    fields.get(name).is_some_and(|value| !value.is_null())
-}
-
 /// The folder in an artifact with the weights and the tokenizer: the one that `modules.json` names, else the artifact
 /// itself.
 ///
@@ -338,10 +333,11 @@ impl Model for Text {
         &self.looks_at
     }
 
-    fn prepare(&self, fields: &Fields) -> Result<Input, Fault> {
+    fn prepare(&self, values: &Values<'_>) -> Result<Input, Fault> {
         let [name, pair] = &self.looks_at;
-        let text = field::text(fields, name, "a string")?;
-        let (pairs, given) = (self.head.pairs(), present(fields, pair));
+        let [first, second] = [0, 1].map(|place| values.get(place).and_then(Option::as_ref));
+        let text = field::text(first, name, "a string")?;
+        let (pairs, given) = (self.head.pairs(), field::is_given(second));
         if given && pairs == Pairs::Never {
             let message = format!(
                 "field {pair:?} has a second text, and a model for {} takes one: leave the field out, or name \
@@ -351,7 +347,7 @@ impl Model for Text {
             return Err(Fault::new(FaultClass::Invalid, message));
         }
         let wanted = given || pairs == Pairs::Always;
-        let second = wanted.then(|| field::text(fields, pair, "a string")).transpose()?;
+        let second = wanted.then(|| field::text(second, pair, "a string")).transpose()?;
         let second = second.filter(|second| pairs != Pairs::Also || !second.is_empty());
         let too_long = |what: String| {
             let message = format!("{what} more than {} tokens", self.sequencer.longest());

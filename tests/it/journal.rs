@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tidemill::answer::{Prediction, Refused, Task};
 use tidemill::config::{Config, Logging};
-use tidemill::field::Fields;
+use tidemill::field::{Value, Values};
 use tidemill::log::message::Naming;
 use tidemill::model::{About, Input, Model, Served};
 use tidemill::record::{Fault, FaultClass, ModelId, Offset, Version};
@@ -38,8 +38,8 @@ impl Model for Deadly {
         &self.0
     }
 
-    fn prepare(&self, fields: &Fields) -> Result<Input, Fault> {
-        let x = fields.get("x").and_then(serde_json::Value::as_f64);
+    fn prepare(&self, values: &Values<'_>) -> Result<Input, Fault> {
+        let x = values.first().and_then(Option::as_ref).and_then(Value::number);
         let x = x.ok_or_else(|| Fault::new(FaultClass::Missing, "x is missing"))?;
         Ok(Input::Row(Box::new([x])))
     }
