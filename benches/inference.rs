@@ -317,8 +317,8 @@ fn cosines(a: &[f32], b: &[f32]) -> (f64, f64) {
 }
 
 fn options(precision: Precision) -> LoadOptions {
-    let (field, device) = ("text".into(), "cpu".into());
-    LoadOptions { field, device, precision, max_length: Some(512), ..LoadOptions::default() }
+    let field = "text".into();
+    LoadOptions { field, precision, max_length: Some(512), ..LoadOptions::default() }
 }
 
 fn load(model: &str, precision: Precision) -> Box<dyn Model> {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod amount;
 pub mod load;
+pub mod log;
 pub mod observe;
 pub mod origin;
 pub mod owned;
@@ -19,20 +20,23 @@ pub mod properties;
 pub mod secret;
 pub mod topics;
 pub mod tree;
+pub mod uri;
 pub mod validate;
 pub mod yaml;
 
 pub use amount::{Size, Time};
+pub use log::Log;
 pub use observe::{Http, LogFormat, Logging};
 pub use place::{NoDevice, Place};
 pub use problem::{Problem, Problems};
+pub use uri::Uri;
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The embedded log, `sqlite:FILE`, in place of `kafka`.
-    pub log: Option<String>,
+    pub log: Log,
     /// The cluster and the group.
     pub kafka: Kafka,
     /// What is read.
@@ -70,7 +74,10 @@ pub struct Config {
 impl Config {
     /// The file of the embedded log, where that is the log.
     pub fn embedded(&self) -> Option<&Path> {
-        self.log.as_deref()?.strip_prefix("sqlite:").map(Path::new)
+        match &self.log {
+            Log::Kafka => None,
+            Log::Sqlite(file) => Some(file),
+        }
     }
 }
 
@@ -399,7 +406,7 @@ impl Default for Commit {
 #[serde(default, deny_unknown_fields)]
 pub struct Model {
     /// `models:/name@alias`, `models:/name/3`, or a directory. Required.
-    pub uri: String,
+    pub uri: Uri,
     /// How often the alias is looked up.
     pub poll: Time,
     /// What a new version may change.
@@ -407,7 +414,7 @@ pub struct Model {
     /// How long a partition is held back whose last answer is of another version than the one that serves here.
     pub takeover_wait: Time,
     /// `cpu`, `cuda:0`, several as `cuda:0,cuda:1`, `metal:0`.
-    pub device: String,
+    pub device: Place,
     /// Inference threads; `auto` is one a core, on GPUs one a device.
     pub workers: Workers,
     /// What the model is for; default: what its files say.
@@ -429,11 +436,11 @@ pub struct Model {
 impl Default for Model {
     fn default() -> Self {
         Self {
-            uri: String::new(),
+            uri: Uri::default(),
             poll: Time::millis(10_000),
             allow_change: Vec::new(),
             takeover_wait: Time::millis(60_000),
-            device: "cpu".to_owned(),
+            device: Place::Cpu,
             workers: Workers::Auto,
             task: None,
             precision: Precision::F32,

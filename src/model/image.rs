@@ -262,7 +262,7 @@ impl std::fmt::Debug for Image {
 /// With the file or tensor, what was expected and what was found.
 pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
     let fail = |error: device::Error| Error::config("config.json", error.to_string());
-    let place = device::place(&options.device).map_err(fail)?;
+    let place = &options.device;
     let config: Config = artifact::json(dir, "config.json")?;
     let (vit, patches) = config.checked()?;
     let side = u32::try_from(vit.image_size).unwrap_or(u32::MAX);
@@ -276,7 +276,7 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
     })?;
     let (labels, named) = unique(config.labels(rows)?);
     let independent = config.independent(rows)?;
-    let (encoder, precision, chunk_tokens, bytes) = if place == Place::Cpu {
+    let (encoder, precision, chunk_tokens, bytes) = if *place == Place::Cpu {
         // Nothing to compare precisions by is known of images: `auto` is f32.
         let precision = device::packed(options.precision).map_err(fail)?;
         let precision = precision.unwrap_or(encoder::Precision::F32);
@@ -285,8 +285,8 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
         (Encoder::Packed(Box::new(vit)), precision.name(), SUB_BATCH_TOKENS, bytes)
     } else {
         let (dtype, devices) = (
-            device::dtype(&place, options.precision).map_err(fail)?,
-            device::open(&place).map_err(fail)?,
+            device::dtype(place, options.precision).map_err(fail)?,
+            device::open(place).map_err(fail)?,
         );
         let elements = weights.bytes() / 4 * u64::try_from(devices.len()).unwrap_or(1);
         let bytes = elements * u64::try_from(dtype.size_in_bytes()).unwrap_or(4);

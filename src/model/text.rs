@@ -65,7 +65,7 @@ use super::encoder::TYPED;
 use super::weights::Weights;
 use super::{About, Input, Model, artifact};
 use crate::answer::{Prediction, Refused, Task};
-use crate::config::{Aggregation, Determinism, OnLong, Precision};
+use crate::config::{Aggregation, Determinism, OnLong, Place, Precision};
 use crate::field::{self, Values};
 use crate::record::{Fault, FaultClass};
 
@@ -115,8 +115,8 @@ pub struct Options {
     pub max_length: Option<u32>,
     /// How a token classifier's labels become spans.
     pub aggregation: Aggregation,
-    /// `cpu`, `cuda:0`.
-    pub device: String,
+    /// Where it computes.
+    pub device: Place,
     /// Whether an answer's last bits may depend on the batch.
     pub determinism: Determinism,
 }
@@ -171,7 +171,7 @@ impl std::fmt::Debug for Text {
 ///
 /// With the file or tensor, what was expected and what was found.
 pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
-    let place = device::place(&options.device)?;
+    let place = &options.device;
     let layout = Layout::read(dir)?;
     let folder = &layout.encoder;
     let architecture = Architecture::read(folder)?;
@@ -186,7 +186,7 @@ pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
     let longest = longest(&architecture, &encode, &rules, options)?;
     let tokenizer = tokenizer::bounded(rules.tokenizer, architecture.longest())?;
     let weights = Weights::open_in(dir, folder.name())?;
-    let (backbone, precision) = architecture.backbone(&weights, &place, options, &tokenizer)?;
+    let (backbone, precision) = architecture.backbone(&weights, place, options, &tokenizer)?;
     let side = if rules.cuts_left { Side::Left } else { Side::Right };
     let mut sequencer = sequencer(folder, architecture.types(), (tokenizer, side), longest)?;
     let prompt = tokens_of(&encode.prompt, &sequencer)?;

@@ -158,8 +158,8 @@ pub(crate) fn json<T: serde::de::DeserializeOwned>(file: &Path) -> T {
 }
 
 fn options(task: Option<Task>) -> LoadOptions {
-    let (field, device) = ("text".to_owned(), "cpu".to_owned());
-    LoadOptions { field, device, task, ..LoadOptions::default() }
+    let field = "text".to_owned();
+    LoadOptions { field, task, ..LoadOptions::default() }
 }
 
 /// The largest difference of an answer to the expected one.

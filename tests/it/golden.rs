@@ -34,9 +34,9 @@ fn load_as(dir: &Path, precision: Precision, aggregation: Aggregation) -> Box<dy
 }
 
 fn options(precision: Precision, aggregation: Aggregation) -> LoadOptions {
-    let (field, device) = ("text".to_owned(), "cpu".to_owned());
+    let field = "text".to_owned();
     let on_long = OnLong::Truncate;
-    LoadOptions { field, precision, aggregation, on_long, device, ..LoadOptions::default() }
+    LoadOptions { field, precision, aggregation, on_long, ..LoadOptions::default() }
 }
 
 /// `[(input, expected output)]` of a golden file.
@@ -313,12 +313,8 @@ fn token_classifiers_are_transformers_pipeline() {
 /// Texts at the edges: each is an answer or a fault of its own, and never a panic.
 #[test]
 fn texts_at_the_edges_are_defined() {
-    let options = |on_long| LoadOptions {
-        field: "text".to_owned(),
-        on_long,
-        device: "cpu".to_owned(),
-        ..LoadOptions::default()
-    };
+    let options =
+        |on_long| LoadOptions { field: "text".to_owned(), on_long, ..LoadOptions::default() };
     let dir = data("tiny-bert");
     let model = artifact::build(&dir, &options(OnLong::Truncate)).unwrap();
     let strict = artifact::build(&dir, &options(OnLong::Reject)).unwrap();

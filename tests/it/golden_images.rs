@@ -23,7 +23,7 @@ fn data(name: &str) -> PathBuf {
 }
 
 fn options() -> LoadOptions {
-    LoadOptions { field: "image".to_owned(), device: "cpu".to_owned(), ..LoadOptions::default() }
+    LoadOptions { field: "image".to_owned(), ..LoadOptions::default() }
 }
 
 fn build(dir: &Path) -> Result<Box<dyn Model>, String> {
@@ -366,7 +366,7 @@ fn configurations_out_of_bounds_are_refused() {
     for (device, precision, part) in
         [("cuda:0", Precision::F32, "cuda:0"), ("cpu", Precision::F16, "f16 is for GPUs")]
     {
-        let options = LoadOptions { device: device.to_owned(), precision, ..options() };
+        let options = LoadOptions { device: device.parse().unwrap(), precision, ..options() };
         let error = artifact::build(&data("tiny-vit"), &options).err().unwrap().to_string();
         assert!(error.contains(part), "{error}");
     }

@@ -32,11 +32,7 @@ fn model(file: &str, processor: &Value) -> Result<Box<dyn Model>, String> {
         fs::copy(tiny.join(name), dir.path().join(name)).unwrap();
     }
     fs::write(dir.path().join(file), processor.to_string()).unwrap();
-    let options = LoadOptions {
-        field: "image".to_owned(),
-        device: "cpu".to_owned(),
-        ..LoadOptions::default()
-    };
+    let options = LoadOptions { field: "image".to_owned(), ..LoadOptions::default() };
     // Through the whole gate, warm-up and all, and then alone, to be asked for its pixels.
     artifact::load(dir.path(), &options).map_err(|error| error.to_string())?;
     artifact::build(dir.path(), &options).map_err(|error| error.to_string())

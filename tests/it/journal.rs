@@ -108,8 +108,8 @@ fn a_life() {
     let telemetry = Telemetry::start(&Logging::default()).unwrap();
     let runtime = service::runtime().unwrap();
     let ended = runtime.block_on(service::run(config, telemetry, options, |config, opening| {
-        let file = config.log.as_deref().and_then(|log| log.strip_prefix("sqlite:")).unwrap();
-        sqlite::open(file.as_ref(), config, &Naming::new(config), opening)
+        let file = config.embedded().unwrap();
+        sqlite::open(file, config, &Naming::new(config), opening)
     }));
     #[expect(clippy::exit, reason = "a thread hangs in the model")]
     std::process::exit(ended.map_or_else(|failure| i32::from(failure.exit.code()), |()| 0));
