@@ -15,6 +15,7 @@ pub mod observe;
 pub mod origin;
 pub mod owned;
 pub mod place;
+pub mod pointer;
 pub mod problem;
 pub mod properties;
 pub mod secret;
@@ -28,6 +29,7 @@ pub use amount::{Size, Time};
 pub use log::Log;
 pub use observe::{Http, LogFormat, Logging};
 pub use place::{NoDevice, Place};
+pub use pointer::Pointer;
 pub use problem::{Problem, Problems};
 pub use uri::Uri;
 
@@ -212,6 +214,10 @@ pub struct Input {
     pub field: String,
     /// For a text model that reads pairs: the field that holds the second text.
     pub pair_field: String,
+    /// Where a field of the model stands in a record, if not under its own name: a JSON Pointer, such as `/customer/age`.
+    pub fields: BTreeMap<String, Pointer>,
+    /// What was written around a record, and is taken off.
+    pub unwrap: Unwrap,
     /// What a field means that the model does not read.
     pub unknown_fields: UnknownFields,
 }
@@ -223,9 +229,23 @@ impl Default for Input {
             format: InputFormat::Json,
             field: "text".to_owned(),
             pair_field: "text_pair".to_owned(),
+            fields: BTreeMap::new(),
+            unwrap: Unwrap::None,
             unknown_fields: UnknownFields::Ignore,
         }
     }
+}
+
+/// What was written around a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unwrap {
+    /// Nothing: the value is the record.
+    None,
+    /// `{"schema", "payload"}` of Kafka Connect's `JsonConverter`; without a schema the value is the record.
+    Connect,
+    /// Debezium's envelope, with Connect's around it or not: the record is `after`. A deleted row is a tombstone.
+    Debezium,
 }
 
 /// What the values of the input topics are.

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::config::{Input as Settings, UnknownFields};
-use crate::format::{self, Read};
+use crate::format::{self, Read, Wanted};
 use crate::journal::{Journal, Mark};
 use crate::log::{Arrival, Chunk, Load, note};
 use crate::model::{Input, Served};
@@ -125,12 +125,14 @@ pub struct Arrived {
 #[derive(Debug, Clone)]
 pub struct Decoder {
     settings: Settings,
+    /// What the newest versions look at.
+    wanted: Arc<RwLock<Vec<Known>>>,
 }
 
 impl Decoder {
     /// A decoder for these inputs.
     pub fn new(settings: Settings) -> Self {
-        Self { settings }
+        Self { settings, wanted: Arc::default() }
     }
 
     /// What the values of the input topics are.
@@ -182,23 +184,51 @@ impl Decoder {
             Err(Fault::new(FaultClass::Undecodable, message))
         });
         match decoded {
-            Ok(input) => Prepared::Input(input),
+            Ok(Some(input)) => Prepared::Input(input),
+            Ok(None) => Prepared::Tombstone,
             Err(fault) => Prepared::Fault(fault),
         }
     }
 
-    fn decode(&self, value: &[u8], served: &Served) -> Result<Input, Fault> {
-        let known = served.model.looks_at();
-        let Read { values, unknown } = format::decode(&self.settings, known, value)?;
+    fn decode(&self, value: &[u8], served: &Served) -> Result<Option<Input>, Fault> {
+        let wanted = self.wanted(served);
+        let Some(Read { values, unknown }) = format::decode(&self.settings, &wanted, value)? else {
+            return Ok(None);
+        };
         if let Some(name) =
             unknown.filter(|_| self.settings.unknown_fields == UnknownFields::Reject)
         {
             let message = format!("field {name:?} is not one of the model's");
             return Err(Fault::new(FaultClass::Invalid, message));
         }
-        served.model.prepare(&values)
+        served.model.prepare(&values).map(Some)
+    }
+
+    /// What the version `served` looks at, by where it stands in a record.
+    fn wanted(&self, served: &Served) -> Arc<Wanted> {
+        let version = served.id.version;
+        let known = |wanted: &[Known]| {
+            wanted.iter().find(|(known, _)| *known == version).map(|(_, wanted)| Arc::clone(wanted))
+        };
+        let read = self.wanted.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(wanted) = known(&read) {
+            return wanted;
+        }
+        drop(read);
+        let wanted = Wanted::new(served.model.looks_at(), &self.settings.fields);
+        let wanted = Arc::new(wanted);
+        let mut all = self.wanted.write().unwrap_or_else(PoisonError::into_inner);
+        all.truncate(MOST_VERSIONS - 1);
+        all.insert(0, (version, Arc::clone(&wanted)));
+        wanted
     }
 }
+
+/// A version and what it looks at.
+type Known = (Version, Arc<Wanted>);
+
+/// Versions that are prepared for at one time, and one more.
+const MOST_VERSIONS: usize = 4;
 
 /// More have nothing to do: the threads that read a log give no more chunks than that.
 const MOST_THREADS: usize = 16;

@@ -14,32 +14,36 @@ use crate::config::{Include, Input, InputFormat, Output};
 use crate::field::Value;
 use crate::record::{Fault, FaultClass, Record};
 
+mod envelope;
 mod json;
+mod wanted;
 
+use envelope::Inside;
 pub(crate) use json::explain;
+pub use wanted::Wanted;
 
-/// What a record has of the fields that a model looks at.
+/// What a record has of the fields that are wanted.
 #[derive(Debug)]
 pub struct Read<'a> {
-    /// In the model's order. Of a list or an object only its kind: no model takes one.
+    /// In the order in which they are wanted. Of a list or an object only its kind: no model takes one.
     pub values: Vec<Option<Value<'a>>>,
-    /// The name of the first field that the model does not look at.
+    /// The name of the record's first field that is not wanted.
     pub unknown: Option<Cow<'a, str>>,
 }
 
-/// Decodes the fields `wanted` of a record's value.
+/// Decodes the fields `wanted` of a record's value; `None` where the value says that there is no record any more.
 ///
 /// # Errors
 ///
 /// [`FaultClass::Undecodable`], with the place of the first thing wrong; never with the value itself.
 pub fn decode<'a>(
     settings: &'a Input,
-    wanted: &[String],
+    wanted: &Wanted,
     value: &'a [u8],
-) -> Result<Read<'a>, Fault> {
+) -> Result<Option<Read<'a>>, Fault> {
     let undecodable = |message: String| Fault::new(FaultClass::Undecodable, message);
     if settings.format == InputFormat::Bytes {
-        return Ok(alone(settings, wanted, Value::Bytes(Cow::Borrowed(value))));
+        return Ok(Some(alone(settings, wanted, Value::Bytes(Cow::Borrowed(value)))));
     }
     let text = std::str::from_utf8(value).map_err(|error| {
         let utf16 = value.starts_with(b"\xff\xfe") || value.starts_with(b"\xfe\xff");
@@ -47,16 +51,21 @@ pub fn decode<'a>(
         undecodable(format!("is not valid UTF-8 from byte {} on{meant}", error.valid_up_to()))
     })?;
     if settings.format == InputFormat::Text {
-        return Ok(alone(settings, wanted, Value::Text(Cow::Borrowed(text))));
+        return Ok(Some(alone(settings, wanted, Value::Text(Cow::Borrowed(text)))));
     }
-    let json::Read { values, unknown } = json::read(text, wanted).map_err(undecodable)?;
-    Ok(Read { values, unknown })
+    match envelope::open(text, settings.unwrap).map_err(undecodable)? {
+        Inside::Deleted => Ok(None),
+        Inside::Record(text) => {
+            let json::Read { values, unknown } = json::read(text, wanted).map_err(undecodable)?;
+            Ok(Some(Read { values, unknown }))
+        }
+    }
 }
 
 /// A record that is one value: it has the field `input.field`.
-fn alone<'a>(settings: &'a Input, wanted: &[String], value: Value<'a>) -> Read<'a> {
+fn alone<'a>(settings: &'a Input, wanted: &Wanted, value: Value<'a>) -> Read<'a> {
     let mut values = vec![None; wanted.len()];
-    let place = wanted.iter().position(|name| *name == settings.field);
+    let place = wanted.paths().iter().position(|path| *path == [settings.field.as_str()]);
     if let Some(place) = place {
         values[place] = Some(value);
     }
@@ -113,9 +122,12 @@ fn include(input: &Input, names: Option<&[String]>, record: &Record, out: &mut V
     match (input.format, names) {
         (InputFormat::Bytes, _) => alone(Json::from(BASE64.encode(value)), out),
         (InputFormat::Text, _) => alone(Json::from(text), out),
-        (InputFormat::Json, None) => out.extend_from_slice(json::compact(text.trim()).as_bytes()),
+        (InputFormat::Json, None) => {
+            out.extend_from_slice(json::compact(record_in(input, text).trim()).as_bytes());
+        }
         (InputFormat::Json, Some(names)) => {
-            let read = json::read::<&str>(text, names);
+            let read =
+                json::read::<&str>(record_in(input, text), &Wanted::new(names, &input.fields));
             let values = read.map(|read| read.values).unwrap_or_default();
             let mut next = b'{';
             for (name, value) in names.iter().zip(values) {
@@ -131,6 +143,14 @@ fn include(input: &Input, names: Option<&[String]>, record: &Record, out: &mut V
             }
             out.push(b'}');
         }
+    }
+}
+
+/// The record in a value that was decoded.
+fn record_in<'t>(input: &Input, text: &'t str) -> &'t str {
+    match envelope::open(text, input.unwrap) {
+        Ok(Inside::Record(record)) => record,
+        Ok(Inside::Deleted) | Err(_) => "null",
     }
 }
 
@@ -221,9 +241,14 @@ fn number(value: Number, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     use super::*;
+
+    fn wanted(name: &str) -> Wanted {
+        Wanted::new(&[name.to_owned()], &BTreeMap::new())
+    }
 
     #[test]
     fn what_is_no_object_is_undecodable() {
@@ -251,7 +276,7 @@ mod tests {
             (b"\0\0\0\0\0\0\0\0{}", "is not valid JSON: expected value"),
             (deep.as_bytes(), "is not valid JSON: EOF"),
         ] {
-            let fault = decode(&Input::default(), &["a".to_owned()], value).unwrap_err();
+            let fault = decode(&Input::default(), &wanted("a"), value).unwrap_err();
             assert_eq!(fault.class, FaultClass::Undecodable);
             assert!(fault.message.contains(expect), "{} / {expect}", fault.message);
         }
@@ -264,9 +289,9 @@ mod tests {
             (InputFormat::Bytes, b"\xff\xd8\x00", Value::Bytes(b"\xff\xd8\x00"[..].into())),
         ] {
             let settings = Input { format, field: "body".to_owned(), ..Input::default() };
-            let read = decode(&settings, &["body".to_owned()], value).unwrap();
+            let read = decode(&settings, &wanted("body"), value).unwrap().unwrap();
             assert_eq!((read.values, read.unknown), (vec![Some(expect)], None));
-            let read = decode(&settings, &["text".to_owned()], value).unwrap();
+            let read = decode(&settings, &wanted("text"), value).unwrap().unwrap();
             assert_eq!(read.unknown.as_deref(), Some("body"));
         }
     }
@@ -275,7 +300,7 @@ mod tests {
     fn deep_and_wide_values_that_nobody_wants_are_passed_over() {
         let value = format!("{{\"deep\":{}{},\"a\":1}}", "[".repeat(10_000), "]".repeat(10_000));
         let settings = Input::default();
-        let read = decode(&settings, &["a".to_owned()], value.as_bytes()).unwrap();
+        let read = decode(&settings, &wanted("a"), value.as_bytes()).unwrap().unwrap();
         assert_eq!(read.values, [Some(Value::Int(1))]);
     }
 
@@ -297,6 +322,35 @@ mod tests {
         };
         let value = encode(prediction, output, &Input::default(), &record);
         assert_eq!(String::from_utf8(value).unwrap(), expect);
+    }
+
+    #[test]
+    fn what_goes_along_is_of_the_record_in_its_envelope() {
+        let pointer = crate::config::Pointer::try_from("/b/c".to_owned()).unwrap();
+        let input = Input {
+            unwrap: crate::config::Unwrap::Debezium,
+            fields: BTreeMap::from([("deep".to_owned(), pointer)]),
+            ..Input::default()
+        };
+        let record = Record {
+            partition: crate::record::Partition { topic: 0, number: 0 },
+            offset: crate::record::Offset(0),
+            timestamp: None,
+            key: None,
+            value: Some(br#"{"op":"u","after":{"a":1, "b":{"c":1.50}}}"#.to_vec()),
+            headers: Vec::new(),
+        };
+        for (include, expect) in [
+            (Include::All, r#"{"value":0.5,"input":{"a":1,"b":{"c":1.50}}}"#),
+            (
+                Include::Fields(vec!["deep".to_owned(), "a".to_owned()]),
+                r#"{"value":0.5,"input":{"deep":1.50,"a":1}}"#,
+            ),
+        ] {
+            let output = Output { include, ..Output::default() };
+            let value = encode(&Prediction::Value(0.5_f32.into()), &output, &input, &record);
+            assert_eq!(String::from_utf8(value).unwrap(), expect);
+        }
     }
 
     #[test]

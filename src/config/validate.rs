@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::properties::{self, Section};
-use super::{Config, Log, OnStop, Problem, Time, Uri, Workers, topics, tree};
+use super::{Config, InputFormat, Log, OnStop, Problem, Time, Unwrap, Uri, Workers, topics, tree};
 
 /// After so long the broker aborts a transaction by itself: `transaction.timeout.ms`.
 pub const TRANSACTION_TIMEOUT: Time = Time::millis(15_000);
@@ -219,6 +219,16 @@ fn roles(config: &Config, found: &mut Found) {
         let message =
             format!("is {:?}, as input.field: one field cannot hold two texts", config.input.field);
         found.add("input.pair_field", message, "name another field");
+    }
+    if config.input.format != InputFormat::Json {
+        let message = "is about fields of JSON objects, and input.format says that values are none";
+        let fix = "leave it out, or write `format: json`";
+        if !config.input.fields.is_empty() {
+            found.add("input.fields", message, fix);
+        }
+        if config.input.unwrap != Unwrap::None {
+            found.add("input.unwrap", message, fix);
+        }
     }
     if config.output.include == super::Include::Fields(Vec::new()) {
         found.add("output.include.fields", "is empty", "list fields, or write `include: none`");

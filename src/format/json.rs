@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use serde::de::IgnoredAny;
 
+use super::wanted::{Branch, Member, Wanted};
 use crate::field::Value;
 
 mod scan;
@@ -16,11 +17,11 @@ use scan::{Scanner, Wrong};
 
 /// What an object has of the fields that are wanted.
 #[derive(Debug)]
-pub(super) struct Read<'n, V> {
+pub(super) struct Read<'t, V> {
     /// In the order in which they are wanted; the last one where several have one name.
     pub(super) values: Vec<Option<V>>,
-    /// The name of the first field that is not wanted.
-    pub(super) unknown: Option<Cow<'n, str>>,
+    /// The name of the first field of the object that is not wanted, nor anything in it.
+    pub(super) unknown: Option<Cow<'t, str>>,
 }
 
 /// What is kept of a value.
@@ -48,40 +49,68 @@ impl<'t> Keep<'t> for &'t str {
 /// # Errors
 ///
 /// What is wrong with the text as JSON and where, or what it is instead of an object.
-pub(super) fn read<'t, V: Keep<'t>>(
-    text: &'t str,
-    wanted: &[String],
-) -> Result<Read<'t, V>, String> {
+pub(super) fn read<'t, V: Keep<'t>>(text: &'t str, wanted: &Wanted) -> Result<Read<'t, V>, String> {
     let mut values: Vec<Option<V>> = Vec::with_capacity(wanted.len());
     values.resize_with(wanted.len(), || None);
-    let mut unknown = None;
-    // Records of one producer have their fields in one order, mostly the model's.
-    let mut next = 0;
+    let mut read = Read { values, unknown: None };
     let object = |scanner: &mut Scanner<'t>| {
-        scanner.members(|scanner, name| {
-            let place = if wanted.get(next).is_some_and(|wanted| *wanted == name) {
-                Some(next)
-            } else {
-                wanted.iter().position(|wanted| *wanted == name)
-            };
-            match place {
-                Some(place) => {
-                    next = place + 1;
-                    values[place] = Some(V::keep(scanner)?);
+        let mut next = 0;
+        scanner.members(|scanner, name| match wanted.root().find(&name, &mut next) {
+            Some(member) => read.member(scanner, member),
+            None => {
+                if read.unknown.is_none() {
+                    read.unknown = Some(name);
                 }
-                None => {
-                    if unknown.is_none() {
-                        unknown = Some(name);
-                    }
-                    scanner.skip()?;
-                }
+                scanner.skip()
             }
-            Ok(())
         })
     };
     match Scanner::new(text).whole(object) {
-        Ok(()) => Ok(Read { values, unknown }),
+        Ok(()) => Ok(read),
         Err(wrong) => Err(words(text, &wrong)),
+    }
+}
+
+impl<'t, V: Keep<'t>> Read<'t, V> {
+    /// Reads the value of a member that is wanted, or that something is wanted of. As deep as the paths of what is wanted.
+    fn member(&mut self, scanner: &mut Scanner<'t>, member: &Member) -> Result<(), Wrong> {
+        let start = scanner.clone();
+        if let [place] = *member.places
+            && member.below.is_empty()
+        {
+            self.values[place] = Some(V::keep(scanner)?);
+            return Ok(());
+        }
+        // The last one of a name counts, with all that is in it.
+        self.forget(&member.below);
+        let mut next = 0;
+        let read = match scanner.peek() {
+            Some(b'{') if !member.below.is_empty() => {
+                scanner.members(|scanner, name| match member.below.find(&name, &mut next) {
+                    Some(member) => self.member(scanner, member),
+                    None => scanner.skip(),
+                })
+            }
+            Some(b'[') if !member.below.is_empty() => scanner.elements(|scanner, number| {
+                match member.below.find(&number.to_string(), &mut next) {
+                    Some(member) => self.member(scanner, member),
+                    None => scanner.skip(),
+                }
+            }),
+            _ => scanner.skip(),
+        };
+        read?;
+        for place in &member.places {
+            self.values[*place] = Some(V::keep(&mut start.clone())?);
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, branch: &Branch) {
+        for member in branch.members() {
+            member.places.iter().for_each(|place| self.values[*place] = None);
+            self.forget(&member.below);
+        }
     }
 }
 
@@ -174,10 +203,13 @@ pub(super) fn compact(text: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
     use serde_json::Value as Json;
 
     use super::*;
+    use crate::config::Pointer;
 
     fn value() -> impl Strategy<Value = Json> {
         let leaf = prop_oneof![
@@ -197,8 +229,12 @@ mod tests {
         })
     }
 
-    fn wanted() -> [String; 2] {
+    fn names() -> [String; 2] {
         ["a", "b"].map(str::to_owned)
+    }
+
+    fn wanted() -> Wanted {
+        Wanted::new(&names(), &BTreeMap::new())
     }
 
     /// That reading `text` is reading what serde parses it to.
@@ -209,10 +245,10 @@ mod tests {
             return Ok(());
         };
         let read = read.map_err(TestCaseError::fail)?;
-        for (name, read) in wanted().iter().zip(read.values) {
+        for (name, read) in names().iter().zip(read.values) {
             prop_assert_eq!(read, fields.get(name).map(Value::from));
         }
-        let unknown = fields.keys().find(|name| !wanted().contains(name));
+        let unknown = fields.keys().find(|name| !names().contains(name));
         prop_assert_eq!(read.unknown.as_deref(), unknown.map(String::as_str));
         Ok(())
     }
@@ -253,6 +289,33 @@ mod tests {
                 prop_assert!(read::<Value<'_>>(&text, &wanted()).is_err(), "{}", text);
             }
         }
+    }
+
+    #[test]
+    fn fields_are_found_by_their_paths() {
+        let pointers = [("deep", "/o/p/q"), ("third", "/l/2"), ("in", "/l/1/x"), ("whole", "/o")];
+        let pointer = |(name, path): (&str, &str)| {
+            (name.to_owned(), Pointer::try_from(path.to_owned()).unwrap())
+        };
+        let names = ["deep", "a", "third", "in", "whole"].map(str::to_owned);
+        let wanted = Wanted::new(&names, &pointers.map(pointer).into());
+        for (text, values, unknown) in [
+            (r#"{"o":{"n":0,"p":{"q":1,"r":2}},"a":3,"l":[4,{"x":5},6,7]}"#, "1 3 6 5 {}", None),
+            (r#"{"z":[{}],"l":{"2":8},"o":{"p":[]}}"#, "- - 8 - {}", Some("z")),
+            (r#"{"o":7,"l":null,"deep":1}"#, "- - - - 7", Some("deep")),
+            (r#"{"o":{"p":{"q":1}},"o":{"p":{}},"a":{}}"#, "- {} - - {}", None),
+        ] {
+            let read = read::<Value<'_>>(text, &wanted).unwrap();
+            let shown = read.values.iter().map(|value| match value {
+                Some(Value::Int(number)) => number.to_string(),
+                Some(Value::Map) => "{}".to_owned(),
+                None => "-".to_owned(),
+                other => panic!("{other:?}"),
+            });
+            assert_eq!(shown.collect::<Vec<_>>().join(" "), values, "{text}");
+            assert_eq!(read.unknown.as_deref(), unknown, "{text}");
+        }
+        assert!(read::<Value<'_>>(r#"{"o":{"p":{"q":1]}}"#, &wanted).is_err());
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub(in crate::format) enum Wrong {
 }
 
 /// A text, and how far it is read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::format) struct Scanner<'t> {
     text: &'t str,
     at: usize,
@@ -27,7 +27,7 @@ impl<'t> Scanner<'t> {
         Self { text, at: 0 }
     }
 
-    fn peek(&self) -> Option<u8> {
+    pub(super) fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
 
@@ -99,6 +99,27 @@ impl<'t> Scanner<'t> {
             }
             self.space();
         }
+    }
+
+    /// A list: `element` is told each number, from 0 on, and reads its value.
+    pub(super) fn elements(
+        &mut self,
+        mut element: impl FnMut(&mut Self, usize) -> Result<(), Wrong>,
+    ) -> Result<(), Wrong> {
+        self.expect(b'[')?;
+        self.space();
+        if self.take(b']') {
+            return Ok(());
+        }
+        for number in 0.. {
+            element(self, number)?;
+            self.space();
+            if !self.take(b',') {
+                break;
+            }
+            self.space();
+        }
+        self.expect(b']')
     }
 
     /// A value; of a list or an object only that it is one.
