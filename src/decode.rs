@@ -17,14 +17,15 @@
 //!    was current when the record was decoded, and not on the moment of the swap.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::config::{Input as Settings, UnknownFields};
-use crate::format::{self, Read, Wanted};
+use crate::config::UnknownFields;
+use crate::format::{Codec, Read, Unread, Wanted};
 use crate::journal::{Journal, Mark};
 use crate::log::{Arrival, Chunk, Load, note};
 use crate::model::{Input, Served};
@@ -124,20 +125,17 @@ pub struct Arrived {
 /// Decodes and prepares records by the configuration.
 #[derive(Debug, Clone)]
 pub struct Decoder {
-    settings: Settings,
+    codec: Arc<Codec>,
+    /// Whether the schema registry was away when it was asked last.
+    away: Arc<AtomicBool>,
     /// What the newest versions look at.
     wanted: Arc<RwLock<Vec<Known>>>,
 }
 
 impl Decoder {
-    /// A decoder for these inputs.
-    pub fn new(settings: Settings) -> Self {
-        Self { settings, wanted: Arc::default() }
-    }
-
-    /// What the values of the input topics are.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    /// A decoder of what `codec` reads.
+    pub fn new(codec: Arc<Codec>) -> Self {
+        Self { codec, away: Arc::default(), wanted: Arc::default() }
     }
 
     /// One record, decoded and prepared for the version `served`, with what it costs. A suspect is not touched here.
@@ -172,36 +170,51 @@ impl Decoder {
         Item { partition, epoch, offset, bytes, tokens, memory, alone, payload }
     }
 
-    /// What the version `served` makes of a record. The same record and version give the same, always.
+    /// What the version `served` makes of a record. The same record and version give the same, always: while the schema
+    /// registry does not say what a record is, this waits.
     pub fn prepare(&self, record: &Record, served: &Served) -> Prepared {
-        let Some(value) = &record.value else {
-            return Prepared::Tombstone;
-        };
-        // Content of a record never ends the process: what decoding it panics on is this record's fault.
-        let decoded = catch_unwind(AssertUnwindSafe(|| self.decode(value, served)));
-        let decoded = decoded.unwrap_or_else(|_panic| {
-            let message = "decoding the record panicked; please report this as a bug";
-            Err(Fault::new(FaultClass::Undecodable, message))
-        });
-        match decoded {
-            Ok(Some(input)) => Prepared::Input(input),
-            Ok(None) => Prepared::Tombstone,
-            Err(fault) => Prepared::Fault(fault),
+        loop {
+            // Content of a record never ends the process: what decoding it panics on is this record's fault.
+            let decoded = catch_unwind(AssertUnwindSafe(|| self.decode(record, served)));
+            let decoded = decoded.unwrap_or_else(|_panic| {
+                let message = "decoding the record panicked; please report this as a bug";
+                Err(Fault::new(FaultClass::Undecodable, message).into())
+            });
+            let prepared = match decoded {
+                Ok(Some(input)) => Prepared::Input(input),
+                Ok(None) => Prepared::Tombstone,
+                Err(Unread::Fault(fault)) => Prepared::Fault(fault),
+                Err(Unread::Away { reason, retry }) => {
+                    if !self.away.swap(true, Ordering::AcqRel) {
+                        tracing::warn!(
+                            "waiting for the schema registry; nothing is lost: {reason}"
+                        );
+                    }
+                    std::thread::park_timeout(retry);
+                    continue;
+                }
+            };
+            if self.away.load(Ordering::Acquire) && self.away.swap(false, Ordering::AcqRel) {
+                tracing::info!("the schema registry answers again");
+            }
+            return prepared;
         }
     }
 
-    fn decode(&self, value: &[u8], served: &Served) -> Result<Option<Input>, Fault> {
+    fn decode(&self, record: &Record, served: &Served) -> Result<Option<Input>, Unread> {
         let wanted = self.wanted(served);
-        let Some(Read { values, unknown }) = format::decode(&self.settings, &wanted, value)? else {
-            return Ok(None);
-        };
-        if let Some(name) =
-            unknown.filter(|_| self.settings.unknown_fields == UnknownFields::Reject)
-        {
-            let message = format!("field {name:?} is not one of the model's");
-            return Err(Fault::new(FaultClass::Invalid, message));
-        }
-        served.model.prepare(&values).map(Some)
+        let settings = self.codec.input();
+        let prepared = self.codec.read(&wanted, record, |Read { values, unknown }| {
+            let reject = settings.unknown_fields == UnknownFields::Reject;
+            match unknown.filter(|_| reject) {
+                Some(name) => {
+                    let message = format!("field {name:?} is not one of the model's");
+                    Err(Fault::new(FaultClass::Invalid, message))
+                }
+                None => served.model.prepare(&values),
+            }
+        })?;
+        Ok(prepared.transpose()?)
     }
 
     /// What the version `served` looks at, by where it stands in a record.
@@ -215,7 +228,7 @@ impl Decoder {
             return wanted;
         }
         drop(read);
-        let wanted = Wanted::new(served.model.looks_at(), &self.settings.fields);
+        let wanted = Wanted::new(served.model.looks_at(), &self.codec.input().fields);
         let wanted = Arc::new(wanted);
         let mut all = self.wanted.write().unwrap_or_else(PoisonError::into_inner);
         all.truncate(MOST_VERSIONS - 1);

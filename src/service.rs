@@ -25,6 +25,7 @@ use crate::decode::{self, Current, Decoder};
 use crate::engine::{Engine, Parts, Tasks};
 use crate::failure::{Exit, Failure, chain, temporary};
 use crate::file;
+use crate::format::{Codec, Writer};
 use crate::http::{self, Health};
 use crate::journal::Journal;
 use crate::log::{Log, Opening};
@@ -212,6 +213,10 @@ fn assemble(
 ) -> Result<Parts, Failure> {
     let no_thread = |error: std::io::Error| temporary(&format!("start a thread: {error}"));
     let Started { registry, uri, served, mut log } = started;
+    let codec = Arc::new(Codec::new(config)?);
+    let writer = Arc::new(Writer::new(config, Arc::clone(&codec)));
+    let task = served.model.about().task;
+    tokio::task::block_in_place(|| writer.ready(task))?;
     let (heard_in, heard) = mpsc::channel(1);
     let (ask, questions) = cell::channel(0);
     let follows = matches!(uri, Uri::Alias { .. });
@@ -221,6 +226,7 @@ fn assemble(
             registry,
             uri,
             options: load_options(config),
+            writer: Arc::clone(&writer),
             journal: journal.clone(),
             allow: config.model.allow_change.clone(),
             trial: options.trial.clone().filter(|_| config.model.device == Place::Cpu),
@@ -236,9 +242,9 @@ fn assemble(
         }),
     );
     let (answers_in, answers) = mpsc::channel(16);
-    let decoder = Decoder::new(config.input.clone());
-    let (count, output) = (workers(config), config.output.clone());
-    let workers = Workers::start(count, decoder.clone(), output, answers_in).map_err(no_thread)?;
+    let decoder = Decoder::new(codec);
+    let count = workers(config);
+    let workers = Workers::start(count, decoder.clone(), writer, answers_in).map_err(no_thread)?;
     let (_closed, empty) = mpsc::channel(1);
     let chunks = std::mem::replace(&mut log.chunks, empty);
     let current = Current::new(Arc::clone(&served));

@@ -18,6 +18,7 @@ use crate::config::{
 };
 use crate::decode::{Decoded, Decoder};
 use crate::failure::{Exit, Failure};
+use crate::format::{Codec, Writer};
 use crate::model::Served;
 use crate::pipeline::arrive::Assigned;
 use crate::pipeline::{Effect, Event, Item, Limits, Pipeline, Stop};
@@ -158,12 +159,13 @@ struct Lines<W> {
 impl<W: Write> Lines<W> {
     fn new(config: &Config, served: Arc<Served>, output: W) -> Result<Self, Failure> {
         let (answers_in, answers) = mpsc::channel(16);
-        let decoder = Decoder::new(config.input.clone());
+        let codec = Arc::new(Codec::new(config)?);
+        let writer = Arc::new(Writer::new(config, Arc::clone(&codec)));
+        let decoder = Decoder::new(codec);
         let count = service::workers(config);
-        let workers = Workers::start(count, decoder.clone(), config.output.clone(), answers_in)
-            .map_err(|error| Failure {
-                message: format!("start a thread: {error}"),
-                exit: Exit::Temporary,
+        let workers =
+            Workers::start(count, decoder.clone(), writer, answers_in).map_err(|error| {
+                Failure { message: format!("start a thread: {error}"), exit: Exit::Temporary }
             })?;
         let limits = engine::limits(config);
         let mut lines = Self {
