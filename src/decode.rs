@@ -11,7 +11,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
@@ -22,6 +22,7 @@ use crate::log::{Arrival, Chunk, Load, note};
 use crate::model::{Input, Served};
 use crate::pipeline::Item;
 use crate::record::{ALLOCATION, Epoch, Fault, FaultClass, Offset, Partition, Record, Version};
+use crate::telemetry::stage::Stage;
 
 /// The version of a record that nobody has decoded yet: no registry counts so far.
 pub const UNPREPARED: Version = Version(u64::MAX);
@@ -107,8 +108,8 @@ pub struct Arrived {
     pub items: Vec<Item<Decoded>>,
     /// Ends of partitions; each lies behind the records before it, and they are all in `items`.
     pub ends: Vec<(Partition, Epoch, Offset)>,
-    /// How long it took.
-    pub took: Duration,
+    /// When they were decoded.
+    pub decode: Option<Stage>,
     /// The records' part of the log's [`Transit`](crate::log::Transit).
     pub load: Option<Load>,
 }
@@ -247,6 +248,8 @@ fn decode(decoder: &Decoder, served: &Served, journal: &Journal, chunk: Chunk) -
         }
     }
     journal.end(IN_DECODER);
-    decoded.took = started.elapsed();
+    #[expect(clippy::disallowed_methods, reason = "as above")]
+    let ended = Instant::now();
+    decoded.decode = Some(Stage::new(started, ended));
     decoded
 }

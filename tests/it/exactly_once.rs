@@ -7,7 +7,6 @@
 //! thread, no clock and no socket takes part, so a failure replays.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use proptest::prelude::*;
 use tidemill::answer::Refused;
 use tidemill::pipeline::arrive::Assigned;
 use tidemill::pipeline::publish::Transaction;
-use tidemill::pipeline::{Batch, Effect, Event, Item, Limits, Pipeline, batch};
+use tidemill::pipeline::{Batch, Effect, Event, Item, Limits, Part, Pipeline, batch};
 use tidemill::record::{Epoch, Offset, Outcome, Partition, Version};
 
 const PARTITIONS: i32 = 3;
@@ -83,6 +82,9 @@ enum Step {
     Notice,
     /// The learned size changes.
     Limit(u64),
+    /// An operator pauses the service, or lets it go on.
+    Pause,
+    Resume,
 }
 
 type Core = Pipeline<Rec, u64>;
@@ -97,7 +99,7 @@ struct World {
     core: Core,
     generation: u64,
     now: Instant,
-    calls: Vec<(Arc<Batch<Rec>>, Range<usize>)>,
+    calls: Vec<(Arc<Batch<Rec>>, Vec<usize>)>,
     commits: BTreeMap<usize, Transaction<Rec, u64>>,
     epochs: u64,
     /// Revocations: the partition, and whether it is somebody else's already.
@@ -147,12 +149,15 @@ impl World {
     }
 
     fn tell(&mut self, event: Event<Rec, u64>) {
+        let answers = matches!(event, Event::Inferred { .. });
         let mut effects = Vec::new();
         self.core.handle(event, self.now, &mut effects);
         for effect in effects {
             match effect {
                 Effect::Infer(batch, rows) => {
-                    assert!(!rows.is_empty());
+                    assert!(!rows.is_empty() && rows.is_sorted());
+                    let again = answers && rows.len() < batch.items.len();
+                    assert!(again || !self.core.is_paused(), "invariant 10: cut in a pause");
                     assert!(self.loaded.contains(&batch.version.0), "a retired version is run");
                     self.calls.push((batch, rows));
                 }
@@ -294,16 +299,25 @@ impl World {
             return;
         }
         let (batch, rows) = self.calls.remove(call % self.calls.len());
-        let items = &batch.items[rows.clone()];
-        let poison = items.iter().position(|item| item.payload.poison);
-        let answer = match poison {
-            _ if out_of_memory && 1 < rows.len() => Err(Refused::OutOfMemory(String::new())),
-            Some(row) if batch.number % 2 == 0 => Err(Refused::Row { row, message: String::new() }),
-            Some(_) => Err(Refused::Batch(String::new())),
-            None => Ok(items.iter().map(|_| Outcome::Prediction(batch.version.0)).collect()),
-        };
         let bytes = u64::try_from(rows.len() * 4).unwrap();
-        self.tell(Event::Inferred { batch: batch.number, rows, answer, bytes });
+        // As the inference threads do: in parts of several rows, in no order.
+        let (odd, even): (Vec<usize>, Vec<usize>) =
+            rows.iter().rev().partition(|row| *row % 2 == 1);
+        let parts = [odd, even].into_iter().filter(|rows| !rows.is_empty());
+        let parts = parts.map(|part| {
+            let poison = part.iter().position(|row| batch.items[*row].payload.poison);
+            let answer = match poison {
+                _ if out_of_memory && 1 < rows.len() => Err(Refused::OutOfMemory(String::new())),
+                Some(row) if batch.number % 2 == 0 => {
+                    Err(Refused::Row { row, message: String::new() })
+                }
+                Some(_) => Err(Refused::Batch(String::new())),
+                None => Ok(part.iter().map(|_| Outcome::Prediction(batch.version.0)).collect()),
+            };
+            Part { rows: part, answer }
+        });
+        let parts = parts.collect();
+        self.tell(Event::Inferred { batch: batch.number, parts, bytes });
     }
 
     /// The broker's side of a transaction: all of it that is still ours, or nothing.
@@ -427,11 +441,14 @@ impl World {
             }
             Step::Notice => self.notice(),
             Step::Limit(tokens) => self.tell(Event::Limit(tokens)),
+            Step::Pause => self.tell(Event::Pause),
+            Step::Resume => self.tell(Event::Resume),
         }
     }
 
     /// The faults stop: everything is assigned, read, answered and committed.
     fn heal(&mut self) {
+        self.tell(Event::Resume);
         let mut quiet = 0;
         for _ in 0..10_000 {
             (0..PARTITIONS).for_each(|number| self.assign(number));
@@ -490,6 +507,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (1..5_u64).prop_map(Step::Promote),
         2 => Just(Step::Notice),
         1 => (1..40_u64).prop_map(Step::Limit),
+        1 => Just(Step::Pause),
+        1 => Just(Step::Resume),
     ];
     prop::collection::vec(step, 0..160)
 }
@@ -559,9 +578,10 @@ proptest! {
         loop {
             let Some(event) = events.pop() else {
                 let Some(answer) = answers.next() else { break };
-                let (batch, rows): (Arc<Batch<Rec>>, Range<usize>) = calls.remove(answer % calls.len());
-                let answer = Ok(rows.clone().map(|_| Outcome::Prediction(1)).collect());
-                events.push(Event::Inferred { batch: batch.number, rows, answer, bytes: 0 });
+                let (batch, rows): (Arc<Batch<Rec>>, Vec<usize>) = calls.remove(answer % calls.len());
+                let answer = Ok(rows.iter().map(|_| Outcome::Prediction(1)).collect());
+                let parts = vec![Part { rows, answer }];
+                events.push(Event::Inferred { batch: batch.number, parts, bytes: 0 });
                 continue;
             };
             let mut effects = Vec::new();
