@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::flight::InModel;
 use super::submit::key;
 use super::{Engine, now};
-use crate::failure::{Failure, temporary};
+use crate::failure::{Exit, Failure, temporary};
 use crate::pipeline::publish::Flood;
 use crate::pipeline::{Event, Stop};
 use crate::status::Doing;
@@ -101,7 +101,7 @@ impl Engine {
                 self.observer.status.change(|status| status.doing = Doing::Stopped(why));
                 // Its partitions go to the other replicas, and it takes none: it does nothing with them.
                 self.parts.log.leave.ask(true);
-                self.stopped = Some(Failure { message, exit: 65 });
+                self.stopped = Some(Failure { message, exit: Exit::Data });
                 Ok(())
             }
         }

@@ -233,7 +233,7 @@ mod tests {
 
     fn flight(number: u64, lane: usize, opened: Instant, closed: Instant) -> Flight {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/demo/models/breast-cancer/1");
-        let options = LoadOptions { device: "cpu".to_owned(), ..LoadOptions::default() };
+        let options = LoadOptions::default();
         let served = artifact::load(&dir, &options).unwrap();
         let cut = Cut::of(Vec::new(), opened);
         Flight::of(&Batch::new(number, lane, Version(0), cut, closed), &served)

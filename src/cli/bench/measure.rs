@@ -15,7 +15,7 @@ use crate::bench::Sample;
 use crate::bench::statistics::float;
 use crate::config::{Input, Output};
 use crate::decode::{Decoded, Decoder};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::memory;
 use crate::model::Served;
 use crate::pipeline::batch::Cut;
@@ -96,8 +96,9 @@ impl Side {
         let decoder = Decoder::new(Input::default());
         // As in the service, so that the times hold there.
         let finish = Finish::encode(Output::default(), Input::default());
-        let pool = Workers::start(usize::from(workers), decoder, answers_in)
-            .map_err(|error| Failure { message: format!("start a thread: {error}"), exit: 75 })?;
+        let pool = Workers::start(usize::from(workers), decoder, answers_in).map_err(|error| {
+            Failure { message: format!("start a thread: {error}"), exit: Exit::Temporary }
+        })?;
         Ok(Self { served, workers, sizes: Vec::new(), pool, finish, answers, next: 0 })
     }
 
@@ -157,7 +158,7 @@ impl Side {
             }
             let answer = self.answers.blocking_recv().ok_or_else(|| Failure {
                 message: "the inference threads ended without a word; this is a bug".to_owned(),
-                exit: 70,
+                exit: Exit::Software,
             })?;
             in_model -= 1;
             for part in answer.parts {
@@ -166,7 +167,7 @@ impl Side {
                         "run a batch of {size} records: {refused}; try --max-records {}",
                         (size / 2).max(1)
                     ),
-                    exit: 65,
+                    exit: Exit::Data,
                 })?;
             }
             sample.batches.push(answer.inference.busy.as_secs_f64());
