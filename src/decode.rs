@@ -20,7 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
@@ -31,6 +31,7 @@ use crate::log::{Arrival, Chunk, Load, note};
 use crate::model::{Input, Served};
 use crate::pipeline::Item;
 use crate::record::{ALLOCATION, Epoch, Fault, FaultClass, Offset, Partition, Record, Version};
+use crate::telemetry::stage::Stage;
 
 /// The version of a record that nobody has decoded yet: no registry counts so far.
 pub const UNPREPARED: Version = Version(u64::MAX);
@@ -116,8 +117,8 @@ pub struct Arrived {
     pub items: Vec<Item<Decoded>>,
     /// Ends of partitions; each lies behind the records before it, and they are all in `items`.
     pub ends: Vec<(Partition, Epoch, Offset)>,
-    /// How long it took.
-    pub took: Duration,
+    /// When they were decoded.
+    pub decode: Option<Stage>,
     /// The records' part of the log's [`Transit`](crate::log::Transit).
     pub load: Option<Load>,
 }
@@ -379,7 +380,9 @@ fn decode(
         }
     }
     journal.end(key);
-    decoded.took = started.elapsed();
+    #[expect(clippy::disallowed_methods, reason = "as above")]
+    let ended = Instant::now();
+    decoded.decode = Some(Stage::new(started, ended));
     decoded
 }
 

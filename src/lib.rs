@@ -23,8 +23,8 @@
 //!
 //! [`record`], [`answer`], [`field`], [`failure`] the nouns; [`pipeline`] the core; [`engine`] drives it; [`log`] the
 //! seam to [`kafka`] and [`sqlite`]; [`decode`] and [`format`](mod@format); [`workers`], [`model`] and [`registry`];
-//! [`journal`] what a crash leaves to the next start; [`service`] puts it together; [`config`], [`telemetry`], [`http`];
-//! [`cli`], [`demo`], [`verify`], [`bench`](mod@bench). Against strangers: [`file`](mod@file) opens what others write,
+//! [`journal`] what a crash leaves to the next start; [`service`] puts it together; [`config`], [`telemetry`], [`status`],
+//! [`http`]; [`cli`], [`demo`], [`verify`], [`bench`](mod@bench). Against strangers: [`file`](mod@file) opens what others write,
 //! [`memory`] says what is left, [`printable`] shows names that others chose. A room uses those below it only:
 //! `tests/it/tidy.rs` has the floors.
 //!
@@ -56,6 +56,7 @@ pub mod registry;
 pub mod schema;
 pub mod service;
 pub mod sqlite;
+pub mod status;
 pub mod telemetry;
 pub mod verify;
 pub mod workers;

@@ -10,6 +10,7 @@ use crate::failure::{Exit, Failure};
 
 mod lines;
 pub mod metrics;
+pub mod stage;
 
 use lines::Lines;
 use metrics::Metrics;

@@ -23,7 +23,7 @@ use crate::model::Served;
 use crate::pipeline::arrive::Assigned;
 use crate::pipeline::{Effect, Event, Item, Limits, Pipeline, Stop};
 use crate::record::{Epoch, Offset, Outcome, Partition, Record};
-use crate::workers::{Answer, Job, Workers};
+use crate::workers::{Answer, Finish, Job, Workers};
 use crate::{engine, service};
 
 /// Arguments of `tidemill predict`.
@@ -149,6 +149,7 @@ struct Lines<W> {
     decoder: Decoder,
     served: Arc<Served>,
     workers: Workers,
+    finish: Finish,
     answers: mpsc::Receiver<Answer>,
     in_model: usize,
     /// Lines of the output.
@@ -163,10 +164,10 @@ impl<W: Write> Lines<W> {
         let writer = Arc::new(Writer::new(config, Arc::clone(&codec)));
         let decoder = Decoder::new(codec);
         let count = service::workers(config);
-        let workers =
-            Workers::start(count, decoder.clone(), writer, answers_in).map_err(|error| {
-                Failure { message: format!("start a thread: {error}"), exit: Exit::Temporary }
-            })?;
+        let finish = Finish::write(writer);
+        let workers = Workers::start(count, decoder.clone(), answers_in).map_err(|error| {
+            Failure { message: format!("start a thread: {error}"), exit: Exit::Temporary }
+        })?;
         let limits = engine::limits(config);
         let mut lines = Self {
             pipeline: Pipeline::new(limits, served.id.version),
@@ -174,6 +175,7 @@ impl<W: Write> Lines<W> {
             decoder,
             served,
             workers,
+            finish,
             answers,
             in_model: 0,
             written: 0,
@@ -256,8 +258,8 @@ impl<W: Write> Lines<W> {
 
     fn answered(&mut self, answer: Answer) -> Result<(), Failure> {
         self.in_model -= 1;
-        let Answer { batch, rows, outcomes, .. } = answer;
-        self.handle(Event::Inferred { batch, rows, answer: outcomes, bytes: 0 })
+        let Answer { batch, parts, .. } = answer;
+        self.handle(Event::Inferred { batch, parts, bytes: 0 })
     }
 
     fn handle(&mut self, event: Event<Decoded, Vec<u8>>) -> Result<(), Failure> {
@@ -275,7 +277,8 @@ impl<W: Write> Lines<W> {
                     Effect::Infer(batch, rows) => {
                         self.in_model += 1;
                         let served = Arc::clone(&self.served);
-                        self.workers.submit(Job { batch, rows, served });
+                        let finish = self.finish.clone();
+                        self.workers.submit(Job { number: 0, batch, rows, served, finish });
                     }
                     Effect::Commit(lane, transaction) => {
                         for finished in &transaction.batches {

@@ -1,6 +1,5 @@
 //! How the engine ends: the group is left, the log's threads are joined, and what is left is said.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::config::OnStop;
@@ -18,8 +17,7 @@ const LEAVING: Duration = Duration::from_secs(8);
 impl Engine {
     /// Gives the partitions back and lets the threads end, within the drain.
     pub(super) async fn leave(&mut self, clean: bool) {
-        let asked = self.parts.leave_for_good.load(Ordering::Acquire);
-        let for_good = self.parts.until_end || asked || self.on_stop == OnStop::Leave;
+        let for_good = self.parts.until_end || self.leave_for_good || self.on_stop == OnStop::Leave;
         self.parts.log.leave.ask(for_good);
         self.parts.log.lanes.clear();
         let holds = !self.pipeline.owned().is_empty();

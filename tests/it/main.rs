@@ -12,6 +12,7 @@ mod broker;
 mod campaign;
 mod chaos;
 mod check;
+mod commands;
 mod differential;
 mod dlq;
 mod embedded;
