@@ -21,7 +21,7 @@ use crate::journal::{Journal, Mark};
 use crate::log::{Arrival, Chunk, Load, note};
 use crate::model::{Input, Served};
 use crate::pipeline::Item;
-use crate::record::{ALLOCATION, Epoch, Fault, FaultClass, Offset, Partition, Record, Version};
+use crate::record::{ALLOCATION, End, Epoch, Fault, FaultClass, Record, Version};
 
 /// The version of a record that nobody has decoded yet: no registry counts so far.
 pub const UNPREPARED: Version = Version(u64::MAX);
@@ -106,7 +106,7 @@ pub struct Arrived {
     /// The records.
     pub items: Vec<Item<Decoded>>,
     /// Ends of partitions; each lies behind the records before it, and they are all in `items`.
-    pub ends: Vec<(Partition, Epoch, Offset)>,
+    pub ends: Vec<End>,
     /// How long it took.
     pub took: Duration,
     /// The records' part of the log's [`Transit`](crate::log::Transit).
@@ -230,7 +230,7 @@ fn decode(decoder: &Decoder, served: &Served, journal: &Journal, chunk: Chunk) -
         .into_iter()
         .map(|arrival| match &arrival {
             Arrival::Record(_, record) => (journal.mark(record.partition, record.offset), arrival),
-            Arrival::End(..) => (None, arrival),
+            Arrival::End(_) => (None, arrival),
         })
         .collect();
     let touched = marked.iter().filter_map(|(mark, arrival)| match (mark, arrival) {
@@ -240,7 +240,7 @@ fn decode(decoder: &Decoder, served: &Served, journal: &Journal, chunk: Chunk) -
     journal.begin(IN_DECODER, &served.id, false, touched);
     for (mark, arrival) in marked {
         match arrival {
-            Arrival::End(epoch, partition, next) => decoded.ends.push((partition, epoch, next)),
+            Arrival::End(end) => decoded.ends.push(end),
             Arrival::Record(epoch, record) => {
                 decoded.items.push(decoder.item(epoch, record, mark, served));
             }

@@ -1,8 +1,8 @@
 //! Drives the core: wait for something, tell the core, carry out what it says. One task owns all state.
 //!
 //! ```text
-//!   log.control ─┐                                   ┌─► workers.submit
-//!   log.done ────┤                                   ├─► log.lanes
+//!  feed.control ─┐                                   ┌─► workers.submit
+//!   sink.done ───┤                                   ├─► sink.lanes
 //!   answers ─────┤                                   ├─► open a partition's gate
 //!   registry ────┼─► select ─► Pipeline::handle ─────┼─► ask the registry
 //!   tasks ───────┤     ▲             │ deadline      ├─► release a revocation
@@ -28,7 +28,7 @@ use crate::decode::{Arrived, Current, Decoded};
 use crate::failure::{Failure, temporary};
 use crate::http::Health;
 use crate::journal::Journal;
-use crate::log::{self, BatchInfo, Control, Done, Gate, Log, Row};
+use crate::log::{self, BatchInfo, Control, Done, Gate, Membership, Row, Sink};
 use crate::model::Served;
 use crate::pipeline::publish::Transaction;
 use crate::pipeline::{Batch, Effect, Event, Pipeline, arrive};
@@ -54,10 +54,12 @@ pub use tasks::Tasks;
 
 /// What the engine is made of.
 pub struct Parts {
-    /// The log, opened; its `chunks` are already taken by the decode thread.
-    pub log: Log,
-    /// Decoded records.
+    /// Which partitions the feed reads for us.
+    pub membership: Membership,
+    /// The feed's records, decoded.
     pub arrived: mpsc::Receiver<Arrived>,
+    /// Where outcomes go.
+    pub sink: Sink,
     /// The inference threads.
     pub workers: Workers,
     /// What they finished.
@@ -209,8 +211,8 @@ impl Engine {
             let reads = self.stopped.is_none();
             tokio::select! {
                 biased;
-                control = self.parts.log.control.recv(), if reads => self.control(control)?,
-                done = self.parts.log.done.recv() => self.done(done)?,
+                control = self.parts.membership.control.recv(), if reads => self.control(control)?,
+                done = self.parts.sink.done.recv() => self.done(done)?,
                 answer = self.parts.answers.recv() => self.answer(answer)?,
                 Some(heard) = self.parts.heard.recv() => self.heard(heard)?,
                 ended = self.parts.tasks.next(), if !closing => self.task_ended(ended)?,
@@ -331,7 +333,7 @@ impl Engine {
         }
         self.handle(Event::Committed { lane, id, committed, buried, fits })?;
         if self.parts.until_end && self.pipeline.is_drained() && self.pipeline.reached_ends() {
-            self.parts.log.judge();
+            self.parts.membership.judge();
         }
         self.limit()
     }
@@ -403,10 +405,7 @@ impl Engine {
             self.parts.metrics.decoded(took);
             self.handle(Event::Arrived(items))?;
         }
-        for (partition, epoch, next) in ends {
-            self.handle(Event::End(partition, epoch, next))?;
-        }
-        Ok(())
+        ends.into_iter().try_for_each(|end| self.handle(Event::End(end)))
     }
 
     /// Tells the core and carries out what it says.
@@ -513,7 +512,7 @@ impl Engine {
         self.outstanding.insert(id, outstanding);
         let transaction = log::Transaction { id, batches: finished, next };
         // Bound 1 and at most one outstanding: full means the lane thread is gone or broke the promise.
-        self.parts.log.lanes[lane].try_send(transaction).map_err(|error| {
+        self.parts.sink.lanes[lane].try_send(transaction).map_err(|error| {
             temporary(&format!("hand a transaction to lane {lane}: {error}; this is a bug"))
         })
     }

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::answer::Refused;
-use crate::record::{Buried, Epoch, Offset, Outcome, Partition, Reason, Version};
+use crate::record::{Buried, End, Epoch, Offset, Outcome, Partition, Reason, Version};
 
 pub mod arrive;
 pub mod batch;
@@ -136,8 +136,8 @@ pub enum Event<T, O> {
     },
     /// Records were read.
     Arrived(Vec<Item<T>>),
-    /// Everything of a partition below the offset was read.
-    End(Partition, Epoch, Offset),
+    /// A partition was read to its end.
+    End(End),
     /// The model answered rows of a batch, or refused them.
     Inferred {
         /// [`Batch::number`].
@@ -309,7 +309,7 @@ impl<T, O> Pipeline<T, O> {
                 self.revoke(partitions, lost, ticket);
             }
             Event::Arrived(items) => self.arrive(items, now, effects),
-            Event::End(partition, epoch, next) => self.owned.end(partition, epoch, next),
+            Event::End(end) => self.owned.end(end),
             Event::Inferred { batch, rows, answer, bytes } => {
                 self.inferred((batch, rows), answer, bytes, now, effects);
             }
@@ -396,7 +396,7 @@ impl<T, O> Pipeline<T, O> {
             Event::Assigned(_)
             | Event::Named(_)
             | Event::Arrived(_)
-            | Event::End(..)
+            | Event::End(_)
             | Event::Inferred { .. }
             | Event::Staged(_)
             | Event::Limit(_)

@@ -27,7 +27,7 @@ use crate::failure::{Exit, Failure, chain, temporary};
 use crate::file;
 use crate::http::{self, Health};
 use crate::journal::Journal;
-use crate::log::{Log, Opening};
+use crate::log::{Feed, Log, Opening};
 use crate::model::Served;
 use crate::model::artifact::LoadOptions;
 use crate::registry::{self, Registry, Uri, watch};
@@ -217,7 +217,8 @@ fn assemble(
     (mut tasks, stop, journal): (Tasks, &CancellationToken, &Journal),
 ) -> Result<Parts, Failure> {
     let no_thread = |error: std::io::Error| temporary(&format!("start a thread: {error}"));
-    let Started { registry, uri, served, mut log } = started;
+    let Started { registry, uri, served, log: Log { feed: Feed { chunks, membership }, sink } } =
+        started;
     let (heard_in, heard) = mpsc::channel(1);
     let (ask, questions) = cell::channel(0);
     let follows = matches!(uri, Uri::Alias { .. });
@@ -245,15 +246,14 @@ fn assemble(
     let decoder = Decoder::new(config.input.clone());
     let (count, output) = (workers(config), config.output.clone());
     let workers = Workers::start(count, decoder.clone(), output, answers_in).map_err(no_thread)?;
-    let (_closed, empty) = mpsc::channel(1);
-    let chunks = std::mem::replace(&mut log.chunks, empty);
     let current = Current::new(Arc::clone(&served));
     let (arrived_in, arrived) = mpsc::channel(2);
     decode::start(decoder, current.clone(), journal.clone(), chunks, arrived_in)
         .map_err(no_thread)?;
     Ok(Parts {
-        log,
+        membership,
         arrived,
+        sink,
         workers,
         answers,
         heard,

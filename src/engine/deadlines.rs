@@ -14,7 +14,8 @@ impl Engine {
     pub(super) fn wake(&self) -> Instant {
         let stuck = self.in_model.first().map(|first| first.since + self.inference_limit);
         let drained = self.closing.map(|since| since + self.drain);
-        let lane = self.outstanding.values().map(|out| out.since + self.parts.log.patience).min();
+        let begun = self.outstanding.values().map(|out| out.since).min();
+        let lane = begun.zip(self.parts.sink.patience).map(|(since, patience)| since + patience);
         let deadline = self.parts.deadline.filter(|_| self.closing.is_none());
         let due = [self.pipeline.deadline(), stuck, drained, lane, deadline];
         due.into_iter().flatten().min().unwrap_or_else(|| now() + Duration::from_secs(1))
@@ -29,7 +30,7 @@ impl Engine {
         let drained = self.pipeline.is_drained();
         // In a group, others may hold what is left: the log tells when the group has come to the end.
         let alone = self.assigned_once && self.pipeline.reached_ends();
-        let reached = if self.parts.log.shared { self.finished } else { alone };
+        let reached = if self.parts.membership.judge.is_some() { self.finished } else { alone };
         match (self.closing.is_some(), self.parts.until_end) {
             _ if !drained => None,
             (true, true) if !reached => Some(Err(self.unreached("the job was stopped"))),
@@ -51,8 +52,9 @@ impl Engine {
                 self.inference_limit
             )));
         }
-        let patience = self.parts.log.patience;
-        if let Some(late) = self.outstanding.values().find(|out| out.since + patience <= now) {
+        if let Some(patience) = self.parts.sink.patience
+            && let Some(late) = self.outstanding.values().find(|out| out.since + patience <= now)
+        {
             return Err(temporary(&format!(
                 "commit on lane {}: the lane has been silent for {patience:?}, longer than all of its own \
                  deadlines together; start again, nothing is lost",
@@ -93,7 +95,7 @@ impl Engine {
                 tracing::error!("{message}");
                 self.parts.health.set_stopped(Some(message.clone()));
                 // Its partitions go to the other replicas, and it takes none: it does nothing with them.
-                self.parts.log.leave.ask(true);
+                self.parts.membership.leave.ask(true);
                 self.stopped = Some(Failure { message, exit: Exit::Data });
                 Ok(())
             }

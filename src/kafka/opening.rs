@@ -20,13 +20,13 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::Offset as Place;
 
 use super::begin::{self, Begin, Facts, Manifests, Policy};
-use super::group::Committed;
 use super::manifests::{self, Input};
 use super::native::{self, Topic, Which};
 use super::settings;
 use super::shared::Shared;
 use crate::config::OutputPartition;
 use crate::failure::{Exit, Failure};
+use crate::log::Committed;
 use crate::log::note::Note;
 use crate::record::{Epoch, Offset, Partition};
 
