@@ -32,7 +32,12 @@
 //!
 //! [`Epoch`]: crate::record::Epoch
 
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
 mod feed;
+pub mod headers;
 pub mod letter;
 pub mod manifest;
 pub mod message;
@@ -45,6 +50,28 @@ pub use feed::{
 };
 pub use ownership::{Held, Ownership};
 pub use sink::{BatchInfo, Committed, Done, Finished, How, Offsets, Row, Sink, Transaction};
+
+/// What the two sides of one log have in common.
+#[derive(Debug, Clone)]
+pub struct Joint {
+    /// Which partitions are ours.
+    pub owned: Arc<Ownership>,
+    /// Where the engine hears of what is not a record.
+    pub control: mpsc::Sender<Control>,
+}
+
+impl Joint {
+    /// With nothing in it, and the engine's end of `control`.
+    pub fn new() -> (Self, mpsc::Receiver<Control>) {
+        let (control, engine) = mpsc::channel(8);
+        (Self { owned: Arc::default(), control }, engine)
+    }
+
+    /// Tells the engine, and waits while it has much to hear. One that is gone needs no telling.
+    pub fn tell(&self, control: Control) {
+        self.control.blocking_send(control).unwrap_or_default();
+    }
+}
 
 /// An open log: what reads and what writes.
 #[derive(Debug)]

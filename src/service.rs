@@ -186,6 +186,28 @@ pub async fn run(
     ended
 }
 
+/// Answers all that a log gives with one version, and ends where it ends: the same engine without what a service has
+/// around it. Nothing is followed, no port is opened, no signal is caught, and nothing is remembered.
+///
+/// # Errors
+///
+/// A [`Failure`] with the exit code of the process.
+pub async fn once(
+    config: &Config,
+    telemetry: &Telemetry,
+    served: Arc<Served>,
+    log: Log,
+) -> Result<(), Failure> {
+    let options = Options { until_end: true, ..Options::default() };
+    let mut tasks = Tasks::default();
+    tasks.spawn("upkeep", upkeep(telemetry.clone()));
+    let (registry, uri) = (Registry::new(None), Uri::Directory(config.model.uri.as_str().into()));
+    let started = Started { registry, uri, served, log };
+    let beside = (tasks, &options.stop, &Journal::default());
+    let parts = assemble(config, telemetry, &options, started, beside)?;
+    Engine::new(config, parts).run().await
+}
+
 /// The journal of this replica: in `state.dir`, for an embedded log beside its file.
 fn journal(config: &Config) -> Result<Journal, Failure> {
     let log = config.embedded();

@@ -16,13 +16,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use tokio::sync::mpsc;
-
 use crate::config::Config;
-use crate::failure::{Exit, Failure, chain};
+use crate::failure::{Exit, Failure, chain, temporary};
 use crate::file;
 use crate::log::message::Naming;
-use crate::log::{Log, Opening, Ownership};
+use crate::log::{Joint, Log, Offsets, Opening, Sink};
 
 mod feed;
 mod sink;
@@ -45,23 +43,50 @@ pub fn open(
     naming: &Naming,
     opening: &Opening,
 ) -> Result<Log, Failure> {
-    // By its real path: `SQLite` has names that are no paths, `:memory:` and `file:a.db`.
-    let (lock, file) = lock(file)?;
-    let store = Store::open(&file).map_err(|error| failure(&error))?;
-    create_topics(&store, naming).map_err(|error| failure(&error))?;
-    let (control_in, control) = mpsc::channel(8);
-    let owned = Arc::new(Ownership::default());
-    let (sink, offsets) = sink::open(&file, config, naming, opening, (&owned, &control_in))?;
-    let reader = feed::Reader::new(store, config, naming, opening.until_end, (&offsets, &owned))?;
-    let feed = feed::start(reader, control_in, control, lock)?;
+    let file = Opened::new(file, naming)?;
+    let (joint, control) = Joint::new();
+    let (sink, offsets) = sink::open(&file, config, (naming, opening), &joint)?;
+    let feed = feed::open(file, config, (naming, opening), &offsets, (joint, control))?;
     Ok(Log { feed, sink })
+}
+
+/// Opens the writing side alone, for records that come from elsewhere, and tells where they go on. Topics that are
+/// missing are made as by [`open`].
+///
+/// # Errors
+///
+/// As of [`open`].
+pub fn sink(
+    file: &Path,
+    config: &Config,
+    naming: &Naming,
+    opening: &Opening,
+    joint: &Joint,
+) -> Result<(Sink, Offsets), Failure> {
+    sink::open(&Opened::new(file, naming)?, config, (naming, opening), joint)
+}
+
+/// A file that this process has, with its topics.
+struct Opened {
+    path: PathBuf,
+    store: Store,
+    /// Held by all threads that use the file.
+    lock: Arc<File>,
+}
+
+impl Opened {
+    fn new(file: &Path, naming: &Naming) -> Result<Self, Failure> {
+        // By its real path: `SQLite` has names that are no paths, `:memory:` and `file:a.db`.
+        let (lock, path) = lock(file)?;
+        let store = Store::open(&path)?;
+        create_topics(&store, naming)?;
+        Ok(Self { path, store, lock: Arc::new(lock) })
+    }
 }
 
 fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Failure> {
     let builder = std::thread::Builder::new().name(name.to_owned());
-    let failed =
-        |error| Failure { message: format!("start a thread: {error}"), exit: Exit::Temporary };
-    builder.spawn(body).map_err(failed)
+    builder.spawn(body).map_err(|error| temporary(&format!("start a thread: {error}")))
 }
 
 /// Holds `FILE.tidemill-lock` for as long as the log is open: two readers would both answer every record. It stands
@@ -113,14 +138,16 @@ fn refused(why: &str) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, why))
 }
 
-fn failure(error: &Error) -> Failure {
-    let message = chain(error);
-    if error.is_no_database() {
-        let message =
-            format!("{message}: the file is something else; name another one under `log`");
-        return Failure { message, exit: Exit::Config };
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let message = chain(&error);
+        if error.is_no_database() {
+            let message =
+                format!("{message}: the file is something else; name another one under `log`");
+            return Self { message, exit: Exit::Config };
+        }
+        Self { message, exit: Exit::Temporary }
     }
-    Failure { message, exit: Exit::Temporary }
 }
 
 /// Whether `file` can be a log, without writing or locking anything: it is one, is empty, or can be made.

@@ -376,12 +376,7 @@ impl Lane {
     /// Remembers what is committed now, and goes back to the usual way of sending.
     fn committed(&mut self, part: &Transaction) -> Result<(), Failure> {
         self.last_commit = Instant::now();
-        let model = part.batches.first().map(|batch| &*batch.info.model);
-        for (partition, (epoch, next)) in &part.next {
-            let rows = part.batches.iter().flat_map(|batch| &batch.rows);
-            let answered = rows.map(|row| row.record.partition).any(|p| p == *partition);
-            self.shared.owned.commit(*partition, *epoch, *next, model.filter(|_| answered));
-        }
+        self.shared.owned.commit(part);
         if self.tuning.isolated {
             self.tuning.isolated = false;
             self.renew()?;

@@ -24,7 +24,6 @@ use super::manifests::{self, Input};
 use super::native::{self, Topic, Which};
 use super::settings;
 use super::shared::Shared;
-use crate::config::OutputPartition;
 use crate::failure::{Exit, Failure};
 use crate::log::Committed;
 use crate::log::note::Note;
@@ -257,11 +256,7 @@ impl Opener {
     /// The written topics must have a partition for each of the input's.
     fn narrow(&self, partition: Partition, seen: &Seen) -> Result<(), Failure> {
         let naming = &self.shared.naming;
-        let mut written = vec![naming.dead_letter(partition)];
-        if naming.partition == OutputPartition::Same {
-            written.push(&naming.output);
-        }
-        for topic in written {
+        for topic in naming.numbered(partition.topic) {
             let count = seen.topics.get(topic).map_or(0, |topic| topic.partitions);
             if count <= partition.number {
                 return Err(Failure {

@@ -12,7 +12,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use super::coordinator::Coordinator;
 use super::native::Topic;
 use super::{Journal, group, manifests, native, servers, settings, wait};
-use crate::config::{Config, OutputPartition, load};
+use crate::config::{Config, load};
 use crate::failure::{Exit, Failure};
 use crate::log::message::Naming;
 use crate::log::note::Note;
@@ -140,13 +140,10 @@ impl Shared {
             }
             counts.insert(topic.to_owned(), i32::try_from(count).unwrap_or(i32::MAX));
         }
-        for (input, dead_letter) in naming.inputs.iter().zip(&naming.dead_letters) {
-            let mut written = vec![dead_letter];
-            if naming.partition == OutputPartition::Same {
-                written.push(&naming.output);
-            }
+        for (number, input) in (0..).zip(&naming.inputs) {
             let wanted = counts[input];
-            if let Some(topic) = written.into_iter().find(|topic| counts[*topic] < wanted) {
+            let mut written = naming.numbered(number);
+            if let Some(topic) = written.find(|topic| counts[*topic] < wanted) {
                 let message = format!(
                     "write partition by partition: topic {topic} has {} partitions, input topic \
                      {input} has {wanted}; add partitions to {topic}",

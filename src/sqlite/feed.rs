@@ -1,19 +1,18 @@
 //! The reading side: one thread that looks what is new.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{Error, Message, Store, Stored, failure, thread};
+use super::{Error, Message, Opened, Store, Stored, thread};
 use crate::config::{Config, StartFrom};
 use crate::failure::Failure;
 use crate::log::message::Naming;
 use crate::log::note::Note;
 use crate::log::{
-    Arrival, Assigned, Chunk, Control, Feed, Gate, Held, Leave, Membership, Offsets, Ownership,
-    Transit,
+    Arrival, Assigned, Chunk, Control, Feed, Gate, Held, Joint, Leave, Membership, Offsets,
+    Opening, Ownership, Transit,
 };
 use crate::record::{End, Epoch, Offset, Partition, Record};
 
@@ -26,18 +25,21 @@ const PACE: Duration = Duration::from_millis(5);
 /// One process has the file, so its partitions are assigned once.
 const EPOCH: Epoch = Epoch(1);
 
-/// Starts the thread, which holds `lock` until it ends.
-pub(super) fn start(
-    reader: Reader,
-    control_in: mpsc::Sender<Control>,
-    control: mpsc::Receiver<Control>,
-    lock: File,
+/// Reads every partition of the inputs, from where it goes on.
+pub(super) fn open(
+    file: Opened,
+    config: &Config,
+    (naming, opening): (&Naming, &Opening),
+    offsets: &Offsets,
+    (joint, control): (Joint, mpsc::Receiver<Control>),
 ) -> Result<Feed, Failure> {
+    let Opened { store, lock, .. } = file;
+    let reader = Reader::new(store, config, (naming, opening), (offsets, &joint.owned))?;
     let (chunks_in, chunks) = mpsc::channel(4);
     let leave = Leave::default();
     let stop = leave.clone();
     let body = move || {
-        reader.run(&control_in, &chunks_in, &stop);
+        reader.run(&joint.control, &chunks_in, &stop);
         drop(lock);
     };
     let threads = vec![thread("read", body)?];
@@ -45,7 +47,7 @@ pub(super) fn start(
 }
 
 /// The reading side.
-pub(super) struct Reader {
+struct Reader {
     store: Store,
     topics: Vec<String>,
     /// The partitions; whose turn it is stands first.
@@ -66,41 +68,33 @@ struct Reading {
 }
 
 impl Reader {
-    /// Every partition of the inputs, from where it goes on.
-    pub(super) fn new(
+    fn new(
         store: Store,
         config: &Config,
-        naming: &Naming,
-        until_end: bool,
+        (naming, opening): (&Naming, &Opening),
         (offsets, owned): (&Offsets, &Ownership),
     ) -> Result<Self, Failure> {
         let (mut reading, mut assigned) = (VecDeque::new(), Vec::new());
         for (index, topic) in (0_u16..).zip(&naming.inputs) {
-            let partitions = i32::from(store.partitions(topic).map_err(|error| failure(&error))?);
+            let partitions = i32::from(store.partitions(topic)?);
             for number in 0..partitions {
                 let partition = Partition { topic: index, number };
-                let end = store.end(topic, number).map_err(|error| failure(&error))?;
+                let end = store.end(topic, number)?;
                 let committed = offsets(partition)?;
                 let next = match (&committed, config.kafka.start_from) {
                     (Some(committed), _) => committed.next,
                     (None, StartFrom::Earliest) => Offset(0),
                     (None, StartFrom::Latest) => end,
                 };
-                let note = committed.and_then(|committed| committed.note).unwrap_or_else(|| Note {
-                    topic: None,
-                    model: None,
-                    first: wall_clock_ms(),
-                    partitions,
-                    seen: next,
-                    skip: None,
-                });
+                let note = committed.and_then(|committed| committed.note);
+                let note = note.unwrap_or_else(|| Note::of_a_first_start(partitions, next));
                 let gate = Gate::new(|| ());
                 assigned.push(Assigned {
                     partition,
                     epoch: EPOCH,
                     next,
                     end,
-                    until: until_end.then_some(end),
+                    until: opening.until_end.then_some(end),
                     skip: None,
                     answered: note.model.clone(),
                     topic: note.topic.clone(),
@@ -132,7 +126,7 @@ impl Reader {
                 Ok(chunk) => chunk,
                 Err(error) => {
                     // Nobody listens any more only if the service is ending anyhow.
-                    control.blocking_send(Control::Failed(failure(&error))).unwrap_or_default();
+                    control.blocking_send(Control::Failed(error.into())).unwrap_or_default();
                     return;
                 }
             };
@@ -196,10 +190,4 @@ impl Reader {
         chunk.load = Some(self.transit.take(memory));
         Ok(chunk)
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the time of a group's first start is wall time")]
-fn wall_clock_ms() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,42 +1,43 @@
 //! The writing side: a thread for each lane, one transaction after the other.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::{Error, Store, failure, thread};
+use super::{Error, Opened, Store, thread};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::log::manifest::Manifest;
 use crate::log::message::{self, Amend, Naming};
-use crate::log::{Committed, Control, Done, How, Offsets, Opening, Ownership, Sink, Transaction};
+use crate::log::{Committed, Control, Done, How, Joint, Offsets, Opening, Sink, Transaction};
 use crate::record::{ModelId, Offset, Outcome, Signature};
 
 /// Longest that a commit may take: a disk that is slow, and another program that holds the file.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Opens the writing side of a log whose topics are there, and what it knows of offsets.
+/// Starts a thread for each lane. Also tells where partitions go on.
 pub(super) fn open(
-    file: &Path,
+    file: &Opened,
     config: &Config,
-    naming: &Naming,
-    opening: &Opening,
-    (owned, control): (&Arc<Ownership>, &mpsc::Sender<Control>),
+    (naming, opening): (&Naming, &Opening),
+    joint: &Joint,
 ) -> Result<(Sink, Offsets), Failure> {
-    let store = || Store::open(file).map_err(|error| failure(&error));
+    let store = || Store::open(&file.path);
     let asked = store()?;
-    let last = last(&asked, naming, opening.serving.as_ref()).map_err(|error| failure(&error))?;
+    let last = last(&asked, naming, opening.serving.as_ref())?;
     let (done_in, done) = mpsc::channel(16);
     let (mut threads, mut lanes) = (Vec::new(), Vec::new());
     for lane in 0..usize::from(config.kafka.lanes.max(1)) {
         let (lane_in, transactions) = mpsc::channel(1);
         lanes.push(lane_in);
-        let (naming, owned) = (naming.clone(), Arc::clone(owned));
-        let writer = Writer { lane, store: store()?, naming, owned };
-        let (done, control) = (done_in.clone(), control.clone());
-        let body = move || writer.run(transactions, &done, &control);
+        let (naming, joint) = (naming.clone(), joint.clone());
+        let writer = Writer { lane, store: store()?, naming, joint };
+        let (done, lock) = (done_in.clone(), Arc::clone(&file.lock));
+        let body = move || {
+            writer.run(transactions, &done);
+            drop(lock);
+        };
         threads.push(thread(&format!("lane-{lane}"), body)?);
     }
     let sink = Sink { lanes, done, patience: Some(PATIENCE), last, threads };
@@ -54,7 +55,7 @@ fn offsets(store: Store, naming: Naming) -> Offsets {
             let note = store.note(group, name, partition.number)?;
             Ok(Some(Committed { next, note }))
         };
-        read().map_err(|error| failure(&error))
+        read().map_err(Error::into)
     })
 }
 
@@ -86,23 +87,18 @@ struct Writer {
     lane: usize,
     store: Store,
     naming: Naming,
-    owned: Arc<Ownership>,
+    joint: Joint,
 }
 
 impl Writer {
     /// Commits until the channel closes.
-    fn run(
-        mut self,
-        mut transactions: mpsc::Receiver<Transaction>,
-        done: &mpsc::Sender<Done>,
-        control: &mpsc::Sender<Control>,
-    ) {
+    fn run(mut self, mut transactions: mpsc::Receiver<Transaction>, done: &mpsc::Sender<Done>) {
         while let Some(mut transaction) = transactions.blocking_recv() {
             #[expect(clippy::disallowed_methods, reason = "measures the commit, decides nothing")]
             let started = Instant::now();
-            let ours = self.owned.keep(&mut transaction);
+            let ours = self.joint.owned.keep(&mut transaction);
             if let Err(error) = if ours { self.commit(&transaction) } else { Ok(()) } {
-                control.blocking_send(Control::Failed(failure(&error))).unwrap_or_default();
+                self.joint.tell(Control::Failed(error.into()));
                 return;
             }
             let committed = transaction.next.iter().map(|(p, (_, next))| (*p, *next)).collect();
@@ -122,8 +118,8 @@ impl Writer {
     }
 
     fn commit(&mut self, transaction: &Transaction) -> Result<(), Error> {
-        let Self { store, naming, owned, .. } = self;
-        let mut after = owned.notes(transaction.next.keys());
+        let Self { store, naming, joint, .. } = self;
+        let mut after = joint.owned.notes(transaction.next.keys());
         store.transaction(|store| {
             for finished in &transaction.batches {
                 let batch = naming.batch(&finished.info);
@@ -154,10 +150,7 @@ impl Writer {
             }
             Ok(())
         })?;
-        for (partition, (epoch, next)) in &transaction.next {
-            let model = after.get(partition).and_then(|note| note.model.as_ref());
-            owned.commit(*partition, *epoch, *next, model);
-        }
+        joint.owned.commit(transaction);
         Ok(())
     }
 }
