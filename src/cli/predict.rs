@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use super::terminal;
 use crate::answer::Task;
-use crate::config::{Aggregation, Config, OnLong, Precision, Time, Workers as WorkerCount};
+use crate::config::{
+    Aggregation, Config, OnLong, Place, Precision, Time, Uri, Workers as WorkerCount,
+};
 use crate::failure::{Exit, Failure};
 use crate::telemetry::Telemetry;
 use crate::{lines, service};
@@ -20,7 +22,7 @@ use crate::{lines, service};
 pub struct Args {
     /// A directory, or `models:/name@alias` with --root
     #[arg(long, value_name = "URI|DIR")]
-    model: String,
+    model: Uri,
     /// The registry's directory
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
@@ -51,7 +53,7 @@ pub struct Args {
     top_k: Option<u32>,
     /// cpu, cuda:0
     #[arg(long, default_value = "cpu")]
-    device: String,
+    device: Place,
     /// Inference threads; default: one a core
     #[arg(long)]
     workers: Option<u16>,
@@ -100,7 +102,7 @@ fn config(args: &Args) -> Config {
 
 fn predict(args: &Args) -> Result<(), Failure> {
     let config = config(args);
-    let (_, _, served) = service::load_model(&config)?;
+    let served = service::load_model(&config)?;
     let notes = &served.model.about().notes;
     notes.iter().for_each(|note| terminal::note(format_args!("note: {note}")));
     let (input, output) = files(args)?;

@@ -59,13 +59,14 @@ pub struct Naming {
 impl Naming {
     /// The topics of `config`, with the default names where it gives none.
     pub fn new(config: &Config) -> Self {
+        let dead_letter = |input: &String| config.dead_letter_topic(input);
         let group = &config.kafka.group;
         Self {
             // Only the embedded log goes without one.
             group: if group.is_empty() { "tidemill".to_owned() } else { group.clone() },
             inputs: config.input.topics.clone(),
             output: config.output.topic.clone(),
-            dead_letters: config.input.topics.iter().map(|t| config.dead_letter_topic(t)).collect(),
+            dead_letters: config.input.topics.iter().map(dead_letter).collect(),
             manifest: config.manifest_topic(),
             partition: config.output.partition,
             headers: config.output.headers,

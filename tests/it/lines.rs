@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use tidemill::config::{Config, Logging};
+use tidemill::config::{Config, Logging, Uri, Workers};
 use tidemill::log::message::Naming;
 use tidemill::log::{Joint, Log, Opening};
 use tidemill::record::Offset;
@@ -123,12 +123,11 @@ fn what_cannot_be_read_or_written_is_named() {
 fn lines_go_on_where_their_outcomes_end() {
     let dir = tempfile::tempdir().unwrap();
     let (input, file) = (dir.path().join("in.jsonl"), dir.path().join("log.db"));
-    let mut config =
-        Config { log: Some(format!("sqlite:{}", file.display())), ..Config::default() };
+    let mut config = Config::default();
     config.input.topics = vec!["lines".to_owned()];
     config.output.topic = "out".to_owned();
-    config.model.uri = data("linear").display().to_string();
-    config.model.workers = tidemill::config::Workers::Count(1);
+    config.model.uri = Uri::Directory(data("linear"));
+    config.model.workers = Workers::Count(1);
     let naming = Naming::new(&config);
     for total in [700, 1_000] {
         let text: String = (0..total).map(line).collect();
@@ -148,7 +147,7 @@ fn lines_go_on_where_their_outcomes_end() {
 }
 
 fn once(config: &Config, naming: &Naming, (input, file): (&Path, &Path)) {
-    let (_, _, served) = service::load_model(config).unwrap();
+    let served = service::load_model(config).unwrap();
     let (joint, control) = Joint::new();
     let (sink, offsets) = sqlite::sink(file, config, naming, &Opening::default(), &joint).unwrap();
     let input = File::open(input).unwrap();

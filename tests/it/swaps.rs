@@ -61,8 +61,7 @@ impl Bench {
             #[expect(clippy::cast_precision_loss, reason = "there are three versions")]
             linear(&dir, columns, number as f32 * 1_000.0);
             let version = Version(number);
-            let options =
-                LoadOptions { version, device: "cpu".to_owned(), ..LoadOptions::default() };
+            let options = LoadOptions { version, ..LoadOptions::default() };
             (version, Arc::new(artifact::load(&dir, &options).unwrap()))
         };
         let input = Input { unknown_fields: unknown, ..Input::default() };

@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 /// What becomes of 60 records with 7 texts, one of which is none, a key each, in two batches.
 fn answers(cache: u64) -> Vec<Answer> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data/tiny-bert-labels");
-    let (field, device) = ("text".to_owned(), "cpu".to_owned());
-    let options = LoadOptions { field, device, cache, ..LoadOptions::default() };
+    let field = "text".to_owned();
+    let options = LoadOptions { field, cache, ..LoadOptions::default() };
     let served = Arc::new(artifact::load(&dir, &options).unwrap());
     let decoder = Decoder::new(Input::default());
     let item = |row: u8| {

@@ -5,13 +5,13 @@ use rdkafka::message::Message as _;
 
 use crate::answer::Refused;
 use crate::cli::cluster::Cluster;
-use crate::config::Config;
+use crate::config::{Config, Uri};
 use crate::decode::{Decoder, Prepared};
 use crate::failure::{Failure, chain};
 use crate::kafka::Journal;
 use crate::model::{Served, artifact, guard};
 use crate::record::{Fault, FaultClass, Offset, Outcome, Partition, Record, Version};
-use crate::registry::{Registry, Uri};
+use crate::registry::Registry;
 use crate::verify::recompute::{Same, Sample, Samples, compare};
 use crate::verify::{Kind, Model, Recomputed, Report};
 use crate::{format, service};
@@ -72,9 +72,9 @@ pub(super) fn answer(
 fn load(config: &Config, model: &Model) -> Result<Served, String> {
     let Model { name, version, digest } = model;
     let uri = if *version == Version::default().0 {
-        match config.model.uri.parse() {
-            Ok(uri @ Uri::Directory(_)) => uri,
-            Ok(Uri::Version { .. } | Uri::Alias { .. }) | Err(_) => {
+        match &config.model.uri {
+            uri @ Uri::Directory(_) => uri.clone(),
+            Uri::Version { .. } | Uri::Alias { .. } => {
                 return Err(format!("{name} was a plain directory, and model.uri names none"));
             }
         }
