@@ -373,6 +373,7 @@ fn decode(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{Offset, Partition};
 
     const PARTITION: Partition = Partition { topic: 0, number: 0 };
 
