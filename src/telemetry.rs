@@ -57,7 +57,7 @@ impl Telemetry {
         Self::silent()
     }
 
-    /// Counts and logs nothing: for a command that says itself what is to be said.
+    /// Counts, but logs nothing: for a command that says itself what is to be said.
     ///
     /// # Errors
     ///
