@@ -222,8 +222,8 @@ impl Store {
             let (stored, _) = self.read_chunk(topic, partition, Offset(next), SCAN)?;
             let Some(last) = stored.last() else { break };
             next = last.offset.next().0;
-            let within = stored.into_iter().filter(|stored| stored.offset.0 < offsets.end);
-            within.into_iter().try_for_each(&mut visit)?;
+            let mut within = stored.into_iter().filter(|stored| stored.offset.0 < offsets.end);
+            within.try_for_each(&mut visit)?;
         }
         Ok(())
     }
