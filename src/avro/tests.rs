@@ -1,7 +1,9 @@
 //! The plan against `apache_avro`'s own values, on random schemas and data; and tables of what is wrong.
 
+use apache_avro::Decimal;
+use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value as Theirs;
-use apache_avro::{Decimal, GenericDatumReader, to_avro_datum};
+use apache_avro::writer::datum::GenericDatumWriter;
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
@@ -47,7 +49,10 @@ fn shape() -> impl Strategy<Value = Shape> {
     let tree = leaf.prop_recursive(4, 24, 5, |inner| {
         let boxed = || inner.clone().prop_map(Box::new);
         prop_oneof![
-            1 => boxed().prop_map(Shape::Array),
+            1 => boxed().prop_map(|of| {
+                // Of items without bytes there may be any number: `tables` has those.
+                Shape::Array(if of.takes_nothing() { Shape::Plain("int").into() } else { of })
+            }),
             1 => boxed().prop_map(Shape::Map),
             2 => boxed().prop_filter_map("[null, null] is no union", |inner| {
                 let fits = !matches!(*inner, Shape::Plain("null") | Shape::Optional(_));
@@ -60,6 +65,16 @@ fn shape() -> impl Strategy<Value = Shape> {
 }
 
 impl Shape {
+    /// Whether no value of it has a byte.
+    fn takes_nothing(&self) -> bool {
+        match self {
+            Self::Plain(is) => *is == "null",
+            Self::Fixed(size) => *size == 0,
+            Self::Record(fields) => fields.iter().all(Self::takes_nothing),
+            _ => false,
+        }
+    }
+
     /// As JSON; `named` counts the names that are taken.
     fn schema(&self, named: &mut usize) -> Json {
         let mut name = |letter: &str| {
@@ -71,7 +86,7 @@ impl Shape {
             Self::Logical(of, is) => json!({"type": of, "logicalType": is}),
             Self::Fixed(size) => json!({"type": "fixed", "name": name("F"), "size": size}),
             Self::Decimal(None) => {
-                json!({"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": SCALE})
+                json!({"type": "bytes", "logicalType": "decimal", "precision": 100, "scale": SCALE})
             }
             Self::Decimal(Some(size)) => json!({"type": "fixed", "name": name("D"), "size": size,
                 "logicalType": "decimal", "precision": SCALE, "scale": SCALE}),
@@ -117,11 +132,15 @@ impl Shape {
             Self::Fixed(size) => {
                 Theirs::Fixed(*size, (0..*size).map(|_| dice.next() as u8).collect())
             }
-            Self::Decimal(size) => {
-                let most = size.map_or(30, |size| size);
-                let size = size.unwrap_or_else(|| dice.below(most) + 1);
-                // `apache_avro` writes the shortest form: a leading byte of the sign alone is left out.
-                let bytes: Vec<u8> = (0..size).map(|_| dice.next() as u8).collect();
+            Self::Decimal(None) => {
+                let bytes: Vec<u8> = (0..=dice.below(30)).map(|_| dice.next() as u8).collect();
+                Theirs::Decimal(Decimal::new(bytes).unwrap())
+            }
+            // As many digits as its precision has.
+            Self::Decimal(Some(size)) => {
+                let low = dice.below(199) as i16 - 99;
+                let mut bytes = vec![if low < 0 { 0xff } else { 0 }; *size];
+                bytes[size - 1] = low.rem_euclid(256) as u8;
                 Theirs::Decimal(Decimal::new(bytes).unwrap())
             }
             Self::Uuid => Theirs::Uuid(uuid::Uuid::from_u64_pair(dice.next(), dice.next())),
@@ -238,7 +257,7 @@ fn expected_json(value: &Theirs) -> Json {
             Json::Object(entries.collect())
         }
         Theirs::Array(items) => items.iter().map(expected_json).collect(),
-        Theirs::Float(n) => serde_json::to_value(n.to_string().parse::<f64>().unwrap()).unwrap(),
+        Theirs::Float(n) => serde_json::from_str(&serde_json::to_string(n).unwrap()).unwrap(),
         leaf => match expected(leaf, &[]).unwrap() {
             Value::Null | Value::List | Value::Map => Json::Null,
             Value::Bool(is) => is.into(),
@@ -254,10 +273,14 @@ fn expected_json(value: &Theirs) -> Json {
     }
 }
 
+pub(super) fn written(schema: &Schema, value: Theirs) -> Vec<u8> {
+    GenericDatumWriter::builder(schema).build().unwrap().write_value_to_vec(value).unwrap()
+}
+
 fn drawn(shape: &Shape, seed: u64) -> (Schema, Theirs, Vec<u8>) {
     let schema = parse(&shape.schema(&mut 0).to_string(), &[]).unwrap();
     let value = shape.value(&mut Dice(seed));
-    let datum = to_avro_datum(&schema, value.clone()).unwrap();
+    let datum = written(&schema, value.clone());
     (schema, value, datum)
 }
 
@@ -337,7 +360,9 @@ proptest! {
         let theirs = theirs(&schema, &datum);
         match (&ours, &theirs) {
             (Ok(ours), Ok(value)) => for (path, ours) in paths.iter().zip(ours) {
-                prop_assert_eq!(format!("{ours:?}"), format!("{:?}", expected(value, path)));
+                // A UUID's text is as it was written.
+                let (ours, value) = (format!("{ours:?}"), format!("{:?}", expected(value, path)));
+                prop_assert!(ours == value || ours.to_lowercase() == value.to_lowercase());
             },
             (Err(_), Err(_)) => (),
             // A UUID's text is text; a decimal has a byte at least.
@@ -358,7 +383,7 @@ proptest! {
 }
 
 /// What a reader might have made of a writer's schema: other order, wider numbers, nulls allowed, fields gone and new.
-fn evolved(schema: &Json, dice: &mut Dice) -> Json {
+fn evolved(schema: &Json, in_union: bool, dice: &mut Dice) -> Json {
     let Json::Object(of) = schema else {
         let widened = match schema.as_str() {
             Some("int") => ["int", "long", "float", "double"][dice.below(4)],
@@ -371,11 +396,11 @@ fn evolved(schema: &Json, dice: &mut Dice) -> Json {
                     .as_array()
                     .unwrap()
                     .iter()
-                    .map(|branch| evolved(branch, dice))
+                    .map(|branch| evolved(branch, true, dice))
                     .collect();
             }
         };
-        let optional = widened != "null" && dice.below(4) == 0;
+        let optional = !in_union && widened != "null" && dice.below(4) == 0;
         return if optional { json!(["null", widened]) } else { json!(widened) };
     };
     if of["type"] != "record" {
@@ -385,7 +410,7 @@ fn evolved(schema: &Json, dice: &mut Dice) -> Json {
     for field in of["fields"].as_array().unwrap() {
         if dice.below(4) != 0 {
             let mut to = field.clone();
-            to["type"] = evolved(&field["type"], dice);
+            to["type"] = evolved(&field["type"], false, dice);
             fields.push(to);
         }
     }
@@ -427,7 +452,7 @@ proptest! {
     #[test]
     fn a_reader_sees_what_theirs_sees(shape in shape(), seed in any::<u64>()) {
         let (writer, _, datum) = drawn(&shape, seed);
-        let json = evolved(&shape.schema(&mut 0), &mut Dice(!seed));
+        let json = evolved(&shape.schema(&mut 0), false, &mut Dice(!seed));
         let reader = parse(&json.to_string(), &[]).unwrap();
         let theirs = GenericDatumReader::builder(&writer).reader_schema(&reader).build().unwrap();
         let value = theirs.read_value(&mut &datum[..]).unwrap();

@@ -31,6 +31,7 @@ mod models;
 mod padded;
 mod readme;
 mod refusals;
+mod schema_registry;
 mod secrets;
 mod service;
 mod slow_link;

@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::Path;
 
-use apache_avro::GenericDatumReader;
+use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::schema_compatibility::{Compatibility, SchemaCompatibility};
 use apache_avro::types::Value as Theirs;
 use proptest::prelude::*;
@@ -168,6 +168,6 @@ proptest! {
         let number = number >> shift;
         let mut out = Vec::new();
         Encoder::new(&mut out).long(number);
-        prop_assert_eq!(out, apache_avro::to_avro_datum(&Schema::Long, number).unwrap());
+        prop_assert_eq!(out, crate::avro::tests::written(&Schema::Long, number.into()));
     }
 }
