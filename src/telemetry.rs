@@ -6,10 +6,11 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, Logging};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 
 mod lines;
 pub mod metrics;
+pub mod stage;
 
 use lines::Lines;
 use metrics::Metrics;
@@ -37,7 +38,7 @@ impl Telemetry {
     ///
     /// A filter that cannot be parsed, with its text.
     pub fn start(logging: &Logging) -> Result<Self, Failure> {
-        let configuration = |message: String| Failure { message, exit: 78 };
+        let configuration = |message: String| Failure { message, exit: Exit::Config };
         let filter = EnvFilter::try_new(&logging.filter).map_err(|error| {
             let filter = &logging.filter;
             configuration(format!(
@@ -54,8 +55,18 @@ impl Telemetry {
         };
         // In tests several services share a process and its log.
         installed.unwrap_or_default();
-        let recorder = metrics::recorder().map_err(|error| {
-            configuration(format!("declare the metrics: {error}; this is a bug"))
+        Self::silent()
+    }
+
+    /// Counts, but logs nothing: for a command that says itself what is to be said.
+    ///
+    /// # Errors
+    ///
+    /// A metric that cannot be declared.
+    pub fn silent() -> Result<Self, Failure> {
+        let recorder = metrics::recorder().map_err(|error| Failure {
+            message: format!("declare the metrics: {error}; this is a bug"),
+            exit: Exit::Config,
         })?;
         let prometheus = recorder.handle();
         let metrics = metrics::register(recorder);

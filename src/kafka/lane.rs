@@ -40,7 +40,7 @@ use super::native;
 use super::producer::{Inner, Producer, Trouble, Verdicts};
 use super::settings::Tuning;
 use super::shared::Shared;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::log::message::Amend;
 use crate::log::{Control, Done, How, Row, Transaction};
 use crate::record::{Epoch, Offset, Outcome, Partition};
@@ -217,7 +217,7 @@ impl Lane {
             if self.doubt {
                 self.renew()?;
             }
-            if !self.keep_owned(part) {
+            if !self.shared.owned.keep(part) {
                 return Ok(Ended::Dropped);
             }
             let begin = Instant::now();
@@ -247,24 +247,27 @@ impl Lane {
                 | Action::TooLong => self.renew()?,
                 Action::Resolve => {
                     self.renew()?;
-                    if self.keep_owned(part) && self.resolve(part)? {
+                    if self.shared.owned.keep(part) && self.resolve(part)? {
                         self.committed(part)?;
                         return Ok(Ended::Committed(How::Resolved));
                     }
                 }
             }
-            if part.next.iter().any(|(p, (epoch, _))| !self.shared.owns(*p, *epoch)) {
+            if part.next.iter().any(|(p, (epoch, _))| !self.shared.owned.holds(*p, *epoch)) {
                 continue; // what was taken away meanwhile is left out, and is waited for
             }
             attempts += 1;
             if attempts == ATTEMPTS_MAX {
                 let why =
                     format!("commit a transaction: {attempts} attempts failed: {}", trouble.why);
-                return Err(self.failure(&why, 75));
+                return Err(self.failure(&why, Exit::Temporary));
             }
             std::thread::sleep(PAUSE.saturating_mul(1 << (attempts - 1)));
         }
-        Err(self.failure(&format!("commit a transaction: not through within {WHOLE:?}"), 75))
+        Err(self.failure(
+            &format!("commit a transaction: not through within {WHOLE:?}"),
+            Exit::Temporary,
+        ))
     }
 
     /// Whether less at once may help: not while the cluster is away, and not for a single record.
@@ -292,7 +295,7 @@ impl Lane {
                         "write a manifest: topic {topic} refuses it: {}; give it the brokers' default settings",
                         refusal.words
                     );
-                    return Err(self.failure(&why, 78));
+                    return Err(self.failure(&why, Exit::Config));
                 }
                 continue;
             };
@@ -326,7 +329,9 @@ impl Lane {
             }
         }
         if smaller && !self.shrink_batches() {
-            return Err(self.failure("write messages: a topic takes less than 512 bytes", 78));
+            return Err(
+                self.failure("write messages: a topic takes less than 512 bytes", Exit::Config)
+            );
         }
         self.tuning.isolated = one_by_one;
         Ok(())
@@ -344,7 +349,7 @@ impl Lane {
              give the topic the brokers' default settings",
             partition.number
         );
-        self.failure(&why, 78)
+        self.failure(&why, Exit::Config)
     }
 
     /// How a dead letter is written: as its topic needs all of them, and as this one was refused before.
@@ -368,26 +373,10 @@ impl Lane {
         LIMIT_MIN < before
     }
 
-    /// Leaves out what is not ours any more. False when nothing is left.
-    fn keep_owned(&self, transaction: &mut Transaction) -> bool {
-        let owned = |p: Partition, epoch| self.shared.owns(p, epoch);
-        transaction.next.retain(|p, (epoch, _)| owned(*p, *epoch));
-        for finished in &mut transaction.batches {
-            finished.rows.retain(|row| owned(row.record.partition, row.epoch));
-        }
-        transaction.batches.retain(|finished| !finished.rows.is_empty());
-        !transaction.next.is_empty()
-    }
-
     /// Remembers what is committed now, and goes back to the usual way of sending.
     fn committed(&mut self, part: &Transaction) -> Result<(), Failure> {
         self.last_commit = Instant::now();
-        let model = part.batches.first().map(|batch| &*batch.info.model);
-        for (partition, (epoch, next)) in &part.next {
-            let rows = part.batches.iter().flat_map(|batch| &batch.rows);
-            let answered = rows.map(|row| row.record.partition).any(|p| p == *partition);
-            self.shared.commit(*partition, *epoch, *next, model.filter(|_| answered));
-        }
+        self.shared.owned.commit(part);
         if self.tuning.isolated {
             self.tuning.isolated = false;
             self.renew()?;
@@ -432,17 +421,21 @@ impl Lane {
                 // One that is missing is held back by a transaction that has not ended yet.
                 Ok(found) if found.len() == wanted.len() => break found,
                 Err(error) if late => {
-                    return Err(self.shared.failure("read committed offsets", &error, 75));
+                    return Err(self.shared.failure(
+                        "read committed offsets",
+                        &error,
+                        Exit::Temporary,
+                    ));
                 }
                 Ok(_) if late => {
                     let why = "read committed offsets: a transaction holds them back; look at the brokers";
-                    return Err(self.failure(why, 75));
+                    return Err(self.failure(why, Exit::Temporary));
                 }
                 Ok(_) | Err(_) => std::thread::sleep(Duration::from_millis(100)),
             }
         };
         // What was lost meanwhile may have been committed further by its new owner: only what is ours is judged.
-        if !self.keep_owned(part) {
+        if !self.shared.owned.keep(part) {
             return Ok(false);
         }
         let reached = |(p, (_, next)): (&Partition, &(Epoch, Offset))| {
@@ -457,7 +450,7 @@ impl Lane {
                      brokers' logs, compare output and offsets before starting again",
                     part.next.len()
                 ),
-                65,
+                Exit::Data,
             )),
         }
     }
@@ -479,10 +472,10 @@ impl Lane {
             trouble.call.name(),
             self.shared.instance
         );
-        Err(self.failure(&why, 78))
+        Err(self.failure(&why, Exit::Config))
     }
 
-    fn failure(&self, why: &str, exit: u8) -> Failure {
+    fn failure(&self, why: &str, exit: Exit) -> Failure {
         Failure { message: format!("lane {}: {why}", self.number), exit }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
@@ -10,13 +10,13 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
 use super::coordinator::Coordinator;
-use super::group::Committed;
 use super::native::Topic;
 use super::{Journal, group, manifests, native, servers, settings, wait};
-use crate::config::{Config, OutputPartition, load};
-use crate::failure::Failure;
-use crate::log::message::{Naming, Notes};
+use crate::config::{Config, load};
+use crate::failure::{Exit, Failure};
+use crate::log::message::Naming;
 use crate::log::note::Note;
+use crate::log::{Committed, Ownership};
 use crate::record::{Epoch, ModelId, Offset, Partition, Signature};
 
 /// How long the cluster may take to answer the first questions.
@@ -27,16 +27,6 @@ const LIMITS_ANSWER: Duration = Duration::from_secs(5);
 const BATCH_HEADER: usize = 1_024;
 /// How long the newest manifest may be looked for, for what the last version took and gave.
 const LAST_ANSWER: Duration = Duration::from_secs(10);
-
-/// A partition that is being read.
-#[derive(Debug, Clone)]
-pub(super) struct Held {
-    pub(super) epoch: Epoch,
-    /// The group's committed offset, by our own commits.
-    pub(super) committed: Offset,
-    /// What the next commit carries forward.
-    pub(super) note: Note,
-}
 
 /// What the threads of one log share.
 pub(crate) struct Shared {
@@ -61,7 +51,7 @@ pub(crate) struct Shared {
     /// The partitions that the group has assigned, and the epoch of their assignment. Written by the poll thread only.
     pub(super) claims: RwLock<BTreeMap<Partition, Epoch>>,
     /// Those of them that are being read. Written by the poll thread, notes by the lanes and the observer.
-    pub(super) held: RwLock<BTreeMap<Partition, Held>>,
+    pub(super) owned: Ownership,
     /// For group metadata; weak, so that the poll thread alone closes it. Another one after a fencing.
     pub(super) consumer: RwLock<Weak<BaseConsumer<group::Context>>>,
     /// Producers left behind with a call that did not return, of all lanes.
@@ -88,10 +78,11 @@ impl Shared {
         let settings = settings::look(config, &instance);
         let look: BaseConsumer<Journal> = settings
             .create_with_context(journal.beside())
-            .map_err(|error| journal.failure("configure the Kafka client", &error, 78))?;
+            .map_err(|error| journal.failure("configure the Kafka client", &error, Exit::Config))?;
         let coordinator =
-            Coordinator::new(settings.clone(), Journal::clone(look.client().context()))
-                .map_err(|error| journal.failure("configure the Kafka client", &error, 78))?;
+            Coordinator::new(settings.clone(), Journal::clone(look.client().context())).map_err(
+                |error| journal.failure("configure the Kafka client", &error, Exit::Config),
+            )?;
         let mut shared = Self {
             config: config.clone(),
             naming,
@@ -105,7 +96,7 @@ impl Shared {
             stamped: BTreeSet::new(),
             until: None,
             claims: RwLock::default(),
-            held: RwLock::default(),
+            owned: Ownership::default(),
             consumer: RwLock::new(Weak::new()),
             stuck: AtomicU32::new(0),
             round_trip: AtomicU64::new(0),
@@ -133,7 +124,11 @@ impl Shared {
             let metadata = self.look.fetch_metadata(Some(topic), FIRST_ANSWER).map_err(|e| {
                 drop(self.look.poll(Duration::from_millis(200)));
                 let what = format!("read metadata of topic {topic} from {servers}");
-                self.failure(&what, &e, if self.heard().refused() { 78 } else { 75 })
+                self.failure(
+                    &what,
+                    &e,
+                    if self.heard().refused() { Exit::Config } else { Exit::Temporary },
+                )
             })?;
             let count = metadata.topics().first().map_or(0, |t| t.partitions().len());
             if count == 0 {
@@ -141,23 +136,20 @@ impl Shared {
                     "read metadata of topic {topic}: it does not exist or may not be described; create it \
                      or allow DESCRIBE"
                 );
-                return Err(Failure { message, exit: 78 });
+                return Err(Failure { message, exit: Exit::Config });
             }
             counts.insert(topic.to_owned(), i32::try_from(count).unwrap_or(i32::MAX));
         }
-        for (input, dead_letter) in naming.inputs.iter().zip(&naming.dead_letters) {
-            let mut written = vec![dead_letter];
-            if naming.partition == OutputPartition::Same {
-                written.push(&naming.output);
-            }
+        for (number, input) in (0..).zip(&naming.inputs) {
             let wanted = counts[input];
-            if let Some(topic) = written.into_iter().find(|topic| counts[*topic] < wanted) {
+            let mut written = naming.numbered(number);
+            if let Some(topic) = written.find(|topic| counts[*topic] < wanted) {
                 let message = format!(
                     "write partition by partition: topic {topic} has {} partitions, input topic \
                      {input} has {wanted}; add partitions to {topic}",
                     counts[topic]
                 );
-                return Err(Failure { message, exit: 78 });
+                return Err(Failure { message, exit: Exit::Config });
             }
         }
         Ok(counts)
@@ -189,7 +181,7 @@ impl Shared {
     fn topic_settings(&self) -> Result<Vec<(String, ConfigResource)>, Failure> {
         let admin: AdminClient<Journal> = settings::look(&self.config, &self.instance)
             .create_with_context(self.journal.clone())
-            .map_err(|error| self.failure("configure the Kafka client", &error, 78))?;
+            .map_err(|error| self.failure("configure the Kafka client", &error, Exit::Config))?;
         let written = self.naming.written();
         let specifiers: Vec<_> = written.iter().map(|t| ResourceSpecifier::Topic(t)).collect();
         let options = AdminOptions::new().request_timeout(Some(LIMITS_ANSWER));
@@ -257,8 +249,9 @@ impl Shared {
         let pairs: Vec<(&str, i32)> =
             partitions.iter().map(|p| (self.naming.input(*p), p.number)).collect();
         let which = native::Which::Stable;
-        let ends = native::list_offsets(self.look.client(), &pairs, which, FIRST_ANSWER)
-            .map_err(|error| self.failure("read the ends of the input topics", &error, 75))?;
+        let ends = native::list_offsets(self.look.client(), &pairs, which, FIRST_ANSWER).map_err(
+            |error| self.failure("read the ends of the input topics", &error, Exit::Temporary),
+        )?;
         Ok(partitions.into_iter().zip(ends.into_iter().map(Offset)).collect())
     }
 
@@ -297,19 +290,6 @@ impl Shared {
         usize::try_from(self.config.commit.max_batches).unwrap_or(usize::MAX).max(1)
     }
 
-    pub(super) fn read_held(&self) -> RwLockReadGuard<'_, BTreeMap<Partition, Held>> {
-        self.held.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn write_held(&self) -> RwLockWriteGuard<'_, BTreeMap<Partition, Held>> {
-        self.held.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether records of this epoch are being read and may be committed.
-    pub(super) fn owns(&self, partition: Partition, epoch: Epoch) -> bool {
-        self.read_held().get(&partition).is_some_and(|held| held.epoch == epoch)
-    }
-
     /// Whether the group has assigned this partition, in this epoch.
     pub(super) fn claims(&self, partition: Partition, epoch: Epoch) -> bool {
         let claims = self.claims.read().unwrap_or_else(PoisonError::into_inner);
@@ -328,30 +308,6 @@ impl Shared {
             Some(epoch) => claims.insert(partition, epoch),
             None => claims.remove(&partition),
         };
-    }
-
-    /// What the commits of these partitions carry forward.
-    pub(super) fn notes<'a>(&self, of: impl Iterator<Item = &'a Partition>) -> Notes {
-        let held = self.read_held();
-        of.filter_map(|p| Some((*p, held.get(p)?.note.clone()))).collect()
-    }
-
-    /// Remembers a commit: the offset, and the model whose records it covers, if any.
-    pub(super) fn commit(
-        &self,
-        partition: Partition,
-        epoch: Epoch,
-        next: Offset,
-        model: Option<&ModelId>,
-    ) {
-        let mut held = self.write_held();
-        let Some(held) = held.get_mut(&partition).filter(|held| held.epoch == epoch) else {
-            return;
-        };
-        held.committed = next;
-        if let Some(model) = model {
-            held.note = held.note.clone().answered(model);
-        }
     }
 
     pub(super) fn consumer(&self) -> Option<Arc<BaseConsumer<group::Context>>> {
@@ -398,14 +354,14 @@ impl Shared {
         doubted <= self.topics_compared.load(Ordering::Acquire)
     }
 
-    pub(super) fn failure(&self, what: &str, error: &KafkaError, exit: u8) -> Failure {
+    pub(super) fn failure(&self, what: &str, error: &KafkaError, exit: Exit) -> Failure {
         let journal = self.journal.younger(self.heard());
         let failure = journal.failure(what, error, exit);
         let refused = error.rdkafka_error_code()
             == Some(RDKafkaErrorCode::SaslAuthenticationFailed)
             || journal.refused()
             || self.heard().refused();
-        let changed = if exit == 78 && refused { self.changed() } else { Vec::new() };
+        let changed = if exit == Exit::Config && refused { self.changed() } else { Vec::new() };
         if changed.is_empty() {
             return failure;
         }
@@ -413,7 +369,7 @@ impl Shared {
             "{failure}; since the start {} changed on disk: a restart takes that up",
             changed.join(", ")
         );
-        Failure { message, exit: 75 }
+        Failure { message, exit: Exit::Temporary }
     }
 
     /// The keys of the clients' properties that would have other values after a restart.

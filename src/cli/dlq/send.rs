@@ -19,11 +19,11 @@ use rdkafka::producer::{
 };
 use rdkafka::topic_partition_list::{Offset as At, TopicPartitionList};
 
-use super::place::{Letters, Place, broken};
+use super::place::{Letters, Place};
 use super::progress::Progress;
 use crate::cli::cluster::Cluster;
 use crate::config::Config;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::file;
 use crate::kafka::class::is_of_a_record;
 use crate::kafka::settings::{self, Tuning};
@@ -79,14 +79,14 @@ impl<'a> Sender<'a> {
                 let path = file::beside(log, ".tidemill-dlq-lock");
                 let fail = |why: String| Failure {
                     message: format!("lock {}: {why}", path.display()),
-                    exit: 75,
+                    exit: Exit::Temporary,
                 };
                 let lock = file::writable(&path).map_err(|error| fail(error.to_string()))?;
                 lock.try_lock().map_err(|error| match error {
                     TryLockError::WouldBlock => fail("another process redrives it".to_owned()),
                     TryLockError::Error(error) => fail(error.to_string()),
                 })?;
-                let store = Store::open(log).map_err(|error| broken(&error))?;
+                let store = Store::open(log)?;
                 Ok(Self::Embedded { store, group: &letters.group, _lock: lock })
             }
         }
@@ -119,7 +119,7 @@ impl<'a> Sender<'a> {
                     })
                     .collect();
                 let done = store.append_and_commit(&messages, group, &offsets);
-                done.map_err(|error| broken(&error))?;
+                done?;
                 Ok(Vec::new())
             }
         }
@@ -276,7 +276,7 @@ impl<'a> Kafka<'a> {
         }
         let Some(membership) = self.cluster.membership() else {
             let message = format!("{what}: the client has no group; please report this as a bug");
-            return Err(Failure { message, exit: 75 });
+            return Err(Failure { message, exit: Exit::Temporary });
         };
         self.call(what, |left| producer.send_offsets_to_transaction(&list, &membership, left))
     }
@@ -310,7 +310,7 @@ impl<'a> Kafka<'a> {
                 "{what}: another process has begun to redrive for this group and has ended this one; nothing is redriven \
                  twice, let that one end and run this again for what is left"
             );
-            return Failure { message, exit: 75 };
+            return Failure { message, exit: Exit::Temporary };
         }
         self.cluster.failure(what, error)
     }

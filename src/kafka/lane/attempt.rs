@@ -10,6 +10,7 @@ use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::Offset as Place;
 
 use super::{Amend, Lane, REJOIN, native};
+use crate::failure::Exit;
 use crate::kafka::class::{Action, Call};
 use crate::kafka::producer::{Inner, Trouble};
 use crate::log::Transaction;
@@ -35,12 +36,12 @@ impl Lane {
         let deadline = Instant::now() + self.shared.config.limits.transaction.0;
         let shared = Arc::clone(&self.shared);
         self.producer.call(&shared, Call::Begin, deadline, |p, _| p.begin_transaction())?;
-        let mut notes = self.shared.notes(transaction.next.keys());
+        let mut notes = self.shared.owned.notes(transaction.next.keys());
         self.queue(transaction, amends, &mut notes, deadline)?;
         self.producer.drain(deadline)?;
         let metadata = self.membership()?;
         self.known_topics(deadline)?;
-        if !transaction.next.iter().all(|(p, (epoch, _))| shared.owns(*p, *epoch)) {
+        if !transaction.next.iter().all(|(p, (epoch, _))| shared.owned.holds(*p, *epoch)) {
             return Err(Trouble::own(Call::Offsets, Action::Redo, "partitions were revoked"));
         }
         let offsets = self.offsets(transaction, &notes)?;
@@ -71,7 +72,11 @@ impl Lane {
         for (finished, batch) in &batches {
             let manifests = batch.manifests(finished, notes, self.tuning.limit);
             let manifests = manifests.map_err(|error| {
-                Trouble::own(Call::Send, Action::Exit(75), &format!("write the manifest: {error}"))
+                Trouble::own(
+                    Call::Send,
+                    Action::Exit(Exit::Temporary),
+                    &format!("write the manifest: {error}"),
+                )
             })?;
             for manifest in &manifests {
                 self.producer.send(manifest, MANIFEST, deadline)?;
