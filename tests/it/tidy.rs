@@ -55,7 +55,7 @@ fn the_core_touches_nothing() {
 }
 
 /// The rooms of the house, from the ground up: each uses those before it, and none behind it.
-const ROOMS: [&str; 30] = [
+const ROOMS: [&str; 31] = [
     "record",
     "answer",
     "failure",
