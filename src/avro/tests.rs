@@ -353,7 +353,9 @@ proptest! {
         spoilt in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..3),
     ) {
         let (schema, _, mut datum) = drawn(&shape, seed);
-        prop_assume!(!datum.is_empty());
+        if datum.is_empty() {
+            return Ok(());
+        }
         for (place, byte) in spoilt {
             let place = place.index(datum.len());
             datum[place] = byte;
