@@ -77,7 +77,7 @@ pub struct Parts {
     pub arrived: mpsc::Receiver<Arrived>,
     /// The inference threads.
     pub workers: Workers,
-    /// What they finished. Bound 16: more than the core ever has in the model, so that nobody waits.
+    /// What they finished. Bound 16; when full the threads wait, and the engine never waits for them.
     pub answers: mpsc::Receiver<Answer>,
     /// What comes of their predictions.
     pub finish: Finish,
