@@ -111,7 +111,7 @@ pub struct Parts {
 ///
 /// ```text
 ///  loop {
-///      event = select! { biased; … }         one of ten channels, or the time of the next deadline
+///      event = select! { biased; … }         what the log, a thread, a task or an operator says, or the next deadline
 ///      pipeline.handle(event, now, effects)  the core decides; it knows no channel, clock or thread
 ///      carry out each effect                 sends that never wait: to the workers, a lane, a gate, the registry
 ///      ended? ─► leave
