@@ -18,6 +18,7 @@ pub mod place;
 pub mod pointer;
 pub mod problem;
 pub mod properties;
+pub mod schemas;
 pub mod secret;
 pub mod topics;
 pub mod tree;
@@ -31,6 +32,7 @@ pub use observe::{Http, LogFormat, Logging};
 pub use place::{NoDevice, Place};
 pub use pointer::Pointer;
 pub use problem::{Problem, Problems};
+pub use schemas::{SchemaRegistry, Subject};
 pub use uri::Uri;
 
 /// The whole configuration.
@@ -43,6 +45,8 @@ pub struct Config {
     pub kafka: Kafka,
     /// What is read.
     pub input: Input,
+    /// Where schemas of records are found.
+    pub schema_registry: SchemaRegistry,
     /// Where predictions go.
     pub output: Output,
     /// Where records go that cannot be answered.
@@ -209,6 +213,11 @@ pub struct Input {
     pub topics: Vec<String>,
     /// What values are.
     pub format: InputFormat,
+    /// Where values are of another format than `format`, by topic.
+    pub formats: BTreeMap<String, InputFormat>,
+    /// A file with an Avro schema: with a schema registry the reader's, whose defaults and aliases count; without one that
+    /// of all values.
+    pub schema: Option<PathBuf>,
     /// For a text or image model: the field that holds the text, or the image in base64; also the name that a `text`
     /// or `bytes` value is given.
     pub field: String,
@@ -227,6 +236,8 @@ impl Default for Input {
         Self {
             topics: Vec::new(),
             format: InputFormat::Json,
+            formats: BTreeMap::new(),
+            schema: None,
             field: "text".to_owned(),
             pair_field: "text_pair".to_owned(),
             fields: BTreeMap::new(),
@@ -256,8 +267,10 @@ pub enum InputFormat {
     Json,
     /// UTF-8 text: the value is the field `input.field`.
     Text,
-    /// Anything, such as an image: the value in base64 is the field `input.field`.
+    /// Anything, such as an image: the value is the field `input.field`.
     Bytes,
+    /// Avro: behind Confluent's frame where there is a schema registry, else by `input.schema`.
+    Avro,
 }
 
 /// What a field means that the model does not read.
@@ -276,6 +289,8 @@ pub enum UnknownFields {
 pub struct Output {
     /// The topic. Required.
     pub topic: String,
+    /// What predictions are written as.
+    pub format: OutputFormat,
     /// Which partition of it.
     pub partition: OutputPartition,
     /// What of the input goes along with the prediction.
@@ -284,6 +299,17 @@ pub struct Output {
     pub top_k: Option<u32>,
     /// Provenance in headers.
     pub headers: Headers,
+}
+
+/// What predictions are written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputFormat {
+    /// JSON objects.
+    #[default]
+    Json,
+    /// Avro by the schemas in `schemas/`: behind Confluent's frame where there is a schema registry.
+    Avro,
 }
 
 /// Which partition of the output topic a prediction goes to.

@@ -1,8 +1,8 @@
 //! Drives the core: wait for something, tell the core, carry out what it says. One task owns all state.
 //!
 //! ```text
-//!   log.control ─┐                                   ┌─► workers.submit
-//!   log.done ────┤                                   ├─► log.lanes
+//!  feed.control ─┐                                   ┌─► workers.submit
+//!   sink.done ───┤                                   ├─► sink.lanes
 //!   answers ─────┤                                   ├─► open a partition's gate
 //!   registry ────┼─► select ─► Pipeline::handle ─────┼─► ask the registry
 //!   commands ────┤     ▲             │ deadline      ├─► release a revocation
@@ -34,7 +34,7 @@ use crate::config::{Config, OnStop};
 use crate::decode::{Arrived, Current, Decoded};
 use crate::failure::{Failure, temporary};
 use crate::journal::Journal;
-use crate::log::{Gate, Log};
+use crate::log::{Gate, Membership, Sink};
 use crate::model::Served;
 use crate::pipeline::{Effect, Event, Pipeline};
 use crate::record::{Epoch, Partition};
@@ -71,10 +71,12 @@ pub use tasks::Tasks;
 
 /// What the engine is made of.
 pub struct Parts {
-    /// The log, opened; its `chunks` are already taken by the decode thread.
-    pub log: Log,
-    /// Decoded records. Bound 2; when full the decode thread waits, and behind it the log.
+    /// Which partitions the feed reads for us.
+    pub membership: Membership,
+    /// The feed's records, decoded. Bound 2; when full the decode threads wait, and behind them the feed.
     pub arrived: mpsc::Receiver<Arrived>,
+    /// Where outcomes go.
+    pub sink: Sink,
     /// The inference threads.
     pub workers: Workers,
     /// What they finished. Bound 16; when full the threads wait, and the engine never waits for them.
@@ -244,8 +246,8 @@ impl Engine {
             let reads = self.stopped.is_none();
             tokio::select! {
                 biased;
-                control = self.parts.log.control.recv(), if reads => self.control(control)?,
-                done = self.parts.log.done.recv() => self.done(done)?,
+                control = self.parts.membership.control.recv(), if reads => self.control(control)?,
+                done = self.parts.sink.done.recv() => self.done(done)?,
                 answer = self.parts.answers.recv() => self.answer(answer)?,
                 Some(heard) = self.parts.heard.recv() => self.heard(heard)?,
                 Some(command) = self.parts.commands.recv() => self.command(command)?,
@@ -277,10 +279,7 @@ impl Engine {
             }
             self.handle_at(Event::Arrived(items), now)?;
         }
-        for (partition, epoch, next) in ends {
-            self.handle(Event::End(partition, epoch, next))?;
-        }
-        Ok(())
+        ends.into_iter().try_for_each(|end| self.handle(Event::End(end)))
     }
 
     /// Tells the core and carries out what it says.

@@ -40,7 +40,7 @@ use tokio::sync::mpsc;
 use crate::config::Config;
 use crate::failure::{Exit, Failure};
 use crate::log::message::Naming;
-use crate::log::{Control, Leave, Log, Opening};
+use crate::log::{Control, Feed, Leave, Log, Membership, Opening, Sink};
 
 use shared::Shared;
 
@@ -103,7 +103,7 @@ pub fn open(config: &Config, naming: Naming, opening: &Opening) -> Result<Log, F
     let observer =
         observe::Observer::new(Arc::clone(&shared), control_tx.clone(), orders_tx, leave.clone());
     let mut lanes = Vec::with_capacity(lane_count);
-    let mut threads = Vec::with_capacity(lane_count + 1);
+    let mut threads = Vec::with_capacity(lane_count);
     for (number, lane) in ready.into_iter().enumerate() {
         let (transactions, queue) = mpsc::channel(1);
         let (done, control) = (done_tx.clone(), control_tx.clone());
@@ -112,11 +112,13 @@ pub fn open(config: &Config, naming: Naming, opening: &Opening) -> Result<Log, F
         );
         lanes.push(transactions);
     }
-    threads.push(guard.spawn("poll", move || source.run())?);
+    let poll = guard.spawn("poll", move || source.run())?;
     // Not joined: it may be waiting for a cluster that does not answer.
     drop(guard.spawn("observe", move || observer.run(&nudges))?);
-    let (patience, judge) = (lane::PATIENCE, opening.until_end.then_some(judge));
-    Ok(Log { control, chunks, lanes, done, leave, threads, shared: true, patience, judge, last })
+    let judge = opening.until_end.then_some(judge);
+    let membership = Membership { control, leave, judge, threads: vec![poll] };
+    let sink = Sink { lanes, done, patience: Some(lane::PATIENCE), last, threads };
+    Ok(Log { feed: Feed { chunks, membership }, sink })
 }
 
 /// Starts the threads of a log: one that panics says so, and does not leave the service waiting for it.

@@ -228,7 +228,7 @@ impl<T, O> Pipeline<T, O> {
                 self.revoke(partitions, lost, ticket);
             }
             Event::Arrived(items) => self.arrive(items, now, effects),
-            Event::End(partition, epoch, next) => self.owned.end(partition, epoch, next),
+            Event::End(end) => self.owned.end(end),
             Event::Inferred { batch, parts, bytes } => {
                 self.inferred(batch, parts, bytes, now, effects);
             }
@@ -319,7 +319,7 @@ impl<T, O> Pipeline<T, O> {
             Event::Assigned(_)
             | Event::Named(_)
             | Event::Arrived(_)
-            | Event::End(..)
+            | Event::End(_)
             | Event::Inferred { .. }
             | Event::Staged(_)
             | Event::Limit(_)

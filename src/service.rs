@@ -25,9 +25,10 @@ use crate::decode::{self, Current, Decoder};
 use crate::engine::{Command, Engine, Parts, Tasks};
 use crate::failure::{Exit, Failure, chain, temporary};
 use crate::file;
+use crate::format::{Codec, Writer};
 use crate::http;
 use crate::journal::Journal;
-use crate::log::{Log, Opening};
+use crate::log::{Feed, Log, Opening};
 use crate::model::Served;
 use crate::model::artifact::LoadOptions;
 use crate::registry::{self, Registry, watch};
@@ -179,6 +180,30 @@ pub async fn run(
     ended
 }
 
+/// Answers all that a log gives with one version, and ends where it ends: the same engine without what a service has
+/// around it. Nothing is followed, no port is opened, no signal is caught, and nothing is remembered.
+///
+/// # Errors
+///
+/// A [`Failure`] with the exit code of the process.
+pub async fn once(
+    config: &Config,
+    telemetry: &Telemetry,
+    served: Arc<Served>,
+    log: Log,
+) -> Result<(), Failure> {
+    let options = Options { until_end: true, ..Options::default() };
+    let mut tasks = Tasks::default();
+    tasks.spawn("upkeep", upkeep(telemetry.clone()));
+    // A directory has nothing to follow.
+    let (registry, uri) = (Registry::new(None), Uri::Directory(PathBuf::new()));
+    let started = Started { registry, uri, served, log };
+    let stop = options.stop.clone();
+    let beside = (tasks, &stop, &Journal::default());
+    let parts = assemble(config, telemetry, options, started, beside)?;
+    Engine::new(config, parts).run().await
+}
+
 /// The journal of this replica: in `state.dir`, for an embedded log beside its file.
 fn journal(config: &Config) -> Result<Journal, Failure> {
     let log = config.embedded();
@@ -210,7 +235,12 @@ fn assemble(
     (mut tasks, stop, journal): (Tasks, &CancellationToken, &Journal),
 ) -> Result<Parts, Failure> {
     let no_thread = |error: std::io::Error| temporary(&format!("start a thread: {error}"));
-    let Started { registry, uri, served, mut log } = started;
+    let Started { registry, uri, served, log: Log { feed: Feed { chunks, membership }, sink } } =
+        started;
+    let codec = Arc::new(Codec::new(config)?);
+    let writer = Arc::new(Writer::new(config, Arc::clone(&codec)));
+    let task = served.model.about().task;
+    tokio::task::block_in_place(|| writer.ready(task))?;
     let (heard_in, heard) = mpsc::channel(1);
     let (ask, questions) = cell::channel(0);
     let follows = matches!(uri, Uri::Alias { .. });
@@ -220,6 +250,7 @@ fn assemble(
             registry,
             uri,
             options: load_options(config),
+            writer: Arc::clone(&writer),
             journal: journal.clone(),
             allow: config.model.allow_change.clone(),
             trial: options.trial.clone().filter(|_| config.model.device == Place::Cpu),
@@ -234,21 +265,20 @@ fn assemble(
         }),
     );
     let (answers_in, answers) = mpsc::channel(16);
-    let decoder = Decoder::new(config.input.clone());
+    let decoder = Decoder::new(codec);
     let workers =
         Workers::start(workers(config), decoder.clone(), answers_in).map_err(no_thread)?;
-    let (_closed, empty) = mpsc::channel(1);
-    let chunks = std::mem::replace(&mut log.chunks, empty);
     let current = Current::new(Arc::clone(&served));
     let (arrived_in, arrived) = mpsc::channel(2);
     decode::start(decode::threads(), &decoder, &current, journal, chunks, arrived_in)
         .map_err(no_thread)?;
     Ok(Parts {
-        log,
+        membership,
         arrived,
+        sink,
         workers,
         answers,
-        finish: Finish::encode(config.output.clone(), config.input.clone()),
+        finish: Finish::write(writer),
         heard,
         ask: follows.then_some(ask),
         commands: options.commands.1,

@@ -21,9 +21,8 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use crate::answer::{Prediction, Refused};
-use crate::config::{Input as Settings, Output};
 use crate::decode::{Decoded, Decoder, Prepared};
-use crate::format;
+use crate::format::Writer;
 use crate::model::guard::predict;
 use crate::model::{About, Input, Served, device};
 use crate::pipeline::{Batch, Part};
@@ -50,17 +49,22 @@ pub struct Job {
 #[derive(Clone)]
 pub struct Finish(Arc<Function>);
 
-type Function = dyn Fn(&Prediction, &Record) -> Vec<u8> + Send + Sync;
+type Function = dyn Fn(&Prediction, &Record) -> Outcome<Vec<u8>> + Send + Sync;
 
 impl Finish {
     /// What `finish` gives.
-    pub fn new(finish: impl Fn(&Prediction, &Record) -> Vec<u8> + Send + Sync + 'static) -> Self {
+    pub fn new(
+        finish: impl Fn(&Prediction, &Record) -> Outcome<Vec<u8>> + Send + Sync + 'static,
+    ) -> Self {
         Self(Arc::new(finish))
     }
 
-    /// The bytes of an output message, as `output` says, of a record that was read as `input` says.
-    pub fn encode(output: Output, input: Settings) -> Self {
-        Self::new(move |prediction, record| format::encode(prediction, &output, &input, record))
+    /// The bytes of an output message, as `writer` writes it.
+    pub fn write(writer: Arc<Writer>) -> Self {
+        Self::new(move |prediction, record| match writer.write(prediction, record) {
+            Ok(value) => Outcome::Prediction(value),
+            Err(fault) => Outcome::DeadLetter(fault),
+        })
     }
 }
 
@@ -337,7 +341,7 @@ fn ask(
     answered.hits += hits;
     let started = now();
     for (Asked { row, record, .. }, prediction) in asked.iter().zip(&predictions) {
-        answered.push(*row, Outcome::Prediction(finish(prediction, record)));
+        answered.push(*row, finish(prediction, record));
     }
     answered.encode = Stage::both(answered.encode, Some(Stage::new(started, now())));
     Ok(())

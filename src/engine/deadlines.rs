@@ -15,8 +15,8 @@ impl Engine {
     pub(super) fn wake(&self) -> Instant {
         let stuck = self.flights.oldest_job().map(|(_, job)| job.since + self.inference_limit);
         let drained = self.closing.map(|since| since + self.drain);
-        let patience = self.parts.log.patience;
-        let lane = self.flights.oldest_transaction().map(|out| out.since + patience);
+        let begun = self.flights.oldest_transaction().map(|out| out.since);
+        let lane = begun.zip(self.parts.sink.patience).map(|(since, patience)| since + patience);
         let deadline = self.parts.deadline.filter(|_| self.closing.is_none());
         let due = [self.pipeline.deadline(), stuck, drained, lane, deadline];
         due.into_iter().flatten().min().unwrap_or_else(|| now() + Duration::from_secs(1))
@@ -31,7 +31,7 @@ impl Engine {
         let drained = self.pipeline.is_drained();
         // In a group, others may hold what is left: the log tells when the group has come to the end.
         let alone = self.assigned_once && self.pipeline.reached_ends();
-        let reached = if self.parts.log.shared { self.finished } else { alone };
+        let reached = if self.parts.membership.judge.is_some() { self.finished } else { alone };
         match (self.closing.is_some(), self.parts.until_end) {
             _ if !drained => None,
             (true, true) if !reached => Some(Err(self.unreached("the job was stopped"))),
@@ -56,9 +56,10 @@ impl Engine {
                 self.inference_limit
             )));
         }
-        let patience = self.parts.log.patience;
-        let late = self.flights.oldest_transaction().filter(|out| out.since + patience <= now);
-        if let Some(late) = late {
+        if let Some(patience) = self.parts.sink.patience
+            && let Some(late) =
+                self.flights.oldest_transaction().filter(|out| out.since + patience <= now)
+        {
             return Err(temporary(&format!(
                 "commit on lane {}: the lane has been silent for {patience:?}, longer than all of its own \
                  deadlines together; start again, nothing is lost",
@@ -100,7 +101,7 @@ impl Engine {
                 let why = message.clone();
                 self.observer.status.change(|status| status.doing = Doing::Stopped(why));
                 // Its partitions go to the other replicas, and it takes none: it does nothing with them.
-                self.parts.log.leave.ask(true);
+                self.parts.membership.leave.ask(true);
                 self.stopped = Some(Failure { message, exit: Exit::Data });
                 Ok(())
             }

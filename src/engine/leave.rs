@@ -18,8 +18,8 @@ impl Engine {
     /// Gives the partitions back and lets the threads end, within the drain.
     pub(super) async fn leave(&mut self, clean: bool) {
         let for_good = self.parts.until_end || self.leave_for_good || self.on_stop == OnStop::Leave;
-        self.parts.log.leave.ask(for_good);
-        self.parts.log.lanes.clear();
+        self.parts.membership.leave.ask(for_good);
+        self.parts.sink.lanes.clear();
         let holds = !self.pipeline.owned().is_empty();
         let deadline = now()
             + match (clean, for_good) {
@@ -29,7 +29,7 @@ impl Engine {
                 _ => BRIEF,
             };
         loop {
-            let control = self.parts.log.control.recv();
+            let control = self.parts.membership.control.recv();
             match tokio::time::timeout_at(deadline.into(), control).await {
                 // Nothing of ours is outstanding: every revocation may go on at once.
                 Ok(Some(Control::Revoked { done, .. })) => drop(done.try_send(())),
@@ -45,7 +45,8 @@ impl Engine {
                 }
             }
         }
-        for thread in self.parts.log.threads.drain(..) {
+        let feed = self.parts.membership.threads.drain(..);
+        for thread in feed.chain(self.parts.sink.threads.drain(..)) {
             if deadline <= now() && !thread.is_finished() {
                 return;
             }

@@ -42,7 +42,7 @@ impl Engine {
         self.flights.hand_over(id, Committing { lane, since: now(), flights, outcomes });
         let transaction = log::Transaction { id, batches: finished, next };
         // Bound 1 and at most one outstanding: full means the lane thread is gone or broke the promise.
-        self.parts.log.lanes[lane].try_send(transaction).map_err(|error| {
+        self.parts.sink.lanes[lane].try_send(transaction).map_err(|error| {
             temporary(&format!("hand a transaction to lane {lane}: {error}; this is a bug"))
         })
     }
@@ -64,7 +64,7 @@ impl Engine {
         let Done { lane, id, committed, buried, fits, .. } = done;
         self.handle_at(Event::Committed { lane, id, committed, buried, fits }, now)?;
         if self.parts.until_end && self.pipeline.is_drained() && self.pipeline.reached_ends() {
-            self.parts.log.judge();
+            self.parts.membership.judge();
         }
         self.limit()
     }

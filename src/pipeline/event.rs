@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::record::{Buried, Epoch, Offset, Partition, Version};
+use crate::record::{Buried, End, Epoch, Offset, Partition, Version};
 
 use super::arrive::Assigned;
 use super::publish::{Flood, Transaction};
@@ -28,7 +28,7 @@ pub enum Event<T, O> {
     /// Records were read.
     Arrived(Vec<Item<T>>),
     /// Everything of a partition below the offset was read.
-    End(Partition, Epoch, Offset),
+    End(End),
     /// The model answered the rows of one [`Effect::Infer`], or refused some of them.
     Inferred {
         /// [`Batch::number`].

@@ -15,7 +15,7 @@ use tidemill::answer::Refused;
 use tidemill::pipeline::arrive::Assigned;
 use tidemill::pipeline::publish::Transaction;
 use tidemill::pipeline::{Batch, Effect, Event, Item, Limits, Part, Pipeline, batch};
-use tidemill::record::{Epoch, Offset, Outcome, Partition, Version};
+use tidemill::record::{End, Epoch, Offset, Outcome, Partition, Version};
 
 mod turns;
 
@@ -292,7 +292,8 @@ impl World {
         // Behind the last record stands a control record.
         let end = records.last().map_or(1, |record| record.offset + 2);
         self.position.insert(number, end);
-        self.tell(Event::End(partition(number), epoch, Offset(end)));
+        let (partition, next) = (partition(number), Offset(end));
+        self.tell(Event::End(End { partition, epoch, next, is_last: false }));
         position < end
     }
 

@@ -26,6 +26,7 @@ mod golden_pictures;
 mod hostile_models;
 mod journal;
 mod kafka_log;
+mod lines;
 mod mock_kafka;
 mod models;
 mod padded;

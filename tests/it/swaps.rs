@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use tidemill::config::{Include, Input, Output, UnknownFields};
+use tidemill::config::{Config, Include, Input, Output, UnknownFields};
 use tidemill::decode::{Decoded, Decoder};
+use tidemill::format::{Codec, Writer};
 use tidemill::model::Served;
 use tidemill::model::artifact::{self, LoadOptions};
 use tidemill::pipeline::arrive::Assigned;
@@ -68,11 +69,14 @@ impl Bench {
         };
         let input = Input { unknown_fields: unknown, ..Input::default() };
         let include = Include::Fields(vec!["a".to_owned()]);
-        let decoder = Decoder::new(input.clone());
         let output = Output { include, ..Output::default() };
+        let config = Config { input, output, ..Config::default() };
+        let codec = Arc::new(Codec::new(&config).unwrap());
+        let writer = Arc::new(Writer::new(&config, Arc::clone(&codec)));
+        let decoder = Decoder::new(codec);
         let (sender, answers) = mpsc::channel(8);
         let workers = Workers::start(2, decoder.clone(), sender).unwrap();
-        let finish = Finish::encode(output, input);
+        let finish = Finish::write(writer);
         let versions = (1..).zip(versions).map(load).collect();
         Self { versions, decoder, workers, finish, answers }
     }

@@ -71,6 +71,7 @@ const ROOMS: [&str; 30] = [
     "format",
     "pipeline",
     "journal",
+    "lines",
     "sqlite",
     "kafka",
     "telemetry",

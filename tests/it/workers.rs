@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tidemill::config::{Include, Input, Output};
+use tidemill::config::{Config, Include, Output};
 use tidemill::decode::Decoder;
+use tidemill::format::{Codec, Writer};
 use tidemill::model::artifact::{self, LoadOptions};
 use tidemill::pipeline::batch::Cut;
 use tidemill::pipeline::{Batch, Part};
@@ -32,7 +33,11 @@ fn answers(cache: u64) -> Vec<(usize, Vec<Outcome<Vec<u8>>>)> {
     let field = "text".to_owned();
     let options = LoadOptions { field, cache, ..LoadOptions::default() };
     let served = Arc::new(artifact::load(&dir, &options).unwrap());
-    let decoder = Decoder::new(Input::default());
+    let output = Output { include: Include::Key, ..Output::default() };
+    let config = Config { output, ..Config::default() };
+    let codec = Arc::new(Codec::new(&config).unwrap());
+    let writer = Arc::new(Writer::new(&config, Arc::clone(&codec)));
+    let decoder = Decoder::new(codec);
     let item = |row: u8| {
         let text = match row % 7 {
             0 => "7".to_owned(),
@@ -48,8 +53,7 @@ fn answers(cache: u64) -> Vec<(usize, Vec<Outcome<Vec<u8>>>)> {
         };
         decoder.item(Epoch(1), record, None, &served)
     };
-    let output = Output { include: Include::Key, ..Output::default() };
-    let finish = Finish::encode(output, Input::default());
+    let finish = Finish::write(writer);
     let (sender, mut answers) = mpsc::channel(8);
     let workers = Workers::start(2, decoder.clone(), sender).unwrap();
     let batch = |number: u64, rows: std::ops::Range<u8>| {

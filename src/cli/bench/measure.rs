@@ -13,9 +13,10 @@ use tokio::sync::mpsc;
 
 use crate::bench::Sample;
 use crate::bench::statistics::float;
-use crate::config::{Input, Output};
+use crate::config::Config;
 use crate::decode::{Decoded, Decoder};
 use crate::failure::{Exit, Failure};
+use crate::format::{Codec, Writer};
 use crate::memory;
 use crate::model::Served;
 use crate::pipeline::batch::Cut;
@@ -93,9 +94,12 @@ impl Side {
     /// Starts so many workers for a model.
     pub(super) fn start(served: Arc<Served>, workers: u16) -> Result<Self, Failure> {
         let (answers_in, answers) = mpsc::channel(16);
-        let decoder = Decoder::new(Input::default());
+        let config = Config::default();
+        let codec = Arc::new(Codec::new(&config)?);
+        let writer = Arc::new(Writer::new(&config, Arc::clone(&codec)));
+        let decoder = Decoder::new(codec);
         // As in the service, so that the times hold there.
-        let finish = Finish::encode(Output::default(), Input::default());
+        let finish = Finish::write(writer);
         let pool = Workers::start(usize::from(workers), decoder, answers_in).map_err(|error| {
             Failure { message: format!("start a thread: {error}"), exit: Exit::Temporary }
         })?;
