@@ -114,8 +114,11 @@ fn predict(args: &Args) -> Result<(), Failure> {
     ended
 }
 
+type Input = Box<dyn Read + Send>;
+type Output = Box<dyn Write + Send>;
+
 /// Opens the input and the output.
-fn files(args: &Args) -> Result<(Box<dyn Read + Send>, Box<dyn Write + Send>), Failure> {
+fn files(args: &Args) -> Result<(Input, Output), Failure> {
     let cannot = |what: &str, path: &Path, error: &io::Error| Failure {
         message: format!("{what} {}: {error}", path.display()),
         exit: Exit::NoInput,
@@ -131,12 +134,12 @@ fn files(args: &Args) -> Result<(Box<dyn Read + Send>, Box<dyn Write + Send>), F
         );
         return Err(Failure { message, exit: Exit::Usage });
     }
-    let input: Box<dyn Read + Send> = if args.input.as_os_str() == "-" {
+    let input: Input = if args.input.as_os_str() == "-" {
         Box::new(io::stdin())
     } else {
         Box::new(File::open(&args.input).map_err(|e| cannot("read", &args.input, &e))?)
     };
-    let output: Box<dyn Write + Send> = if args.output.as_os_str() == "-" {
+    let output: Output = if args.output.as_os_str() == "-" {
         Box::new(io::stdout())
     } else {
         Box::new(File::create(&args.output).map_err(|e| cannot("write", &args.output, &e))?)
