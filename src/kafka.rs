@@ -14,7 +14,8 @@
 //! * [`shared`]: what the threads share: the topics' limits, the partitions that are ours, what was committed.
 //! * [`lane`]: one transaction after the other: check, begin, produce, drain, check, offsets, commit.
 //! * [`producer`]: a transactional producer whose calls have a deadline; one that is stuck is left behind.
-//! * [`class`]: what an error means. [`settings`], [`owned`]: the clients' properties. [`journal`]: what the clients say.
+//! * [`class`]: what an error means. [`settings`], with [`owned`](crate::config::owned): the clients' properties.
+//! * [`journal`]: what the clients say.
 //! * [`native`]: what rdkafka does not wrap.
 //!
 //! Exactly once rests on the brokers: offsets are committed in the transaction of the predictions, under the
@@ -26,13 +27,10 @@
     reason = "deadlines towards the cluster are wall time; these threads exist to wait"
 )]
 
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
-use std::task::{Context as TaskContext, Poll, Wake, Waker};
-use std::thread::{JoinHandle, Thread};
+use std::thread::JoinHandle;
 
 use rdkafka::ClientConfig;
 use tokio::sync::mpsc;
@@ -146,24 +144,6 @@ fn servers(settings: &ClientConfig) -> &str {
     let servers =
         settings.get("bootstrap.servers").or_else(|| settings.get("metadata.broker.list"));
     servers.unwrap_or("no bootstrap.servers in kafka.common")
-}
-
-/// Runs a future of the admin client to its end on this thread; that client polls itself.
-pub(crate) fn wait<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut TaskContext::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => std::thread::park(),
-        }
-    }
 }
 
 /// Drops a client that is of no use any more, on a thread of its own: that may take its time.

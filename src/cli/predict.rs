@@ -114,7 +114,10 @@ fn predict(args: &Args) -> Result<(), Failure> {
     ended
 }
 
+/// Where lines come from.
 type Input = Box<dyn Read + Send>;
+
+/// Where lines go.
 type Output = Box<dyn Write + Send>;
 
 /// Opens the input and the output.

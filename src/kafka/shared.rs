@@ -11,7 +11,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
 use super::coordinator::Coordinator;
 use super::native::Topic;
-use super::{Journal, group, manifests, native, servers, settings, wait};
+use super::{Journal, group, manifests, native, servers, settings};
 use crate::config::{Config, load};
 use crate::failure::{Exit, Failure};
 use crate::log::message::Naming;
@@ -185,7 +185,7 @@ impl Shared {
         let written = self.naming.written();
         let specifiers: Vec<_> = written.iter().map(|t| ResourceSpecifier::Topic(t)).collect();
         let options = AdminOptions::new().request_timeout(Some(LIMITS_ANSWER));
-        let described = match wait(admin.describe_configs(&specifiers, &options)) {
+        let described = match pollster::block_on(admin.describe_configs(&specifiers, &options)) {
             Ok(described) => described,
             Err(error) => {
                 tracing::info!(%error, "topic settings cannot be read, the broker's default is taken");

@@ -210,7 +210,7 @@ fn what_was_unknown_or_away_is_asked_for_again() {
                 rests.push(retry);
                 schemas.lock().rest.as_mut().unwrap().0 = now();
             }
-            other => break other,
+            other @ (Answer::Known(_) | Answer::Unknown(_)) => break other,
         }
     };
     assert!(matches!(unknown, Answer::Unknown(_)));

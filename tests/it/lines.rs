@@ -63,7 +63,7 @@ fn each_line_has_one_and_nothing_has_none() {
         let mut child = predict(&[]).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
-        let lines = String::from_utf8(output.stdout).unwrap();
+        let lines = String::from_utf8(output.stdout.clone()).unwrap();
         assert_eq!(lines.lines().count(), expect, "{input:?}: {lines}");
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     }

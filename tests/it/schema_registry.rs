@@ -98,7 +98,7 @@ fn script(arguments: &[&str]) -> String {
 fn known(schemas: &Schemas, id: u32) -> std::sync::Arc<tidemill::schema::Registered> {
     match schemas.schema(Reference::Id(id)) {
         Answer::Known(known) => known,
-        other => panic!("schema {id}: {other:?}"),
+        other @ (Answer::Unknown(_) | Answer::Away { .. }) => panic!("schema {id}: {other:?}"),
     }
 }
 
