@@ -195,6 +195,18 @@ impl Schemas {
         asked.answer(found)
     }
 
+    /// The id of a schema that is known already, as after a restart while the registry is away.
+    pub fn known_id(&self, language: Language, schema: &str) -> Option<u32> {
+        let parsed = |text: &str| serde_json::from_str::<Json>(text).ok();
+        let wanted = parsed(schema)?;
+        self.lock().states.iter().find_map(|(reference, state)| match (reference, state) {
+            (Reference::Id(id), State::Known(known)) if known.language == language => {
+                (parsed(&known.schema).as_ref() == Some(&wanted)).then_some(*id)
+            }
+            _ => None,
+        })
+    }
+
     /// Asks for a schema and what it refers to.
     fn fetch(&self, reference: Reference) -> Result<Registered, Failed> {
         let path = match reference {

@@ -7,6 +7,7 @@
     reason = "a test that cannot go on fails; tests wait for real brokers"
 )]
 
+mod avro;
 mod bench;
 mod broker;
 mod campaign;
