@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # tests/helm/run.sh [api]: the chart against Kubernetes' own tools, which tools.sh builds where Go and Python are: lint, schemas,
-# what each value does, the alerts, and every example through the service's own check. With `api` also against a real API
+# what each value does, the alerts, every example through the service's own check, and the image's root. With `api` also against a real API
 # server: api.sh, some minutes more. TIDEMILL names the program (default: target/release/tidemill). Where a tool is missing it
 # says so and passes; with CI=true it fails.
 set -euo pipefail
@@ -21,4 +21,5 @@ if ! ./tools.sh >/dev/null; then
   exit
 fi
 "$cache/venv-helm/bin/python" chart.py "$cache"
+./image.sh
 if [ "${1:-}" = api ]; then ./api.sh; fi
