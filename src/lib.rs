@@ -32,6 +32,7 @@
 //! queue; a second recovery path beside "forget, and read again from the committed offsets".
 
 pub mod answer;
+pub mod avro;
 pub mod bench;
 pub mod cli;
 pub mod config;
@@ -52,6 +53,7 @@ pub mod pipeline;
 pub mod printable;
 pub mod record;
 pub mod registry;
+pub mod schema;
 pub mod service;
 pub mod sqlite;
 pub mod telemetry;

@@ -20,9 +20,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::answer::Refused;
-use crate::config::Output;
 use crate::decode::{Decoded, Decoder, Prepared};
-use crate::format;
+use crate::format::Writer;
 use crate::model::guard::predict;
 use crate::model::{About, Input, Served, device};
 use crate::pipeline::Batch;
@@ -71,7 +70,7 @@ struct Shared {
     queue: Mutex<Queue>,
     ready: Condvar,
     decoder: Decoder,
-    output: Output,
+    writer: Arc<Writer>,
     answers: mpsc::Sender<Answer>,
 }
 
@@ -105,7 +104,7 @@ struct State {
 }
 
 impl Workers {
-    /// Starts `count` threads that encode as `output` says and send what they finish to `answers`. `decoder` prepares
+    /// Starts `count` threads that write answers with `writer` and send what they finish to `answers`. `decoder` prepares
     /// records again that were prepared for another version than their batch's.
     ///
     /// # Errors
@@ -114,11 +113,11 @@ impl Workers {
     pub fn start(
         count: usize,
         decoder: Decoder,
-        output: Output,
+        writer: Arc<Writer>,
         answers: mpsc::Sender<Answer>,
     ) -> std::io::Result<Self> {
         let (queue, ready) = (Mutex::default(), Condvar::new());
-        let shared = Arc::new(Shared { queue, ready, decoder, output, answers });
+        let shared = Arc::new(Shared { queue, ready, decoder, writer, answers });
         let thread = |number| {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name(format!("infer-{number}")).spawn(move || shared.work())
@@ -316,9 +315,11 @@ impl Shared {
         #[expect(clippy::disallowed_methods, reason = "measures encoding, decides nothing")]
         let started = Instant::now();
         for (Asked { row, record, .. }, prediction) in asked.iter().zip(&predictions) {
-            let input = self.decoder.settings();
-            let value = format::encode(prediction, &self.output, input, record);
-            answered.outcomes.push((*row, Outcome::Prediction(value)));
+            let outcome = match self.writer.write(prediction, record) {
+                Ok(value) => Outcome::Prediction(value),
+                Err(fault) => Outcome::DeadLetter(fault),
+            };
+            answered.outcomes.push((*row, outcome));
         }
         answered.encode += started.elapsed();
         Ok(())

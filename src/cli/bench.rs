@@ -14,27 +14,30 @@ use super::predict::precision;
 use super::terminal::{self, note};
 use crate::bench::statistics::{agreement, duration};
 use crate::bench::{Crew, Curve, Point, Report, chart, recommend, sentences};
-use crate::config::{Config, Precision, Workers};
+use crate::config::{Config, Place, Precision, Uri, Workers};
 use crate::decode::{Decoded, Decoder, Prepared};
-use crate::failure::{Failure, chain};
-use crate::field::Fields;
+use crate::failure::{Exit, Failure, chain};
 use crate::file::{self, Links};
+use crate::format::Codec;
 use crate::model::{Input, Served, guard, kernels};
 use crate::pipeline::Item;
 use crate::record::{Epoch, Offset, Partition, Record};
-use crate::registry::{NotAUri, Registry, Uri};
+use crate::registry::Registry;
 use crate::service;
 
 mod measure;
 
 use measure::{Measured, Records, Side};
 
+/// A record's fields.
+type Fields = serde_json::Map<String, Value>;
+
 /// Arguments of `tidemill bench`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A directory, or `models:/name@alias` with --root
     #[arg(long, value_name = "URI|DIR")]
-    model: String,
+    model: Uri,
     /// The registry's directory
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
@@ -43,7 +46,7 @@ pub struct Args {
     precision: Vec<Precision>,
     /// cpu, cuda:0
     #[arg(long, default_value = "cpu")]
-    device: String,
+    device: Place,
     /// Inference threads; default: 1, half and all cores are compared
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     workers: Option<u16>,
@@ -102,7 +105,7 @@ fn shown(args: &Args, report: &Report) -> Result<String, Failure> {
     if let Some(file) = &args.svg {
         fs::write(file, chart::svg(report)).map_err(|error| Failure {
             message: format!("write {}: {error}; give --svg a file", file.display()),
-            exit: 74,
+            exit: Exit::Io,
         })?;
     }
     if args.json { as_json(report) } else { Ok(report.to_string()) }
@@ -111,7 +114,7 @@ fn shown(args: &Args, report: &Report) -> Result<String, Failure> {
 fn as_json(value: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string_pretty(value).map(|json| json + "\n").map_err(|error| Failure {
         message: format!("write the result as JSON: {error}; this is a bug"),
-        exit: 70,
+        exit: Exit::Software,
     })
 }
 
@@ -138,7 +141,7 @@ fn bench(args: &Args) -> Result<Report, Failure> {
     let crews = crews(&sides, &curves, &records, (&counts, args.rounds, for_crews))?;
     let Some(side) = sides.first() else {
         let message = "no precision was given; write --precision f32".to_owned();
-        return Err(Failure { message, exit: 64 });
+        return Err(Failure { message, exit: Exit::Usage });
     };
     let about = side.served.model.about();
     let id = &side.served.id;
@@ -224,7 +227,7 @@ fn sides(
     note(format!("measuring, about {} s", time.as_secs()));
     let records = records.ok_or_else(|| Failure {
         message: "no precision was given; write --precision f32".to_owned(),
-        exit: 64,
+        exit: Exit::Usage,
     })?;
     Ok((sides, records, time))
 }
@@ -259,15 +262,14 @@ fn alone(precision: Precision, most: u32) -> Vec<u64> {
 
 fn load(args: &Args, precision: Precision) -> Result<Served, Failure> {
     let loaded = service::load_model(&config(args, precision));
-    let (_, _, served) = loaded.map_err(|failure| Failure {
+    loaded.map_err(|failure| Failure {
         message: format!(
             "{}; give --model a directory with config.json and model.safetensors, or models:/NAME@ALIAS with \
              --root DIR",
             failure.message
         ),
         exit: failure.exit,
-    })?;
-    Ok(served)
+    })
 }
 
 fn point(measured: &Measured, records: &Records) -> Point {
@@ -288,7 +290,7 @@ fn curves(sides: &[Side], records: &Records) -> Result<Vec<Curve>, Failure> {
     let answers = |side: &Side| {
         guard::predict(side.served.model.as_ref(), &inputs).map_err(|refused| Failure {
             message: format!("compare the answers of two precisions: {refused}"),
-            exit: 65,
+            exit: Exit::Data,
         })
     };
     let expected = match exact {
@@ -353,7 +355,7 @@ fn read(args: &Args, served: &Served) -> Result<Records, Failure> {
         }
         None => golden(args, served)?,
     };
-    let decoder = Decoder::new(config(args, Precision::F32).input);
+    let decoder = Decoder::new(Arc::new(Codec::new(&config(args, Precision::F32))?));
     let item = |line: &String| -> Item<Decoded> {
         let record = Record {
             partition: Partition { topic: 0, number: 0 },
@@ -387,7 +389,7 @@ fn read(args: &Args, served: &Served) -> Result<Records, Failure> {
             "read the records: none of {bad} can be used ({fault}); give --input JSON lines with the model's \
              fields: {fields}"
         );
-        return Err(Failure { message, exit: 65 });
+        return Err(Failure { message, exit: Exit::Data });
     }
     if bad != 0 {
         note(format!("{bad} of {} records cannot be used and are left out ({fault})", lines.len()));
@@ -400,7 +402,7 @@ fn read(args: &Args, served: &Served) -> Result<Records, Failure> {
 fn lines(file: &Path) -> Result<Vec<String>, Failure> {
     let cannot = |error: io::Error| Failure {
         message: format!("read {}: {error}; give --input a file of JSON lines", file.display()),
-        exit: 66,
+        exit: Exit::NoInput,
     };
     let input: Box<dyn BufRead> = if file.as_os_str() == "-" {
         Box::new(io::stdin().lock())
@@ -425,11 +427,10 @@ fn golden(args: &Args, served: &Served) -> Result<Vec<String>, Failure> {
             about.task.name(),
             about.fields.join(", ")
         ),
-        exit: 66,
+        exit: Exit::NoInput,
     };
     let config = config(args, Precision::F32);
-    let uri: Uri = config.model.uri.parse().map_err(|error: NotAUri| wanted(&chain(&error)))?;
-    let dir = Registry::new(config.registry.root).resolve(&uri);
+    let dir = Registry::new(config.registry.root).resolve(&config.model.uri);
     let file = dir.map_err(|error| wanted(&chain(&error)))?.dir.join("golden.json");
     let text = file::read(&file, MOST_GOLDEN, Links::Refuse);
     let text = text.map_err(|error| wanted(&format!("{}: {error}", file.display())))?;

@@ -12,7 +12,8 @@ use std::time::Duration;
 use rdkafka::error::KafkaError;
 
 use super::ConfigFile;
-use crate::config::{Config, load};
+use crate::config::{Config, Log, load};
+use crate::failure::Exit;
 use crate::kafka::settings;
 use crate::{service, sqlite};
 
@@ -36,17 +37,17 @@ pub fn run(args: &Args) -> ExitCode {
     let mut out = io::stdout().lock();
     let (file, env) = (Some(args.config.config.as_path()), load::environment());
     let code = if args.offline {
-        read(file, env, &mut out).map(|read| read.map_or(BAD_CONFIGURATION, |_| 0))
+        read(file, env, &mut out).map(|read| read.map_or(Exit::Config, |_| Exit::Success))
     } else {
         look(file, env, model, &mut out)
     };
-    ExitCode::from(code.unwrap_or(74))
+    code.unwrap_or(Exit::Io).into()
 }
 
 /// Loads the model through the gate, as the service will.
 fn model(config: &Config) -> Result<String, (String, String)> {
     let remedy = "`tidemill models list` shows what is there, `tidemill models verify` one version";
-    let (_, _, served) =
+    let served =
         service::load_model(config).map_err(|failure| (failure.message, remedy.to_owned()))?;
     let about = served.model.about();
     let notes =
@@ -54,9 +55,6 @@ fn model(config: &Config) -> Result<String, (String, String)> {
     let (task, architecture, precision) = (about.task, &about.architecture, about.precision);
     Ok(format!("{}, {task:?}, {architecture}, {precision}{notes}", served.id))
 }
-
-/// The exit code of a configuration that does not do: `EX_CONFIG` of `sysexits.h`.
-pub const BAD_CONFIGURATION: u8 = 78;
 
 /// How long the cluster may take to answer: a connection, TLS, SASL and one request.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -120,7 +118,8 @@ impl Finding {
     }
 }
 
-/// Looks at everything and prints a line for each to `out`; gives the exit code, 0 or 78.
+/// Looks at everything and prints a line for each to `out`; how the command ends: [`Exit::Success`], or
+/// [`Exit::Config`] where there is a problem.
 ///
 /// `model` resolves and loads the model: what it is, or the problem and its remedy. Blocks for up to ten seconds
 /// where the cluster does not answer.
@@ -133,8 +132,8 @@ pub fn look(
     env: impl Iterator<Item = (String, String)>,
     model: impl FnOnce(&Config) -> Result<String, (String, String)>,
     out: &mut impl Write,
-) -> io::Result<u8> {
-    let Some(config) = read(file, env, out)? else { return Ok(BAD_CONFIGURATION) };
+) -> io::Result<Exit> {
+    let Some(config) = read(file, env, out)? else { return Ok(Exit::Config) };
     let mut good = true;
     if let Some(log) = config.embedded() {
         good &= show(out, &embedded(log))?;
@@ -148,7 +147,7 @@ pub fn look(
         Ok(seen) => show(out, &Finding::ok(what, seen))?,
         Err((message, remedy)) => show(out, &Finding::problem(what, message, remedy))?,
     };
-    Ok(if good { 0 } else { BAD_CONFIGURATION })
+    Ok(if good { Exit::Success } else { Exit::Config })
 }
 
 /// The configuration, where it is good; what there is to say about it alone goes to `out`.
@@ -206,7 +205,7 @@ fn secrets(config: &Config) -> Vec<Finding> {
 
 /// What is not covered without a folder that outlives the process.
 fn state(config: &Config) -> Option<Finding> {
-    (config.state.dir.is_none() && config.log.is_none()).then(|| {
+    (config.state.dir.is_none() && config.log == Log::Kafka).then(|| {
         Finding::warning(
             "state.dir",
             "is not set: a record that kills the process, or never comes back from the model, is not found and comes \
@@ -246,14 +245,14 @@ mod tests {
             let code = look(Some(&file), std::iter::empty(), |_| model, &mut out).unwrap();
             (code, String::from_utf8(out).unwrap())
         };
-        assert_eq!(check(text, Ok("m/1".to_owned())).0, 0);
+        assert_eq!(check(text, Ok("m/1".to_owned())).0, Exit::Success);
         let (code, out) = check(text, Err(("no such directory".to_owned(), "make it".to_owned())));
-        assert!(code == 78 && out.contains("problem  model: no such directory"), "{out}");
+        assert!(code == Exit::Config && out.contains("problem  model: no such directory"), "{out}");
         let elsewhere = text.replace("sqlite:x", &format!("sqlite:{}", file.display()));
         let (code, out) = check(&elsewhere, Ok(String::new()));
-        assert!(code == 78 && out.contains("c.yaml: is not an SQLite file"), "{out}");
+        assert!(code == Exit::Config && out.contains("c.yaml: is not an SQLite file"), "{out}");
         let (code, out) = check("batch: {max_wait: 5}", Ok(String::new()));
-        assert!(code == 78 && out.contains("6. "), "{out}");
+        assert!(code == Exit::Config && out.contains("6. "), "{out}");
     }
 
     #[test]
@@ -287,7 +286,7 @@ mod tests {
             let model = |_: &Config| Ok("m".to_owned());
             assert_eq!(
                 look(Some(&place("c.yaml")), std::iter::empty(), model, &mut out).unwrap(),
-                0
+                Exit::Success
             );
             let out = String::from_utf8(out).unwrap();
             assert!(!out.contains("hunter2"), "{out}");

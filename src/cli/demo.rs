@@ -7,10 +7,10 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::terminal::{self, line};
-use crate::config::{Config, Include, InputFormat, LogFormat, Logging, Precision, Time};
+use crate::config::{self, Config, Include, InputFormat, LogFormat, Logging, Precision, Time, Uri};
 use crate::demo::assets;
 use crate::demo::summary::Summary;
-use crate::failure::{Failure, chain};
+use crate::failure::{Exit, Failure, chain};
 use crate::log::Opening;
 use crate::log::message::Naming;
 use crate::printable::thousands;
@@ -53,13 +53,13 @@ const PARTITIONS: u16 = 2;
 pub fn run(args: &Args) -> ExitCode {
     match demo(args) {
         Ok(summary) if summary.violations.is_empty() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::from(70),
+        Ok(_) => Exit::Software.into(),
         Err(failure) => terminal::end(Err(failure)),
     }
 }
 
 fn fail(what: &str, error: &dyn std::error::Error) -> Failure {
-    Failure { message: format!("{what}: {}", chain(error)), exit: 74 }
+    Failure { message: format!("{what}: {}", chain(error)), exit: Exit::Io }
 }
 
 /// The files of a run; a temporary directory goes with it.
@@ -78,7 +78,7 @@ impl Place {
             .map_err(|e| fail(&format!("create {}", dir.display()), &e))?;
         if exists {
             let message = format!("{} holds a log already; choose another --dir", dir.display());
-            return Err(Failure { message, exit: 64 });
+            return Err(Failure { message, exit: Exit::Usage });
         }
         Ok(Self { dir, temporary })
     }
@@ -97,8 +97,7 @@ impl Drop for Place {
 }
 
 fn config(args: &Args, place: &Place) -> Config {
-    let mut config =
-        Config { log: Some(format!("sqlite:{}", place.log().display())), ..Config::default() };
+    let mut config = Config { log: config::Log::Sqlite(place.log()), ..Config::default() };
     "demo".clone_into(&mut config.kafka.group);
     config.http.listen = args.listen;
     config.batch.max_wait = Time::millis(20);
@@ -107,7 +106,7 @@ fn config(args: &Args, place: &Place) -> Config {
             config.input.topics = vec!["lines".to_owned()];
             config.input.format = InputFormat::Text;
             "embeddings".clone_into(&mut config.output.topic);
-            config.model.uri = model.display().to_string();
+            config.model.uri = Uri::Directory(model.clone());
             config.model.precision = args.precision;
         }
         None => {
@@ -116,7 +115,8 @@ fn config(args: &Args, place: &Place) -> Config {
             let fields = ["id", "split", "diagnosis"].map(str::to_owned);
             config.output.include = Include::Fields(fields.to_vec());
             config.registry.root = Some(place.dir.join("models"));
-            config.model.uri = format!("models:/{}@champion", assets::MODEL);
+            let (model, alias) = (assets::MODEL.to_owned(), "champion".to_owned());
+            config.model.uri = Uri::Alias { model, alias };
         }
     }
     config
@@ -289,7 +289,7 @@ impl Run {
             if self.running.is_finished() {
                 return Err(Failure {
                     message: "the service ended early; its log says why".to_owned(),
-                    exit: 70,
+                    exit: Exit::Software,
                 });
             }
             pause.recv_timeout(Duration::from_millis(10)).unwrap_or_default();

@@ -8,10 +8,12 @@ use clap::Subcommand;
 use super::predict::task;
 use super::terminal;
 use crate::answer::Task;
-use crate::failure::{Failure, chain};
+use crate::config::Uri;
+use crate::config::uri::NotAUri;
+use crate::failure::{Exit, Failure, chain};
 use crate::model::artifact::{self, LoadOptions};
 use crate::record::Version;
-use crate::registry::{self, Broken, Error, Imported, Listed, NotAUri, Registry, Uri};
+use crate::registry::{self, Broken, Error, Imported, Listed, Registry};
 
 /// `tidemill models …`.
 #[derive(Debug, Subcommand)]
@@ -86,7 +88,7 @@ impl Root {
 /// Does what the command says. 0, or 65 with what is wrong; 74 where the result cannot be written.
 pub fn run(command: &Models) -> ExitCode {
     let done = execute(command);
-    let done = done.map_err(|error| Failure { message: chain(&error), exit: 65 });
+    let done = done.map_err(|error| Failure { message: chain(&error), exit: Exit::Data });
     terminal::end(done.and_then(terminal::say))
 }
 
@@ -124,8 +126,7 @@ fn execute(command: &Models) -> Result<String, Error> {
 }
 
 fn options(task: Option<Task>) -> LoadOptions {
-    let (field, device) = ("text".to_owned(), "cpu".to_owned());
-    LoadOptions { field, task, device, ..LoadOptions::default() }
+    LoadOptions { field: "text".to_owned(), task, ..LoadOptions::default() }
 }
 
 fn pointed(name: &str, alias: &str, version: Version) -> String {
@@ -133,7 +134,9 @@ fn pointed(name: &str, alias: &str, version: Version) -> String {
 }
 
 fn verify(registry: &Registry, model: &str, task: Option<Task>) -> Result<String, Error> {
-    let uri: Uri = model.parse().map_err(|error: NotAUri| Error::NotFound(error.to_string()))?;
+    let uri: Uri = model
+        .parse()
+        .map_err(|error: NotAUri| Error::NotFound(format!("{error}: {}", Uri::FORM)))?;
     let dir = registry.resolve(&uri)?.dir;
     let served = registry.load(&uri, &options(task))?;
     let about = served.model.about();

@@ -13,9 +13,12 @@ use tokio::sync::mpsc;
 
 use super::terminal;
 use crate::answer::Task;
-use crate::config::{Aggregation, Config, OnLong, Precision, Time, Workers as WorkerCount};
+use crate::config::{
+    Aggregation, Config, OnLong, Place, Precision, Time, Uri, Workers as WorkerCount,
+};
 use crate::decode::{Decoded, Decoder};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
+use crate::format::{Codec, Writer};
 use crate::model::Served;
 use crate::pipeline::arrive::Assigned;
 use crate::pipeline::{Effect, Event, Item, Limits, Pipeline, Stop};
@@ -28,7 +31,7 @@ use crate::{engine, service};
 pub struct Args {
     /// A directory, or `models:/name@alias` with --root
     #[arg(long, value_name = "URI|DIR")]
-    model: String,
+    model: Uri,
     /// The registry's directory
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
@@ -59,7 +62,7 @@ pub struct Args {
     top_k: Option<u32>,
     /// cpu, cuda:0
     #[arg(long, default_value = "cpu")]
-    device: String,
+    device: Place,
     /// Inference threads; default: one a core
     #[arg(long)]
     workers: Option<u16>,
@@ -104,12 +107,12 @@ fn config(args: &Args) -> Config {
 
 fn predict(args: &Args) -> Result<(), Failure> {
     let config = config(args);
-    let (_, _, served) = service::load_model(&config)?;
+    let served = service::load_model(&config)?;
     let notes = &served.model.about().notes;
     notes.iter().for_each(|note| terminal::note(format_args!("note: {note}")));
     let cannot = |what: &str, path: &Path, error: &io::Error| Failure {
         message: format!("{what} {}: {error}", path.display()),
-        exit: 66,
+        exit: Exit::NoInput,
     };
     let same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
     if let (Ok(input), Ok(output)) = (fs::metadata(&args.input), fs::metadata(&args.output))
@@ -120,7 +123,7 @@ fn predict(args: &Args) -> Result<(), Failure> {
             "write {}: it is the input, and would be emptied before it is read; give another --output",
             args.output.display()
         );
-        return Err(Failure { message, exit: 64 });
+        return Err(Failure { message, exit: Exit::Usage });
     }
     let input: Box<dyn BufRead> = if args.input.as_os_str() == "-" {
         Box::new(io::stdin().lock())
@@ -156,10 +159,14 @@ struct Lines<W> {
 impl<W: Write> Lines<W> {
     fn new(config: &Config, served: Arc<Served>, output: W) -> Result<Self, Failure> {
         let (answers_in, answers) = mpsc::channel(16);
-        let decoder = Decoder::new(config.input.clone());
+        let codec = Arc::new(Codec::new(config)?);
+        let writer = Arc::new(Writer::new(config, Arc::clone(&codec)));
+        let decoder = Decoder::new(codec);
         let count = service::workers(config);
-        let workers = Workers::start(count, decoder.clone(), config.output.clone(), answers_in)
-            .map_err(|error| Failure { message: format!("start a thread: {error}"), exit: 75 })?;
+        let workers =
+            Workers::start(count, decoder.clone(), writer, answers_in).map_err(|error| {
+                Failure { message: format!("start a thread: {error}"), exit: Exit::Temporary }
+            })?;
         let limits = engine::limits(config);
         let mut lines = Self {
             pipeline: Pipeline::new(limits, served.id.version),
@@ -192,7 +199,7 @@ impl<W: Write> Lines<W> {
             let mut line = Vec::new();
             let read = input.read_until(b'\n', &mut line).map_err(|error| Failure {
                 message: format!("read line {}: {error}", offset.0 + 1),
-                exit: 66,
+                exit: Exit::NoInput,
             })?;
             more = read != 0;
             if more {
@@ -219,7 +226,7 @@ impl<W: Write> Lines<W> {
         }
         if self.written != offset.0 {
             let message = format!("{} lines, {} answers; this is a bug", offset.0, self.written);
-            return Err(Failure { message, exit: 70 });
+            return Err(Failure { message, exit: Exit::Software });
         }
         self.output.flush().map_err(|error| written(&error))
     }
@@ -242,7 +249,7 @@ impl<W: Write> Lines<W> {
     fn answer(&mut self) -> Result<(), Failure> {
         let answer = self.answers.blocking_recv().ok_or_else(|| Failure {
             message: "the inference threads ended without a word; this is a bug".to_owned(),
-            exit: 70,
+            exit: Exit::Software,
         })?;
         self.answered(answer)
     }
@@ -282,7 +289,7 @@ impl<W: Write> Lines<W> {
                         events.push(Event::Committed { lane, id, committed, buried, fits: None });
                     }
                     Effect::Stop(Stop::Model(message)) => {
-                        return Err(Failure { message, exit: 75 });
+                        return Err(Failure { message, exit: Exit::Temporary });
                     }
                     // Lines are read from the first on, by one version, and each has its answer here, however many
                     // are errors.

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::properties::{self, Section};
-use super::{Config, OnStop, Problem, Time, Workers, topics, tree};
-use crate::config::Place;
+use super::{
+    Config, InputFormat, Log, OnStop, Problem, Time, UnknownFields, Unwrap, Uri, Workers, topics,
+    tree,
+};
 
 /// After so long the broker aborts a transaction by itself: `transaction.timeout.ms`.
 pub const TRANSACTION_TIMEOUT: Time = Time::millis(15_000);
@@ -24,7 +26,6 @@ pub fn problems(config: &Config) -> Vec<Problem> {
     contradictions(config, &mut found);
     roles(config, &mut found);
     kafka(config, &mut found);
-    model(config, &mut found);
     state(config, &mut found);
     found.0
 }
@@ -45,7 +46,7 @@ impl Found {
 
 fn required(config: &Config, found: &mut Found) {
     let missing = "is required and not set";
-    if config.log.is_none() {
+    if config.log == Log::Kafka {
         let servers = properties::servers(&config.kafka).is_none();
         let remedy = "write host:port of a broker, or `log: sqlite:FILE` for the embedded log";
         found.when(servers, "kafka.common.bootstrap.servers", missing, remedy);
@@ -56,11 +57,11 @@ fn required(config: &Config, found: &mut Found) {
     found.when(config.input.topics.is_empty(), "input.topics", missing, remedy);
     let remedy = "name the topic that predictions go to";
     found.when(config.output.topic.is_empty(), "output.topic", missing, remedy);
-    let remedy = "write `models:/NAME@ALIAS`, `models:/NAME/VERSION` or a directory";
-    found.when(config.model.uri.is_empty(), "model.uri", missing, remedy);
-    if let Some(log) = &config.log {
-        let file = log.strip_prefix("sqlite:").is_some_and(|file| !file.is_empty());
-        found.when(!file, "log", "names no embedded log", "write `sqlite:FILE`, or leave it out");
+    found.when(config.model.uri.is_empty(), "model.uri", missing, Uri::FORM);
+    if !matches!(config.model.uri, Uri::Directory(_)) {
+        let message = "is required for a model.uri that begins with `models:/`, and not set";
+        let remedy = "write the directory that holds <name>/<version>/…";
+        found.when(config.registry.root.is_none(), "registry.root", message, remedy);
     }
 }
 
@@ -222,8 +223,48 @@ fn roles(config: &Config, found: &mut Found) {
             format!("is {:?}, as input.field: one field cannot hold two texts", config.input.field);
         found.add("input.pair_field", message, "name another field");
     }
+    formats(config, found);
     if config.output.include == super::Include::Fields(Vec::new()) {
         found.add("output.include.fields", "is empty", "list fields, or write `include: none`");
+    }
+}
+
+fn formats(config: &Config, found: &mut Found) {
+    let (input, registry) = (&config.input, &config.schema_registry);
+    let has =
+        |format| input.format == format || input.formats.values().any(|other| *other == format);
+    if let Some(topic) = input.formats.keys().find(|topic| !input.topics.contains(topic)) {
+        let message = format!("names {topic:?}, which is not one of input.topics");
+        found.add("input.formats", message, "name a topic that is read, or leave it out");
+    }
+    if !has(InputFormat::Json) && !has(InputFormat::Avro) {
+        let message = "is about fields, and by input.format every value is one field";
+        let fix = "leave it out, or write `format: json`";
+        if !input.fields.is_empty() {
+            found.add("input.fields", message, fix);
+        }
+        if input.unwrap != Unwrap::None {
+            found.add("input.unwrap", message, fix);
+        }
+    }
+    if has(InputFormat::Avro) && registry.urls.is_empty() && input.schema.is_none() {
+        let message = "is avro, and nothing says by which schema values were written";
+        found.add("input.format", message, "set schema_registry.urls, or input.schema to a file");
+    }
+    if has(InputFormat::Avro)
+        && input.unwrap == Unwrap::Debezium
+        && input.unknown_fields == UnknownFields::Reject
+    {
+        let message = "is reject, which is not known of Avro in Debezium's envelope";
+        found.add("input.unknown_fields", message, "write `ignore`, or leave input.unwrap out");
+    }
+    if registry.token.is_some() && registry.username.is_some() {
+        let message = "is set beside username: a request bears one of the two";
+        found.add("schema_registry.token", message, "leave one of them out");
+    }
+    if registry.username.is_some() != registry.password.is_some() {
+        let message = "username and password belong together, and one of them is missing";
+        found.add("schema_registry.username", message, "set both, or none");
     }
 }
 
@@ -259,27 +300,6 @@ fn kafka(config: &Config, found: &mut Found) {
                 found.add(&key, message, remedy);
             }
         }
-    }
-}
-
-fn model(config: &Config, found: &mut Found) {
-    let model = &config.model;
-    if let Some(path) = model.uri.strip_prefix("models:/") {
-        let by_alias = path.split_once('@').map(|(name, alias)| (name, !alias.is_empty()));
-        let by_number = path.rsplit_once('/').map(|(name, v)| (name, v.parse::<u64>().is_ok()));
-        let parsed = by_alias.or(by_number);
-        let good =
-            parsed.is_some_and(|(name, good)| good && !name.is_empty() && !name.contains('/'));
-        let message = format!("{:?} names no version", model.uri);
-        let remedy = "write `models:/NAME@ALIAS` or `models:/NAME/VERSION`";
-        found.when(!good, "model.uri", &message, remedy);
-        let message = "is required for a model.uri that begins with `models:/`, and not set";
-        let remedy = "write the directory that holds <name>/<version>/…";
-        found.when(config.registry.root.is_none(), "registry.root", message, remedy);
-    }
-    if let Err(error) = model.device.parse::<Place>() {
-        let remedy = "write `cpu`, `cuda:0`, several as `cuda:0,cuda:1`, or `metal:0`";
-        found.add("model.device", error.to_string(), remedy);
     }
 }
 

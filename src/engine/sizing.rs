@@ -151,7 +151,7 @@ mod tests {
 
     fn served() -> Served {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/demo/models/breast-cancer/1");
-        let options = LoadOptions { device: "cpu".to_owned(), ..LoadOptions::default() };
+        let options = LoadOptions::default();
         artifact::load(&dir, &options).unwrap()
     }
 

@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::cache::Cache;
 use super::{Model, Served, image, tabular, text};
 use crate::answer::Task;
-use crate::config::{Aggregation, Determinism, OnLong, Precision};
+use crate::config::{Aggregation, Determinism, OnLong, Place, Precision};
 use crate::memory::Room;
 use crate::printable;
 use crate::record::{ModelId, Version};
@@ -142,8 +142,8 @@ pub struct LoadOptions {
     pub max_length: Option<u32>,
     /// How a token classifier's labels become spans.
     pub aggregation: Aggregation,
-    /// `cpu`, `cuda:0`, `cuda:0,cuda:1`, `metal:0`.
-    pub device: String,
+    /// Where it computes.
+    pub device: Place,
     /// Whether an answer's last bits may depend on the batch.
     pub determinism: Determinism,
     /// Bytes of answers that are kept to be given again.
@@ -203,10 +203,10 @@ fn unguarded(dir: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, Error>
     let folder = found::folder(dir)?;
     let config: Value = json(dir, &within(&folder, "config.json"))?;
     if is_tabular(dir, &config) {
-        if options.device != "cpu" {
+        if options.device != Place::Cpu {
             let message = format!(
                 "tables are computed on the CPU, not on {:?}; set model.device: cpu",
-                options.device
+                options.device.to_string()
             );
             return Err(Error::config("config.json", message));
         }

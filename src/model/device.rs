@@ -12,21 +12,12 @@ use candle_core::{DType, Device};
 use super::encoder;
 use super::kernels::{self, Level};
 use crate::answer::Refused;
-use crate::config::{NoDevice, Place, Precision};
+use crate::config::{Place, Precision};
 
 /// Why a device cannot be used, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Error(String);
-
-/// What a text names.
-///
-/// # Errors
-///
-/// Where it names no device.
-pub fn place(text: &str) -> Result<Place, Error> {
-    text.parse().map_err(|error: NoDevice| Error(error.to_string()))
-}
 
 /// Opens a place's devices, in order.
 ///

@@ -65,8 +65,8 @@ use super::encoder::TYPED;
 use super::weights::Weights;
 use super::{About, Input, Model, artifact};
 use crate::answer::{Prediction, Refused, Task};
-use crate::config::{Aggregation, Determinism, OnLong, Precision};
-use crate::field::{self, Fields};
+use crate::config::{Aggregation, Determinism, OnLong, Place, Precision};
+use crate::field::{self, Values};
 use crate::record::{Fault, FaultClass};
 
 mod architecture;
@@ -115,8 +115,8 @@ pub struct Options {
     pub max_length: Option<u32>,
     /// How a token classifier's labels become spans.
     pub aggregation: Aggregation,
-    /// `cpu`, `cuda:0`.
-    pub device: String,
+    /// Where it computes.
+    pub device: Place,
     /// Whether an answer's last bits may depend on the batch.
     pub determinism: Determinism,
 }
@@ -171,7 +171,7 @@ impl std::fmt::Debug for Text {
 ///
 /// With the file or tensor, what was expected and what was found.
 pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
-    let place = device::place(&options.device)?;
+    let place = &options.device;
     let layout = Layout::read(dir)?;
     let folder = &layout.encoder;
     let architecture = Architecture::read(folder)?;
@@ -186,7 +186,7 @@ pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
     let longest = longest(&architecture, &encode, &rules, options)?;
     let tokenizer = tokenizer::bounded(rules.tokenizer, architecture.longest())?;
     let weights = Weights::open_in(dir, folder.name())?;
-    let (backbone, precision) = architecture.backbone(&weights, &place, options, &tokenizer)?;
+    let (backbone, precision) = architecture.backbone(&weights, place, options, &tokenizer)?;
     let side = if rules.cuts_left { Side::Left } else { Side::Right };
     let mut sequencer = sequencer(folder, architecture.types(), (tokenizer, side), longest)?;
     let prompt = tokens_of(&encode.prompt, &sequencer)?;
@@ -248,11 +248,6 @@ fn sequencer(
     }
     let pair = Template::of(&tokenizer, 2, typed).and_then(known);
     Ok(Sequencer::new((tokenizer, side), (single, pair), false, longest))
-}
-
-/// Whether a record has something in a field.
-fn present(fields: &Fields, name: &str) -> bool {
-    fields.get(name).is_some_and(|value| !value.is_null())
 }
 
 /// The folder in an artifact with the weights and the tokenizer: the one that `modules.json` names, else the artifact
@@ -338,10 +333,11 @@ impl Model for Text {
         &self.looks_at
     }
 
-    fn prepare(&self, fields: &Fields) -> Result<Input, Fault> {
+    fn prepare(&self, values: &Values<'_>) -> Result<Input, Fault> {
         let [name, pair] = &self.looks_at;
-        let text = field::text(fields, name, "a string")?;
-        let (pairs, given) = (self.head.pairs(), present(fields, pair));
+        let [first, second] = [0, 1].map(|place| values.get(place).and_then(Option::as_ref));
+        let text = field::text(first, name, "a string")?;
+        let (pairs, given) = (self.head.pairs(), field::is_given(second));
         if given && pairs == Pairs::Never {
             let message = format!(
                 "field {pair:?} has a second text, and a model for {} takes one: leave the field out, or name \
@@ -351,7 +347,7 @@ impl Model for Text {
             return Err(Fault::new(FaultClass::Invalid, message));
         }
         let wanted = given || pairs == Pairs::Always;
-        let second = wanted.then(|| field::text(fields, pair, "a string")).transpose()?;
+        let second = wanted.then(|| field::text(second, pair, "a string")).transpose()?;
         let second = second.filter(|second| pairs != Pairs::Also || !second.is_empty());
         let too_long = |what: String| {
             let message = format!("{what} more than {} tokens", self.sequencer.longest());

@@ -17,8 +17,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::trial::{self, Failed};
-use super::{Error, Registry, Resolved, Uri, change};
-use crate::config::Change;
+use super::{Error, Registry, Resolved, change};
+use crate::config::{Change, Uri};
+use crate::format::Writer;
 use crate::http::Health;
 use crate::journal::Journal;
 use crate::memory;
@@ -54,6 +55,8 @@ pub struct Watch {
     pub uri: Uri,
     /// How to load.
     pub options: LoadOptions,
+    /// How its answers will be written.
+    pub writer: Arc<Writer>,
     /// Knows which versions have ended this process before.
     pub journal: Journal,
     /// What a version may change.
@@ -222,7 +225,14 @@ async fn load(watch: &Watch, resolved: Resolved, before: &Signature) -> Result<S
         Err(panicked) => return Err(Failed::Refused(format!("loading panicked: {panicked}"))),
     };
     change::check(before, &served.signature, &watch.allow).map_err(Failed::Refused)?;
-    Ok(served)
+    let (writer, task) = (Arc::clone(&watch.writer), served.model.about().task);
+    let ready = tokio::task::spawn_blocking(move || writer.ready(task));
+    match patiently(watch, "looking for the schema of predictions", ready).await {
+        None => Err(Failed::Stopped),
+        Some(Ok(Ok(()))) => Ok(served),
+        Some(Ok(Err(failure))) => Err(Failed::Refused(failure.message)),
+        Some(Err(panicked)) => Err(Failed::Refused(format!("it panicked: {panicked}"))),
+    }
 }
 
 fn refuse(watch: &Watch, version: Version, why: &str, refused: &mut Option<Refused>) {

@@ -7,8 +7,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Options, load_options};
-use crate::config::Config;
-use crate::failure::{Failure, chain, temporary};
+use crate::config::{Config, Place, Uri};
+use crate::failure::{Exit, Failure, chain, temporary};
 use crate::journal::Journal;
 use crate::log::{Log, Opening};
 use crate::memory;
@@ -16,7 +16,7 @@ use crate::model::Served;
 use crate::model::artifact::{self, LoadOptions};
 use crate::record::Version;
 use crate::registry::trial::{self, Failed};
-use crate::registry::{Registry, Resolved, Uri, change};
+use crate::registry::{Registry, Resolved, change};
 
 /// What the engine begins with.
 pub(super) struct Started {
@@ -57,7 +57,7 @@ impl Start<'_> {
             change::check(before, &served.signature, &config.model.allow_change).map_err(
                 |why| {
                     let message = format!("begin with {} after {model}: {why}", served.id);
-                    Failure { message, exit: 78 }
+                    Failure { message, exit: Exit::Config }
                 },
             )?;
         }
@@ -67,17 +67,11 @@ impl Start<'_> {
     /// Loads the version that the configuration names now. Where that one cannot be loaded and the alias `previous` is
     /// there, that version serves instead, and the watcher goes on trying.
     async fn first_version(self) -> Result<Option<(Registry, Uri, Arc<Served>)>, Failure> {
-        let configuration = |message: String| Failure { message, exit: 78 };
-        let uri: Uri = self
-            .config
-            .model
-            .uri
-            .parse()
-            .map_err(|error| configuration(format!("read model.uri: {}", chain(&error))))?;
+        let configuration = |message: String| Failure { message, exit: Exit::Config };
+        let uri = self.config.model.uri.clone();
         let registry = Registry::new(self.config.registry.root.clone());
         if let Some(served) = &self.options.serve {
-            let nowhere = Uri::Directory(self.config.model.uri.as_str().into());
-            return Ok(Some((registry, nowhere, Arc::clone(served))));
+            return Ok(Some((registry, Uri::default(), Arc::clone(served))));
         }
         let mut wanted = uri.clone();
         loop {
@@ -134,7 +128,8 @@ impl Start<'_> {
 
     /// Loads a version in a process of its own first, where it is a program of ours that runs on the CPU.
     async fn try_it(self, dir: &Path, load: &LoadOptions) -> Result<(), Failed> {
-        let Some(program) = self.options.trial.as_ref().filter(|_| load.device == "cpu") else {
+        let Some(program) = self.options.trial.as_ref().filter(|_| load.device == Place::Cpu)
+        else {
             return Ok(());
         };
         let task = trial::Task { dir: dir.to_owned(), options: load.clone() };

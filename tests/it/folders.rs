@@ -11,9 +11,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tidemill::answer::{Prediction, Task};
 use tidemill::failure::chain;
-use tidemill::field::Fields;
 use tidemill::model::Model;
 use tidemill::model::artifact::{self, LoadOptions};
+
+/// A record's fields.
+type Fields = Map<String, Value>;
 
 #[derive(Deserialize)]
 struct Cases {
@@ -156,14 +158,14 @@ pub(crate) fn json<T: serde::de::DeserializeOwned>(file: &Path) -> T {
 }
 
 fn options(task: Option<Task>) -> LoadOptions {
-    let (field, device) = ("text".to_owned(), "cpu".to_owned());
-    LoadOptions { field, device, task, ..LoadOptions::default() }
+    let field = "text".to_owned();
+    LoadOptions { field, task, ..LoadOptions::default() }
 }
 
 /// The largest difference of an answer to the expected one.
 fn difference(model: &dyn Model, text: &str, expected: &Value) -> f64 {
     let fields = Fields::from_iter([("text".to_owned(), Value::from(text))]);
-    let input = model.prepare(&fields).unwrap();
+    let input = model.prepare_object(&fields).unwrap();
     let found: Vec<(String, f64)> = match model.predict(&[&input]).unwrap().remove(0) {
         Prediction::Embedding(values) => {
             assert_eq!(values.len(), expected["embedding"].as_array().unwrap().len(), "width");

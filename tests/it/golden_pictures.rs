@@ -32,18 +32,14 @@ fn model(file: &str, processor: &Value) -> Result<Box<dyn Model>, String> {
         fs::copy(tiny.join(name), dir.path().join(name)).unwrap();
     }
     fs::write(dir.path().join(file), processor.to_string()).unwrap();
-    let options = LoadOptions {
-        field: "image".to_owned(),
-        device: "cpu".to_owned(),
-        ..LoadOptions::default()
-    };
+    let options = LoadOptions { field: "image".to_owned(), ..LoadOptions::default() };
     // Through the whole gate, warm-up and all, and then alone, to be asked for its pixels.
     artifact::load(dir.path(), &options).map_err(|error| error.to_string())?;
     artifact::build(dir.path(), &options).map_err(|error| error.to_string())
 }
 
 fn prepared(model: &dyn Model, text: &Value) -> Result<Vec<u8>, Fault> {
-    match model.prepare(json!({"image": text}).as_object().unwrap())? {
+    match model.prepare_object(json!({"image": text}).as_object().unwrap())? {
         Input::Pixels { pixels, .. } => Ok(pixels.into_vec()),
         Input::Tokens(_) | Input::Marked(_) | Input::Row(_) => panic!("no pixels"),
     }

@@ -62,12 +62,31 @@ impl Made {
         }
         let keys = at.as_object().unwrap().keys().map(|key| {
             let path = tree::join(path, key);
-            let section = tree::get(&self.defaults, &path).unwrap().is_object();
-            (key.clone(), if section { self.section(&path) } else { self.leaf(&path) })
+            let inner = tree::get(&self.defaults, &path).unwrap().as_object();
+            let schema = match inner {
+                Some(keys) if keys.is_empty() && !tree::FREE.contains(&path.as_str()) => {
+                    self.map(&path)
+                }
+                Some(_) => self.section(&path),
+                None => self.leaf(&path),
+            };
+            (key.clone(), schema)
         });
         schema.insert("properties".into(), keys.collect::<Map<_, _>>().into());
         schema.insert("additionalProperties".into(), json!(false));
         schema.into()
+    }
+
+    /// A map with names of the user's own.
+    fn map(&self, path: &str) -> Value {
+        let words = variants(&self.fits(path, json!({"x": "x"})).err().unwrap_or_default());
+        let each =
+            if words.is_empty() { json!({"type": "string"}) } else { json!({ "enum": words }) };
+        let mut schema = json!({"type": "object", "additionalProperties": each});
+        if let Some(comment) = self.comments.get(path) {
+            tree::set(&mut schema, &["description"], json!(comment));
+        }
+        schema
     }
 
     /// What a key takes: found out by offering it values of every form.
@@ -114,7 +133,8 @@ impl Made {
                 ];
             }
         }
-        if said.contains("socket address") {
+        // What is no list of words has a form of its own, which the service judges.
+        if !said.contains("variant") {
             return vec![json!({"type": "string"})];
         }
         let default = tree::get(&self.defaults, path).and_then(Value::as_str);

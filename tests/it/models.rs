@@ -34,7 +34,7 @@ fn labels_without_names_are_numbered() {
     let dir = tempfile::tempdir().unwrap();
     copy(&shipped(TEXT), dir.path());
     change(&dir.path().join("config.json"), "\"id2label\"", "\"names\"");
-    let options = LoadOptions { device: "cpu".into(), ..LoadOptions::default() };
+    let options = LoadOptions::default();
     let model = artifact::build(dir.path(), &options).unwrap();
     assert_eq!(model.about().labels, ["LABEL_0", "LABEL_1", "LABEL_2"]);
 }
@@ -46,8 +46,7 @@ fn refused(model: &str, spoil: impl Fn(&Path), parts: &[&str]) {
     let dir = dir.path().join("m");
     copy(&shipped(model), &dir);
     spoil(&dir);
-    let options =
-        LoadOptions { field: "text".into(), device: "cpu".into(), ..LoadOptions::default() };
+    let options = LoadOptions { field: "text".into(), ..LoadOptions::default() };
     let said = chain(&artifact::load(&dir, &options).unwrap_err());
     assert!(parts.iter().all(|part| said.contains(part)), "{parts:?} in\n{said}");
 }

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use tidemill::config::{Include, Input, Output, UnknownFields};
+use tidemill::config::{Config, Include, Input, Output, UnknownFields};
 use tidemill::decode::{Decoded, Decoder};
+use tidemill::format::{Codec, Writer};
 use tidemill::model::Served;
 use tidemill::model::artifact::{self, LoadOptions};
 use tidemill::pipeline::arrive::Assigned;
@@ -61,16 +62,18 @@ impl Bench {
             #[expect(clippy::cast_precision_loss, reason = "there are three versions")]
             linear(&dir, columns, number as f32 * 1_000.0);
             let version = Version(number);
-            let options =
-                LoadOptions { version, device: "cpu".to_owned(), ..LoadOptions::default() };
+            let options = LoadOptions { version, ..LoadOptions::default() };
             (version, Arc::new(artifact::load(&dir, &options).unwrap()))
         };
         let input = Input { unknown_fields: unknown, ..Input::default() };
         let include = Include::Fields(vec!["a".to_owned()]);
-        let decoder = Decoder::new(input);
         let output = Output { include, ..Output::default() };
+        let config = Config { input, output, ..Config::default() };
+        let codec = Arc::new(Codec::new(&config).unwrap());
+        let writer = Arc::new(Writer::new(&config, Arc::clone(&codec)));
+        let decoder = Decoder::new(codec);
         let (sender, answers) = mpsc::channel(8);
-        let workers = Workers::start(2, decoder.clone(), output, sender).unwrap();
+        let workers = Workers::start(2, decoder.clone(), writer, sender).unwrap();
         Self { versions: (1..).zip(versions).map(load).collect(), decoder, workers, answers }
     }
 

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill::config::{Include, Input, Output};
+use tidemill::config::{Config, Include, Output};
 use tidemill::decode::Decoder;
+use tidemill::format::{Codec, Writer};
 use tidemill::model::artifact::{self, LoadOptions};
 use tidemill::pipeline::Batch;
 use tidemill::record::{Epoch, Offset, Outcome, Partition, Reason, Record, Version};
@@ -15,10 +16,14 @@ use tokio::sync::mpsc;
 /// What becomes of 60 records with 7 texts, one of which is none, a key each, in two batches.
 fn answers(cache: u64) -> Vec<Answer> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data/tiny-bert-labels");
-    let (field, device) = ("text".to_owned(), "cpu".to_owned());
-    let options = LoadOptions { field, device, cache, ..LoadOptions::default() };
+    let field = "text".to_owned();
+    let options = LoadOptions { field, cache, ..LoadOptions::default() };
     let served = Arc::new(artifact::load(&dir, &options).unwrap());
-    let decoder = Decoder::new(Input::default());
+    let output = Output { include: Include::Key, ..Output::default() };
+    let config = Config { output, ..Config::default() };
+    let codec = Arc::new(Codec::new(&config).unwrap());
+    let writer = Arc::new(Writer::new(&config, Arc::clone(&codec)));
+    let decoder = Decoder::new(codec);
     let item = |row: u8| {
         let text = match row % 7 {
             0 => "7".to_owned(),
@@ -34,9 +39,8 @@ fn answers(cache: u64) -> Vec<Answer> {
         };
         decoder.item(Epoch(1), record, None, &served)
     };
-    let output = Output { include: Include::Key, ..Output::default() };
     let (sender, mut answers) = mpsc::channel(8);
-    let workers = Workers::start(2, decoder.clone(), output, sender).unwrap();
+    let workers = Workers::start(2, decoder.clone(), writer, sender).unwrap();
     let batch = |number: u64, rows: std::ops::Range<u8>| Batch {
         number,
         lane: 0,

@@ -195,12 +195,7 @@ impl World {
         let dir = self.registry().join("lin").join(version.to_string());
         #[expect(clippy::cast_precision_loss, reason = "versions are small")]
         linear(&dir, columns, version as f32);
-        artifact::write_manifest(
-            &dir,
-            "lin",
-            &LoadOptions { device: "cpu".into(), ..LoadOptions::default() },
-        )
-        .unwrap();
+        artifact::write_manifest(&dir, "lin", &LoadOptions::default()).unwrap();
     }
 
     /// Points `champion` at a version, as `tidemill models promote` does.

@@ -17,6 +17,12 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- range $name := list "password" "token" -}}
+{{- $value := include "tidemill.configured" (list $ "schema_registry" $name) -}}
+{{- if and $value (not (hasPrefix "${" $value)) -}}
+{{- fail (printf "config.schema_registry.%s would stand in a ConfigMap, which is no place for a secret: name the Secret under `secrets` and write ${file:/etc/tidemill/secrets/<name>/<key>}" $name) -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.autoscaling.enabled .Values.keda.enabled -}}
 {{- fail "autoscaling.enabled and keda.enabled are both true, and would undo each other: choose one" -}}
 {{- end -}}

@@ -13,9 +13,10 @@ use tokio::sync::mpsc;
 
 use crate::bench::Sample;
 use crate::bench::statistics::float;
-use crate::config::{Input, Output};
+use crate::config::Config;
 use crate::decode::{Decoded, Decoder};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
+use crate::format::{Codec, Writer};
 use crate::memory;
 use crate::model::Served;
 use crate::pipeline::{Batch, Item};
@@ -97,9 +98,14 @@ impl Side {
     /// Starts so many workers for a model.
     pub(super) fn start(served: Arc<Served>, workers: u16) -> Result<Self, Failure> {
         let (answers_in, answers) = mpsc::channel(16);
-        let decoder = Decoder::new(Input::default());
-        let pool = Workers::start(usize::from(workers), decoder, Output::default(), answers_in)
-            .map_err(|error| Failure { message: format!("start a thread: {error}"), exit: 75 })?;
+        let config = Config::default();
+        let codec = Arc::new(Codec::new(&config)?);
+        let writer = Arc::new(Writer::new(&config, Arc::clone(&codec)));
+        let decoder = Decoder::new(codec);
+        let pool =
+            Workers::start(usize::from(workers), decoder, writer, answers_in).map_err(|error| {
+                Failure { message: format!("start a thread: {error}"), exit: Exit::Temporary }
+            })?;
         Ok(Self { served, workers, sizes: Vec::new(), pool, answers, next: 0 })
     }
 
@@ -157,7 +163,7 @@ impl Side {
             }
             let answer = self.answers.blocking_recv().ok_or_else(|| Failure {
                 message: "the inference threads ended without a word; this is a bug".to_owned(),
-                exit: 70,
+                exit: Exit::Software,
             })?;
             in_model -= 1;
             answer.outcomes.map_err(|refused| Failure {
@@ -165,7 +171,7 @@ impl Side {
                     "run a batch of {size} records: {refused}; try --max-records {}",
                     (size / 2).max(1)
                 ),
-                exit: 65,
+                exit: Exit::Data,
             })?;
             sample.batches.push(answer.took.as_secs_f64());
         }

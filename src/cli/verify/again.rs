@@ -1,20 +1,23 @@
 //! `--recompute`: answers chosen records again, with the version that answered them, and compares.
 
+use std::sync::Arc;
+
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::message::Message as _;
 
 use crate::answer::Refused;
 use crate::cli::cluster::Cluster;
-use crate::config::Config;
+use crate::config::{Config, Uri};
 use crate::decode::{Decoder, Prepared};
 use crate::failure::{Failure, chain};
+use crate::format::{Codec, Writer};
 use crate::kafka::Journal;
 use crate::model::{Served, artifact, guard};
 use crate::record::{Fault, FaultClass, Offset, Outcome, Partition, Record, Version};
-use crate::registry::{Registry, Uri};
+use crate::registry::Registry;
+use crate::service;
 use crate::verify::recompute::{Same, Sample, Samples, compare};
 use crate::verify::{Kind, Model, Recomputed, Report};
-use crate::{format, service};
 
 /// Answers what was chosen again, version by version, and notes in the report how that went.
 ///
@@ -29,7 +32,9 @@ pub(super) fn answer(
     report: &mut Report,
 ) -> Result<(), Failure> {
     let reader = cluster.reader()?;
-    let decoder = Decoder::new(config.input.clone());
+    let codec = Arc::new(Codec::new(config)?);
+    let writer = Writer::new(config, Arc::clone(&codec));
+    let decoder = Decoder::new(codec);
     for (number, model) in (0..).zip(models) {
         let chosen = samples.of(number);
         if chosen.is_empty() {
@@ -45,7 +50,11 @@ pub(super) fn answer(
                 Ok(served) => match record(cluster, &reader, place, sample)? {
                     None => Same::Cannot("the record is not in the input any more".to_owned()),
                     Some(record) => {
-                        let now = || again(served, &decoder, config, &record);
+                        let now = || {
+                            let ready = writer.ready(served.model.about().task);
+                            ready.map_err(|failure| failure.message)?;
+                            again(served, &decoder, &writer, &record)
+                        };
                         compare(sample, now, artifact::tolerance(served.model.about()))
                     }
                 },
@@ -72,9 +81,9 @@ pub(super) fn answer(
 fn load(config: &Config, model: &Model) -> Result<Served, String> {
     let Model { name, version, digest } = model;
     let uri = if *version == Version::default().0 {
-        match config.model.uri.parse() {
-            Ok(uri @ Uri::Directory(_)) => uri,
-            Ok(Uri::Version { .. } | Uri::Alias { .. }) | Err(_) => {
+        match &config.model.uri {
+            uri @ Uri::Directory(_) => uri.clone(),
+            Uri::Version { .. } | Uri::Alias { .. } => {
                 return Err(format!("{name} was a plain directory, and model.uri names none"));
             }
         }
@@ -115,7 +124,7 @@ fn record(
 fn again(
     served: &Served,
     decoder: &Decoder,
-    config: &Config,
+    writer: &Writer,
     record: &Record,
 ) -> Result<Outcome<Vec<u8>>, String> {
     let input = match decoder.prepare(record, served) {
@@ -125,7 +134,10 @@ fn again(
     };
     match guard::predict(served.model.as_ref(), &[&input]) {
         Ok(predictions) => Ok(predictions.first().map_or(Outcome::Tombstone, |prediction| {
-            Outcome::Prediction(format::encode(prediction, &config.output, &config.input, record))
+            match writer.write(prediction, record) {
+                Ok(value) => Outcome::Prediction(value),
+                Err(fault) => Outcome::DeadLetter(fault),
+            }
         })),
         Err(Refused::Batch(why) | Refused::Row { message: why, .. }) => {
             Ok(Outcome::DeadLetter(Fault::new(FaultClass::Refused, why)))

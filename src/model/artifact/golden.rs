@@ -15,8 +15,10 @@ use super::Error;
 use super::files::{bytes, parse, present};
 use super::manifest::{Golden, Manifest};
 use crate::answer::{Prediction, Task};
-use crate::field::Fields;
 use crate::model::{About, Input, Model, guard};
+
+/// A record's fields.
+type Fields = serde_json::Map<String, Value>;
 
 /// The file that holds them where no manifest says more.
 pub(super) const FILE: &str = "golden.json";
@@ -114,7 +116,7 @@ fn compare(
 fn rows(model: &dyn Model, pairs: &[Pair], allowed: &Allowed) -> Result<usize, (usize, String)> {
     let mut inputs = Vec::with_capacity(pairs.len());
     for (row, pair) in pairs.iter().enumerate() {
-        let input = model.prepare(&named(model, &pair.input));
+        let input = model.prepare_object(&named(model, &pair.input));
         inputs.push(input.map_err(|fault| (row, fault.to_string()))?);
     }
     let refs: Vec<&Input> = inputs.iter().collect();
@@ -142,7 +144,7 @@ fn named<'a>(model: &dyn Model, input: &'a Fields) -> Cow<'a, Fields> {
 
 /// A prediction as the JSON that is published.
 fn value(prediction: &Prediction) -> Result<Value, String> {
-    let bytes = crate::format::encode_alone(prediction);
+    let bytes = crate::format::prediction_alone(prediction);
     serde_json::from_slice(&bytes).map_err(|error| error.to_string())
 }
 

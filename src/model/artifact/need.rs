@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::files::{bytes, files, is_weights, json, within};
 use super::{Error, LoadOptions, found, is_tabular};
-use crate::config::Precision;
+use crate::config::{Place, Precision};
 use crate::memory::{self, Room, mebibytes};
 use crate::model::weights::Weights;
 
@@ -84,7 +84,7 @@ fn of_weights(weights: &Weights, options: &LoadOptions) -> u64 {
             largest = largest.max(elements);
         }
     }
-    let on_cpu = options.device.is_empty() || options.device == "cpu";
+    let on_cpu = options.device == Place::Cpu;
     let floats = tables.saturating_add(others).saturating_mul(4);
     let packed = |bytes: u64| tables.saturating_mul(4).saturating_add(others.saturating_mul(bytes));
     let resident = match options.precision {
@@ -150,7 +150,7 @@ mod tests {
     }
 
     fn fits(dir: &Path, precision: Precision, mib: u64) -> Result<(), String> {
-        let options = LoadOptions { precision, device: "cpu".to_owned(), ..LoadOptions::default() };
+        let options = LoadOptions { precision, ..LoadOptions::default() };
         let room = Room { bytes: mib * MIB, of: "here".to_owned() };
         against(dir, "", &options, room).map_err(|error| error.to_string())
     }
