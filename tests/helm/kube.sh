@@ -36,8 +36,9 @@ build() {
   fi
   [ -x "$bin/etcd" ] || go build -ldflags "-s -w" -o "$bin/etcd" ./etcd
   for program in kube-apiserver kube-controller-manager kube-scheduler kubectl; do
-    [ -x "$bin/$program" ] || go build -o "$bin/$program" "k8s.io/kubernetes/cmd/$program" \
-      -ldflags "-s -w -X $package.gitVersion=$version -X $package.gitMajor=1 -X $package.gitMinor=${minor%%.*} -X $package.gitTreeState=clean"
+    [ -x "$bin/$program" ] || go build -o "$bin/$program" \
+      -ldflags "-s -w -X $package.gitVersion=$version -X $package.gitMajor=1 -X $package.gitMinor=${minor%%.*} -X $package.gitTreeState=clean" \
+      "k8s.io/kubernetes/cmd/$program"
   done
   [ -x "$bin/kwok" ] || GOBIN=$bin go install -ldflags "-s -w" "sigs.k8s.io/kwok/cmd/kwok@$kwok"
 }
