@@ -30,12 +30,20 @@ mod topics;
 pub struct Args {
     #[command(flatten)]
     config: ConfigFile,
+    /// Look at the configuration and its secrets alone: no cluster is asked, and no model is loaded
+    #[arg(long)]
+    offline: bool,
 }
 
-/// Looks at everything. 0, or 78 with what is to be done.
+/// Looks at everything, or at the configuration alone. 0, or 78 with what is to be done.
 pub fn run(args: &Args) -> ExitCode {
     let mut out = io::stdout().lock();
-    let code = look(Some(&args.config.config), load::environment(), model, &mut out);
+    let (file, env) = (Some(args.config.config.as_path()), load::environment());
+    let code = if args.offline {
+        read(file, env, &mut out).map(|read| read.map_or(Exit::Config, |_| Exit::Success))
+    } else {
+        look(file, env, model, &mut out)
+    };
     code.unwrap_or(Exit::Io).into()
 }
 
@@ -132,17 +140,8 @@ pub fn look(
     model: impl FnOnce(&Config) -> Result<String, (String, String)>,
     out: &mut impl Write,
 ) -> io::Result<Exit> {
-    let config = match load::load(file, env) {
-        Ok(config) => config,
-        Err(problems) => {
-            writeln!(out, "problem  {problems}")?;
-            return Ok(Exit::Config);
-        }
-    };
-    let mut good = show(out, &Finding::ok("configuration", "every key is known and fits"))?;
-    for finding in secrets(&config).into_iter().chain(state(&config)) {
-        good &= show(out, &finding)?;
-    }
+    let Some(config) = read(file, env, out)? else { return Ok(Exit::Config) };
+    let mut good = true;
     if let Some(log) = config.embedded() {
         good &= show(out, &embedded(log))?;
     } else {
@@ -159,6 +158,26 @@ pub fn look(
         Err((message, remedy)) => show(out, &Finding::problem(what, message, remedy))?,
     };
     Ok(if good { Exit::Success } else { Exit::Config })
+}
+
+/// The configuration, where it is good; what there is to say about it alone goes to `out`.
+fn read(
+    file: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+    out: &mut impl Write,
+) -> io::Result<Option<Config>> {
+    let config = match load::load(file, env) {
+        Ok(config) => config,
+        Err(problems) => {
+            writeln!(out, "problem  {problems}")?;
+            return Ok(None);
+        }
+    };
+    let mut good = show(out, &Finding::ok("configuration", "every key is known and fits"))?;
+    for finding in secrets(&config).into_iter().chain(state(&config)) {
+        good &= show(out, &finding)?;
+    }
+    Ok(good.then_some(config))
 }
 
 fn show(out: &mut impl Write, finding: &Finding) -> io::Result<bool> {

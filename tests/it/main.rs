@@ -24,6 +24,7 @@ mod folders;
 mod golden;
 mod golden_images;
 mod golden_pictures;
+mod helm;
 mod hostile_models;
 mod journal;
 mod kafka_log;

@@ -1,0 +1,244 @@
+{{/* Variables of the service and of what looks at its configuration. */}}
+{{- define "tidemill.env" -}}
+- name: POD_NAME
+  valueFrom: {fieldRef: {apiVersion: v1, fieldPath: metadata.name}}
+{{- $cpu := (.Values.resources.requests | default dict).cpu }}
+{{- if and $cpu (not (.Values.resources.limits | default dict).cpu) (not .Values.gpu.enabled) (not (include "tidemill.configured" (list . "model" "workers"))) }}
+- name: TIDEMILL_MODEL__WORKERS
+  valueFrom: {resourceFieldRef: {containerName: tidemill, resource: requests.cpu, divisor: "1"}}
+{{- end }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Where configuration and secrets are mounted. */}}
+{{- define "tidemill.mounts" -}}
+- {name: config, mountPath: /etc/tidemill/tidemill.yaml, subPath: tidemill.yaml, readOnly: true}
+{{- range .Values.secrets }}
+- {name: {{ printf "secret-%s" .name }}, mountPath: {{ printf "/etc/tidemill/secrets/%s" .name }}, readOnly: true}
+{{- end }}
+{{- if include "tidemill.hasModels" . }}
+- {name: models, mountPath: {{ .Values.models.mountPath }}, readOnly: true}
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "tidemill.hasModels" -}}
+{{- if or .Values.models.existingClaim .Values.models.volume .Values.models.init.image }}yes{{ end -}}
+{{- end -}}
+
+{{/* A container of the service's image. Context: root, name, args, resources. */}}
+{{- define "tidemill.container" -}}
+name: {{ .name }}
+image: {{ include "tidemill.image" .root | quote }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+args: {{ toJson .args }}
+env:
+  {{- include "tidemill.env" .root | nindent 2 }}
+{{- with .root.Values.extraEnvFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  {{- toYaml .root.Values.securityContext | nindent 2 }}
+terminationMessagePolicy: FallbackToLogsOnError
+volumeMounts:
+  {{- include "tidemill.mounts" .root | nindent 2 }}
+{{- end -}}
+
+{{/* Everything of a pod beside its containers. */}}
+{{- define "tidemill.podFields" -}}
+serviceAccountName: {{ include "tidemill.serviceAccountName" . }}
+automountServiceAccountToken: {{ .Values.serviceAccount.automount }}
+enableServiceLinks: false
+{{- with concat (.Values.global.imagePullSecrets | default list) .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - {{ kindIs "string" . | ternary (dict "name" .) . | toJson }}
+  {{- end }}
+{{- end }}
+securityContext:
+  {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- with merge (dict) .Values.nodeSelector (.Values.gpu.enabled | ternary .Values.gpu.nodeSelector dict) }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with concat .Values.tolerations (.Values.gpu.enabled | ternary .Values.gpu.tolerations list) }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.schedulerName }}
+schedulerName: {{ . }}
+{{- end }}
+{{- with .Values.hostAliases }}
+hostAliases:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.dnsPolicy }}
+dnsPolicy: {{ . }}
+{{- end }}
+{{- with .Values.dnsConfig }}
+dnsConfig:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* Volumes of the configuration, the secrets and the models. */}}
+{{- define "tidemill.volumes" -}}
+- name: config
+  configMap: {name: {{ include "tidemill.fullname" . }}}
+{{- range .Values.secrets }}
+- name: {{ printf "secret-%s" .name }}
+  secret:
+    secretName: {{ .existingSecret }}
+    defaultMode: 0440
+    {{- with .items }}
+    items:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+{{- end }}
+{{- if .Values.models.existingClaim }}
+- name: models
+  persistentVolumeClaim: {claimName: {{ .Values.models.existingClaim }}, readOnly: true}
+{{- else if .Values.models.volume }}
+- name: models
+  {{- toYaml .Values.models.volume | nindent 2 }}
+{{- else if .Values.models.init.image }}
+- name: models
+  emptyDir: {sizeLimit: {{ .Values.models.sizeLimit }}}
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* The pod of the service or of a job. Context: root, args, job. */}}
+{{- define "tidemill.pod" -}}
+{{- $root := .root -}}
+{{- with .root -}}
+metadata:
+  labels:
+    {{- include "tidemill.selectorLabels" . | nindent 4 }}
+    app.kubernetes.io/component: predictor
+    {{- with merge (dict) .Values.podLabels .Values.commonLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  annotations:
+    kubectl.kubernetes.io/default-container: tidemill
+    checksum/config: {{ include "tidemill.config" . | sha256sum }}
+    {{- range $secret := .Values.secrets }}
+    {{- with lookup "v1" "Secret" $root.Release.Namespace .existingSecret }}
+    checksum/secret-{{ $secret.name }}: {{ .metadata.resourceVersion | quote }}
+    {{- end }}
+    {{- end }}
+    {{- with merge (dict) .Values.podAnnotations .Values.commonAnnotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+spec:
+  {{- include "tidemill.podFields" . | nindent 2 }}
+  {{- with .Values.gpu }}
+  {{- if and .enabled .runtimeClassName }}
+  runtimeClassName: {{ .runtimeClassName }}
+  {{- end }}
+  {{- end }}
+  terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds | default (include "tidemill.stop" .) | int64 }}
+  {{- with .Values.topologySpreadConstraints }}
+  topologySpreadConstraints:
+    {{- range . }}
+    {{- $labels := dict "labelSelector" (dict "matchLabels" (include "tidemill.selectorLabels" $root | fromYaml)) }}
+    - {{ merge (deepCopy .) $labels | toYaml | nindent 6 | trim }}
+    {{- end }}
+  {{- end }}
+  {{- if $.job }}
+  restartPolicy: Never
+  {{- end }}
+  initContainers:
+    - {{- include "tidemill.container" (dict "root" . "name" "check" "args" (list "check" "--offline" "--config" "/etc/tidemill/tidemill.yaml")) | nindent 6 }}
+      resources: {requests: {cpu: 10m, memory: 64Mi}, limits: {memory: 64Mi}}
+    {{- include "tidemill.modelsInit" . | nindent 4 }}
+    {{- with .Values.extraInitContainers }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  containers:
+    - {{- include "tidemill.container" (dict "root" . "name" "tidemill" "args" $.args) | nindent 6 }}
+        - {name: state, mountPath: /var/lib/tidemill}
+      ports:
+        - {name: http, containerPort: {{ include "tidemill.port" . }}, protocol: TCP}
+      resources:
+        {{- $resources := deepCopy .Values.resources }}
+        {{- if .Values.gpu.enabled }}
+        {{- $gpu := dict .Values.gpu.resource (.Values.gpu.count | toString) }}
+        {{- $resources = mergeOverwrite $resources (dict "limits" $gpu "requests" $gpu) }}
+        {{- end }}
+        {{- toYaml $resources | nindent 8 }}
+      {{- if not $.job }}
+      {{- with .Values.startupProbe }}
+      startupProbe:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with .Values.readinessProbe }}
+      readinessProbe:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with .Values.lifecycle }}
+      lifecycle:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- end }}
+      {{- with .Values.livenessProbe }}
+      livenessProbe:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+    {{- with .Values.extraContainers }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  volumes:
+    {{- include "tidemill.volumes" . | nindent 4 }}
+    {{- if not .Values.state.persistence.enabled }}
+    - name: state
+      {{- if .Values.state.existingClaim }}
+      persistentVolumeClaim: {claimName: {{ .Values.state.existingClaim }}}
+      {{- else }}
+      emptyDir: {sizeLimit: {{ .Values.state.persistence.size }}}
+      {{- end }}
+    {{- end }}
+{{- end -}}
+{{- end -}}
+
+{{/* The container that copies the models, where there is one. */}}
+{{- define "tidemill.modelsInit" -}}
+{{- with .Values.models.init }}
+{{- if .image -}}
+- name: models
+  image: {{ .image | quote }}
+  {{- with .command }}
+  command: {{ toJson . }}
+  {{- end }}
+  {{- with .args }}
+  args: {{ toJson . }}
+  {{- end }}
+  {{- with .env }}
+  env:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .resources }}
+  resources:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  securityContext:
+    {{- toYaml $.Values.securityContext | nindent 4 }}
+  volumeMounts:
+    - {name: models, mountPath: {{ $.Values.models.mountPath }}}
+{{- end }}
+{{- end }}
+{{- end -}}

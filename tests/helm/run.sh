@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# tests/helm/run.sh [api]: the chart against Kubernetes' own tools, which tools.sh builds where Go and Python are: lint, schemas,
+# what each value does, the alerts, every example through the service's own check, and the image's root. With `api` also against a real API
+# server: api.sh, some minutes more. TIDEMILL names the program (default: target/release/tidemill). Where a tool is missing it
+# says so and passes; with CI=true it fails.
+set -euo pipefail
+cd "$(dirname "$0")"
+for needed in go python3; do
+  if ! command -v "$needed" >/dev/null; then
+    echo "skipped: no $needed, so the chart is not checked" >&2
+    [ "${CI:-}" != true ]
+    exit
+  fi
+done
+TIDEMILL=${TIDEMILL:-$PWD/../../target/release/tidemill}
+export TIDEMILL
+cache=${TIDEMILL_CACHE:-$HOME/.cache/tidemill-test}
+if ! ./tools.sh >/dev/null; then
+  echo "skipped: the tools for the chart cannot be built here, so it is not checked" >&2
+  [ "${CI:-}" != true ]
+  exit
+fi
+"$cache/venv-helm/bin/python" chart.py "$cache"
+./image.sh
+if [ "${1:-}" = api ]; then ./api.sh; fi
