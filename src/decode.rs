@@ -19,7 +19,8 @@ use crate::config::{Input as Settings, UnknownFields};
 use crate::format::{self, Read};
 use crate::journal::{Journal, Mark};
 use crate::log::{Arrival, Chunk, Load, note};
-use crate::model::{Input, Served};
+use crate::model::Input;
+use crate::model::served::Served;
 use crate::pipeline::Item;
 use crate::record::{ALLOCATION, Epoch, Fault, FaultClass, Offset, Partition, Record, Version};
 

@@ -29,7 +29,7 @@ use crate::failure::{Failure, temporary};
 use crate::http::Health;
 use crate::journal::Journal;
 use crate::log::{self, BatchInfo, Control, Done, Gate, Log, Row};
-use crate::model::Served;
+use crate::model::served::Served;
 use crate::pipeline::publish::Transaction;
 use crate::pipeline::{Batch, Effect, Event, Pipeline, arrive};
 use crate::record::{Epoch, ModelId, Outcome, Partition, Version};

@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::chain;
 use crate::file::{self, Links};
-use crate::model::Served;
 use crate::model::artifact::{self, LoadOptions};
+use crate::model::served::Served;
 use crate::record::Version;
 
 pub mod change;

@@ -24,7 +24,8 @@ use crate::config::Output;
 use crate::decode::{Decoded, Decoder, Prepared};
 use crate::format;
 use crate::model::guard::predict;
-use crate::model::{About, Input, Served, device};
+use crate::model::served::Served;
+use crate::model::{About, Input, device};
 use crate::pipeline::Batch;
 use crate::record::{Outcome, Record};
 

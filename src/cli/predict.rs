@@ -16,7 +16,7 @@ use crate::answer::Task;
 use crate::config::{Aggregation, Config, OnLong, Precision, Time, Workers as WorkerCount};
 use crate::decode::{Decoded, Decoder};
 use crate::failure::Failure;
-use crate::model::Served;
+use crate::model::served::Served;
 use crate::pipeline::arrive::Assigned;
 use crate::pipeline::{Effect, Event, Item, Limits, Pipeline, Stop};
 use crate::record::{Epoch, Offset, Outcome, Partition, Record};

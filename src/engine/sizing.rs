@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::{self, Sizing as Mode};
-use crate::model::{Model, Served};
+use crate::model::Model;
+use crate::model::served::Served;
 use crate::pipeline::size::{Known, Point, Size};
 use crate::record::Version;
 use crate::{file, memory};

@@ -11,7 +11,7 @@ use super::flight::InModel;
 use super::{Engine, now};
 use crate::decode::{Decoded, Prepared};
 use crate::failure::{Failure, temporary};
-use crate::model::Served;
+use crate::model::served::Served;
 use crate::pipeline::{Batch, Item};
 use crate::record::{Outcome, Reason, Version};
 use crate::workers::{Answer, Job};

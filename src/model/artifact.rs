@@ -16,7 +16,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::cache::Cache;
-use super::{Model, Served, image, tabular, text};
+use super::served::Served;
+use super::{Model, image, tabular, text};
 use crate::answer::Task;
 use crate::config::{Aggregation, Determinism, OnLong, Precision};
 use crate::memory::Room;

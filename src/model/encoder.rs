@@ -23,6 +23,7 @@ pub mod modernbert;
 mod names;
 mod prenorm;
 
+pub use super::kernels::Precision;
 pub use activation::Activation;
 pub use config::{Config, Family};
 pub(super) use layers::LayerNorm;
@@ -71,28 +72,6 @@ struct Layer {
     norm: LayerNorm,
 }
 
-/// What an encoder's matrix products are computed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
-    /// As it was trained.
-    F32,
-    /// Both factors rounded to bf16, sums in f32; everything between the products stays f32.
-    Bf16,
-    /// Weights by output, activations by row; everything between the products stays f32.
-    Int8,
-}
-
-impl Precision {
-    /// As `model.precision` calls it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::Int8 => "int8",
-        }
-    }
-}
-
 /// Which hidden states are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum States {
@@ -100,6 +79,19 @@ pub enum States {
     All,
     /// The first token's of each sequence: the last layer then computes the others' keys and values only.
     First,
+}
+
+/// What a head takes of the last hidden states, `[tokens, hidden]` f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Take {
+    /// Every token's.
+    Tokens,
+    /// The first token's of each sequence.
+    First,
+    /// The mean over all tokens of a sequence, special ones included, as sentence-transformers does.
+    Mean,
+    /// The largest of each dimension over a sequence.
+    Max,
 }
 
 /// An encoder of the BERT family.

@@ -21,9 +21,10 @@ use serde_json::Value;
 
 use super::artifact::{self, Error, LoadOptions};
 use super::device::{self, Replicas};
+use super::labels::{labels, unique};
 use super::scores::{sigmoid, softmax};
 use super::weights::Weights;
-use super::{About, Input, Model, SUB_BATCH_TOKENS, encoder, padded, unique};
+use super::{About, Input, Memory, Model, SUB_BATCH_TOKENS, encoder, padded};
 use crate::answer::{Prediction, Refused, Task};
 use crate::config::{Determinism, Place};
 use crate::field::{self, Fields};
@@ -166,7 +167,7 @@ impl Config {
     /// A label for each of the classifier's rows.
     fn labels(&self, rows: usize) -> Result<Vec<String>, Error> {
         let fail = |message: String| Error::config("config.json", message);
-        let labels = super::labels(self.id2label.as_ref(), rows).map_err(fail)?;
+        let labels = labels(self.id2label.as_ref(), rows).map_err(fail)?;
         if labels.len() != rows {
             let count = labels.len();
             return Err(fail(format!("id2label has {count} labels, the classifier {rows} rows")));
@@ -338,7 +339,7 @@ impl Model for Image {
         Ok(Input::Pixels { pixels, tokens: self.tokens })
     }
 
-    fn memory(&self) -> Option<device::Memory> {
+    fn memory(&self) -> Option<Memory> {
         match &self.encoder {
             Encoder::Packed(_) => None,
             Encoder::Candle(candle) => device::least(&candle.devices),

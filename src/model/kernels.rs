@@ -61,6 +61,28 @@ pub fn level() -> Level {
     })
 }
 
+/// What a model's matrix products are computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// As it was trained.
+    F32,
+    /// Both factors rounded to bf16, sums in f32; everything between the products stays f32.
+    Bf16,
+    /// Weights by output, activations by row; everything between the products stays f32.
+    Int8,
+}
+
+impl Precision {
+    /// As `model.precision` calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 fn detected() -> Level {
     let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");

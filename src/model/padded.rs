@@ -23,11 +23,10 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::artifact;
 use super::device::{self, Replicas};
-use super::encoder::{self, TYPED};
-use super::text::Take;
+use super::encoder::{self, TYPED, Take};
 use super::weights::Weights;
+use super::{Memory, artifact};
 use crate::answer::Refused;
 
 mod bert;
@@ -233,7 +232,7 @@ impl Padded {
     }
 
     /// The memory of the device with the least left; `None` where that is the process's own.
-    pub fn memory(&self) -> Option<device::Memory> {
+    pub fn memory(&self) -> Option<Memory> {
         device::least(&self.devices)
     }
 

@@ -60,10 +60,10 @@ use serde_json::Value;
 use tokenizers::Tokenizer;
 use tokenizers::utils::truncation::TruncationDirection as Side;
 
-use super::device::{self, Memory};
+use super::device;
 use super::encoder::TYPED;
 use super::weights::Weights;
-use super::{About, Input, Model, artifact};
+use super::{About, Input, Memory, Model, artifact};
 use crate::answer::{Prediction, Refused, Task};
 use crate::config::{Aggregation, Determinism, OnLong, Precision};
 use crate::field::{self, Fields};
@@ -85,8 +85,7 @@ mod stages;
 mod template;
 mod tokenizer;
 
-pub use backbone::{Backbone, Take, Taken};
-pub use spans::{Mark, Marked};
+pub use backbone::{Backbone, Taken};
 
 use architecture::Architecture;
 use cross::Cross;

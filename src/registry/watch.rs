@@ -22,8 +22,8 @@ use crate::config::Change;
 use crate::http::Health;
 use crate::journal::Journal;
 use crate::memory;
-use crate::model::Served;
 use crate::model::artifact::{self, LoadOptions};
+use crate::model::served::Served;
 use crate::record::{ModelId, Signature, Version};
 use crate::telemetry::metrics::Metrics;
 

@@ -17,7 +17,7 @@ use crate::config::{Input, Output};
 use crate::decode::{Decoded, Decoder};
 use crate::failure::Failure;
 use crate::memory;
-use crate::model::Served;
+use crate::model::served::Served;
 use crate::pipeline::{Batch, Item};
 use crate::record::{Reason, Version};
 use crate::workers::{Answer, Job, Workers};

@@ -5,8 +5,7 @@ use candle_core::{DType, Result, Tensor};
 use super::Batch;
 use super::layers::{Linear, Loader, Norm, attention};
 use crate::model::artifact::Error;
-use crate::model::encoder::{self, Activation, REACH};
-use crate::model::text::Take;
+use crate::model::encoder::{self, Activation, REACH, Take};
 
 #[derive(Debug)]
 struct Layer {

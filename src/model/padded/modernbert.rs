@@ -7,9 +7,8 @@ use candle_core::{DType, Result, Tensor};
 use super::Batch;
 use super::layers::{Linear, Loader, Norm, Rotation, additive, attention};
 use crate::model::artifact::Error;
-use crate::model::encoder::Activation;
 use crate::model::encoder::modernbert::{Config, Reach, rotations};
-use crate::model::text::Take;
+use crate::model::encoder::{Activation, Take};
 
 #[derive(Debug)]
 struct Layer {

@@ -11,13 +11,14 @@ use super::encode::Encode;
 use super::layout::{Folder, Layout};
 use super::spans::spans;
 use super::stages::{Embedding, Squash};
-use super::{Error, Take, Taken};
+use super::{Error, Taken};
 use crate::answer::{Prediction, Refused, Task};
 use crate::config::Aggregation;
-use crate::model::encoder::{self, Activation, Family, Linear, Names, modernbert};
+use crate::model::encoder::{self, Activation, Family, Linear, Names, Take, modernbert};
+use crate::model::labels::{labels as named, unique};
 use crate::model::scores::{sigmoid, softmax};
 use crate::model::weights::Weights;
-use crate::model::{Input, artifact, unique};
+use crate::model::{Input, artifact};
 
 /// The file that says what the head is.
 const FILE: &str = "config.json";
@@ -413,7 +414,7 @@ fn labels(
         Some([rows, width]) if *width == hidden => Some(*rows),
         _ => None, // taking it says what is wrong
     };
-    let labels = crate::model::labels(heads.id2label.as_ref(), rows.unwrap_or(2))
+    let labels = named(heads.id2label.as_ref(), rows.unwrap_or(2))
         .map_err(|message| folder.fail(FILE, message))?;
     match rows {
         Some(rows) if rows != labels.len() => {

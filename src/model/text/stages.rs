@@ -2,11 +2,11 @@
 
 use serde::Deserialize;
 
+use super::Error;
 use super::encode::Encode;
 use super::layout::{Folder, Kind, Module};
 use super::pooling::Pooling;
-use super::{Error, Take};
-use crate::model::encoder::{Activation, LayerNorm, Linear, Precision};
+use crate::model::encoder::{Activation, LayerNorm, Linear, Precision, Take};
 use crate::model::kernels;
 use crate::model::scores::sigmoid;
 use crate::model::weights::Weights;

@@ -3,8 +3,7 @@
 use serde::Deserialize;
 
 use crate::model::artifact::{self, Error};
-use crate::model::encoder::Activation;
-use crate::model::text::Take;
+use crate::model::encoder::{Activation, Take};
 use crate::model::weights::Weights;
 
 /// Most numbers in a table of rotations: 128 MiB, as much as 500,000 positions of heads of 64 take.
