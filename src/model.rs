@@ -24,6 +24,7 @@ pub mod artifact;
 pub mod cache;
 pub mod device;
 pub mod encoder;
+pub mod files;
 pub mod guard;
 pub mod image;
 pub mod kernels;

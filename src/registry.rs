@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use crate::failure::chain;
 use crate::file::{self, Links};
 use crate::model::artifact::{self, LoadOptions};
+use crate::model::files;
 use crate::model::served::Served;
 use crate::record::Version;
 
@@ -62,7 +63,7 @@ pub enum Error {
         /// Its directory.
         path: PathBuf,
         /// What is wrong.
-        source: artifact::Error,
+        source: files::Error,
     },
 }
 

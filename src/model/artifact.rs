@@ -16,15 +16,14 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::cache::Cache;
+use super::files::{Error, json, present, within};
 use super::served::Served;
 use super::{Model, image, tabular, text};
 use crate::answer::Task;
 use crate::config::{Aggregation, Determinism, OnLong, Precision};
-use crate::memory::Room;
 use crate::printable;
 use crate::record::{ModelId, Version};
 
-mod files;
 mod found;
 mod golden;
 mod manifest;
@@ -35,92 +34,8 @@ pub use golden::tolerance;
 pub use manifest::{FileDigest, Golden, Manifest};
 pub use manifest::{digest, digests, verify, verify_registered, write_manifest};
 
-pub(super) use files::{bytes, json, parse, pointer, present, within};
-pub(crate) use files::{files, open};
 pub(super) use found::{ends, is_adapter};
 pub(crate) use need::check as fits;
-
-/// What is wrong with an artifact.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A file cannot be read.
-    #[error("read {file}")]
-    Read {
-        /// Its name in the artifact, or the directory.
-        file: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The directory as a whole is not what it should be. Whoever named it says which one it is.
-    #[error("{0}")]
-    Folder(String),
-    /// A file cannot be written.
-    #[error("write {file}")]
-    Write {
-        /// Its path.
-        file: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// There is not enough memory to load it.
-    #[error(
-        "loading it takes about {} ({what}), {room}: give the process more memory, or choose a smaller model or \
-         model.precision",
-        crate::memory::mebibytes(*bytes)
-    )]
-    TooLarge {
-        /// Bytes that it takes.
-        bytes: u64,
-        /// What they are for.
-        what: String,
-        /// What is left.
-        room: Room,
-    },
-    /// A file is not what it should be.
-    #[error("{file}: {message}")]
-    Config {
-        /// Its name in the artifact.
-        file: String,
-        /// What is wrong, and what is expected.
-        message: String,
-    },
-    /// A tensor is missing or has another shape or type.
-    #[error("model.safetensors: tensor {name:?} {message}")]
-    Tensor {
-        /// Its name.
-        name: String,
-        /// What is wrong, expected and found.
-        message: String,
-    },
-    /// The files are not those of the manifest.
-    #[error("{file}: altered or truncated: {message}")]
-    Altered {
-        /// Its name in the artifact.
-        file: String,
-        /// Expected and found.
-        message: String,
-    },
-    /// The loaded model does not answer as it did when it was made.
-    #[error("the gate: {0}")]
-    Gate(String),
-    /// The text model's own.
-    #[error("load the text model")]
-    Text(#[source] text::Error),
-}
-
-impl Error {
-    pub(super) fn read(file: &str, source: std::io::Error) -> Self {
-        Self::Read { file: file.to_owned(), source }
-    }
-
-    pub(super) fn tensor(name: &str, message: &str) -> Self {
-        Self::Tensor { name: name.to_owned(), message: message.to_owned() }
-    }
-
-    pub(super) fn config(file: &str, message: impl Into<String>) -> Self {
-        Self::Config { file: file.to_owned(), message: message.into() }
-    }
-}
 
 /// How a version is to be loaded.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
@@ -149,33 +64,6 @@ pub struct LoadOptions {
     pub determinism: Determinism,
     /// Bytes of answers that are kept to be given again.
     pub cache: u64,
-}
-
-/// Refuses numbers of `config.json` that are 0 or so large that no size should be computed from them: name, value,
-/// most.
-pub(super) fn bounded(numbers: &[(&str, usize, usize)]) -> Result<(), Error> {
-    match numbers.iter().find(|(_, value, most)| !(1..=*most).contains(value)) {
-        Some((name, value, most)) => {
-            let message = format!("{name} is {value}, not between 1 and {most}");
-            Err(Error::config("config.json", message))
-        }
-        None => Ok(()),
-    }
-}
-
-/// As [`bounded`], for what every transformer has.
-pub(super) fn bounded_layers(
-    hidden: usize,
-    layers: usize,
-    heads: usize,
-    intermediate: usize,
-) -> Result<(), Error> {
-    bounded(&[
-        ("hidden_size", hidden, 16_384),
-        ("num_hidden_layers", layers, 256),
-        ("num_attention_heads", heads, 1_024),
-        ("intermediate_size", intermediate, 65_536),
-    ])
 }
 
 /// Builds the model of a directory without any check of the gate.
@@ -238,7 +126,7 @@ fn unguarded(dir: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, Error>
         device: options.device.clone(),
         determinism: options.determinism,
     };
-    text::load(dir, &text).map_err(Error::Text)
+    text::load(dir, &text).map_err(|error| Error::Text(Box::new(error)))
 }
 
 /// Whether the files of a directory are checked against a manifest.

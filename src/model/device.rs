@@ -9,8 +9,8 @@ use std::sync::{Mutex, PoisonError, TryLockError};
 
 use candle_core::{DType, Device};
 
-use super::Memory;
 use super::kernels::{self, Level};
+use super::{Memory, files};
 use crate::answer::Refused;
 use crate::config::{NoDevice, Place, Precision};
 
@@ -18,6 +18,12 @@ use crate::config::{NoDevice, Place, Precision};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Error(String);
+
+impl From<Error> for files::Error {
+    fn from(error: Error) -> Self {
+        Self::Unsupported(error.0)
+    }
+}
 
 /// What a text names.
 ///

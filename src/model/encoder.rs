@@ -12,7 +12,7 @@
 //! Devlin et al. 2019 (BERT); Sanh et al. 2019 (`DistilBERT`); Liu et al. 2019 (`RoBERTa`); Song et al. 2020 (`MPNet`).
 //! Tensor names as in Hugging Face's transformers.
 
-use super::artifact::Error;
+use super::files::Error;
 use super::kernels::{self, Attention};
 use super::weights::Weights;
 

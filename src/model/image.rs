@@ -19,8 +19,9 @@ use candle_transformers::models::vit as candle_vit;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::artifact::{self, Error, LoadOptions};
+use super::artifact::LoadOptions;
 use super::device::{self, Replicas};
+use super::files::{self, Error};
 use super::labels::{labels, unique};
 use super::scores::{sigmoid, softmax};
 use super::weights::Weights;
@@ -136,13 +137,13 @@ impl Config {
             num_channels: 3,
             qkv_bias: self.qkv_bias.unwrap_or(true),
         };
-        artifact::bounded_layers(
+        files::bounded_layers(
             vit.hidden_size,
             vit.num_hidden_layers,
             vit.num_attention_heads,
             vit.intermediate_size,
         )?;
-        artifact::bounded(&[
+        files::bounded(&[
             ("image_size", vit.image_size, 4_096),
             ("patch_size", vit.patch_size, vit.image_size),
         ])?;
@@ -263,7 +264,7 @@ impl std::fmt::Debug for Image {
 pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
     let fail = |error: device::Error| Error::config("config.json", error.to_string());
     let place = device::place(&options.device).map_err(fail)?;
-    let config: Config = artifact::json(dir, "config.json")?;
+    let config: Config = files::json(dir, "config.json")?;
     let (vit, patches) = config.checked()?;
     let side = u32::try_from(vit.image_size).unwrap_or(u32::MAX);
     let preprocess = Preprocess::load(dir, side)?;
@@ -388,7 +389,7 @@ mod tests {
     #[test]
     fn the_packed_forward_is_that_of_candle() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data/tiny-vit");
-        let config: Config = artifact::json(&dir, "config.json").unwrap();
+        let config: Config = files::json(&dir, "config.json").unwrap();
         let (config, _) = config.checked().unwrap();
         let weights = Weights::open(&dir).unwrap();
         let side = config.image_size;

@@ -26,7 +26,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use super::device::{self, Replicas};
 use super::encoder::{self, TYPED, Take};
 use super::weights::Weights;
-use super::{Memory, artifact};
+use super::{Memory, files};
 use crate::answer::Refused;
 
 mod bert;
@@ -121,7 +121,7 @@ impl Padded {
         config: &encoder::Config,
         weights: &Weights,
         target: Target<'_>,
-    ) -> std::result::Result<Self, artifact::Error> {
+    ) -> std::result::Result<Self, files::Error> {
         let family = config.family()?;
         let shape = Shape {
             hidden: config.hidden(),
@@ -145,7 +145,7 @@ impl Padded {
         config: &encoder::modernbert::Config,
         weights: &Weights,
         target: Target<'_>,
-    ) -> std::result::Result<Self, artifact::Error> {
+    ) -> std::result::Result<Self, files::Error> {
         config.check()?;
         let (hidden, longest) = (config.hidden(), config.longest());
         let vocab = config.vocab();
@@ -158,8 +158,8 @@ impl Padded {
         weights: &Weights,
         target: Target<'_>,
         shape: Shape,
-        load: impl Fn(&Loader<'_>) -> std::result::Result<Layers, artifact::Error>,
-    ) -> std::result::Result<Self, artifact::Error> {
+        load: impl Fn(&Loader<'_>) -> std::result::Result<Layers, files::Error>,
+    ) -> std::result::Result<Self, files::Error> {
         let mut bytes = 0;
         let replicas = Replicas::new(target.devices, |device| {
             let loader = Loader::new(weights, device, target.dtype);
@@ -168,9 +168,9 @@ impl Padded {
             let longest = u32::try_from(shape.longest).unwrap_or(u32::MAX);
             let steps = Tensor::arange(0, longest, device).and_then(|steps| steps.unsqueeze(0));
             let steps = steps.map_err(|error| {
-                artifact::Error::config("config.json", format!("count positions: {error}"))
+                files::Error::config("config.json", format!("count positions: {error}"))
             })?;
-            Ok(Replica { device: device.clone(), layers, steps })
+            Ok::<_, files::Error>(Replica { device: device.clone(), layers, steps })
         })?;
         let devices = target.devices.to_vec();
         Ok(Self { replicas, devices, shape, strict: target.strict, bytes })

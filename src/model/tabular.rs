@@ -16,7 +16,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::artifact::Error;
+use super::files::{self, Error};
 use super::kernels::Double;
 use super::weights::Weights;
 use super::{About, Input, Model};
@@ -173,7 +173,7 @@ fn layers(weights: &Weights, mut inputs: usize) -> Result<Vec<Double>, Error> {
 impl Config {
     fn read(dir: &Path) -> Result<Self, Error> {
         const FILE: &str = "config.json";
-        let mut members = Members::of(FILE, String::new(), super::artifact::json(dir, FILE)?)?;
+        let mut members = Members::of(FILE, String::new(), files::json(dir, FILE)?)?;
         let tasks = "\"tabular-classification\" or \"tabular-regression\"";
         let task = members.need("task", tasks)?;
         let wanted = "one of linear, logistic, mlp (others are not run here)";

@@ -62,8 +62,9 @@ use tokenizers::utils::truncation::TruncationDirection as Side;
 
 use super::device;
 use super::encoder::TYPED;
+use super::files::Error;
 use super::weights::Weights;
-use super::{About, Input, Memory, Model, artifact};
+use super::{About, Input, Memory, Model};
 use crate::answer::{Prediction, Refused, Task};
 use crate::config::{Aggregation, Determinism, OnLong, Precision};
 use crate::field::{self, Fields};
@@ -118,29 +119,6 @@ pub struct Options {
     pub device: String,
     /// Whether an answer's last bits may depend on the batch.
     pub determinism: Determinism,
-}
-
-/// Why a text model cannot be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A file.
-    #[error(transparent)]
-    File(Box<artifact::Error>),
-    /// Something this build does not do, and what does.
-    #[error("{0}")]
-    Unsupported(String),
-}
-
-impl From<device::Error> for Error {
-    fn from(error: device::Error) -> Self {
-        Self::Unsupported(error.to_string())
-    }
-}
-
-impl From<artifact::Error> for Error {
-    fn from(error: artifact::Error) -> Self {
-        Self::File(Box::new(error))
-    }
 }
 
 /// A text model. See the module.
@@ -292,7 +270,7 @@ fn longest(
         Some((file, length)) => (&**file, "max_seq_length", Some(length)),
         None => ("tokenizer_config.json", "model_max_length", rules.longest.as_ref()),
     };
-    let fail = |message: String| Err(artifact::Error::config(file, message).into());
+    let fail = |message: String| Err(Error::config(file, message));
     let own = match said.map(|length| (length, length.as_u64(), length.as_f64())) {
         None => usize::MAX,
         Some((_, Some(length @ 2..), _)) => usize::try_from(length).unwrap_or(usize::MAX),
@@ -317,7 +295,7 @@ fn longest(
             "pad_token_id is {padding}, a token that texts have and that takes no position: more than {places} tokens \
              would fit, which is not supported; set model.max_length to at most {places}"
         );
-        return Err(artifact::Error::config("config.json", message).into());
+        return Err(Error::config("config.json", message));
     }
     Ok(asked.unwrap_or(own).clamp(2, places))
 }

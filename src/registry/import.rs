@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{Error, Registry, io as io_error};
 use crate::model::artifact::{self, LoadOptions};
+use crate::model::files;
 use crate::record::Version;
 
 /// What folders of unfinished imports are called, before a unique number.
@@ -43,12 +44,12 @@ impl Registry {
         let bad = |source| Error::Artifact { path: from.to_owned(), source };
         artifact::fits(from, options).map_err(bad)?;
         let beside = Beside::new(&dir)?;
-        for (file, _) in artifact::files(from).map_err(bad)? {
+        for (file, _) in files::files(from).map_err(bad)? {
             let to = beside.path.join(&file);
             if let Some(parent) = to.parent() {
                 fs::create_dir_all(parent).map_err(io_error("create", parent))?;
             }
-            let mut from = artifact::open(from, &file).map_err(bad)?;
+            let mut from = files::open(from, &file).map_err(bad)?;
             let mut copy = File::create(&to).map_err(io_error("write", &to))?;
             io::copy(&mut from, &mut copy).map_err(io_error("copy to", &to))?;
             copy.sync_all().map_err(io_error("sync", &to))?;

@@ -6,8 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::Error;
-use super::files::{json, present, within};
+use crate::model::files::{Error, json, present, within};
 use crate::model::text;
 use crate::model::weights::{FILE as WEIGHTS, INDEX};
 use crate::printable;
@@ -70,7 +69,7 @@ pub(super) fn folder(dir: &Path) -> Result<String, Error> {
         }
         Ok(_) => (),
     }
-    let folder = text::folder(dir).map_err(Error::Text)?;
+    let folder = text::folder(dir).map_err(|error| Error::Text(Box::new(error)))?;
     let inside = |file: &str| present(dir, &within(&folder, file));
     if inside(WEIGHTS) || inside(INDEX) {
         return Ok(folder);

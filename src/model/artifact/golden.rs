@@ -11,11 +11,10 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Error;
-use super::files::{bytes, parse, present};
 use super::manifest::{Golden, Manifest};
 use crate::answer::{Prediction, Task};
 use crate::field::Fields;
+use crate::model::files::{Error, bytes, parse, present};
 use crate::model::{About, Input, Model, guard};
 
 /// The file that holds them where no manifest says more.

@@ -8,9 +8,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::files::{files, inside, json, open, present};
-use super::{Error, LoadOptions, found, golden};
+use super::{LoadOptions, found, golden};
 use crate::answer::Task;
+use crate::model::files::{Error, files, inside, json, open, present};
 use crate::printable;
 
 /// The file in the artifact.

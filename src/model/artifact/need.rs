@@ -11,10 +11,10 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::files::{bytes, files, is_weights, json, within};
-use super::{Error, LoadOptions, found, is_tabular};
+use super::{LoadOptions, found, is_tabular};
 use crate::config::Precision;
 use crate::memory::{self, Room, mebibytes};
+use crate::model::files::{Error, bytes, files, is_weights, json, within};
 use crate::model::weights::Weights;
 
 /// Refuses a version that would not fit.

@@ -5,9 +5,9 @@
 
 use serde_json::Value;
 
-use super::Error;
 use crate::answer::{Refused, Task};
 use crate::field::Fields;
+use crate::model::files::Error;
 use crate::model::{Input, Model, guard, image};
 use crate::record::FaultClass;
 

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::Precision;
-use crate::model::artifact::Error;
+use crate::model::files::Error;
 use crate::model::kernels::{self, Bf16, Dense, Int8, Norm, Rows, Scratch};
 use crate::model::weights::Weights;
 

@@ -4,7 +4,7 @@
 
 use super::layers::{LayerNorm, lay};
 use super::{Activation, Block, Packed, PreNorm, Precision, States, Workspace};
-use crate::model::artifact::Error;
+use crate::model::files::Error;
 use crate::model::kernels::{self, Dense};
 use crate::model::weights::Weights;
 

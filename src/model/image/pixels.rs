@@ -12,7 +12,7 @@ use ::image::{Rgb, RgbImage};
 use super::decode::{LONGEST_SIDE, Picture, decode};
 use super::processor::{Processor, Size};
 use super::resample::resize;
-use crate::model::artifact::Error;
+use crate::model::files::Error;
 use crate::record::{Fault, FaultClass};
 
 /// From bytes to pixels. See the module.

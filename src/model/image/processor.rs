@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use super::decode::LONGEST_SIDE;
 use super::resample::Filter;
-use crate::model::artifact::{self, Error};
+use crate::model::files::{self, Error};
 
 /// The files in the artifact; the first counts where it holds an image processor.
 const NESTED: &str = "processor_config.json";
@@ -164,20 +164,20 @@ impl Processor {
     ///
     /// What is not supported, or gives another size, with the file.
     pub(super) fn load(dir: &Path, side: u32) -> Result<Self, Error> {
-        if artifact::present(dir, NESTED) {
-            let nested: Nested = artifact::json(dir, NESTED)?;
+        if files::present(dir, NESTED) {
+            let nested: Nested = files::json(dir, NESTED)?;
             if nested.image_processor.is_object() {
                 let config = serde_json::from_value(nested.image_processor)
                     .map_err(|error| Error::config(NESTED, format!("image_processor: {error}")))?;
                 return Self::new(&config, side).map_err(|message| Error::config(NESTED, message));
             }
         }
-        if !artifact::present(dir, FILE) {
+        if !files::present(dir, FILE) {
             let message = "is missing: it says what is done with pixels; save it beside the model with \
                            AutoImageProcessor's save_pretrained";
             return Err(Error::config(FILE, message));
         }
-        let config = artifact::json(dir, FILE)?;
+        let config = files::json(dir, FILE)?;
         Self::new(&config, side).map_err(|message| Error::config(FILE, message))
     }
 

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use crate::model::artifact::Error;
+use crate::model::files::Error;
 use crate::model::weights::Weights;
 
 use super::Batch;

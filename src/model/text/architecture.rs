@@ -4,11 +4,11 @@ use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use super::layout::Folder;
-use super::{Backbone, Error, Options};
+use super::{Backbone, Options};
 use crate::config::{Determinism, Place};
-use crate::model::artifact;
 use crate::model::device;
 use crate::model::encoder::{self, Encoder, Family, Packed, States, Workspace, modernbert};
+use crate::model::files::Error;
 use crate::model::kernels::{self, Level};
 use crate::model::padded::{Padded, Target};
 use crate::model::weights::Weights;
@@ -117,7 +117,7 @@ impl Architecture {
         &self,
         weights: &Weights,
         precision: encoder::Precision,
-    ) -> Result<Box<dyn Packed>, artifact::Error> {
+    ) -> Result<Box<dyn Packed>, Error> {
         Ok(match self {
             Self::Bert(config, _) => Box::new(Encoder::new(config, weights, precision)?),
             Self::ModernBert(config) => {
@@ -144,7 +144,7 @@ const CLOSE: f32 = 0.995;
 
 /// The fastest on this CPU in which the probes' mean states stay close to those in f32.
 fn fastest(
-    build: impl Fn(encoder::Precision) -> Result<Box<dyn Packed>, artifact::Error>,
+    build: impl Fn(encoder::Precision) -> Result<Box<dyn Packed>, Error>,
     longest: usize,
     tokenizer: &Tokenizer,
 ) -> Result<Box<dyn Packed>, Error> {

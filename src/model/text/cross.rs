@@ -3,10 +3,10 @@
 
 use serde_json::{Map, Value};
 
-use super::Error;
 use super::head::Scores;
 use super::layout::{ENCODE, Folder, Layout};
 use crate::answer::Task;
+use crate::model::files::Error;
 
 /// The file of the encoder.
 const OWN: &str = "sentence_bert_config.json";

@@ -3,8 +3,8 @@
 
 use serde_json::{Map, Value};
 
-use super::Error;
 use super::layout::{ENCODE, Folder, Layout};
+use crate::model::files::Error;
 
 /// The names that the encoder's file has had, in the order in which sentence-transformers looks for them.
 const OWN: [&str; 7] = [

@@ -5,20 +5,21 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::Taken;
 use super::architecture::Architecture;
 use super::cross::Cross;
 use super::encode::Encode;
 use super::layout::{Folder, Layout};
 use super::spans::spans;
 use super::stages::{Embedding, Squash};
-use super::{Error, Taken};
 use crate::answer::{Prediction, Refused, Task};
 use crate::config::Aggregation;
+use crate::model::Input;
 use crate::model::encoder::{self, Activation, Family, Linear, Names, Take, modernbert};
+use crate::model::files::Error;
 use crate::model::labels::{labels as named, unique};
 use crate::model::scores::{sigmoid, softmax};
 use crate::model::weights::Weights;
-use crate::model::{Input, artifact};
 
 /// The file that says what the head is.
 const FILE: &str = "config.json";
@@ -307,10 +308,7 @@ impl Head {
 }
 
 impl Before {
-    fn modern(
-        config: &modernbert::Config,
-        weights: &Weights,
-    ) -> Result<Box<Self>, artifact::Error> {
+    fn modern(config: &modernbert::Config, weights: &Weights) -> Result<Box<Self>, Error> {
         Ok(Box::new(Self::Modern(modernbert::Head::new(config, weights)?)))
     }
 
@@ -343,12 +341,7 @@ impl Scores {
 }
 
 /// A dense layer of a head: a thousandth of the work, so it stays f32.
-fn exact(
-    weights: &Weights,
-    name: &str,
-    inputs: usize,
-    outputs: usize,
-) -> Result<Linear, artifact::Error> {
+fn exact(weights: &Weights, name: &str, inputs: usize, outputs: usize) -> Result<Linear, Error> {
     weights.linear(&[name], (inputs, outputs), encoder::Precision::F32)
 }
 
@@ -423,7 +416,7 @@ fn labels(
                 labels.len(),
                 labels.len()
             );
-            Err(artifact::Error::tensor(&weight, &message).into())
+            Err(Error::tensor(&weight, &message))
         }
         Some(_) | None => Ok(labels),
     }

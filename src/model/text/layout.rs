@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::Error;
-use crate::model::artifact;
+use crate::model::files;
+use crate::model::files::Error;
 
 /// What lists the modules of sentence-transformers.
 const MODULES: &str = "modules.json";
@@ -41,29 +41,26 @@ impl<'a> Folder<'a> {
 
     /// The name in the artifact of a file in it.
     pub(super) fn file(&self, file: &str) -> String {
-        artifact::within(&self.name, file)
+        files::within(&self.name, file)
     }
 
     /// Whether it has a file.
     pub(super) fn has(&self, file: &str) -> bool {
-        artifact::present(self.dir, &self.file(file))
+        files::present(self.dir, &self.file(file))
     }
 
     /// A file's bytes.
-    pub(super) fn bytes(&self, file: &str) -> Result<Vec<u8>, artifact::Error> {
-        artifact::bytes(self.dir, &self.file(file))
+    pub(super) fn bytes(&self, file: &str) -> Result<Vec<u8>, Error> {
+        files::bytes(self.dir, &self.file(file))
     }
 
     /// A JSON file.
-    pub(super) fn json<T: DeserializeOwned>(&self, file: &str) -> Result<T, artifact::Error> {
-        artifact::json(self.dir, &self.file(file))
+    pub(super) fn json<T: DeserializeOwned>(&self, file: &str) -> Result<T, Error> {
+        files::json(self.dir, &self.file(file))
     }
 
     /// A JSON file that may be absent.
-    pub(super) fn optional<T: DeserializeOwned>(
-        &self,
-        file: &str,
-    ) -> Result<Option<T>, artifact::Error> {
+    pub(super) fn optional<T: DeserializeOwned>(&self, file: &str) -> Result<Option<T>, Error> {
         self.has(file).then(|| self.json(file)).transpose()
     }
 
@@ -75,12 +72,12 @@ impl<'a> Folder<'a> {
             );
             return Err(self.fail(file, message));
         }
-        Ok(self.json(file)?)
+        self.json(file)
     }
 
     /// An error about a file in it.
     pub(super) fn fail(&self, file: &str, message: impl Into<String>) -> Error {
-        artifact::Error::config(&self.file(file), message).into()
+        Error::config(&self.file(file), message)
     }
 }
 

@@ -13,9 +13,9 @@ use serde_json::{Map, Value, json};
 use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
 use tokenizers::{AddedToken, Tokenizer};
 
-use super::Error;
 use super::layout::Folder;
-use crate::model::artifact;
+use crate::model::files;
+use crate::model::files::Error;
 
 /// The vocabulary, and every rule of the general class.
 const FILE: &str = "tokenizer.json";
@@ -176,7 +176,7 @@ impl Rules {
             return Err(folder.fail(FILE, absent(folder)));
         }
         let bytes = folder.bytes(FILE)?;
-        let file: File<'_> = artifact::parse(&folder.file(FILE), &bytes)?;
+        let file: File<'_> = files::parse(&folder.file(FILE), &bytes)?;
         let options: Map<String, Value> = folder.optional(OPTIONS)?.unwrap_or_default();
         let said = |key: &str| options.get(key).filter(|value| !value.is_null());
         let named = said("tokenizer_class").and_then(Value::as_str).or(named);
@@ -361,11 +361,11 @@ fn steps(
 }
 
 /// The id of what a Unigram model does not know.
-fn unknown(class: Class, tokens: &Tokens, file: &File<'_>) -> Result<usize, artifact::Error> {
+fn unknown(class: Class, tokens: &Tokens, file: &File<'_>) -> Result<usize, Error> {
     if class != Class::Camembert {
         return Ok(3);
     }
-    let pieces: Vec<(String, f64)> = artifact::parse(FILE, file.model.vocab.get().as_bytes())?;
+    let pieces: Vec<(String, f64)> = files::parse(FILE, file.model.vocab.get().as_bytes())?;
     let unknown = tokens.named("unk_token");
     let place = pieces.iter().position(|(piece, _)| Some(&**piece) == unknown);
     Ok(place.unwrap_or(0))
