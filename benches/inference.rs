@@ -24,10 +24,11 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use tidemill::answer::Prediction;
-use tidemill::config::Precision;
+use tidemill::config::{self, Precision};
 use tidemill::field::Fields;
-use tidemill::model::artifact::{self, LoadOptions};
+use tidemill::model::artifact;
 use tidemill::model::kernels::{self, Level};
+use tidemill::model::options::LoadOptions;
 use tidemill::model::{Input, Model, SUB_BATCH_TOKENS};
 use tidemill::pipeline::size::fit;
 
@@ -315,8 +316,8 @@ fn cosines(a: &[f32], b: &[f32]) -> (f64, f64) {
 }
 
 fn options(precision: Precision) -> LoadOptions {
-    let (field, device) = ("text".into(), "cpu".into());
-    LoadOptions { field, device, precision, max_length: Some(512), ..LoadOptions::default() }
+    let model = config::Model { precision, max_length: Some(512), ..config::Model::default() };
+    LoadOptions { model, ..LoadOptions::default() }
 }
 
 fn load(model: &str, precision: Precision) -> Box<dyn Model> {

@@ -29,6 +29,7 @@ pub mod guard;
 pub mod image;
 pub mod kernels;
 mod labels;
+pub mod options;
 pub mod padded;
 pub mod scores;
 pub mod served;

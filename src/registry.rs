@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::chain;
 use crate::file::{self, Links};
-use crate::model::artifact::{self, LoadOptions};
-use crate::model::files;
+use crate::model::options::LoadOptions;
 use crate::model::served::Served;
+use crate::model::{artifact, files};
 use crate::record::Version;
 
 pub mod change;

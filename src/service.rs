@@ -28,7 +28,7 @@ use crate::file;
 use crate::http::{self, Health};
 use crate::journal::Journal;
 use crate::log::{Log, Opening};
-use crate::model::artifact::LoadOptions;
+use crate::model::options::LoadOptions;
 use crate::model::served::Served;
 use crate::registry::{self, Registry, Uri, watch};
 use crate::telemetry::Telemetry;
@@ -96,23 +96,6 @@ pub fn workers(config: &Config) -> usize {
     }
 }
 
-/// What loading a version of this configuration needs.
-pub fn load_options(config: &Config) -> LoadOptions {
-    LoadOptions {
-        field: config.input.field.clone(),
-        pair_field: Some(config.input.pair_field.clone()),
-        task: config.model.task,
-        precision: config.model.precision,
-        on_long: config.model.on_long,
-        max_length: config.model.max_length,
-        aggregation: config.model.aggregation,
-        device: config.model.device.clone(),
-        determinism: config.model.determinism,
-        cache: config.model.cache.0,
-        ..LoadOptions::default()
-    }
-}
-
 /// Loads the version that the configuration names now.
 ///
 /// # Errors
@@ -126,7 +109,7 @@ pub fn load_model(config: &Config) -> Result<(Registry, Uri, Served), Failure> {
         .parse()
         .map_err(|error| configuration(format!("read model.uri: {}", chain(&error))))?;
     let registry = Registry::new(config.registry.root.clone());
-    let served = registry.load(&uri, &load_options(config)).map_err(|error| {
+    let served = registry.load(&uri, &LoadOptions::of(config)).map_err(|error| {
         // A directory that was named is not named again.
         let why = match (&error, &uri) {
             (registry::Error::Artifact { source, .. }, Uri::Directory(_)) => chain(source),
@@ -226,7 +209,7 @@ fn assemble(
         watch::run(watch::Watch {
             registry,
             uri,
-            options: load_options(config),
+            options: LoadOptions::of(config),
             journal: journal.clone(),
             allow: config.model.allow_change.clone(),
             trial: options.trial.clone().filter(|_| config.model.device == "cpu"),

@@ -9,7 +9,8 @@ use super::predict::task;
 use super::terminal;
 use crate::answer::Task;
 use crate::failure::{Failure, chain};
-use crate::model::artifact::{self, LoadOptions};
+use crate::model::artifact;
+use crate::model::options::LoadOptions;
 use crate::record::Version;
 use crate::registry::{self, Broken, Error, Imported, Listed, NotAUri, Registry, Uri};
 
@@ -124,8 +125,9 @@ fn execute(command: &Models) -> Result<String, Error> {
 }
 
 fn options(task: Option<Task>) -> LoadOptions {
-    let (field, device) = ("text".to_owned(), "cpu".to_owned());
-    LoadOptions { field, task, device, ..LoadOptions::default() }
+    let mut options = LoadOptions::default();
+    options.model.task = task;
+    options
 }
 
 fn pointed(name: &str, alias: &str, version: Version) -> String {

@@ -17,12 +17,11 @@ use serde_json::Value;
 
 use super::cache::Cache;
 use super::files::{Error, json, present, within};
+use super::options::LoadOptions;
 use super::served::Served;
 use super::{Model, image, tabular, text};
-use crate::answer::Task;
-use crate::config::{Aggregation, Determinism, OnLong, Precision};
 use crate::printable;
-use crate::record::{ModelId, Version};
+use crate::record::ModelId;
 
 mod found;
 mod golden;
@@ -36,35 +35,6 @@ pub use manifest::{digest, digests, verify, verify_registered, write_manifest};
 
 pub(super) use found::{ends, is_adapter};
 pub(crate) use need::check as fits;
-
-/// How a version is to be loaded.
-#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
-pub struct LoadOptions {
-    /// The registered name; default: the manifest's, else the directory's.
-    pub name: Option<String>,
-    /// The version.
-    pub version: Version,
-    /// The field that holds the text, or an image in base64.
-    pub field: String,
-    /// The field that holds the second text of a pair; default: `text_pair`.
-    pub pair_field: Option<String>,
-    /// What the model is for; default: what its manifest says, else its files.
-    pub task: Option<Task>,
-    /// What the weights are computed in.
-    pub precision: Precision,
-    /// What happens to a text longer than the model takes.
-    pub on_long: OnLong,
-    /// Longest input in tokens.
-    pub max_length: Option<u32>,
-    /// How a token classifier's labels become spans.
-    pub aggregation: Aggregation,
-    /// `cpu`, `cuda:0`, `cuda:0,cuda:1`, `metal:0`.
-    pub device: String,
-    /// Whether an answer's last bits may depend on the batch.
-    pub determinism: Determinism,
-    /// Bytes of answers that are kept to be given again.
-    pub cache: u64,
-}
 
 /// Builds the model of a directory without any check of the gate.
 ///
@@ -92,10 +62,10 @@ fn unguarded(dir: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, Error>
     let folder = found::folder(dir)?;
     let config: Value = json(dir, &within(&folder, "config.json"))?;
     if is_tabular(dir, &config) {
-        if options.device != "cpu" {
+        if options.model.device != "cpu" {
             let message = format!(
                 "tables are computed on the CPU, not on {:?}; set model.device: cpu",
-                options.device
+                options.model.device
             );
             return Err(Error::config("config.json", message));
         }
@@ -115,18 +85,7 @@ fn unguarded(dir: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, Error>
     {
         return Ok(Box::new(image::load(dir, options)?));
     }
-    let text = text::Options {
-        field: options.field.clone(),
-        pair_field: options.pair_field.clone().unwrap_or_else(|| "text_pair".to_owned()),
-        task: options.task,
-        precision: options.precision,
-        on_long: options.on_long,
-        max_length: options.max_length,
-        aggregation: options.aggregation,
-        device: options.device.clone(),
-        determinism: options.determinism,
-    };
-    text::load(dir, &text).map_err(|error| Error::Text(Box::new(error)))
+    text::load(dir, options).map_err(|error| Error::Text(Box::new(error)))
 }
 
 /// Whether the files of a directory are checked against a manifest.
@@ -148,8 +107,9 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Served, Error> {
         verify(dir)?
     };
     let said = manifest.as_ref().map(|manifest| manifest.task);
-    let options = &LoadOptions { task: options.task.or(said), ..options.clone() };
-    let model = build(dir, options)?;
+    let mut options = options.clone();
+    options.model.task = options.model.task.or(said);
+    let model = build(dir, &options)?;
     for note in &model.about().notes {
         tracing::warn!(model = %dir.display(), "{note}");
     }
@@ -165,5 +125,5 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Served, Error> {
         digest: digest.into(),
     };
     let signature = Arc::new(model.about().signature());
-    Ok(Served { id, signature, model, cache: Cache::new(options.cache) })
+    Ok(Served { id, signature, model, cache: Cache::new(options.model.cache.0) })
 }

@@ -19,10 +19,10 @@ use candle_transformers::models::vit as candle_vit;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::artifact::LoadOptions;
 use super::device::{self, Replicas};
 use super::files::{self, Error};
 use super::labels::{labels, unique};
+use super::options::LoadOptions;
 use super::scores::{sigmoid, softmax};
 use super::weights::Weights;
 use super::{About, Input, Memory, Model, SUB_BATCH_TOKENS, encoder, padded};
@@ -263,7 +263,7 @@ impl std::fmt::Debug for Image {
 /// With the file or tensor, what was expected and what was found.
 pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
     let fail = |error: device::Error| Error::config("config.json", error.to_string());
-    let place = device::place(&options.device).map_err(fail)?;
+    let place = device::place(&options.model.device).map_err(fail)?;
     let config: Config = files::json(dir, "config.json")?;
     let (vit, patches) = config.checked()?;
     let side = u32::try_from(vit.image_size).unwrap_or(u32::MAX);
@@ -279,19 +279,19 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
     let independent = config.independent(rows)?;
     let (encoder, precision, chunk_tokens, bytes) = if place == Place::Cpu {
         // Nothing to compare precisions by is known of images: `auto` is f32.
-        let precision = device::packed(options.precision).map_err(fail)?;
+        let precision = device::packed(options.model.precision).map_err(fail)?;
         let precision = precision.unwrap_or(encoder::Precision::F32);
         let vit = Vit::new(&vit, rows, &weights, precision)?;
         let bytes = vit.bytes();
         (Encoder::Packed(Box::new(vit)), precision.name(), SUB_BATCH_TOKENS, bytes)
     } else {
         let (dtype, devices) = (
-            device::dtype(&place, options.precision).map_err(fail)?,
+            device::dtype(&place, options.model.precision).map_err(fail)?,
             device::open(&place).map_err(fail)?,
         );
         let elements = weights.bytes() / 4 * u64::try_from(devices.len()).unwrap_or(1);
         let bytes = elements * u64::try_from(dtype.size_in_bytes()).unwrap_or(4);
-        let how = (dtype, options.determinism == Determinism::Strict);
+        let how = (dtype, options.model.determinism == Determinism::Strict);
         let encoder = Encoder::Candle(Candle::new(&vit, rows, &weights, devices, how)?);
         (encoder, dtype.as_str(), padded::GPU_TOKENS, bytes)
     };

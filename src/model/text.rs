@@ -63,10 +63,11 @@ use tokenizers::utils::truncation::TruncationDirection as Side;
 use super::device;
 use super::encoder::TYPED;
 use super::files::Error;
+use super::options::LoadOptions;
 use super::weights::Weights;
 use super::{About, Input, Memory, Model};
 use crate::answer::{Prediction, Refused, Task};
-use crate::config::{Aggregation, Determinism, OnLong, Precision};
+use crate::config::OnLong;
 use crate::field::{self, Fields};
 use crate::record::{Fault, FaultClass};
 
@@ -98,29 +99,6 @@ use sequence::{Sequence, Sequencer};
 use spans::Marker;
 use template::Template;
 
-/// How a text model is to be loaded.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The field that holds the text.
-    pub field: String,
-    /// The field that holds the second text of a pair.
-    pub pair_field: String,
-    /// What the model is for; default: what its files say.
-    pub task: Option<Task>,
-    /// What the weights are computed in.
-    pub precision: Precision,
-    /// What happens to a text longer than the model takes.
-    pub on_long: OnLong,
-    /// Longest input in tokens; default: what the model's own files say.
-    pub max_length: Option<u32>,
-    /// How a token classifier's labels become spans.
-    pub aggregation: Aggregation,
-    /// `cpu`, `cuda:0`.
-    pub device: String,
-    /// Whether an answer's last bits may depend on the batch.
-    pub determinism: Determinism,
-}
-
 /// A text model. See the module.
 pub struct Text {
     about: About,
@@ -147,13 +125,13 @@ impl std::fmt::Debug for Text {
 /// # Errors
 ///
 /// With the file or tensor, what was expected and what was found.
-pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
-    let place = device::place(&options.device)?;
+pub fn load(dir: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, Error> {
+    let place = device::place(&options.model.device)?;
     let layout = Layout::read(dir)?;
     let folder = &layout.encoder;
     let architecture = Architecture::read(folder)?;
     let mut encode = Encode::read(&layout)?;
-    let cross = Cross::of(&layout, options.task)?;
+    let cross = Cross::of(&layout, options.model.task)?;
     if let Some(cross) = &cross {
         (encode.longest, encode.prompt) = (cross.longest.clone(), cross.prompt.clone());
     }
@@ -167,7 +145,7 @@ pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
     let side = if rules.cuts_left { Side::Left } else { Side::Right };
     let mut sequencer = sequencer(folder, architecture.types(), (tokenizer, side), longest)?;
     let prompt = tokens_of(&encode.prompt, &sequencer)?;
-    let asked = (options.task, options.aggregation);
+    let asked = (options.model.task, options.model.aggregation);
     let head = Head::load(&layout, &architecture, &weights, asked, (&encode, prompt, cross))?;
     let mut notes = notes::of(&layout, &encode, head.task(), &weights.finish()?);
     notes.extend(head.notes().iter().cloned());
@@ -195,7 +173,7 @@ pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
         notes,
     };
     let looks_at = [options.field.clone(), options.pair_field.clone()];
-    let (on_long, prompt) = (options.on_long, encode.prompt);
+    let (on_long, prompt) = (options.model.on_long, encode.prompt);
     Ok(Box::new(Text { about, backbone, head, sequencer, marker, prompt, on_long, looks_at }))
 }
 
@@ -262,10 +240,10 @@ fn longest(
     architecture: &Architecture,
     encode: &Encode,
     rules: &Rules,
-    options: &Options,
+    options: &LoadOptions,
 ) -> Result<usize, Error> {
     let places = architecture.longest();
-    let asked = options.max_length.and_then(|length| usize::try_from(length).ok());
+    let asked = options.model.max_length.and_then(|length| usize::try_from(length).ok());
     let (file, key, said) = match &encode.longest {
         Some((file, length)) => (&**file, "max_seq_length", Some(length)),
         None => ("tokenizer_config.json", "model_max_length", rules.longest.as_ref()),

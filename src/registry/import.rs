@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::{Error, Registry, io as io_error};
-use crate::model::artifact::{self, LoadOptions};
-use crate::model::files;
+use crate::model::options::LoadOptions;
+use crate::model::{artifact, files};
 use crate::record::Version;
 
 /// What folders of unfinished imports are called, before a unique number.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Options, load_options};
+use super::Options;
 use crate::config::Config;
 use crate::failure::{Failure, chain, temporary};
 use crate::journal::Journal;
 use crate::log::{Log, Opening};
 use crate::memory;
-use crate::model::artifact::{self, LoadOptions};
+use crate::model::artifact;
+use crate::model::options::LoadOptions;
 use crate::model::served::Served;
 use crate::record::Version;
 use crate::registry::trial::{self, Failed};
@@ -116,7 +117,7 @@ impl Start<'_> {
             }
             tracing::error!(model = known, %version, why, "there is no previous version to serve instead: trying it again");
         }
-        let options = LoadOptions { name, version, ..load_options(self.config) };
+        let options = LoadOptions { name, version, ..LoadOptions::of(self.config) };
         if let Err(failed) = self.try_it(&dir, &options).await {
             return Ok(Err(failed));
         }
@@ -134,7 +135,8 @@ impl Start<'_> {
 
     /// Loads a version in a process of its own first, where it is a program of ours that runs on the CPU.
     async fn try_it(self, dir: &Path, load: &LoadOptions) -> Result<(), Failed> {
-        let Some(program) = self.options.trial.as_ref().filter(|_| load.device == "cpu") else {
+        let Some(program) = self.options.trial.as_ref().filter(|_| load.model.device == "cpu")
+        else {
             return Ok(());
         };
         let task = trial::Task { dir: dir.to_owned(), options: load.clone() };

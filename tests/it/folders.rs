@@ -13,7 +13,8 @@ use tidemill::answer::{Prediction, Task};
 use tidemill::failure::chain;
 use tidemill::field::Fields;
 use tidemill::model::Model;
-use tidemill::model::artifact::{self, LoadOptions};
+use tidemill::model::artifact;
+use tidemill::model::options::LoadOptions;
 
 #[derive(Deserialize)]
 struct Cases {
@@ -156,8 +157,9 @@ pub(crate) fn json<T: serde::de::DeserializeOwned>(file: &Path) -> T {
 }
 
 fn options(task: Option<Task>) -> LoadOptions {
-    let (field, device) = ("text".to_owned(), "cpu".to_owned());
-    LoadOptions { field, device, task, ..LoadOptions::default() }
+    let mut options = LoadOptions::default();
+    options.model.task = task;
+    options
 }
 
 /// The largest difference of an answer to the expected one.

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tidemill::answer::{Number, Prediction, Span, Task};
-use tidemill::config::{Aggregation, OnLong, Precision};
+use tidemill::config::{self, Aggregation, OnLong, Precision};
 use tidemill::failure::chain;
 use tidemill::field::Fields;
-use tidemill::model::artifact::{self, LoadOptions};
+use tidemill::model::artifact;
 use tidemill::model::kernels::{self, Level};
+use tidemill::model::options::LoadOptions;
 use tidemill::model::{Input, Model};
 use tidemill::record::FaultClass;
 
@@ -32,9 +33,8 @@ fn load_as(dir: &Path, precision: Precision, aggregation: Aggregation) -> Box<dy
 }
 
 fn options(precision: Precision, aggregation: Aggregation) -> LoadOptions {
-    let (field, device) = ("text".to_owned(), "cpu".to_owned());
-    let on_long = OnLong::Truncate;
-    LoadOptions { field, precision, aggregation, on_long, device, ..LoadOptions::default() }
+    let model = config::Model { precision, aggregation, ..config::Model::default() };
+    LoadOptions { model, ..LoadOptions::default() }
 }
 
 /// `[(input, expected output)]` of a golden file.
@@ -312,9 +312,7 @@ fn token_classifiers_are_transformers_pipeline() {
 #[test]
 fn texts_at_the_edges_are_defined() {
     let options = |on_long| LoadOptions {
-        field: "text".to_owned(),
-        on_long,
-        device: "cpu".to_owned(),
+        model: config::Model { on_long, ..config::Model::default() },
         ..LoadOptions::default()
     };
     let dir = data("tiny-bert");

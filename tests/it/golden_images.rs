@@ -12,7 +12,8 @@ use tidemill::answer::{Prediction, Task};
 use tidemill::config::{self, InputFormat, Precision};
 use tidemill::field::Fields;
 use tidemill::format;
-use tidemill::model::artifact::{self, LoadOptions};
+use tidemill::model::artifact;
+use tidemill::model::options::LoadOptions;
 use tidemill::model::{Input, Model};
 use tidemill::record::FaultClass;
 
@@ -21,7 +22,7 @@ fn data(name: &str) -> PathBuf {
 }
 
 fn options() -> LoadOptions {
-    LoadOptions { field: "image".to_owned(), device: "cpu".to_owned(), ..LoadOptions::default() }
+    LoadOptions { field: "image".to_owned(), ..LoadOptions::default() }
 }
 
 fn build(dir: &Path) -> Result<Box<dyn Model>, String> {
@@ -371,7 +372,9 @@ fn configurations_out_of_bounds_are_refused() {
     for (device, precision, part) in
         [("cuda:0", Precision::F32, "cuda:0"), ("cpu", Precision::F16, "f16 is for GPUs")]
     {
-        let options = LoadOptions { device: device.to_owned(), precision, ..options() };
+        let model =
+            config::Model { device: device.to_owned(), precision, ..config::Model::default() };
+        let options = LoadOptions { model, ..options() };
         let error = artifact::build(&data("tiny-vit"), &options).err().unwrap().to_string();
         assert!(error.contains(part), "{error}");
     }

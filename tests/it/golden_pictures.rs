@@ -9,7 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use flate2::read::ZlibDecoder;
 use serde_json::{Value, json};
-use tidemill::model::artifact::{self, LoadOptions};
+use tidemill::model::artifact;
+use tidemill::model::options::LoadOptions;
 use tidemill::model::{Input, Model};
 use tidemill::record::{Fault, FaultClass};
 
@@ -32,11 +33,7 @@ fn model(file: &str, processor: &Value) -> Result<Box<dyn Model>, String> {
         fs::copy(tiny.join(name), dir.path().join(name)).unwrap();
     }
     fs::write(dir.path().join(file), processor.to_string()).unwrap();
-    let options = LoadOptions {
-        field: "image".to_owned(),
-        device: "cpu".to_owned(),
-        ..LoadOptions::default()
-    };
+    let options = LoadOptions { field: "image".to_owned(), ..LoadOptions::default() };
     // Through the whole gate, warm-up and all, and then alone, to be asked for its pixels.
     artifact::load(dir.path(), &options).map_err(|error| error.to_string())?;
     artifact::build(dir.path(), &options).map_err(|error| error.to_string())

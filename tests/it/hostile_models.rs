@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use tidemill::failure::chain;
 use tidemill::model::Model;
-use tidemill::model::artifact::{self, LoadOptions};
+use tidemill::model::artifact;
+use tidemill::model::options::LoadOptions;
 
 use crate::world::wait_for;
 
@@ -62,7 +63,7 @@ pub(crate) fn refused(model: &str, spoil: impl FnOnce(&Path)) -> String {
     copied(model, dir.path());
     spoil(dir.path());
     let field = if model == "tiny-vit" { "image" } else { "text" }.to_owned();
-    let options = LoadOptions { field, device: "cpu".to_owned(), ..LoadOptions::default() };
+    let options = LoadOptions { field, ..LoadOptions::default() };
     match artifact::load(dir.path(), &options) {
         Err(error) => chain(&error),
         Ok(served) => panic!("{model} was loaded: {:?}", served.model.about()),
@@ -178,7 +179,7 @@ fn an_integer_that_cannot_be_is_refused_or_does_not_matter() {
         let golden: Vec<Value> =
             serde_json::from_slice(&fs::read(dir.path().join("golden.json")).unwrap()).unwrap();
         let field = if model == "tiny-vit" { "image" } else { "text" }.to_owned();
-        let options = LoadOptions { field, device: "cpu".to_owned(), ..LoadOptions::default() };
+        let options = LoadOptions { field, ..LoadOptions::default() };
         let answers = |model: &dyn Model| -> Vec<String> {
             let inputs = golden.iter().take(8).map(|row| row["input"].as_object().unwrap());
             let answer = |fields| match model.prepare(fields) {

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use tidemill::config::{Include, Input, Output, UnknownFields};
 use tidemill::decode::{Decoded, Decoder};
-use tidemill::model::artifact::{self, LoadOptions};
+use tidemill::model::artifact;
+use tidemill::model::options::LoadOptions;
 use tidemill::model::served::Served;
 use tidemill::pipeline::arrive::Assigned;
 use tidemill::pipeline::{Batch, Effect, Event, Limits, Pipeline, batch};
@@ -61,8 +62,7 @@ impl Bench {
             #[expect(clippy::cast_precision_loss, reason = "there are three versions")]
             linear(&dir, columns, number as f32 * 1_000.0);
             let version = Version(number);
-            let options =
-                LoadOptions { version, device: "cpu".to_owned(), ..LoadOptions::default() };
+            let options = LoadOptions { version, ..LoadOptions::default() };
             (version, Arc::new(artifact::load(&dir, &options).unwrap()))
         };
         let input = Input { unknown_fields: unknown, ..Input::default() };

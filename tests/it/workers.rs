@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemill::config::{Include, Input, Output};
+use tidemill::config::{self, Include, Input, Output, Size};
 use tidemill::decode::Decoder;
-use tidemill::model::artifact::{self, LoadOptions};
+use tidemill::model::artifact;
+use tidemill::model::options::LoadOptions;
 use tidemill::pipeline::Batch;
 use tidemill::record::{Epoch, Offset, Outcome, Partition, Reason, Record, Version};
 use tidemill::workers::{Answer, Job, Workers};
@@ -15,8 +16,8 @@ use tokio::sync::mpsc;
 /// What becomes of 60 records with 7 texts, one of which is none, a key each, in two batches.
 fn answers(cache: u64) -> Vec<Answer> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data/tiny-bert-labels");
-    let (field, device) = ("text".to_owned(), "cpu".to_owned());
-    let options = LoadOptions { field, device, cache, ..LoadOptions::default() };
+    let model = config::Model { cache: Size(cache), ..config::Model::default() };
+    let options = LoadOptions { model, ..LoadOptions::default() };
     let served = Arc::new(artifact::load(&dir, &options).unwrap());
     let decoder = Decoder::new(Input::default());
     let item = |row: u8| {

@@ -5,17 +5,18 @@ use rdkafka::message::Message as _;
 
 use crate::answer::Refused;
 use crate::cli::cluster::Cluster;
-use crate::config::Config;
+use crate::config::{Config, Size};
 use crate::decode::{Decoder, Prepared};
 use crate::failure::{Failure, chain};
+use crate::format;
 use crate::kafka::Journal;
+use crate::model::options::LoadOptions;
 use crate::model::served::Served;
 use crate::model::{artifact, guard};
 use crate::record::{Fault, FaultClass, Offset, Outcome, Partition, Record, Version};
 use crate::registry::{Registry, Uri};
 use crate::verify::recompute::{Same, Sample, Samples, compare};
 use crate::verify::{Kind, Model, Recomputed, Report};
-use crate::{format, service};
 
 /// Answers what was chosen again, version by version, and notes in the report how that went.
 ///
@@ -82,8 +83,8 @@ fn load(config: &Config, model: &Model) -> Result<Served, String> {
     } else {
         Uri::Version { model: name.clone(), version: Version(*version) }
     };
-    let mut options = service::load_options(config);
-    options.cache = 0;
+    let mut options = LoadOptions::of(config);
+    options.model.cache = Size(0);
     let served = Registry::new(config.registry.root.clone())
         .load(&uri, &options)
         .map_err(|error| format!("{name}/{version} cannot be loaded: {}", chain(&error)))?;

@@ -8,9 +8,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{LoadOptions, found, golden};
+use super::{found, golden};
 use crate::answer::Task;
 use crate::model::files::{Error, files, inside, json, open, present};
+use crate::model::options::LoadOptions;
 use crate::printable;
 
 /// The file in the artifact.

@@ -11,10 +11,11 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{LoadOptions, found, is_tabular};
+use super::{found, is_tabular};
 use crate::config::Precision;
 use crate::memory::{self, Room, mebibytes};
 use crate::model::files::{Error, bytes, files, is_weights, json, within};
+use crate::model::options::LoadOptions;
 use crate::model::weights::Weights;
 
 /// Refuses a version that would not fit.
@@ -84,10 +85,10 @@ fn of_weights(weights: &Weights, options: &LoadOptions) -> u64 {
             largest = largest.max(elements);
         }
     }
-    let on_cpu = options.device.is_empty() || options.device == "cpu";
+    let on_cpu = options.model.device == "cpu";
     let floats = tables.saturating_add(others).saturating_mul(4);
     let packed = |bytes: u64| tables.saturating_mul(4).saturating_add(others.saturating_mul(bytes));
-    let resident = match options.precision {
+    let resident = match options.model.precision {
         _ if !on_cpu => largest.saturating_mul(8),
         Precision::F32 | Precision::F16 => floats,
         Precision::Bf16 => packed(2),
@@ -150,7 +151,8 @@ mod tests {
     }
 
     fn fits(dir: &Path, precision: Precision, mib: u64) -> Result<(), String> {
-        let options = LoadOptions { precision, device: "cpu".to_owned(), ..LoadOptions::default() };
+        let mut options = LoadOptions::default();
+        options.model.precision = precision;
         let room = Room { bytes: mib * MIB, of: "here".to_owned() };
         against(dir, "", &options, room).map_err(|error| error.to_string())
     }

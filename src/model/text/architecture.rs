@@ -3,13 +3,14 @@
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
+use super::Backbone;
 use super::layout::Folder;
-use super::{Backbone, Options};
 use crate::config::{Determinism, Place};
 use crate::model::device;
 use crate::model::encoder::{self, Encoder, Family, Packed, States, Workspace, modernbert};
 use crate::model::files::Error;
 use crate::model::kernels::{self, Level};
+use crate::model::options::LoadOptions;
 use crate::model::padded::{Padded, Target};
 use crate::model::weights::Weights;
 
@@ -90,21 +91,21 @@ impl Architecture {
         &self,
         weights: &Weights,
         place: &Place,
-        options: &Options,
+        options: &LoadOptions,
         tokenizer: &Tokenizer,
     ) -> Result<(Backbone, &'static str), Error> {
         if *place == Place::Cpu {
             let build = |precision| self.packed(weights, precision);
-            let packed = match device::packed(options.precision)? {
+            let packed = match device::packed(options.model.precision)? {
                 Some(precision) => build(precision)?,
                 None => fastest(build, self.longest(), tokenizer)?,
             };
             let named = packed.precision().name();
             return Ok((Backbone::Packed(packed), named));
         }
-        let dtype = device::dtype(place, options.precision)?;
+        let dtype = device::dtype(place, options.model.precision)?;
         let devices = device::open(place)?;
-        let strict = options.determinism == Determinism::Strict;
+        let strict = options.model.determinism == Determinism::Strict;
         let target = Target { devices: &devices, dtype, strict };
         let padded = match self {
             Self::Bert(config, _) => Padded::bert(config, weights, target)?,
