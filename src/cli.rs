@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, load};
+use crate::failure::Exit;
 
 pub mod bench;
 pub mod check;
@@ -53,15 +54,14 @@ enum Command {
 }
 
 impl Cli {
-    /// Reads the process's arguments and does what they say. The exit code: 0 well, 2 arguments that cannot be read, 64
-    /// arguments that do not go together, 65 data, 66 no input, 70 a bug, 74 output lost, 75 try again, 78 configuration.
+    /// Reads the process's arguments and does what they say. [`Exit`] lists the exit codes.
     pub fn run() -> ExitCode {
         let cli = match Self::try_parse() {
             Ok(cli) => cli,
             // Help and the version are no mistake. Where nobody reads them, there is nobody to tell.
             Err(error) => {
                 error.print().unwrap_or_default();
-                return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+                return if error.use_stderr() { Exit::Arguments } else { Exit::Success }.into();
             }
         };
         match cli.command {
@@ -91,7 +91,7 @@ impl ConfigFile {
     fn load(&self) -> Result<Config, ExitCode> {
         load::load(Some(&self.config), load::environment()).map_err(|problems| {
             terminal::note(problems);
-            ExitCode::from(check::BAD_CONFIGURATION)
+            ExitCode::from(Exit::Config)
         })
     }
 }

@@ -14,7 +14,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::record::ModelId;
 use crate::telemetry::Telemetry;
 
@@ -121,7 +121,7 @@ impl Health {
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| Failure {
         message: format!("listen on http.listen = {address}: {error}; choose another port"),
-        exit: 78,
+        exit: Exit::Config,
     })
 }
 

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::file;
 use crate::log::note;
 use crate::record::{Fault, ModelId, Offset, Partition, TopicId, Version};
@@ -90,14 +90,14 @@ impl Journal {
                 "{what} {}: {error}; set state.dir to a directory that this process may write",
                 dir.display()
             ),
-            exit: 78,
+            exit: Exit::Config,
         };
         std::fs::create_dir_all(dir).map_err(|e| refused("create the directory", &e))?;
         let lock = file::writable(&dir.join("lock")).map_err(|e| refused("write in", &e))?;
         match lock.try_lock() {
             Ok(()) => (),
             Err(TryLockError::WouldBlock) => {
-                return Err(Failure { message: in_use.to_owned(), exit: 78 });
+                return Err(Failure { message: in_use.to_owned(), exit: Exit::Config });
             }
             Err(TryLockError::Error(error)) => return Err(refused("lock", &error)),
         }

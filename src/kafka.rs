@@ -38,7 +38,7 @@ use rdkafka::ClientConfig;
 use tokio::sync::mpsc;
 
 use crate::config::Config;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::log::message::Naming;
 use crate::log::{Control, Leave, Log, Opening};
 
@@ -132,7 +132,7 @@ impl Guard {
         spawn(name, move || {
             if catch_unwind(AssertUnwindSafe(body)).is_err() {
                 let message = format!("the thread {thread} panicked; please report this as a bug");
-                let failed = Control::Failed(Failure { message, exit: 75 });
+                let failed = Control::Failed(Failure { message, exit: Exit::Temporary });
                 // Nobody listens any more only if the service is ending anyhow.
                 control.blocking_send(failed).unwrap_or_default();
             }
@@ -175,6 +175,6 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
     let builder = std::thread::Builder::new().name(name.to_owned());
     builder.spawn(body).map_err(|error| Failure {
         message: format!("start thread {name}: {error}; allow the process more threads"),
-        exit: 75,
+        exit: Exit::Temporary,
     })
 }

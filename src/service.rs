@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, Place, Workers as WorkerCount};
 use crate::decode::{self, Current, Decoder};
 use crate::engine::{Engine, Parts, Tasks};
-use crate::failure::{Failure, chain, temporary};
+use crate::failure::{Exit, Failure, chain, temporary};
 use crate::file;
 use crate::http::{self, Health};
 use crate::journal::Journal;
@@ -102,7 +102,7 @@ pub fn workers(config: &Config) -> usize {
 ///
 /// What is wrong with the URI, the registry or the artifact, as a configuration failure.
 pub fn load_model(config: &Config) -> Result<(Registry, Uri, Served), Failure> {
-    let configuration = |message: String| Failure { message, exit: 78 };
+    let configuration = |message: String| Failure { message, exit: Exit::Config };
     let uri: Uri = config
         .model
         .uri
@@ -299,7 +299,7 @@ async fn stop_on_signal(
 
 #[expect(clippy::exit, reason = "the second signal asks for exactly this; a crash is safe")]
 fn exit_now() -> ! {
-    std::process::exit(130)
+    std::process::exit(Exit::Interrupted.code().into())
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 use crate::config::{Config, StartFrom};
-use crate::failure::{Failure, chain};
+use crate::failure::{Exit, Failure, chain};
 use crate::file;
 use crate::log::manifest::Manifest;
 use crate::log::message::{self, Amend, Naming, Notes};
@@ -79,8 +79,10 @@ pub fn open(
     let (chunks_in, chunks) = mpsc::channel(4);
     let (done_in, done) = mpsc::channel(16);
     let leave = Leave::default();
-    let no_thread =
-        |error: io::Error| Failure { message: format!("start a thread: {error}"), exit: 75 };
+    let no_thread = |error: io::Error| Failure {
+        message: format!("start a thread: {error}"),
+        exit: Exit::Temporary,
+    };
     let mut threads = Vec::new();
     let mut lanes = Vec::new();
     for lane in 0..usize::from(config.kafka.lanes.max(1)) {
@@ -114,7 +116,7 @@ fn thread(
 fn lock(file: &Path) -> Result<(File, PathBuf), Failure> {
     let fail = |path: &Path, why: String| Failure {
         message: format!("lock the log {}: {why}", path.display()),
-        exit: 78,
+        exit: Exit::Config,
     };
     let real = real(file).map_err(|error| fail(file, error.to_string()))?;
     let path = file::beside(&real, ".tidemill-lock");
@@ -163,9 +165,9 @@ fn failure(error: &Error) -> Failure {
     if error.is_no_database() {
         let message =
             format!("{message}: the file is something else; name another one under `log`");
-        return Failure { message, exit: 78 };
+        return Failure { message, exit: Exit::Config };
     }
-    Failure { message, exit: 75 }
+    Failure { message, exit: Exit::Temporary }
 }
 
 /// Whether `file` can be a log, without writing or locking anything: it is one, is empty, or can be made.
@@ -485,7 +487,7 @@ mod tests {
         for same in ["a.db", "link.db", "folder/a.db", "folder/folder/link.db"] {
             let failure = lock(&at(same)).unwrap_err();
             assert!(failure.message.contains("another process has this log"), "{failure}");
-            assert_eq!(failure.exit, 78);
+            assert_eq!(failure.exit, Exit::Config);
         }
         assert_eq!(
             lock(&at("file:a.db")).unwrap().1,

@@ -6,7 +6,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, Logging};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 
 mod lines;
 pub mod metrics;
@@ -37,7 +37,7 @@ impl Telemetry {
     ///
     /// A filter that cannot be parsed, with its text.
     pub fn start(logging: &Logging) -> Result<Self, Failure> {
-        let configuration = |message: String| Failure { message, exit: 78 };
+        let configuration = |message: String| Failure { message, exit: Exit::Config };
         let filter = EnvFilter::try_new(&logging.filter).map_err(|error| {
             let filter = &logging.filter;
             configuration(format!(

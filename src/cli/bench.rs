@@ -16,7 +16,7 @@ use crate::bench::statistics::{agreement, duration};
 use crate::bench::{Crew, Curve, Point, Report, chart, recommend, sentences};
 use crate::config::{Config, Precision, Workers};
 use crate::decode::{Decoded, Decoder, Prepared};
-use crate::failure::{Failure, chain};
+use crate::failure::{Exit, Failure, chain};
 use crate::field::Fields;
 use crate::file::{self, Links};
 use crate::model::served::Served;
@@ -103,7 +103,7 @@ fn shown(args: &Args, report: &Report) -> Result<String, Failure> {
     if let Some(file) = &args.svg {
         fs::write(file, chart::svg(report)).map_err(|error| Failure {
             message: format!("write {}: {error}; give --svg a file", file.display()),
-            exit: 74,
+            exit: Exit::Io,
         })?;
     }
     if args.json { as_json(report) } else { Ok(report.to_string()) }
@@ -112,7 +112,7 @@ fn shown(args: &Args, report: &Report) -> Result<String, Failure> {
 fn as_json(value: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string_pretty(value).map(|json| json + "\n").map_err(|error| Failure {
         message: format!("write the result as JSON: {error}; this is a bug"),
-        exit: 70,
+        exit: Exit::Software,
     })
 }
 
@@ -139,7 +139,7 @@ fn bench(args: &Args) -> Result<Report, Failure> {
     let crews = crews(&sides, &curves, &records, (&counts, args.rounds, for_crews))?;
     let Some(side) = sides.first() else {
         let message = "no precision was given; write --precision f32".to_owned();
-        return Err(Failure { message, exit: 64 });
+        return Err(Failure { message, exit: Exit::Usage });
     };
     let about = side.served.model.about();
     let id = &side.served.id;
@@ -225,7 +225,7 @@ fn sides(
     note(format!("measuring, about {} s", time.as_secs()));
     let records = records.ok_or_else(|| Failure {
         message: "no precision was given; write --precision f32".to_owned(),
-        exit: 64,
+        exit: Exit::Usage,
     })?;
     Ok((sides, records, time))
 }
@@ -289,7 +289,7 @@ fn curves(sides: &[Side], records: &Records) -> Result<Vec<Curve>, Failure> {
     let answers = |side: &Side| {
         guard::predict(side.served.model.as_ref(), &inputs).map_err(|refused| Failure {
             message: format!("compare the answers of two precisions: {refused}"),
-            exit: 65,
+            exit: Exit::Data,
         })
     };
     let expected = match exact {
@@ -388,7 +388,7 @@ fn read(args: &Args, served: &Served) -> Result<Records, Failure> {
             "read the records: none of {bad} can be used ({fault}); give --input JSON lines with the model's \
              fields: {fields}"
         );
-        return Err(Failure { message, exit: 65 });
+        return Err(Failure { message, exit: Exit::Data });
     }
     if bad != 0 {
         note(format!("{bad} of {} records cannot be used and are left out ({fault})", lines.len()));
@@ -401,7 +401,7 @@ fn read(args: &Args, served: &Served) -> Result<Records, Failure> {
 fn lines(file: &Path) -> Result<Vec<String>, Failure> {
     let cannot = |error: io::Error| Failure {
         message: format!("read {}: {error}; give --input a file of JSON lines", file.display()),
-        exit: 66,
+        exit: Exit::NoInput,
     };
     let input: Box<dyn BufRead> = if file.as_os_str() == "-" {
         Box::new(io::stdin().lock())
@@ -426,7 +426,7 @@ fn golden(args: &Args, served: &Served) -> Result<Vec<String>, Failure> {
             about.task.name(),
             about.fields.join(", ")
         ),
-        exit: 66,
+        exit: Exit::NoInput,
     };
     let config = config(args, Precision::F32);
     let uri: Uri = config.model.uri.parse().map_err(|error: NotAUri| wanted(&chain(&error)))?;

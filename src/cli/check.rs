@@ -13,6 +13,7 @@ use rdkafka::error::KafkaError;
 
 use super::ConfigFile;
 use crate::config::{Config, load};
+use crate::failure::Exit;
 use crate::kafka::settings;
 use crate::{service, sqlite};
 
@@ -32,7 +33,7 @@ pub struct Args {
 pub fn run(args: &Args) -> ExitCode {
     let mut out = io::stdout().lock();
     let code = look(Some(&args.config.config), load::environment(), model, &mut out);
-    ExitCode::from(code.unwrap_or(74))
+    code.unwrap_or(Exit::Io).into()
 }
 
 /// Loads the model through the gate, as the service will.
@@ -46,9 +47,6 @@ fn model(config: &Config) -> Result<String, (String, String)> {
     let (task, architecture, precision) = (about.task, &about.architecture, about.precision);
     Ok(format!("{}, {task:?}, {architecture}, {precision}{notes}", served.id))
 }
-
-/// The exit code of a configuration that does not do: `EX_CONFIG` of `sysexits.h`.
-pub const BAD_CONFIGURATION: u8 = 78;
 
 /// How long the cluster may take to answer: a connection, TLS, SASL and one request.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -112,7 +110,8 @@ impl Finding {
     }
 }
 
-/// Looks at everything and prints a line for each to `out`; gives the exit code, 0 or 78.
+/// Looks at everything and prints a line for each to `out`; how the command ends: [`Exit::Success`], or
+/// [`Exit::Config`] where there is a problem.
 ///
 /// `model` resolves and loads the model: what it is, or the problem and its remedy. Blocks for up to ten seconds
 /// where the cluster does not answer.
@@ -125,12 +124,12 @@ pub fn look(
     env: impl Iterator<Item = (String, String)>,
     model: impl FnOnce(&Config) -> Result<String, (String, String)>,
     out: &mut impl Write,
-) -> io::Result<u8> {
+) -> io::Result<Exit> {
     let config = match load::load(file, env) {
         Ok(config) => config,
         Err(problems) => {
             writeln!(out, "problem  {problems}")?;
-            return Ok(BAD_CONFIGURATION);
+            return Ok(Exit::Config);
         }
     };
     let mut good = show(out, &Finding::ok("configuration", "every key is known and fits"))?;
@@ -149,7 +148,7 @@ pub fn look(
         Ok(seen) => show(out, &Finding::ok(what, seen))?,
         Err((message, remedy)) => show(out, &Finding::problem(what, message, remedy))?,
     };
-    Ok(if good { 0 } else { BAD_CONFIGURATION })
+    Ok(if good { Exit::Success } else { Exit::Config })
 }
 
 fn show(out: &mut impl Write, finding: &Finding) -> io::Result<bool> {
@@ -227,14 +226,14 @@ mod tests {
             let code = look(Some(&file), std::iter::empty(), |_| model, &mut out).unwrap();
             (code, String::from_utf8(out).unwrap())
         };
-        assert_eq!(check(text, Ok("m/1".to_owned())).0, 0);
+        assert_eq!(check(text, Ok("m/1".to_owned())).0, Exit::Success);
         let (code, out) = check(text, Err(("no such directory".to_owned(), "make it".to_owned())));
-        assert!(code == 78 && out.contains("problem  model: no such directory"), "{out}");
+        assert!(code == Exit::Config && out.contains("problem  model: no such directory"), "{out}");
         let elsewhere = text.replace("sqlite:x", &format!("sqlite:{}", file.display()));
         let (code, out) = check(&elsewhere, Ok(String::new()));
-        assert!(code == 78 && out.contains("c.yaml: is not an SQLite file"), "{out}");
+        assert!(code == Exit::Config && out.contains("c.yaml: is not an SQLite file"), "{out}");
         let (code, out) = check("batch: {max_wait: 5}", Ok(String::new()));
-        assert!(code == 78 && out.contains("6. "), "{out}");
+        assert!(code == Exit::Config && out.contains("6. "), "{out}");
     }
 
     #[test]
@@ -268,7 +267,7 @@ mod tests {
             let model = |_: &Config| Ok("m".to_owned());
             assert_eq!(
                 look(Some(&place("c.yaml")), std::iter::empty(), model, &mut out).unwrap(),
-                0
+                Exit::Success
             );
             let out = String::from_utf8(out).unwrap();
             assert!(!out.contains("hunter2"), "{out}");

@@ -21,7 +21,7 @@ use rdkafka::topic_partition_list::{Offset as Place, TopicPartitionList};
 
 use crate::cli::terminal;
 use crate::config::Config;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::kafka::{Journal, native, settings, wait};
 use crate::log::note::Note;
 
@@ -268,7 +268,7 @@ impl Cluster {
                      it with kafka-transactions.sh find-hanging",
                     end.end, stable[partition].end
                 );
-                return Err(Failure { message, exit: 75 });
+                return Err(Failure { message, exit: Exit::Temporary });
             }
             std::thread::sleep(AGAIN);
         }
@@ -325,7 +325,7 @@ impl Cluster {
                         "read {topic}: nothing came for {} s before its end",
                         ANSWER.as_secs()
                     );
-                    return Err(Failure { message, exit: 75 });
+                    return Err(Failure { message, exit: Exit::Temporary });
                 }
                 Some(Err(_)) | None => None,
             };
@@ -377,7 +377,7 @@ impl Cluster {
                 Some(Err(error)) if is_final(&error) => return Err(fail(error)),
                 Some(Err(_)) | None if deadline <= Instant::now() => {
                     let message = format!("{what}: nothing came for {} s", ANSWER.as_secs());
-                    return Err(Failure { message, exit: 75 });
+                    return Err(Failure { message, exit: Exit::Temporary });
                 }
                 Some(Err(_)) | None => (),
             }
@@ -428,10 +428,10 @@ fn failure(journal: &Journal, what: &str, error: &KafkaError) -> Failure {
     let cause =
         journal.cause().map_or_else(String::new, |line| format!(" (last from the client: {line})"));
     let exit = match error {
-        _ if is_final(error) => 78,
+        _ if is_final(error) => Exit::Config,
         // Of one partition: the cluster answers, and there is nothing to prove.
-        KafkaError::OffsetFetch(_) => 65,
-        _ => 75,
+        KafkaError::OffsetFetch(_) => Exit::Data,
+        _ => Exit::Temporary,
     };
     Failure { message: format!("{what}: {why}{cause}"), exit }
 }

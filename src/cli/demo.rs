@@ -10,7 +10,7 @@ use super::terminal::{self, line};
 use crate::config::{Config, Include, InputFormat, LogFormat, Logging, Precision, Time};
 use crate::demo::assets;
 use crate::demo::summary::Summary;
-use crate::failure::{Failure, chain};
+use crate::failure::{Exit, Failure, chain};
 use crate::log::Opening;
 use crate::log::message::Naming;
 use crate::printable::thousands;
@@ -53,13 +53,13 @@ const PARTITIONS: u16 = 2;
 pub fn run(args: &Args) -> ExitCode {
     match demo(args) {
         Ok(summary) if summary.violations.is_empty() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::from(70),
+        Ok(_) => Exit::Software.into(),
         Err(failure) => terminal::end(Err(failure)),
     }
 }
 
 fn fail(what: &str, error: &dyn std::error::Error) -> Failure {
-    Failure { message: format!("{what}: {}", chain(error)), exit: 74 }
+    Failure { message: format!("{what}: {}", chain(error)), exit: Exit::Io }
 }
 
 /// The files of a run; a temporary directory goes with it.
@@ -78,7 +78,7 @@ impl Place {
             .map_err(|e| fail(&format!("create {}", dir.display()), &e))?;
         if exists {
             let message = format!("{} holds a log already; choose another --dir", dir.display());
-            return Err(Failure { message, exit: 64 });
+            return Err(Failure { message, exit: Exit::Usage });
         }
         Ok(Self { dir, temporary })
     }
@@ -289,7 +289,7 @@ impl Run {
             if self.running.is_finished() {
                 return Err(Failure {
                     message: "the service ended early; its log says why".to_owned(),
-                    exit: 70,
+                    exit: Exit::Software,
                 });
             }
             pause.recv_timeout(Duration::from_millis(10)).unwrap_or_default();

@@ -8,7 +8,7 @@ use clap::Subcommand;
 use super::predict::task;
 use super::terminal;
 use crate::answer::Task;
-use crate::failure::{Failure, chain};
+use crate::failure::{Exit, Failure, chain};
 use crate::model::artifact;
 use crate::model::options::LoadOptions;
 use crate::record::Version;
@@ -87,7 +87,7 @@ impl Root {
 /// Does what the command says. 0, or 65 with what is wrong; 74 where the result cannot be written.
 pub fn run(command: &Models) -> ExitCode {
     let done = execute(command);
-    let done = done.map_err(|error| Failure { message: chain(&error), exit: 65 });
+    let done = done.map_err(|error| Failure { message: chain(&error), exit: Exit::Data });
     terminal::end(done.and_then(terminal::say))
 }
 

@@ -15,7 +15,7 @@ use super::terminal;
 use crate::answer::Task;
 use crate::config::{Aggregation, Config, OnLong, Precision, Time, Workers as WorkerCount};
 use crate::decode::{Decoded, Decoder};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::model::served::Served;
 use crate::pipeline::arrive::Assigned;
 use crate::pipeline::{Effect, Event, Item, Limits, Pipeline, Stop};
@@ -109,7 +109,7 @@ fn predict(args: &Args) -> Result<(), Failure> {
     notes.iter().for_each(|note| terminal::note(format_args!("note: {note}")));
     let cannot = |what: &str, path: &Path, error: &io::Error| Failure {
         message: format!("{what} {}: {error}", path.display()),
-        exit: 66,
+        exit: Exit::NoInput,
     };
     let same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
     if let (Ok(input), Ok(output)) = (fs::metadata(&args.input), fs::metadata(&args.output))
@@ -120,7 +120,7 @@ fn predict(args: &Args) -> Result<(), Failure> {
             "write {}: it is the input, and would be emptied before it is read; give another --output",
             args.output.display()
         );
-        return Err(Failure { message, exit: 64 });
+        return Err(Failure { message, exit: Exit::Usage });
     }
     let input: Box<dyn BufRead> = if args.input.as_os_str() == "-" {
         Box::new(io::stdin().lock())
@@ -159,7 +159,10 @@ impl<W: Write> Lines<W> {
         let decoder = Decoder::new(config.input.clone());
         let count = service::workers(config);
         let workers = Workers::start(count, decoder.clone(), config.output.clone(), answers_in)
-            .map_err(|error| Failure { message: format!("start a thread: {error}"), exit: 75 })?;
+            .map_err(|error| Failure {
+                message: format!("start a thread: {error}"),
+                exit: Exit::Temporary,
+            })?;
         let limits = engine::limits(config);
         let mut lines = Self {
             pipeline: Pipeline::new(limits, served.id.version),
@@ -192,7 +195,7 @@ impl<W: Write> Lines<W> {
             let mut line = Vec::new();
             let read = input.read_until(b'\n', &mut line).map_err(|error| Failure {
                 message: format!("read line {}: {error}", offset.0 + 1),
-                exit: 66,
+                exit: Exit::NoInput,
             })?;
             more = read != 0;
             if more {
@@ -219,7 +222,7 @@ impl<W: Write> Lines<W> {
         }
         if self.written != offset.0 {
             let message = format!("{} lines, {} answers; this is a bug", offset.0, self.written);
-            return Err(Failure { message, exit: 70 });
+            return Err(Failure { message, exit: Exit::Software });
         }
         self.output.flush().map_err(|error| written(&error))
     }
@@ -242,7 +245,7 @@ impl<W: Write> Lines<W> {
     fn answer(&mut self) -> Result<(), Failure> {
         let answer = self.answers.blocking_recv().ok_or_else(|| Failure {
             message: "the inference threads ended without a word; this is a bug".to_owned(),
-            exit: 70,
+            exit: Exit::Software,
         })?;
         self.answered(answer)
     }
@@ -282,7 +285,7 @@ impl<W: Write> Lines<W> {
                         events.push(Event::Committed { lane, id, committed, buried, fits: None });
                     }
                     Effect::Stop(Stop::Model(message)) => {
-                        return Err(Failure { message, exit: 75 });
+                        return Err(Failure { message, exit: Exit::Temporary });
                     }
                     // Lines are read from the first on, by one version, and each has its answer here, however many
                     // are errors.

@@ -39,8 +39,8 @@ pub fn run(args: &Args) -> ExitCode {
     match start(config, telemetry, args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            tracing::error!(exit = failure.exit, "{failure}");
-            ExitCode::from(failure.exit)
+            tracing::error!(exit = failure.exit.code(), "{failure}");
+            failure.exit.into()
         }
     }
 }

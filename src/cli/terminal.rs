@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::printable::escaped;
 
 /// Control characters that lay a text out.
@@ -43,20 +43,21 @@ pub(super) fn note(text: impl Display) {
     io::stderr().lock().write_all(text.as_bytes()).unwrap_or_default();
 }
 
-/// What a failed write of results means: exit code 0 where the reader has gone away, as it may; else 74, because results
-/// are lost.
+/// What a failed write of results means: [`Exit::Success`] where the reader has gone away, as it may; else
+/// [`Exit::Io`], because results are lost.
 pub(super) fn unwritten(what: &str, error: &io::Error) -> Failure {
-    let exit = if error.kind() == io::ErrorKind::BrokenPipe { 0 } else { 74 };
+    let left = error.kind() == io::ErrorKind::BrokenPipe;
+    let exit = if left { Exit::Success } else { Exit::Io };
     Failure { message: format!("{what}: {error}"), exit }
 }
 
 /// The exit code of a command that has come to its end; why it failed goes to stderr.
 pub(super) fn end(done: Result<(), Failure>) -> ExitCode {
     match done {
-        Ok(()) | Err(Failure { exit: 0, .. }) => ExitCode::SUCCESS,
+        Ok(()) | Err(Failure { exit: Exit::Success, .. }) => ExitCode::SUCCESS,
         Err(failure) => {
             note(&failure);
-            ExitCode::from(failure.exit)
+            failure.exit.into()
         }
     }
 }
@@ -68,9 +69,9 @@ mod tests {
     #[test]
     fn a_reader_that_left_is_no_failure() {
         for (kind, exit) in [
-            (io::ErrorKind::BrokenPipe, 0),
-            (io::ErrorKind::StorageFull, 74),
-            (io::ErrorKind::PermissionDenied, 74),
+            (io::ErrorKind::BrokenPipe, Exit::Success),
+            (io::ErrorKind::StorageFull, Exit::Io),
+            (io::ErrorKind::PermissionDenied, Exit::Io),
         ] {
             let failure = unwritten("write to stdout", &io::Error::from(kind));
             assert_eq!(failure.exit, exit, "{kind}");

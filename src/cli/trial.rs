@@ -4,7 +4,7 @@
 use std::io::Read as _;
 use std::process::ExitCode;
 
-use crate::failure::chain;
+use crate::failure::{Exit, chain};
 use crate::model::artifact;
 use crate::registry::trial::Task;
 
@@ -31,7 +31,7 @@ pub fn run() -> ExitCode {
         Ok(_) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("{why}");
-            ExitCode::from(65)
+            Exit::Data.into()
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{ConfigFile, terminal};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::verify::Report;
 
 mod again;
@@ -52,14 +52,14 @@ pub fn run(args: &Args) -> ExitCode {
     };
     if config.log.is_some() {
         let message = "verify reads Kafka; the demo verifies the embedded log by itself".to_owned();
-        return terminal::end(Err(Failure { message, exit: 78 }));
+        return terminal::end(Err(Failure { message, exit: Exit::Config }));
     }
     if let Some(to) = args.to.filter(|to| *to <= args.from) {
         let message = format!(
             "--to {to} is not above --from {}: no offset is in between; correct one",
             args.from
         );
-        return terminal::end(Err(Failure { message, exit: 64 }));
+        return terminal::end(Err(Failure { message, exit: Exit::Usage }));
     }
     let own_group = args.group.as_ref().is_none_or(|group| *group == config.kafka.group);
     if let Some(group) = &args.group {
@@ -71,8 +71,8 @@ pub fn run(args: &Args) -> ExitCode {
     };
     // A reader that has seen enough is none of the verdict's business.
     match print(&report, args.json) {
-        Err(failure) if failure.exit != 0 => terminal::end(Err(failure)),
-        Ok(()) | Err(_) => ExitCode::from(if report.holds() { 0 } else { 65 }),
+        Err(failure) if failure.exit != Exit::Success => terminal::end(Err(failure)),
+        Ok(()) | Err(_) => if report.holds() { Exit::Success } else { Exit::Data }.into(),
     }
 }
 

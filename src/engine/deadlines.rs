@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::flight::InModel;
 use super::submit::key;
 use super::{Engine, now};
-use crate::failure::{Failure, temporary};
+use crate::failure::{Exit, Failure, temporary};
 use crate::pipeline::publish::Flood;
 use crate::pipeline::{Event, Stop};
 
@@ -94,7 +94,7 @@ impl Engine {
                 self.parts.health.set_stopped(Some(message.clone()));
                 // Its partitions go to the other replicas, and it takes none: it does nothing with them.
                 self.parts.log.leave.ask(true);
-                self.stopped = Some(Failure { message, exit: 65 });
+                self.stopped = Some(Failure { message, exit: Exit::Data });
                 Ok(())
             }
         }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::config::OnStop;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::log::Control;
 
 use super::{Engine, now};
@@ -64,7 +64,7 @@ impl Engine {
                 "show readers what was committed before {end}: all is done, but a transaction that another process has \
                  left open hides it at {places}; the broker ends it within that process's transaction.timeout.ms"
             );
-            return Failure { message, exit: 75 };
+            return Failure { message, exit: Exit::Temporary };
         }
         let (mine, held) = (self.lag.left(self.pipeline.owned()), self.pipeline.owned().len());
         let known = self.unfinished.or_else(|| (held != 0).then_some((mine, held)));
@@ -80,6 +80,6 @@ impl Engine {
         let message = format!(
             "reach the ends that were there at the start before {end}: {left}; the next run goes on where this one stops"
         );
-        Failure { message, exit: 75 }
+        Failure { message, exit: Exit::Temporary }
     }
 }

@@ -23,7 +23,7 @@
 use std::ops::Range;
 
 use crate::config::{MissingOffset, OutOfRange, Recreated, StartFrom};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::log::note::Note;
 use crate::record::{ModelId, Offset, TopicId};
 
@@ -130,7 +130,7 @@ pub struct Stop(pub String);
 
 impl From<Stop> for Failure {
     fn from(Stop(message): Stop) -> Self {
-        Self { message, exit: 65 }
+        Self { message, exit: Exit::Data }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
+use crate::failure::Exit;
+
 /// The call that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
@@ -53,8 +55,8 @@ pub enum Action {
     Recreate,
     /// New producer, then read from the committed offsets what became of the transaction.
     Resolve,
-    /// Stop, with this exit code.
-    Exit(u8),
+    /// Stop, and end so.
+    Exit(Exit),
 }
 
 /// An error as librdkafka marks it.
@@ -98,7 +100,7 @@ pub fn classify(call: Call, symptom: Symptom) -> Action {
     }
     match (call, code) {
         (Call::Init, _) if retriable => Action::Again,
-        (Call::Init, _) | (Call::Begin, Code::State) => Action::Exit(75),
+        (Call::Init, _) | (Call::Begin, Code::State) => Action::Exit(Exit::Temporary),
         (Call::Send, Code::QueueFull) => Action::Drain,
         (Call::Send | Call::Deliver, code) if !fatal && is_of_a_record(code) => Action::Refused,
         // A producer hears of new partitions a moment after the consumer; that they are there was looked at before.
@@ -145,7 +147,7 @@ pub fn is_of_a_record(code: Code) -> bool {
 }
 
 /// Errors that no repetition cures, with the exit code.
-pub(super) fn hopeless(code: Code) -> Option<u8> {
+pub(super) fn hopeless(code: Code) -> Option<Exit> {
     #[expect(clippy::wildcard_enum_match_arm, reason = "librdkafka knows about 200 codes")]
     match code {
         Code::TopicAuthorizationFailed
@@ -155,7 +157,7 @@ pub(super) fn hopeless(code: Code) -> Option<u8> {
         | Code::SaslAuthenticationFailed
         | Code::InvalidTransactionTimeout
         | Code::UnsupportedFeature
-        | Code::UnsupportedVersion => Some(78),
+        | Code::UnsupportedVersion => Some(Exit::Config),
         _ => None,
     }
 }
@@ -187,11 +189,16 @@ mod tests {
         let table = [
             (Call::Init, Code::OperationTimedOut, Retriable, Action::Again),
             (Call::Init, Code::CoordinatorNotAvailable, Retriable, Action::Again),
-            (Call::Init, Code::InvalidTransactionTimeout, Fatal, Action::Exit(78)),
-            (Call::Init, Code::TransactionalIdAuthorizationFailed, Fatal, Action::Exit(78)),
-            (Call::Init, Code::UnsupportedFeature, Fatal, Action::Exit(78)),
-            (Call::Init, Code::Fail, Fatal, Action::Exit(75)),
-            (Call::Begin, Code::State, Plain, Action::Exit(75)),
+            (Call::Init, Code::InvalidTransactionTimeout, Fatal, Action::Exit(Exit::Config)),
+            (
+                Call::Init,
+                Code::TransactionalIdAuthorizationFailed,
+                Fatal,
+                Action::Exit(Exit::Config),
+            ),
+            (Call::Init, Code::UnsupportedFeature, Fatal, Action::Exit(Exit::Config)),
+            (Call::Init, Code::Fail, Fatal, Action::Exit(Exit::Temporary)),
+            (Call::Begin, Code::State, Plain, Action::Exit(Exit::Temporary)),
             (Call::Begin, Code::Conflict, Retriable, Action::Resolve),
             (Call::Commit, Code::PreviousInProgress, Retriable, Action::Resolve),
             (Call::Send, Code::QueueFull, Plain, Action::Drain),
@@ -202,7 +209,7 @@ mod tests {
             (Call::Deliver, Code::InvalidRecord, Plain, Action::Refused),
             (Call::Deliver, Code::InvalidTimestamp, Plain, Action::Refused),
             (Call::Deliver, Code::InvalidDifferentRecord, Plain, Action::Recreate),
-            (Call::Deliver, Code::TopicAuthorizationFailed, Plain, Action::Exit(78)),
+            (Call::Deliver, Code::TopicAuthorizationFailed, Plain, Action::Exit(Exit::Config)),
             (Call::Deliver, Code::UnknownProducerId, Plain, Action::Recreate),
             (Call::Deliver, Code::MessageTimedOut, Plain, Action::Recreate),
             (Call::Deliver, Code::OutOfOrderSequenceNumber, Fatal, Action::Resolve),
@@ -217,7 +224,7 @@ mod tests {
             (Call::Offsets, Code::NotCoordinator, Abort, Action::Redo),
             (Call::Offsets, Code::OperationTimedOut, Retriable, Action::Again),
             (Call::Offsets, Code::InvalidProducerIdMapping, Abort, Action::Recreate),
-            (Call::Offsets, Code::GroupAuthorizationFailed, Abort, Action::Exit(78)),
+            (Call::Offsets, Code::GroupAuthorizationFailed, Abort, Action::Exit(Exit::Config)),
             (Call::Commit, Code::OperationTimedOut, Retriable, Action::Again),
             (Call::Commit, Code::Fenced, Fatal, Action::Resolve),
             (Call::Commit, Code::InvalidTransactionalState, Fatal, Action::Resolve),

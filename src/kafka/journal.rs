@@ -10,7 +10,7 @@ use rdkafka::error::KafkaError;
 
 use crate::config::secret::Secrets;
 use crate::config::{Config, properties};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 
 /// How long a line explains why there is no connection. The client repeats it every 30 seconds while that is so.
 const BELIEVED: Duration = Duration::from_secs(75);
@@ -124,7 +124,7 @@ impl Journal {
         }
     }
 
-    pub(super) fn failure(&self, what: &str, error: &KafkaError, exit: u8) -> Failure {
+    pub(super) fn failure(&self, what: &str, error: &KafkaError, exit: Exit) -> Failure {
         let why = self.text(error);
         let cause = self
             .cause()

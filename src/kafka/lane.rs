@@ -40,7 +40,7 @@ use super::native;
 use super::producer::{Inner, Producer, Trouble, Verdicts};
 use super::settings::Tuning;
 use super::shared::Shared;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::log::message::Amend;
 use crate::log::{Control, Done, How, Row, Transaction};
 use crate::record::{Epoch, Offset, Outcome, Partition};
@@ -260,11 +260,14 @@ impl Lane {
             if attempts == ATTEMPTS_MAX {
                 let why =
                     format!("commit a transaction: {attempts} attempts failed: {}", trouble.why);
-                return Err(self.failure(&why, 75));
+                return Err(self.failure(&why, Exit::Temporary));
             }
             std::thread::sleep(PAUSE.saturating_mul(1 << (attempts - 1)));
         }
-        Err(self.failure(&format!("commit a transaction: not through within {WHOLE:?}"), 75))
+        Err(self.failure(
+            &format!("commit a transaction: not through within {WHOLE:?}"),
+            Exit::Temporary,
+        ))
     }
 
     /// Whether less at once may help: not while the cluster is away, and not for a single record.
@@ -292,7 +295,7 @@ impl Lane {
                         "write a manifest: topic {topic} refuses it: {}; give it the brokers' default settings",
                         refusal.words
                     );
-                    return Err(self.failure(&why, 78));
+                    return Err(self.failure(&why, Exit::Config));
                 }
                 continue;
             };
@@ -326,7 +329,9 @@ impl Lane {
             }
         }
         if smaller && !self.shrink_batches() {
-            return Err(self.failure("write messages: a topic takes less than 512 bytes", 78));
+            return Err(
+                self.failure("write messages: a topic takes less than 512 bytes", Exit::Config)
+            );
         }
         self.tuning.isolated = one_by_one;
         Ok(())
@@ -344,7 +349,7 @@ impl Lane {
              give the topic the brokers' default settings",
             partition.number
         );
-        self.failure(&why, 78)
+        self.failure(&why, Exit::Config)
     }
 
     /// How a dead letter is written: as its topic needs all of them, and as this one was refused before.
@@ -432,11 +437,15 @@ impl Lane {
                 // One that is missing is held back by a transaction that has not ended yet.
                 Ok(found) if found.len() == wanted.len() => break found,
                 Err(error) if late => {
-                    return Err(self.shared.failure("read committed offsets", &error, 75));
+                    return Err(self.shared.failure(
+                        "read committed offsets",
+                        &error,
+                        Exit::Temporary,
+                    ));
                 }
                 Ok(_) if late => {
                     let why = "read committed offsets: a transaction holds them back; look at the brokers";
-                    return Err(self.failure(why, 75));
+                    return Err(self.failure(why, Exit::Temporary));
                 }
                 Ok(_) | Err(_) => std::thread::sleep(Duration::from_millis(100)),
             }
@@ -457,7 +466,7 @@ impl Lane {
                      brokers' logs, compare output and offsets before starting again",
                     part.next.len()
                 ),
-                65,
+                Exit::Data,
             )),
         }
     }
@@ -479,10 +488,10 @@ impl Lane {
             trouble.call.name(),
             self.shared.instance
         );
-        Err(self.failure(&why, 78))
+        Err(self.failure(&why, Exit::Config))
     }
 
-    fn failure(&self, why: &str, exit: u8) -> Failure {
+    fn failure(&self, why: &str, exit: Exit) -> Failure {
         Failure { message: format!("lane {}: {why}", self.number), exit }
     }
 }

@@ -19,7 +19,7 @@ use rdkafka::topic_partition_list::{Offset as Place, TopicPartitionList};
 
 use super::Journal;
 use super::begin::{Described, Manifests};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::log::manifest::{Manifest, Range};
 use crate::record::{ModelId, Offset, Signature, TopicId};
 
@@ -54,7 +54,7 @@ impl Reader {
     ) -> Result<Self, Failure> {
         let consumer = settings
             .create_with_context(journal.clone())
-            .map_err(|error| journal.failure("configure the Kafka client", &error, 78))?;
+            .map_err(|error| journal.failure("configure the Kafka client", &error, Exit::Config))?;
         let topic = topic.to_owned();
         Ok(Self { consumer, topic, places, oldest: BTreeMap::new(), window: WINDOW })
     }
@@ -77,7 +77,7 @@ impl Reader {
         let topic = self.topic.clone();
         let fail = |why: &str| Failure {
             message: format!("read the manifest topic {topic}: {why}"),
-            exit: 75,
+            exit: Exit::Temporary,
         };
         let mut open: BTreeMap<i32, (i64, i64)> = BTreeMap::new();
         let mut list = TopicPartitionList::new();
@@ -156,7 +156,7 @@ pub(super) fn find(
                      kafka.manifest_scan; raise it, or set kafka.on_missing_offset: start",
                     reader.topic
                 ),
-                exit: 65,
+                exit: Exit::Data,
             });
         }
         reader.step(|time, manifest| {

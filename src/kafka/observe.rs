@@ -23,7 +23,7 @@ use super::hidden::Hidden;
 use super::native::{self, Group, Topic, Which};
 use super::shared::Shared;
 use crate::config::Recreated;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::log::{Control, Leave};
 use crate::record::{Offset, Partition, TopicId};
 
@@ -164,7 +164,7 @@ impl Observer {
         let since = *self.refused.get_or_insert_with(Instant::now);
         match refusal(since.elapsed(), !self.shared.changed().is_empty()) {
             None => Ok(()),
-            Some(what) => Err(self.shared.failure(what, error, 78)),
+            Some(what) => Err(self.shared.failure(what, error, Exit::Config)),
         }
     }
 
@@ -182,7 +182,7 @@ impl Observer {
                     "read {name}: the topic has not been there for {} s; create it, or take it out of input.topics",
                     since.elapsed().as_secs()
                 );
-                return Err(Failure { message, exit: 78 });
+                return Err(Failure { message, exit: Exit::Config });
             }
         }
         Ok(())
@@ -230,7 +230,7 @@ impl Observer {
                 "{said}. Set kafka.on_recreated: start to begin the new topic at its first record without these \
                  ranges"
             );
-            return Err(Failure { message, exit: 65 });
+            return Err(Failure { message, exit: Exit::Data });
         }
         tracing::error!("{said}; its partitions are begun anew");
         self.order(Order::Reopen(others.into_keys().collect()));
@@ -305,7 +305,7 @@ impl Observer {
                 tracing::debug!(%error, nudged, "the end is not judged now");
                 return match error.rdkafka_error_code() {
                     Some(Code::GroupAuthorizationFailed) => {
-                        Err(self.shared.failure("read the group's offsets", &error, 78))
+                        Err(self.shared.failure("read the group's offsets", &error, Exit::Config))
                     }
                     _ => Ok(()),
                 };

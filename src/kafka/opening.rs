@@ -26,7 +26,7 @@ use super::native::{self, Topic, Which};
 use super::settings;
 use super::shared::Shared;
 use crate::config::OutputPartition;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::log::note::Note;
 use crate::record::{Epoch, Offset, Partition};
 
@@ -139,7 +139,7 @@ impl Opener {
             let message = "read the group's committed offsets: a transaction of a predecessor has held them back \
                            for longer than the brokers let one last; look at the brokers"
                 .to_owned();
-            return Err(Failure { message, exit: 75 });
+            return Err(Failure { message, exit: Exit::Temporary });
         }
         let Some(seen) = self.see(&asked, deadline)? else { return Ok(Vec::new()) };
         let mut looked: Option<BTreeMap<Input, Manifests>> = None;
@@ -191,7 +191,7 @@ impl Opener {
             tracing::debug!(%error, "{what}: again");
             return Ok(None);
         }
-        Err(self.shared.failure(what, error, 75))
+        Err(self.shared.failure(what, error, Exit::Temporary))
     }
 
     /// Asks for everything that decisions need.
@@ -272,7 +272,7 @@ impl Opener {
                         partition.number,
                         partition.number
                     ),
-                    exit: 78,
+                    exit: Exit::Config,
                 });
             }
         }
@@ -331,7 +331,11 @@ impl Opener {
                     let client = shared.look.client();
                     let found = native::list_offsets(client, &pair, Which::Since(time), ANSWER);
                     let found = found.map_err(|error| {
-                        shared.failure("find the offset of the group's first start", &error, 75)
+                        shared.failure(
+                            "find the offset of the group's first start",
+                            &error,
+                            Exit::Temporary,
+                        )
                     })?;
                     // No record is as young as that: the end.
                     let found = found.first().copied().filter(|offset| 0 <= *offset);
@@ -364,7 +368,8 @@ impl Opener {
             .collect();
         let ids =
             seen.topics.iter().map(|(name, topic)| (name.clone(), topic.id.clone())).collect();
-        let fail = |error| shared.failure("read the ends of the manifest topic", &error, 75);
+        let fail =
+            |error| shared.failure("read the ends of the manifest topic", &error, Exit::Temporary);
         let low = self.manifest_places(&seen.topics, Which::First).map_err(fail)?;
         let high = self.manifest_places(&seen.topics, Which::High).map_err(fail)?;
         let places = low.into_iter().zip(high).map(|((p, low), (_, high))| (p, (low, high)));
@@ -387,9 +392,9 @@ impl Opener {
             let name = self.shared.naming.input(*partition);
             let mut element = list.add_partition(name, partition.number);
             element.set_metadata(note.to_string());
-            element
-                .set_offset(Place::Offset(next.0))
-                .map_err(|error| self.shared.failure("note where partitions begin", &error, 75))?;
+            element.set_offset(Place::Offset(next.0)).map_err(|error| {
+                self.shared.failure("note where partitions begin", &error, Exit::Temporary)
+            })?;
         }
         let Some(consumer) = self.shared.consumer() else { return Ok(false) };
         // Without a generation the broker would take it from anybody.

@@ -23,7 +23,7 @@ use super::class::{Action, Call, Symptom, classify, is_of_a_record, overdue};
 use super::settings::Tuning;
 use super::shared::Shared;
 use super::{Journal, native, settings, spawn};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::log::message::Message;
 
 /// How long `init_transactions` is repeated: the coordinator may have to be found and an old transaction
@@ -182,7 +182,7 @@ impl Producer {
         let settings = settings::producer(&shared.config, &shared.instance, lane, tuning);
         let inner: Inner = settings
             .create_with_context(counter)
-            .map_err(|e| shared.failure("configure the Kafka producer", &e, 78))?;
+            .map_err(|e| shared.failure("configure the Kafka producer", &e, Exit::Config))?;
         let inner = Arc::new(inner);
         let (jobs, queue) = sync_channel::<Job>(1);
         let (answer, answers) = sync_channel(1);
@@ -213,7 +213,7 @@ impl Producer {
             let job = |p: &Inner| p.init_transactions(INIT_ATTEMPT);
             let Some(answer) = self.run(Box::new(job), deadline) else {
                 let why = format!("{what}: no answer within {INIT:?}; look at the brokers");
-                return Err(Failure { message: why, exit: 75 });
+                return Err(Failure { message: why, exit: Exit::Temporary });
             };
             let Err(error) = answer else { return Ok(()) };
             match Trouble::of(Call::Init, &error).action {
@@ -227,7 +227,7 @@ impl Producer {
                 | Action::TooLong
                 | Action::Redo
                 | Action::Recreate
-                | Action::Resolve => return Err(shared.failure(&what, &error, 75)),
+                | Action::Resolve => return Err(shared.failure(&what, &error, Exit::Temporary)),
             }
         }
     }
@@ -250,7 +250,8 @@ impl Producer {
             let Some(answer) = self.run(Box::new(move |p| job(p, left)), deadline) else {
                 let stuck = shared.stuck.fetch_add(1, Ordering::AcqRel) + 1;
                 self.left_behind.store(true, Ordering::Release);
-                let stay = if stuck > STUCK_MAX { Action::Exit(75) } else { overdue(call) };
+                let stay =
+                    if stuck > STUCK_MAX { Action::Exit(Exit::Temporary) } else { overdue(call) };
                 tracing::warn!(
                     stuck,
                     call = call.name(),

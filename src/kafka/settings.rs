@@ -10,7 +10,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use crate::config::owned::{self, Client, Ours, canonical};
 use crate::config::properties::group_protocol_is_the_brokers;
 use crate::config::{Config, Kafka, OutputPartition, topics};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 
 /// Largest message when the topics' own limits cannot be read, bytes: what a broker takes by default, less
 /// its framing.
@@ -45,7 +45,7 @@ pub fn instance(config: &Config) -> Result<String, Failure> {
         ("$HOSTNAME", std::env::var("HOSTNAME").ok()),
         ("the host's name", host()),
     ])
-    .map_err(|message| Failure { message, exit: 78 })
+    .map_err(|message| Failure { message, exit: Exit::Config })
 }
 
 fn first_name(places: [(&str, Option<String>); 4]) -> Result<String, String> {

@@ -14,7 +14,7 @@ use super::group::Committed;
 use super::native::Topic;
 use super::{Journal, group, manifests, native, servers, settings, wait};
 use crate::config::{Config, OutputPartition, load};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::log::message::{Naming, Notes};
 use crate::log::note::Note;
 use crate::record::{Epoch, ModelId, Offset, Partition, Signature};
@@ -88,10 +88,11 @@ impl Shared {
         let settings = settings::look(config, &instance);
         let look: BaseConsumer<Journal> = settings
             .create_with_context(journal.beside())
-            .map_err(|error| journal.failure("configure the Kafka client", &error, 78))?;
+            .map_err(|error| journal.failure("configure the Kafka client", &error, Exit::Config))?;
         let coordinator =
-            Coordinator::new(settings.clone(), Journal::clone(look.client().context()))
-                .map_err(|error| journal.failure("configure the Kafka client", &error, 78))?;
+            Coordinator::new(settings.clone(), Journal::clone(look.client().context())).map_err(
+                |error| journal.failure("configure the Kafka client", &error, Exit::Config),
+            )?;
         let mut shared = Self {
             config: config.clone(),
             naming,
@@ -133,7 +134,11 @@ impl Shared {
             let metadata = self.look.fetch_metadata(Some(topic), FIRST_ANSWER).map_err(|e| {
                 drop(self.look.poll(Duration::from_millis(200)));
                 let what = format!("read metadata of topic {topic} from {servers}");
-                self.failure(&what, &e, if self.heard().refused() { 78 } else { 75 })
+                self.failure(
+                    &what,
+                    &e,
+                    if self.heard().refused() { Exit::Config } else { Exit::Temporary },
+                )
             })?;
             let count = metadata.topics().first().map_or(0, |t| t.partitions().len());
             if count == 0 {
@@ -141,7 +146,7 @@ impl Shared {
                     "read metadata of topic {topic}: it does not exist or may not be described; create it \
                      or allow DESCRIBE"
                 );
-                return Err(Failure { message, exit: 78 });
+                return Err(Failure { message, exit: Exit::Config });
             }
             counts.insert(topic.to_owned(), i32::try_from(count).unwrap_or(i32::MAX));
         }
@@ -157,7 +162,7 @@ impl Shared {
                      {input} has {wanted}; add partitions to {topic}",
                     counts[topic]
                 );
-                return Err(Failure { message, exit: 78 });
+                return Err(Failure { message, exit: Exit::Config });
             }
         }
         Ok(counts)
@@ -189,7 +194,7 @@ impl Shared {
     fn topic_settings(&self) -> Result<Vec<(String, ConfigResource)>, Failure> {
         let admin: AdminClient<Journal> = settings::look(&self.config, &self.instance)
             .create_with_context(self.journal.clone())
-            .map_err(|error| self.failure("configure the Kafka client", &error, 78))?;
+            .map_err(|error| self.failure("configure the Kafka client", &error, Exit::Config))?;
         let written = self.naming.written();
         let specifiers: Vec<_> = written.iter().map(|t| ResourceSpecifier::Topic(t)).collect();
         let options = AdminOptions::new().request_timeout(Some(LIMITS_ANSWER));
@@ -257,8 +262,9 @@ impl Shared {
         let pairs: Vec<(&str, i32)> =
             partitions.iter().map(|p| (self.naming.input(*p), p.number)).collect();
         let which = native::Which::Stable;
-        let ends = native::list_offsets(self.look.client(), &pairs, which, FIRST_ANSWER)
-            .map_err(|error| self.failure("read the ends of the input topics", &error, 75))?;
+        let ends = native::list_offsets(self.look.client(), &pairs, which, FIRST_ANSWER).map_err(
+            |error| self.failure("read the ends of the input topics", &error, Exit::Temporary),
+        )?;
         Ok(partitions.into_iter().zip(ends.into_iter().map(Offset)).collect())
     }
 
@@ -398,14 +404,14 @@ impl Shared {
         doubted <= self.topics_compared.load(Ordering::Acquire)
     }
 
-    pub(super) fn failure(&self, what: &str, error: &KafkaError, exit: u8) -> Failure {
+    pub(super) fn failure(&self, what: &str, error: &KafkaError, exit: Exit) -> Failure {
         let journal = self.journal.younger(self.heard());
         let failure = journal.failure(what, error, exit);
         let refused = error.rdkafka_error_code()
             == Some(RDKafkaErrorCode::SaslAuthenticationFailed)
             || journal.refused()
             || self.heard().refused();
-        let changed = if exit == 78 && refused { self.changed() } else { Vec::new() };
+        let changed = if exit == Exit::Config && refused { self.changed() } else { Vec::new() };
         if changed.is_empty() {
             return failure;
         }
@@ -413,7 +419,7 @@ impl Shared {
             "{failure}; since the start {} changed on disk: a restart takes that up",
             changed.join(", ")
         );
-        Failure { message, exit: 75 }
+        Failure { message, exit: Exit::Temporary }
     }
 
     /// The keys of the clients' properties that would have other values after a restart.

@@ -31,7 +31,7 @@ use super::opening::{Answer, Claims, Opener};
 use super::shared::Shared;
 use super::twin::Lost;
 use super::{Guard, native, settings, spawn};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::log::{Arrival, Chunk, Control, Gate, Leave, Transit};
 use crate::record::{Epoch, Offset, Partition, Record};
 
@@ -154,7 +154,7 @@ impl Source {
         let settings = settings::consumer(&shared.config, &shared.instance, shared.partitions);
         let mut consumer: BaseConsumer<Context> = settings
             .create_with_context(context)
-            .map_err(|e| shared.failure("configure the Kafka consumer", &e, 78))?;
+            .map_err(|e| shared.failure("configure the Kafka consumer", &e, Exit::Config))?;
         consumer.set_nonempty_callback(waker(&self.sleeper));
         let consumer = Arc::new(consumer);
         *shared.consumer.write().unwrap_or_else(PoisonError::into_inner) =
@@ -167,7 +167,7 @@ impl Source {
         let Some(consumer) = &self.consumer else { return Ok(()) };
         let topics: Vec<&str> = self.shared.naming.inputs.iter().map(String::as_str).collect();
         let what = format!("subscribe to {}", topics.join(", "));
-        consumer.subscribe(&topics).map_err(|e| self.shared.failure(&what, &e, 78))
+        consumer.subscribe(&topics).map_err(|e| self.shared.failure(&what, &e, Exit::Config))
     }
 
     /// Serves the group until told to leave.
@@ -213,7 +213,7 @@ impl Source {
                         message.topic(),
                         message.partition()
                     );
-                    return Err(Failure { message, exit: 75 });
+                    return Err(Failure { message, exit: Exit::Temporary });
                 }
                 Err(error) => self.judge(&error, None)?,
             }
@@ -301,7 +301,7 @@ impl Source {
     fn consumer(&self) -> Result<Arc<BaseConsumer<Context>>, Failure> {
         self.consumer.clone().ok_or_else(|| Failure {
             message: "use the group's client: there is none; this is a bug".to_owned(),
-            exit: 75,
+            exit: Exit::Temporary,
         })
     }
 

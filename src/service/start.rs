@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Options;
 use crate::config::Config;
-use crate::failure::{Failure, chain, temporary};
+use crate::failure::{Exit, Failure, chain, temporary};
 use crate::journal::Journal;
 use crate::log::{Log, Opening};
 use crate::memory;
@@ -58,7 +58,7 @@ impl Start<'_> {
             change::check(before, &served.signature, &config.model.allow_change).map_err(
                 |why| {
                     let message = format!("begin with {} after {model}: {why}", served.id);
-                    Failure { message, exit: 78 }
+                    Failure { message, exit: Exit::Config }
                 },
             )?;
         }
@@ -68,7 +68,7 @@ impl Start<'_> {
     /// Loads the version that the configuration names now. Where that one cannot be loaded and the alias `previous` is
     /// there, that version serves instead, and the watcher goes on trying.
     async fn first_version(self) -> Result<Option<(Registry, Uri, Arc<Served>)>, Failure> {
-        let configuration = |message: String| Failure { message, exit: 78 };
+        let configuration = |message: String| Failure { message, exit: Exit::Config };
         let uri: Uri = self
             .config
             .model

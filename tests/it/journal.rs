@@ -113,7 +113,7 @@ fn a_life() {
         sqlite::open(file.as_ref(), config, &Naming::new(config), opening)
     }));
     #[expect(clippy::exit, reason = "a thread hangs in the model")]
-    std::process::exit(ended.map_or_else(|failure| i32::from(failure.exit), |()| 0));
+    std::process::exit(ended.map_or_else(|failure| i32::from(failure.exit.code()), |()| 0));
 }
 
 fn live(dir: &Path) -> Output {

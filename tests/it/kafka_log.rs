@@ -14,6 +14,7 @@ use rdkafka::message::{Headers as _, Message};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset as Place, TopicPartitionList};
 use tidemill::config::Config;
+use tidemill::failure::Exit;
 use tidemill::kafka;
 use tidemill::log::message::Naming;
 use tidemill::log::{
@@ -389,7 +390,7 @@ fn a_missing_topic_is_named() {
     let Some(broker) = Broker::start() else { return };
     let config = config(&broker.servers, "missing", 1);
     let failure = kafka::open(&config, Naming::new(&config), &Opening::default()).unwrap_err();
-    assert_eq!(failure.exit, 78);
+    assert_eq!(failure.exit, Exit::Config);
     assert!(failure.message.contains("topic missing-"), "{failure}");
 }
 

@@ -28,6 +28,7 @@ mod kafka_log;
 mod mock_kafka;
 mod models;
 mod padded;
+mod readme;
 mod refusals;
 mod secrets;
 mod service;

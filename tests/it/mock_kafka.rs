@@ -8,6 +8,7 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedPr
 use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Error};
 use std::time::Duration;
 use tidemill::config::Config;
+use tidemill::failure::Exit;
 use tidemill::kafka;
 use tidemill::log::message::Naming;
 use tidemill::log::{How, Opening};
@@ -38,7 +39,7 @@ fn fill(config: &Config, count: usize) {
 }
 
 /// What became of the next transaction after `errors` of `api`: how it ended, or the exit code.
-fn after(api: Api, errors: &[Error]) -> Result<How, u8> {
+fn after(api: Api, errors: &[Error]) -> Result<How, Exit> {
     let mut config = config("", "mock", 1);
     let cluster = cluster(&mut config);
 
@@ -67,13 +68,13 @@ fn errors_end_as_the_table_says() {
         RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED as TOPIC_AUTHORIZATION_FAILED,
         RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID as UNKNOWN_MEMBER_ID,
     };
-    let table: [(Api, &[Error], Result<How, u8>); 8] = [
+    let table: [(Api, &[Error], Result<How, Exit>); 8] = [
         (Api::EndTxn, &[], Ok(How::Committed)),
         (Api::EndTxn, &[NOT_COORDINATOR], Ok(How::Committed)),
         (Api::TxnOffsetCommit, &[ILLEGAL_GENERATION], Ok(How::Redone)),
         (Api::TxnOffsetCommit, &[UNKNOWN_MEMBER_ID], Ok(How::Redone)),
         (Api::TxnOffsetCommit, &[INVALID_PRODUCER_EPOCH], Ok(How::Redone)),
-        (Api::Produce, &[TOPIC_AUTHORIZATION_FAILED], Err(78)),
+        (Api::Produce, &[TOPIC_AUTHORIZATION_FAILED], Err(Exit::Config)),
         (Api::AddPartitionsToTxn, &[INVALID_PRODUCER_EPOCH], Ok(How::Redone)),
         (Api::Produce, &[INVALID_RECORD], Ok(How::Redone)),
     ];

@@ -15,7 +15,7 @@ use crate::bench::Sample;
 use crate::bench::statistics::float;
 use crate::config::{Input, Output};
 use crate::decode::{Decoded, Decoder};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::memory;
 use crate::model::served::Served;
 use crate::pipeline::{Batch, Item};
@@ -99,7 +99,10 @@ impl Side {
         let (answers_in, answers) = mpsc::channel(16);
         let decoder = Decoder::new(Input::default());
         let pool = Workers::start(usize::from(workers), decoder, Output::default(), answers_in)
-            .map_err(|error| Failure { message: format!("start a thread: {error}"), exit: 75 })?;
+            .map_err(|error| Failure {
+                message: format!("start a thread: {error}"),
+                exit: Exit::Temporary,
+            })?;
         Ok(Self { served, workers, sizes: Vec::new(), pool, answers, next: 0 })
     }
 
@@ -157,7 +160,7 @@ impl Side {
             }
             let answer = self.answers.blocking_recv().ok_or_else(|| Failure {
                 message: "the inference threads ended without a word; this is a bug".to_owned(),
-                exit: 70,
+                exit: Exit::Software,
             })?;
             in_model -= 1;
             answer.outcomes.map_err(|refused| Failure {
@@ -165,7 +168,7 @@ impl Side {
                     "run a batch of {size} records: {refused}; try --max-records {}",
                     (size / 2).max(1)
                 ),
-                exit: 65,
+                exit: Exit::Data,
             })?;
             sample.batches.push(answer.took.as_secs_f64());
         }

@@ -8,7 +8,7 @@ use rdkafka::message::{Message as _, Timestamp};
 use super::progress::Progress;
 use crate::cli::cluster::{Cluster, Ends};
 use crate::config::Config;
-use crate::failure::{Failure, chain};
+use crate::failure::{Exit, Failure, chain};
 use crate::kafka::native::{self, Topic};
 use crate::log::letter::{Letter, Original};
 use crate::log::message::Naming;
@@ -67,7 +67,7 @@ impl Letters {
                 // `SQLite` would make a file that is not there.
                 let file = std::fs::canonicalize(file).map_err(|error| Failure {
                     message: format!("open the embedded log {}: {error}", file.display()),
-                    exit: 78,
+                    exit: Exit::Config,
                 })?;
                 let store = Store::open(&file).map_err(|error| broken(&error))?;
                 Place::Embedded { store, file }
@@ -84,7 +84,7 @@ impl Letters {
                 "read the dead letters in {absent}: the topic does not exist or may not be described; dead_letters.topic \
                  says where they are"
             );
-            return Err(Failure { message, exit: 78 });
+            return Err(Failure { message, exit: Exit::Config });
         }
         Ok(Self { place, naming, group, topics })
     }
@@ -214,5 +214,5 @@ fn found((topic, partition, offset): (&str, i32, i64), written: Original) -> Fou
 
 /// What the embedded log says.
 pub(super) fn broken(error: &sqlite::Error) -> Failure {
-    Failure { message: chain(error), exit: 75 }
+    Failure { message: chain(error), exit: Exit::Temporary }
 }

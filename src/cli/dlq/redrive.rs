@@ -10,7 +10,7 @@ use super::select::Selection;
 use super::send::{Item, Moved, Sender};
 use crate::cli::terminal;
 use crate::config::{Config, topics};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::kafka::native::Topic;
 use crate::log::message::{Naming, partition_of};
 use crate::printable;
@@ -63,7 +63,7 @@ pub(super) fn redrive(config: &Config, args: &RedriveArgs) -> Result<(), Failure
     if let Some(why) = args.to.as_deref().and_then(|to| not_a_target(to, &letters.naming)) {
         return Err(Failure {
             message: format!("send records to {:?}: {why}", names[0]),
-            exit: 78,
+            exit: Exit::Config,
         });
     }
     let targets = letters.place.topics(&names)?;
@@ -71,7 +71,7 @@ pub(super) fn redrive(config: &Config, args: &RedriveArgs) -> Result<(), Failure
         let message = format!(
             "send records to {to}: the topic does not exist or may not be described; create it"
         );
-        return Err(Failure { message, exit: 78 });
+        return Err(Failure { message, exit: Exit::Config });
     }
     // Before it is read what was redriven: what a predecessor has left open must have ended.
     let sender = if args.dry_run { None } else { Some(Sender::open(config, &letters)?) };
@@ -214,7 +214,7 @@ impl Run<'_> {
              give --again; or commit the offset to begin at (kafka-consumer-groups.sh --reset-offsets)",
             self.group
         );
-        Err(Failure { message, exit: 65 })
+        Err(Failure { message, exit: Exit::Data })
     }
 
     fn judge(&mut self, found: Found) -> Verdict {
@@ -334,7 +334,7 @@ impl Run<'_> {
                      beside an offset; select more at once: whole classes, or wider ranges",
                     self.topic
                 );
-                Err(Failure { message, exit: 65 })
+                Err(Failure { message, exit: Exit::Data })
             }
             Some(_) | None => Ok(moved),
         }
@@ -380,6 +380,6 @@ impl Run<'_> {
             return Ok(());
         }
         let message = format!("{failed} dead letters cannot be redriven; they are named above");
-        Err(Failure { message, exit: 65 })
+        Err(Failure { message, exit: Exit::Data })
     }
 }

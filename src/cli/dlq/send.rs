@@ -23,7 +23,7 @@ use super::place::{Letters, Place, broken};
 use super::progress::Progress;
 use crate::cli::cluster::Cluster;
 use crate::config::Config;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::file;
 use crate::kafka::class::is_of_a_record;
 use crate::kafka::settings::{self, Tuning};
@@ -79,7 +79,7 @@ impl<'a> Sender<'a> {
                 let path = file::beside(log, ".tidemill-dlq-lock");
                 let fail = |why: String| Failure {
                     message: format!("lock {}: {why}", path.display()),
-                    exit: 75,
+                    exit: Exit::Temporary,
                 };
                 let lock = file::writable(&path).map_err(|error| fail(error.to_string()))?;
                 lock.try_lock().map_err(|error| match error {
@@ -276,7 +276,7 @@ impl<'a> Kafka<'a> {
         }
         let Some(membership) = self.cluster.membership() else {
             let message = format!("{what}: the client has no group; please report this as a bug");
-            return Err(Failure { message, exit: 75 });
+            return Err(Failure { message, exit: Exit::Temporary });
         };
         self.call(what, |left| producer.send_offsets_to_transaction(&list, &membership, left))
     }
@@ -310,7 +310,7 @@ impl<'a> Kafka<'a> {
                 "{what}: another process has begun to redrive for this group and has ended this one; nothing is redriven \
                  twice, let that one end and run this again for what is left"
             );
-            return Failure { message, exit: 75 };
+            return Failure { message, exit: Exit::Temporary };
         }
         self.cluster.failure(what, error)
     }

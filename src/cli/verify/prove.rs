@@ -16,7 +16,7 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use super::{Args, again};
 use crate::cli::cluster::{Cluster, Committed, Ends};
 use crate::config::{Config, Headers, MissingOffset, OutOfRange, OutputPartition, StartFrom};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::kafka::native;
 use crate::log::message::Naming;
 use crate::verify::recompute::{Sample, Samples};
@@ -76,7 +76,7 @@ pub(super) fn prove(config: &Config, args: &Args, own_group: bool) -> Result<Rep
 
 impl Before {
     fn ask(cluster: &Cluster, config: &Config) -> Result<Self, Failure> {
-        let nothing = |message: String| Failure { message, exit: 65 };
+        let nothing = |message: String| Failure { message, exit: Exit::Data };
         let naming = Naming::new(config);
         let mut logs = vec![naming.output.clone()];
         for name in &naming.dead_letters {

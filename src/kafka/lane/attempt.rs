@@ -10,6 +10,7 @@ use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::Offset as Place;
 
 use super::{Amend, Lane, REJOIN, native};
+use crate::failure::Exit;
 use crate::kafka::class::{Action, Call};
 use crate::kafka::producer::{Inner, Trouble};
 use crate::log::Transaction;
@@ -71,7 +72,11 @@ impl Lane {
         for (finished, batch) in &batches {
             let manifests = batch.manifests(finished, notes, self.tuning.limit);
             let manifests = manifests.map_err(|error| {
-                Trouble::own(Call::Send, Action::Exit(75), &format!("write the manifest: {error}"))
+                Trouble::own(
+                    Call::Send,
+                    Action::Exit(Exit::Temporary),
+                    &format!("write the manifest: {error}"),
+                )
             })?;
             for manifest in &manifests {
                 self.producer.send(manifest, MANIFEST, deadline)?;

@@ -12,7 +12,7 @@ use super::super::group::{self, Context, partition};
 use super::super::opening::{Claims, Opened};
 use super::super::shared::{Held, Shared};
 use super::{IDLE, Source, Split, waker};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::log::{Assigned, Control, Gate};
 use crate::record::{Epoch, Offset, Partition};
 
@@ -28,7 +28,7 @@ impl Source {
         tracing::info!(count = partitions.len(), "partitions assigned");
         self.consumer()?
             .incremental_assign(&TopicPartitionList::new())
-            .map_err(|e| self.shared.failure("take assigned partitions", &e, 75))?;
+            .map_err(|e| self.shared.failure("take assigned partitions", &e, Exit::Temporary))?;
         if partitions.is_empty() {
             self.tell(Control::Assigned(Vec::new()));
         }
@@ -50,7 +50,7 @@ impl Source {
             message: format!(
                 "take assigned partitions: the thread that opens them is behind ({error})"
             ),
-            exit: 75,
+            exit: Exit::Temporary,
         })
     }
 
@@ -69,7 +69,7 @@ impl Source {
             let queue = consumer.split_partition_queue(name, partition.number);
             let (Ok(()), Some(mut queue)) = (added, queue) else {
                 let message = format!("take {name}/{}: refused by the client", partition.number);
-                return Err(Failure { message, exit: 75 });
+                return Err(Failure { message, exit: Exit::Temporary });
             };
             queue.set_nonempty_callback(waker(&self.sleeper));
             let gate = Gate::new(waker(&self.sleeper));
@@ -99,7 +99,7 @@ impl Source {
         self.tell(Control::Assigned(assigned));
         consumer
             .incremental_assign(&places)
-            .map_err(|e| self.shared.failure("take assigned partitions", &e, 75))
+            .map_err(|e| self.shared.failure("take assigned partitions", &e, Exit::Temporary))
     }
 
     /// The group takes partitions: given up once no transaction holds them, or at once where they are lost already.
@@ -153,7 +153,7 @@ impl Source {
         list: &TopicPartitionList,
     ) -> Result<(), Failure> {
         group::give_up(consumer, list)
-            .map_err(|e| self.shared.failure("give up revoked partitions", &e, 75))
+            .map_err(|e| self.shared.failure("give up revoked partitions", &e, Exit::Temporary))
     }
 
     /// Looks anew where partitions begin that are ours: their topic is another one, or their offset does not fit.

@@ -10,7 +10,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use super::super::twin::{How, Lost, Step};
 use super::super::{drop_aside, settings};
 use super::{ANSWER, Source};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::log::Control;
 use crate::record::Partition;
 
@@ -63,7 +63,7 @@ impl Source {
                          service a kafka.group of its own",
                         self.shared.naming.group
                     );
-                    return Err(Failure { message, exit: 78 });
+                    return Err(Failure { message, exit: Exit::Config });
                 }
                 self.warn(
                     "join the group: its members do not agree yet how partitions are given out",
@@ -131,7 +131,7 @@ impl Source {
                      its own name",
                     self.shared.instance
                 );
-                Err(Failure { message, exit: 78 })
+                Err(Failure { message, exit: Exit::Config })
             }
         }
     }
@@ -175,7 +175,7 @@ enum Meaning {
     /// The members do not agree how partitions are given out.
     Disagree,
     /// The process must stop: exit code and remedy.
-    Exit(u8, &'static str),
+    Exit(Exit, &'static str),
 }
 
 fn meaning(code: Code, fatal: bool) -> Meaning {
@@ -190,13 +190,15 @@ fn meaning(code: Code, fatal: bool) -> Meaning {
         | Code::UnknownTopicId => Meaning::UnknownTopic,
         Code::InconsistentGroupProtocol => Meaning::Disagree,
         Code::TopicAuthorizationFailed => {
-            Meaning::Exit(78, "allow READ and DESCRIBE on the input topics")
+            Meaning::Exit(Exit::Config, "allow READ and DESCRIBE on the input topics")
         }
-        Code::GroupAuthorizationFailed => Meaning::Exit(78, "allow READ on the group kafka.group"),
+        Code::GroupAuthorizationFailed => {
+            Meaning::Exit(Exit::Config, "allow READ on the group kafka.group")
+        }
         Code::PollExceeded => {
-            Meaning::Exit(75, "the poll thread was stopped for minutes; start again")
+            Meaning::Exit(Exit::Temporary, "the poll thread was stopped for minutes; start again")
         }
-        _ if fatal => Meaning::Exit(75, "start again"),
+        _ if fatal => Meaning::Exit(Exit::Temporary, "start again"),
         _ => Meaning::Again,
     }
 }
@@ -214,12 +216,15 @@ mod tests {
             (Code::FencedInstanceId, true, Meaning::Lost(How::Fenced)),
             (Code::UnreleasedInstanceId, true, Meaning::Lost(How::Unreleased)),
             (Code::InconsistentGroupProtocol, false, Meaning::Disagree),
-            (Code::Fatal, true, Meaning::Exit(75, "start again")),
+            (Code::Fatal, true, Meaning::Exit(Exit::Temporary, "start again")),
             (Code::BrokerTransportFailure, false, Meaning::Again),
             (Code::AllBrokersDown, false, Meaning::Again),
         ] {
             assert_eq!(meaning(code, fatal), expect, "{code:?}");
         }
-        assert!(matches!(meaning(Code::TopicAuthorizationFailed, false), Meaning::Exit(78, _)));
+        assert!(matches!(
+            meaning(Code::TopicAuthorizationFailed, false),
+            Meaning::Exit(Exit::Config, _)
+        ));
     }
 }
