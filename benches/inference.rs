@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use tidemill::answer::Prediction;
 use tidemill::config::{self, Precision};
 use tidemill::field::Fields;
-use tidemill::model::artifact;
+use tidemill::model::gate;
 use tidemill::model::kernels::{self, Level};
 use tidemill::model::options::LoadOptions;
 use tidemill::model::{Input, Model, SUB_BATCH_TOKENS};
@@ -321,7 +321,7 @@ fn options(precision: Precision) -> LoadOptions {
 }
 
 fn load(model: &str, precision: Precision) -> Box<dyn Model> {
-    artifact::build(Path::new(model), &options(precision)).unwrap()
+    gate::build(Path::new(model), &options(precision)).unwrap()
 }
 
 fn prepare(model: &dyn Model, lines: &[&str]) -> Vec<Input> {
@@ -363,7 +363,7 @@ fn answer(model: &str) {
                 let build = begun.elapsed().as_secs_f64();
                 drop(built);
                 let begun = Instant::now();
-                drop(artifact::load(Path::new(model), &options(precision())).unwrap());
+                drop(gate::load(Path::new(model), &options(precision())).unwrap());
                 let gate = begun.elapsed().as_secs_f64();
                 json!({ "build": build, "gate": gate })
             }
@@ -433,8 +433,7 @@ fn run(model: &dyn Model, inputs: &[Input], command: &Value) -> Value {
 /// as a service does it on its decode thread.
 fn tabular(rows: u64) -> Value {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/demo");
-    let model =
-        artifact::build(&dir.join("models/breast-cancer/2"), &options(Precision::F32)).unwrap();
+    let model = gate::build(&dir.join("models/breast-cancer/2"), &options(Precision::F32)).unwrap();
     let text = std::fs::read_to_string(dir.join("records.jsonl")).unwrap();
     let fields = text.lines().filter_map(|line| serde_json::from_str::<Fields>(line).ok());
     let fields: Vec<Fields> = fields

@@ -19,7 +19,7 @@ use crate::failure::chain;
 use crate::file::{self, Links};
 use crate::model::options::LoadOptions;
 use crate::model::served::Served;
-use crate::model::{artifact, files};
+use crate::model::{artifact, files, gate};
 use crate::record::Version;
 
 pub mod change;
@@ -184,11 +184,12 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// As [`resolve`](Self::resolve) and [`artifact::load`].
+    /// As [`resolve`](Self::resolve) and [`gate::load`].
     pub fn load(&self, uri: &Uri, options: &LoadOptions) -> Result<Served, Error> {
         let Resolved { name, version, dir } = self.resolve(uri)?;
         let options = LoadOptions { name, version, ..options.clone() };
-        artifact::load(&dir, &options).map_err(|source| Error::Artifact { path: dir, source })
+        gate::load(&dir, &options)
+            .map_err(|refused| Error::Artifact { path: dir, source: refused.error })
     }
 
     /// The version that an alias holds.

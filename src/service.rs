@@ -143,7 +143,13 @@ pub async fn run(
     tasks.spawn("upkeep", upkeep(telemetry.clone()));
     let signals = stop_on_signal(stop.clone(), Arc::clone(&leave_for_good), journal.clone());
     tasks.spawn("signals", signals);
-    let start = Start { config: &config, options: &options, stop: &stop, journal: &journal };
+    let start = Start {
+        config: &config,
+        options: &options,
+        stop: &stop,
+        journal: &journal,
+        metrics: &telemetry.metrics,
+    };
     let started = tokio::select! {
         started = start.run(open) => started,
         ended = tasks.next() => Err(ended),

@@ -1,5 +1,6 @@
 //! `tidemill models`: the versions of a registry.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -103,8 +104,10 @@ fn execute(command: &Models) -> Result<String, Error> {
             if let Some(alias) = alias {
                 registry::name(alias)?;
             }
-            let Imported { version, notes } = registry.import(from, name, &options(*task))?;
+            let Imported { version, notes, report } =
+                registry.import(from, name, &options(*task))?;
             let mut said = format!("imported {} as {name} version {version}\n", from.display());
+            said.extend(report.steps.iter().map(|done| format!("passed: {done}\n")));
             said.extend(notes.iter().map(|note| format!("note: {note}\n")));
             if let Some(alias) = alias {
                 registry.promote(name, version, alias)?;
@@ -141,7 +144,7 @@ fn verify(registry: &Registry, model: &str, task: Option<Task>) -> Result<String
     let about = served.model.about();
     let mib = about.bytes.div_ceil(1 << 20);
     Ok(format!(
-        "{} is good\n  digest        {}{}\n  task          {:?}\n  architecture  {}, {}, {mib} MiB\n  fields        {}\n  labels        {}\n{}",
+        "{} is good\n  digest        {}{}\n  task          {:?}\n  architecture  {}, {}, {mib} MiB\n  fields        {}\n  labels        {}\n{}{}",
         served.id,
         served.id.digest,
         if artifact::has_manifest(&dir) {
@@ -154,13 +157,14 @@ fn verify(registry: &Registry, model: &str, task: Option<Task>) -> Result<String
         about.precision,
         about.fields.join(", "),
         if about.labels.is_empty() { "-".to_owned() } else { about.labels.join(", ") },
-        about
-            .notes
-            .iter()
-            .map(|note| format!("  note          {note}\n"))
-            .collect::<Vec<_>>()
-            .concat(),
+        lines("passed", &served.report.steps),
+        lines("note", &about.notes),
     ))
+}
+
+/// A line for each, beginning with what they are.
+fn lines(what: &str, each: &[impl Display]) -> String {
+    each.iter().map(|one| format!("  {what:<13} {one}\n")).collect::<Vec<_>>().concat()
 }
 
 /// A line for each version, then one for each thing that is broken.

@@ -148,12 +148,12 @@ fn memory(model: Option<&dyn Model>) -> (Option<u64>, Option<u64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::artifact;
+    use crate::model::gate;
     use crate::model::options::LoadOptions;
 
     fn served() -> Served {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/demo/models/breast-cancer/1");
-        artifact::load(&dir, &LoadOptions::default()).unwrap()
+        gate::load(&dir, &LoadOptions::default()).unwrap()
     }
 
     #[test]

@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use super::device::{self, Replicas};
 use super::files::{self, Error};
+use super::folder::Json;
 use super::labels::{labels, unique};
 use super::options::LoadOptions;
 use super::scores::{sigmoid, softmax};
@@ -256,15 +257,15 @@ impl std::fmt::Debug for Image {
     }
 }
 
-/// Loads `config.json`, `preprocessor_config.json` and `model.safetensors` out of `dir`.
+/// Loads `preprocessor_config.json` and `model.safetensors` out of `dir`, whose `config.json` is at hand.
 ///
 /// # Errors
 ///
 /// With the file or tensor, what was expected and what was found.
-pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
+pub(super) fn load(dir: &Path, config: &Json, options: &LoadOptions) -> Result<Image, Error> {
     let fail = |error: device::Error| Error::config("config.json", error.to_string());
     let place = device::place(&options.model.device).map_err(fail)?;
-    let config: Config = files::json(dir, "config.json")?;
+    let config: Config = config.parse()?;
     let (vit, patches) = config.checked()?;
     let side = u32::try_from(vit.image_size).unwrap_or(u32::MAX);
     let preprocess = Preprocess::load(dir, side)?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Model;
 use super::cache::Cache;
+use super::report::Report;
 use crate::record::{ModelId, Signature};
 
 /// A model with its identity, as the registry hands it over.
@@ -14,6 +15,8 @@ pub struct Served {
     pub signature: Arc<Signature>,
     /// The model itself.
     pub model: Box<dyn Model>,
+    /// How it came through the gate.
+    pub report: Report,
     /// What it has answered before, where `model.cache` says so.
     pub cache: Option<Cache>,
 }

@@ -54,7 +54,6 @@
 //! works row by row. [`padded`](super::padded) says what holds on the other.
 
 use std::borrow::Cow;
-use std::path::Path;
 
 use serde_json::Value;
 use tokenizers::Tokenizer;
@@ -63,6 +62,7 @@ use tokenizers::utils::truncation::TruncationDirection as Side;
 use super::device;
 use super::encoder::TYPED;
 use super::files::Error;
+use super::folder::{Folder, Json};
 use super::options::LoadOptions;
 use super::weights::Weights;
 use super::{About, Input, Memory, Model};
@@ -88,12 +88,12 @@ mod template;
 mod tokenizer;
 
 pub use backbone::{Backbone, Taken};
+pub(super) use layout::Layout;
 
 use architecture::Architecture;
 use cross::Cross;
 use encode::Encode;
 use head::{Head, Pairs};
-use layout::{Folder, Layout};
 use rules::Rules;
 use sequence::{Sequence, Sequencer};
 use spans::Marker;
@@ -120,34 +120,39 @@ impl std::fmt::Debug for Text {
     }
 }
 
-/// Loads a directory.
+/// Loads a folder that was laid open, with its `config.json`.
 ///
 /// # Errors
 ///
 /// With the file or tensor, what was expected and what was found.
-pub fn load(dir: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, Error> {
+pub(super) fn load(
+    layout: &Layout<'_>,
+    config: &Json,
+    options: &LoadOptions,
+) -> Result<Box<dyn Model>, Error> {
     let place = device::place(&options.model.device)?;
-    let layout = Layout::read(dir)?;
     let folder = &layout.encoder;
-    let architecture = Architecture::read(folder)?;
-    let mut encode = Encode::read(&layout)?;
-    let cross = Cross::of(&layout, options.model.task)?;
+    let architecture = Architecture::read(config)?;
+    let mut encode = Encode::read(layout)?;
+    let cross = Cross::of(layout, config, options.model.task)?;
     if let Some(cross) = &cross {
         (encode.longest, encode.prompt) = (cross.longest.clone(), cross.prompt.clone());
     }
-    let named: Value = folder.json("config.json")?;
-    let named = named.get("tokenizer_class").and_then(Value::as_str);
+    let named = config.value().get("tokenizer_class").and_then(Value::as_str);
     let rules = Rules::read(folder, architecture.name(), named, encode.lowercase)?;
     let longest = longest(&architecture, &encode, &rules, options)?;
     let tokenizer = tokenizer::bounded(rules.tokenizer, architecture.longest())?;
-    let weights = Weights::open_in(dir, folder.name())?;
+    let weights = Weights::open_in(folder.dir(), folder.name())?;
     let (backbone, precision) = architecture.backbone(&weights, &place, options, &tokenizer)?;
     let side = if rules.cuts_left { Side::Left } else { Side::Right };
-    let mut sequencer = sequencer(folder, architecture.types(), (tokenizer, side), longest)?;
+    let typed = architecture.types() != 0 && template::hands_types(folder, config.value())?;
+    let types = (architecture.types(), typed);
+    let mut sequencer = sequencer(folder, types, (tokenizer, side), longest)?;
     let prompt = tokens_of(&encode.prompt, &sequencer)?;
     let asked = (options.model.task, options.model.aggregation);
-    let head = Head::load(&layout, &architecture, &weights, asked, (&encode, prompt, cross))?;
-    let mut notes = notes::of(&layout, &encode, head.task(), &weights.finish()?);
+    let head =
+        Head::load((layout, config), &architecture, &weights, asked, (&encode, prompt, cross))?;
+    let mut notes = notes::of(layout, &encode, head.task(), &weights.finish()?);
     notes.extend(head.notes().iter().cloned());
     let places = head.task() == Task::TokenClassification;
     let marker = places.then(|| Marker::load(folder, sequencer.tokenizer())).transpose()?;
@@ -177,15 +182,14 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, Error> 
     Ok(Box::new(Text { about, backbone, head, sequencer, marker, prompt, on_long, looks_at }))
 }
 
-/// What makes sequences as the model takes them, which tells `types` types of tokens apart.
+/// What makes sequences as the model takes them, which tells `types` types of tokens apart; `typed` where it is told them.
 fn sequencer(
     folder: &Folder<'_>,
-    types: usize,
+    (types, typed): (usize, bool),
     (tokenizer, side): (Tokenizer, Side),
     longest: usize,
 ) -> Result<Sequencer, Error> {
     let fail = |why: String| folder.fail("tokenizer.json", why);
-    let typed = types != 0 && template::hands_types(folder)?;
     let known = |template: Template| {
         if template.is_typed() && types < 2 {
             return Err(
@@ -208,16 +212,6 @@ fn sequencer(
 /// Whether a record has something in a field.
 fn present(fields: &Fields, name: &str) -> bool {
     fields.get(name).is_some_and(|value| !value.is_null())
-}
-
-/// The folder in an artifact with the weights and the tokenizer: the one that `modules.json` names, else the artifact
-/// itself.
-///
-/// # Errors
-///
-/// What is wrong with `modules.json`.
-pub(super) fn folder(dir: &Path) -> Result<String, Error> {
-    Ok(Layout::read(dir)?.encoder.name().to_owned())
 }
 
 /// Tokens that stand before each text's own: the prompt's, without the special one that would close it.

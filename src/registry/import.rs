@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use super::{Error, Registry, io as io_error};
 use crate::model::options::LoadOptions;
-use crate::model::{artifact, files};
+use crate::model::report::Report;
+use crate::model::{files, gate};
 use crate::record::Version;
 
 /// What folders of unfinished imports are called, before a unique number.
@@ -26,6 +27,8 @@ pub struct Imported {
     pub version: Version,
     /// What whoever loads it should know.
     pub notes: Vec<String>,
+    /// How it came through the gate.
+    pub report: Report,
 }
 
 impl Registry {
@@ -42,7 +45,7 @@ impl Registry {
     ) -> Result<Imported, Error> {
         let dir = self.model(model)?;
         let bad = |source| Error::Artifact { path: from.to_owned(), source };
-        artifact::fits(from, options).map_err(bad)?;
+        gate::fits(from, options).map_err(bad)?;
         let beside = Beside::new(&dir)?;
         for (file, _) in files::files(from).map_err(bad)? {
             let to = beside.path.join(&file);
@@ -54,10 +57,10 @@ impl Registry {
             io::copy(&mut from, &mut copy).map_err(io_error("copy to", &to))?;
             copy.sync_all().map_err(io_error("sync", &to))?;
         }
-        artifact::write_manifest(&beside.path, model, options).map_err(bad)?;
-        let served = artifact::load(&beside.path, options).map_err(bad)?;
+        let (_, report, notes) =
+            gate::admit(&beside.path, model, options).map_err(|refused| bad(refused.error))?;
         let version = self.number(&beside.path, model)?;
-        Ok(Imported { version, notes: served.model.about().notes.clone() })
+        Ok(Imported { version, notes, report })
     }
 
     /// Renames a finished import to the next number.

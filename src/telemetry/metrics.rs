@@ -39,6 +39,7 @@ pub const ALL: &[(&str, Unit, &str)] = &[
     (PARTITIONS, Unit::Count, "Partitions assigned."),
     (MODEL_INFO, Unit::Count, "1 for the version that serves."),
     (MODEL_LOAD, Unit::Seconds, "Time to load, check and warm a version."),
+    (GATE, Unit::Seconds, "Time of a version in a step of the gate, passed or refused."),
     (MODEL_SWAPS, Unit::Count, "Swaps, by result."),
     (MODEL_MEMORY, Unit::Bytes, "Bytes of the weights of the version that serves."),
     (LAG, Unit::Count, "Records between the committed offset and the partition's end."),
@@ -68,6 +69,7 @@ const REBALANCES: &str = "tidemill_rebalances_total";
 const PARTITIONS: &str = "tidemill_assigned_partitions";
 const MODEL_INFO: &str = "tidemill_model_info";
 const MODEL_LOAD: &str = "tidemill_model_load_seconds";
+const GATE: &str = "tidemill_gate_seconds";
 const MODEL_SWAPS: &str = "tidemill_model_swaps_total";
 const MODEL_MEMORY: &str = "tidemill_model_memory_bytes";
 const LAG: &str = "tidemill_consumer_lag_records";
@@ -133,7 +135,7 @@ pub fn register(recorder: PrometheusRecorder) -> Metrics {
     for (name, unit, help) in ALL.iter().filter(|(name, ..)| *name != LAG) {
         let (name, help) = (KeyName::from_const_str(name), SharedString::const_str(help));
         match name.as_str() {
-            BATCH_RECORDS | BATCH_BYTES | BATCH_TOKENS | STAGE | AGE | MODEL_LOAD => {
+            BATCH_RECORDS | BATCH_BYTES | BATCH_TOKENS | STAGE | AGE | MODEL_LOAD | GATE => {
                 recorder.describe_histogram(name, Some(*unit), help);
             }
             counter if counter.ends_with("_total") => {
@@ -323,6 +325,15 @@ impl Metrics {
         self.0.model_load.record(took.as_secs_f64());
     }
 
+    /// A version went through these steps of the gate, in so long each. A service that is ready has loaded one, so the
+    /// series are there from then on.
+    pub fn gate(&self, steps: impl Iterator<Item = (&'static str, Duration)>) {
+        for (step, took) in steps {
+            let key = key(GATE, vec![Label::new("step", step)]);
+            self.0.recorder.register_histogram(&key, &METADATA).record(took.as_secs_f64());
+        }
+    }
+
     /// A new version serves.
     pub fn swapped(&self) {
         self.0.swapped.increment(1);
@@ -386,6 +397,7 @@ pub fn recorder() -> Result<PrometheusRecorder, BuildError> {
         .set_buckets_for_metric(full(BATCH_BYTES), BYTES)?
         .set_buckets_for_metric(full(STAGE), SECONDS)?
         .set_buckets_for_metric(full(MODEL_LOAD), SECONDS)?
+        .set_buckets_for_metric(full(GATE), SECONDS)?
         .set_buckets_for_metric(full(AGE), AGES)?;
     Ok(builder.build_recorder())
 }

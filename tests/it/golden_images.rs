@@ -12,7 +12,7 @@ use tidemill::answer::{Prediction, Task};
 use tidemill::config::{self, InputFormat, Precision};
 use tidemill::field::Fields;
 use tidemill::format;
-use tidemill::model::artifact;
+use tidemill::model::gate;
 use tidemill::model::options::LoadOptions;
 use tidemill::model::{Input, Model};
 use tidemill::record::FaultClass;
@@ -26,7 +26,7 @@ fn options() -> LoadOptions {
 }
 
 fn build(dir: &Path) -> Result<Box<dyn Model>, String> {
-    artifact::build(dir, &options()).map_err(|error| error.to_string())
+    gate::build(dir, &options()).map_err(|error| error.to_string())
 }
 
 fn read(file: &Path) -> Value {
@@ -119,7 +119,7 @@ fn names_of_weights_in_memory_are_known() {
     let tensors = held.tensors().into_iter().map(|(name, view)| (renamed(&name), view));
     let written = safetensors::serialize(tensors.collect::<Vec<_>>(), None).unwrap();
     fs::write(file, written).unwrap();
-    let served = artifact::load(dir.path(), &options()).unwrap();
+    let served = gate::load(dir.path(), &options()).unwrap();
     assert_eq!(served.model.about().labels, ["cat", "dog", "tide mill"]);
 }
 
@@ -375,7 +375,7 @@ fn configurations_out_of_bounds_are_refused() {
         let model =
             config::Model { device: device.to_owned(), precision, ..config::Model::default() };
         let options = LoadOptions { model, ..options() };
-        let error = artifact::build(&data("tiny-vit"), &options).err().unwrap().to_string();
+        let error = gate::build(&data("tiny-vit"), &options).err().unwrap().to_string();
         assert!(error.contains(part), "{error}");
     }
 }
@@ -417,8 +417,8 @@ fn an_image_model_passes_the_gate() {
     let scores = scores(&model.predict(&[&input]).unwrap()[0]);
     assert!((scores.iter().sum::<f64>() - 1.0).abs() > 1e-3, "sigmoids do not add up: {scores:?}");
     let single = build(&data("tiny-vit")).unwrap();
-    assert!(artifact::load(&data("tiny-vit"), &options()).is_ok());
+    assert!(gate::load(&data("tiny-vit"), &options()).is_ok());
     assert_ne!(scores, self::scores(&single.predict(&[&input]).unwrap()[0]));
-    artifact::write_manifest(dir.path(), "tiny", &options()).unwrap();
-    assert_eq!(artifact::load(dir.path(), &options()).unwrap().model.about(), model.about());
+    gate::admit(dir.path(), "tiny", &options()).unwrap();
+    assert_eq!(gate::load(dir.path(), &options()).unwrap().model.about(), model.about());
 }

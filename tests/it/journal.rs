@@ -14,6 +14,7 @@ use tidemill::answer::{Prediction, Refused, Task};
 use tidemill::config::{Config, Logging};
 use tidemill::field::Fields;
 use tidemill::log::message::Naming;
+use tidemill::model::report::Report;
 use tidemill::model::served::Served;
 use tidemill::model::{About, Input, Model};
 use tidemill::record::{Fault, FaultClass, ModelId, Offset, Version};
@@ -98,6 +99,7 @@ fn a_life() {
         id,
         signature: Arc::new(about.signature()),
         model: Box::new(Deadly(about)),
+        report: Report::default(),
         cache: None,
     };
     let options = service::Options {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use tidemill::config::{Include, Input, Output, UnknownFields};
 use tidemill::decode::{Decoded, Decoder};
-use tidemill::model::artifact;
+use tidemill::model::gate;
 use tidemill::model::options::LoadOptions;
 use tidemill::model::served::Served;
 use tidemill::pipeline::arrive::Assigned;
@@ -63,7 +63,7 @@ impl Bench {
             linear(&dir, columns, number as f32 * 1_000.0);
             let version = Version(number);
             let options = LoadOptions { version, ..LoadOptions::default() };
-            (version, Arc::new(artifact::load(&dir, &options).unwrap()))
+            (version, Arc::new(gate::load(&dir, &options).unwrap()))
         };
         let input = Input { unknown_fields: unknown, ..Input::default() };
         let include = Include::Fields(vec!["a".to_owned()]);

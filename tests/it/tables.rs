@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tidemill::answer::Prediction;
 use tidemill::field::Fields;
-use tidemill::model::artifact;
+use tidemill::model::gate;
 use tidemill::model::options::LoadOptions;
 
 use crate::hostile_models::{edit, models, refused};
@@ -147,7 +147,7 @@ fn labels_are_chosen_as_scikit_learn_chooses() {
         fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
         fs::write(dir.path().join("preprocess.json"), columns.to_string()).unwrap();
         weights(dir.path(), &[("layers.0.weight", &[1, 1]), ("layers.0.bias", &[1])]);
-        let model = artifact::build(dir.path(), &LoadOptions::default()).unwrap();
+        let model = gate::build(dir.path(), &LoadOptions::default()).unwrap();
         for (x, expected) in [(1e-17, expected), (0.0, 0), (-1e-17, 0), (800.0, 1), (-800.0, 0)] {
             let input = model.prepare(&Fields::from_iter([("x".to_owned(), json!(x))])).unwrap();
             let Prediction::Label { best, scores, labels } =

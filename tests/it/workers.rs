@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidemill::config::{self, Include, Input, Output, Size};
 use tidemill::decode::Decoder;
-use tidemill::model::artifact;
+use tidemill::model::gate;
 use tidemill::model::options::LoadOptions;
 use tidemill::pipeline::Batch;
 use tidemill::record::{Epoch, Offset, Outcome, Partition, Reason, Record, Version};
@@ -18,7 +18,7 @@ fn answers(cache: u64) -> Vec<Answer> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data/tiny-bert-labels");
     let model = config::Model { cache: Size(cache), ..config::Model::default() };
     let options = LoadOptions { model, ..LoadOptions::default() };
-    let served = Arc::new(artifact::load(&dir, &options).unwrap());
+    let served = Arc::new(gate::load(&dir, &options).unwrap());
     let decoder = Decoder::new(Input::default());
     let item = |row: u8| {
         let text = match row % 7 {

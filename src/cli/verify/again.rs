@@ -12,7 +12,7 @@ use crate::format;
 use crate::kafka::Journal;
 use crate::model::options::LoadOptions;
 use crate::model::served::Served;
-use crate::model::{artifact, guard};
+use crate::model::{gate, guard};
 use crate::record::{Fault, FaultClass, Offset, Outcome, Partition, Record, Version};
 use crate::registry::{Registry, Uri};
 use crate::verify::recompute::{Same, Sample, Samples, compare};
@@ -48,7 +48,7 @@ pub(super) fn answer(
                     None => Same::Cannot("the record is not in the input any more".to_owned()),
                     Some(record) => {
                         let now = || again(served, &decoder, config, &record);
-                        compare(sample, now, artifact::tolerance(served.model.about()))
+                        compare(sample, now, gate::tolerance(served.model.about()))
                     }
                 },
             };

@@ -4,11 +4,11 @@ use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use super::Backbone;
-use super::layout::Folder;
 use crate::config::{Determinism, Place};
 use crate::model::device;
 use crate::model::encoder::{self, Encoder, Family, Packed, States, Workspace, modernbert};
 use crate::model::files::Error;
+use crate::model::folder::Json;
 use crate::model::kernels::{self, Level};
 use crate::model::options::LoadOptions;
 use crate::model::padded::{Padded, Target};
@@ -25,15 +25,13 @@ pub(super) enum Architecture {
 
 impl Architecture {
     /// Reads `config.json`.
-    pub(super) fn read(folder: &Folder<'_>) -> Result<Self, Error> {
-        const FILE: &str = "config.json";
-        let config: Value = folder.json(FILE)?;
-        if config.get("model_type").and_then(Value::as_str) == Some("modernbert") {
-            let config: modernbert::Config = folder.json(FILE)?;
+    pub(super) fn read(file: &Json) -> Result<Self, Error> {
+        if file.value().get("model_type").and_then(Value::as_str) == Some("modernbert") {
+            let config: modernbert::Config = file.parse()?;
             config.check()?;
             return Ok(Self::ModernBert(Box::new(config)));
         }
-        let config: encoder::Config = folder.json(FILE)?;
+        let config: encoder::Config = file.parse()?;
         let family = config.family()?;
         Ok(Self::Bert(Box::new(config), family))
     }

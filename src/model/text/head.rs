@@ -9,7 +9,7 @@ use super::Taken;
 use super::architecture::Architecture;
 use super::cross::Cross;
 use super::encode::Encode;
-use super::layout::{Folder, Layout};
+use super::layout::Layout;
 use super::spans::spans;
 use super::stages::{Embedding, Squash};
 use crate::answer::{Prediction, Refused, Task};
@@ -17,6 +17,7 @@ use crate::config::Aggregation;
 use crate::model::Input;
 use crate::model::encoder::{self, Activation, Family, Linear, Names, Take, modernbert};
 use crate::model::files::Error;
+use crate::model::folder::{Folder, Json};
 use crate::model::labels::{labels as named, unique};
 use crate::model::scores::{sigmoid, softmax};
 use crate::model::weights::Weights;
@@ -98,13 +99,13 @@ impl Head {
     /// The head that `config.json` and `modules.json` describe, or `asked` wants of them; `prompt` is the number of
     /// tokens that stand before each text.
     pub(super) fn load(
-        layout: &Layout<'_>,
+        (layout, config): (&Layout<'_>, &Json),
         model: &Architecture,
         weights: &Weights,
         asked: (Option<Task>, Aggregation),
         (encode, prompt, cross): (&Encode, usize, Option<Cross>),
     ) -> Result<Self, Error> {
-        let heads: Config = layout.encoder.json(FILE)?;
+        let heads: Config = config.parse()?;
         let (hidden, (asked, aggregation)) = (model.hidden(), asked);
         match task(layout, &heads, weights, asked)? {
             Task::TextClassification | Task::TextRanking => {

@@ -13,9 +13,9 @@ use serde_json::{Map, Value, json};
 use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
 use tokenizers::{AddedToken, Tokenizer};
 
-use super::layout::Folder;
 use crate::model::files;
 use crate::model::files::Error;
+use crate::model::folder::Folder;
 
 /// The vocabulary, and every rule of the general class.
 const FILE: &str = "tokenizer.json";

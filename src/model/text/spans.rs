@@ -12,11 +12,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-use super::layout::Folder;
 use super::sequence::Source;
 use crate::answer::{Span, best};
 use crate::config::Aggregation;
 use crate::model::files::Error;
+use crate::model::folder::Folder;
 use crate::model::{Mark, Marked};
 
 /// Finds the places of tokens.

@@ -3,10 +3,11 @@
 use serde::Deserialize;
 
 use super::encode::Encode;
-use super::layout::{Folder, Kind, Module};
+use super::layout::{Kind, Module};
 use super::pooling::Pooling;
 use crate::model::encoder::{Activation, LayerNorm, Linear, Precision, Take};
 use crate::model::files::Error;
+use crate::model::folder::Folder;
 use crate::model::kernels;
 use crate::model::scores::sigmoid;
 use crate::model::weights::Weights;
