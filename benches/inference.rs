@@ -25,12 +25,14 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use tidemill::answer::Prediction;
 use tidemill::config::{self, Precision};
-use tidemill::field::Fields;
 use tidemill::model::gate;
 use tidemill::model::kernels::{self, Level};
 use tidemill::model::options::LoadOptions;
 use tidemill::model::{Input, Model, SUB_BATCH_TOKENS};
 use tidemill::pipeline::size::fit;
+
+/// A record's fields.
+type Fields = serde_json::Map<String, Value>;
 
 const SENTENCES: usize = 512;
 const ROUNDS: usize = 3;
@@ -326,7 +328,7 @@ fn load(model: &str, precision: Precision) -> Box<dyn Model> {
 
 fn prepare(model: &dyn Model, lines: &[&str]) -> Vec<Input> {
     let fields = |line: &&str| Fields::from_iter([("text".to_owned(), Value::from(*line))]);
-    lines.iter().map(|line| model.prepare(&fields(line)).unwrap()).collect()
+    lines.iter().map(|line| model.prepare_object(&fields(line)).unwrap()).collect()
 }
 
 fn tokens(input: &Input) -> &[u32] {
@@ -437,11 +439,11 @@ fn tabular(rows: u64) -> Value {
     let text = std::fs::read_to_string(dir.join("records.jsonl")).unwrap();
     let fields = text.lines().filter_map(|line| serde_json::from_str::<Fields>(line).ok());
     let fields: Vec<Fields> = fields
-        .filter(|fields| model.prepare(fields).is_ok())
+        .filter(|fields| model.prepare_object(fields).is_ok())
         .cycle()
         .take(usize::try_from(rows).unwrap())
         .collect();
-    let inputs: Vec<Input> = fields.iter().map(|f| model.prepare(f).unwrap()).collect();
+    let inputs: Vec<Input> = fields.iter().map(|f| model.prepare_object(f).unwrap()).collect();
     let refs: Vec<&Input> = inputs.iter().collect();
     let begun = Instant::now();
     for _ in 0..100 {

@@ -10,29 +10,35 @@ use serde::{Deserialize, Serialize};
 
 pub mod amount;
 pub mod load;
+pub mod log;
 pub mod observe;
 pub mod origin;
 pub mod owned;
 pub mod place;
+pub mod pointer;
 pub mod problem;
 pub mod properties;
 pub mod secret;
 pub mod topics;
 pub mod tree;
+pub mod uri;
 pub mod validate;
 pub mod yaml;
 
 pub use amount::{Size, Time};
+pub use log::Log;
 pub use observe::{Http, LogFormat, Logging};
 pub use place::{NoDevice, Place};
+pub use pointer::Pointer;
 pub use problem::{Problem, Problems};
+pub use uri::Uri;
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The embedded log, `sqlite:FILE`, in place of `kafka`.
-    pub log: Option<String>,
+    pub log: Log,
     /// The cluster and the group.
     pub kafka: Kafka,
     /// What is read.
@@ -70,7 +76,10 @@ pub struct Config {
 impl Config {
     /// The file of the embedded log, where that is the log.
     pub fn embedded(&self) -> Option<&Path> {
-        self.log.as_deref()?.strip_prefix("sqlite:").map(Path::new)
+        match &self.log {
+            Log::Kafka => None,
+            Log::Sqlite(file) => Some(file),
+        }
     }
 }
 
@@ -205,6 +214,10 @@ pub struct Input {
     pub field: String,
     /// For a text model that reads pairs: the field that holds the second text.
     pub pair_field: String,
+    /// Where a field of the model stands in a record, if not under its own name: a JSON Pointer, such as `/customer/age`.
+    pub fields: BTreeMap<String, Pointer>,
+    /// What was written around a record, and is taken off.
+    pub unwrap: Unwrap,
     /// What a field means that the model does not read.
     pub unknown_fields: UnknownFields,
 }
@@ -216,9 +229,23 @@ impl Default for Input {
             format: InputFormat::Json,
             field: "text".to_owned(),
             pair_field: "text_pair".to_owned(),
+            fields: BTreeMap::new(),
+            unwrap: Unwrap::None,
             unknown_fields: UnknownFields::Ignore,
         }
     }
+}
+
+/// What was written around a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unwrap {
+    /// Nothing: the value is the record.
+    None,
+    /// `{"schema", "payload"}` of Kafka Connect's `JsonConverter`; without a schema the value is the record.
+    Connect,
+    /// Debezium's envelope, with Connect's around it or not: the record is `after`. A deleted row is a tombstone.
+    Debezium,
 }
 
 /// What the values of the input topics are.
@@ -399,7 +426,7 @@ impl Default for Commit {
 #[serde(default, deny_unknown_fields)]
 pub struct Model {
     /// `models:/name@alias`, `models:/name/3`, or a directory. Required.
-    pub uri: String,
+    pub uri: Uri,
     /// How often the alias is looked up.
     pub poll: Time,
     /// What a new version may change.
@@ -407,7 +434,7 @@ pub struct Model {
     /// How long a partition is held back whose last answer is of another version than the one that serves here.
     pub takeover_wait: Time,
     /// `cpu`, `cuda:0`, several as `cuda:0,cuda:1`, `metal:0`.
-    pub device: String,
+    pub device: Place,
     /// Inference threads; `auto` is one a core, on GPUs one a device.
     pub workers: Workers,
     /// What the model is for; default: what its files say.
@@ -429,11 +456,11 @@ pub struct Model {
 impl Default for Model {
     fn default() -> Self {
         Self {
-            uri: String::new(),
+            uri: Uri::default(),
             poll: Time::millis(10_000),
             allow_change: Vec::new(),
             takeover_wait: Time::millis(60_000),
-            device: "cpu".to_owned(),
+            device: Place::Cpu,
             workers: Workers::Auto,
             task: None,
             precision: Precision::F32,

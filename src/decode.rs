@@ -1,4 +1,12 @@
-//! The decode thread: records in, model inputs out, in order, while the model runs the batch before.
+//! The decode threads: records in, model inputs out, in order, while the model runs the batch before.
+//!
+//! ```text
+//!  chunks ─► decode-0 ─┐
+//!            decode-1 ─┴─► turn ─► arrived
+//! ```
+//!
+//! Each thread takes the next chunk and decodes it by itself; they hand on what they made in the order in which they took
+//! it, so records of a partition stay in theirs.
 //!
 //! What is prepared here is prepared for the version that is current at that moment, and bears it. A batch that is cut
 //! under another version takes nothing of it: its worker asks the [`Decoder`] again, from the record's own bytes.
@@ -9,14 +17,14 @@
 //!    was current when the record was decoded, and not on the moment of the swap.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use crate::config::{Input as Settings, UnknownFields};
-use crate::format::{self, Read};
+use crate::format::{self, Read, Wanted};
 use crate::journal::{Journal, Mark};
 use crate::log::{Arrival, Chunk, Load, note};
 use crate::model::Input;
@@ -118,12 +126,14 @@ pub struct Arrived {
 #[derive(Debug, Clone)]
 pub struct Decoder {
     settings: Settings,
+    /// What the newest versions look at.
+    wanted: Arc<RwLock<Vec<Known>>>,
 }
 
 impl Decoder {
     /// A decoder for these inputs.
     pub fn new(settings: Settings) -> Self {
-        Self { settings }
+        Self { settings, wanted: Arc::default() }
     }
 
     /// What the values of the input topics are.
@@ -175,50 +185,159 @@ impl Decoder {
             Err(Fault::new(FaultClass::Undecodable, message))
         });
         match decoded {
-            Ok(input) => Prepared::Input(input),
+            Ok(Some(input)) => Prepared::Input(input),
+            Ok(None) => Prepared::Tombstone,
             Err(fault) => Prepared::Fault(fault),
         }
     }
 
-    fn decode(&self, value: &[u8], served: &Served) -> Result<Input, Fault> {
-        let known = served.model.looks_at();
-        let Read { fields, unknown } = format::decode(&self.settings, known, value)?;
+    fn decode(&self, value: &[u8], served: &Served) -> Result<Option<Input>, Fault> {
+        let wanted = self.wanted(served);
+        let Some(Read { values, unknown }) = format::decode(&self.settings, &wanted, value)? else {
+            return Ok(None);
+        };
         if let Some(name) =
             unknown.filter(|_| self.settings.unknown_fields == UnknownFields::Reject)
         {
             let message = format!("field {name:?} is not one of the model's");
             return Err(Fault::new(FaultClass::Invalid, message));
         }
-        served.model.prepare(&fields)
+        served.model.prepare(&values).map(Some)
+    }
+
+    /// What the version `served` looks at, by where it stands in a record.
+    fn wanted(&self, served: &Served) -> Arc<Wanted> {
+        let version = served.id.version;
+        let known = |wanted: &[Known]| {
+            wanted.iter().find(|(known, _)| *known == version).map(|(_, wanted)| Arc::clone(wanted))
+        };
+        let read = self.wanted.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(wanted) = known(&read) {
+            return wanted;
+        }
+        drop(read);
+        let wanted = Wanted::new(served.model.looks_at(), &self.settings.fields);
+        let wanted = Arc::new(wanted);
+        let mut all = self.wanted.write().unwrap_or_else(PoisonError::into_inner);
+        all.truncate(MOST_VERSIONS - 1);
+        all.insert(0, (version, Arc::clone(&wanted)));
+        wanted
     }
 }
 
-/// What the journal calls the chunk that is being decoded.
-const IN_DECODER: &str = "decoder";
+/// A version and what it looks at.
+type Known = (Version, Arc<Wanted>);
 
-/// Starts the thread `decode`. It ends when either channel closes.
+/// Versions that are prepared for at one time, and one more.
+const MOST_VERSIONS: usize = 4;
+
+/// More have nothing to do: the threads that read a log give no more chunks than that.
+const MOST_THREADS: usize = 16;
+
+/// How many threads decode on this machine: one a core. They wait where the model is the slower part.
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(MOST_THREADS)
+}
+
+/// Starts `count` threads, `decode-0` and so on. They end when either channel closes.
 ///
 /// # Errors
 ///
 /// When the system gives no thread.
 pub fn start(
-    decoder: Decoder,
-    current: Current,
-    journal: Journal,
-    mut chunks: mpsc::Receiver<Chunk>,
+    count: usize,
+    decoder: &Decoder,
+    current: &Current,
+    journal: &Journal,
+    chunks: mpsc::Receiver<Chunk>,
     arrived: mpsc::Sender<Arrived>,
-) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("decode".to_owned()).spawn(move || {
-        while let Some(chunk) = chunks.blocking_recv() {
-            let decoded = decode(&decoder, &current.get(), &journal, chunk);
-            if arrived.blocking_send(decoded).is_err() {
-                return;
-            }
-        }
-    })
+) -> std::io::Result<Vec<JoinHandle<()>>> {
+    let line = Arc::new(Line { chunks: Mutex::new((0, chunks)), turns: Turns::new(), arrived });
+    let thread = |number: usize| {
+        let name = format!("decode-{number}");
+        let (line, decoder) = (Arc::clone(&line), decoder.clone());
+        let (current, journal) = (current.clone(), journal.clone());
+        std::thread::Builder::new().name(name.clone()).spawn(move || {
+            line.work(|chunk| decode(&decoder, &current.get(), &journal, &name, chunk));
+        })
+    };
+    (0..count.max(1)).map(thread).collect()
 }
 
-fn decode(decoder: &Decoder, served: &Served, journal: &Journal, chunk: Chunk) -> Arrived {
+/// What the decode threads share.
+#[derive(Debug)]
+struct Line {
+    /// The number of the next chunk, and where it comes from.
+    chunks: Mutex<(u64, mpsc::Receiver<Chunk>)>,
+    turns: Turns,
+    arrived: mpsc::Sender<Arrived>,
+}
+
+impl Line {
+    fn work(&self, decode: impl Fn(Chunk) -> Arrived) {
+        while let Some((number, chunk)) = self.next() {
+            let mut turn = Turn { turns: &self.turns, taken: false };
+            let decoded = decode(chunk);
+            if !self.turns.wait(number) || self.arrived.blocking_send(decoded).is_err() {
+                return;
+            }
+            turn.taken = true;
+        }
+    }
+
+    fn next(&self) -> Option<(u64, Chunk)> {
+        let mut chunks = self.chunks.lock().unwrap_or_else(PoisonError::into_inner);
+        let chunk = chunks.1.blocking_recv()?;
+        chunks.0 += 1;
+        Some((chunks.0 - 1, chunk))
+    }
+}
+
+/// Whose chunk is handed on next; `None` once one was not, because its thread died or nobody takes it any more.
+#[derive(Debug)]
+struct Turns {
+    next: Mutex<Option<u64>>,
+    changed: Condvar,
+}
+
+impl Turns {
+    fn new() -> Self {
+        Self { next: Mutex::new(Some(0)), changed: Condvar::new() }
+    }
+
+    /// Waits for the turn of chunk `number`: whether it comes.
+    fn wait(&self, number: u64) -> bool {
+        let next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = |next: &mut Option<u64>| next.is_some_and(|next| next < number);
+        let next = self.changed.wait_while(next, waiting);
+        next.unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}
+
+/// A chunk that somebody has taken. When it is dropped the next one has its turn, or nobody if this one was not handed on:
+/// nothing may be passed over.
+#[derive(Debug)]
+struct Turn<'a> {
+    turns: &'a Turns,
+    taken: bool,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut next = self.turns.next.lock().unwrap_or_else(PoisonError::into_inner);
+        *next = next.filter(|_| self.taken).map(|number| number + 1);
+        self.turns.changed.notify_all();
+    }
+}
+
+/// `key` is what the journal calls the chunk.
+fn decode(
+    decoder: &Decoder,
+    served: &Served,
+    journal: &Journal,
+    key: &str,
+    chunk: Chunk,
+) -> Arrived {
     #[expect(clippy::disallowed_methods, reason = "measures decoding, decides nothing")]
     let started = Instant::now();
     let mut decoded = Arrived {
@@ -238,7 +357,7 @@ fn decode(decoder: &Decoder, served: &Served, journal: &Journal, chunk: Chunk) -
         (None | Some(Mark::Alone(2..)), Arrival::Record(_, r)) => Some((r.partition, r.offset)),
         _ => None,
     });
-    journal.begin(IN_DECODER, &served.id, false, touched);
+    journal.begin(key, &served.id, false, touched);
     for (mark, arrival) in marked {
         match arrival {
             Arrival::End(epoch, partition, next) => decoded.ends.push((partition, epoch, next)),
@@ -247,7 +366,75 @@ fn decode(decoder: &Decoder, served: &Served, journal: &Journal, chunk: Chunk) -
             }
         }
     }
-    journal.end(IN_DECODER);
+    journal.end(key);
     decoded.took = started.elapsed();
     decoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARTITION: Partition = Partition { topic: 0, number: 0 };
+
+    /// What arrives of `count` chunks that four threads decode, numbered by their ends.
+    fn arrived(count: i64, decode: fn(&Chunk)) -> Vec<i64> {
+        let (chunks_in, chunks) = mpsc::channel(4);
+        let (arrived_in, mut arrived) = mpsc::channel(2);
+        let chunks = Mutex::new((0, chunks));
+        let line = Line { chunks, turns: Turns::new(), arrived: arrived_in };
+        std::thread::scope(|scope| {
+            let line = Arc::new(line);
+            for _ in 0..4 {
+                let line = Arc::clone(&line);
+                scope.spawn(move || {
+                    let work = AssertUnwindSafe(|| {
+                        line.work(|chunk| {
+                            decode(&chunk);
+                            let end = |arrival| match arrival {
+                                Arrival::End(epoch, partition, next) => (partition, epoch, next),
+                                Arrival::Record(..) => panic!("only ends were sent"),
+                            };
+                            let ends = chunk.arrivals.into_iter().map(end).collect();
+                            Arrived { ends, ..Arrived::default() }
+                        });
+                    });
+                    catch_unwind(work).unwrap_or_default();
+                });
+            }
+            drop(line);
+            scope.spawn(move || {
+                for number in 0..count {
+                    let end = Arrival::End(Epoch(0), PARTITION, Offset(number));
+                    let chunk = Chunk { arrivals: vec![end], load: None };
+                    if chunks_in.blocking_send(chunk).is_err() {
+                        return;
+                    }
+                }
+            });
+            let mut numbers = Vec::new();
+            while let Some(chunk) = arrived.blocking_recv() {
+                numbers.extend(chunk.ends.iter().map(|(_, _, next)| next.0));
+            }
+            numbers
+        })
+    }
+
+    #[test]
+    fn chunks_are_handed_on_as_they_were_taken() {
+        let uneven = |chunk: &Chunk| {
+            let Some(Arrival::End(_, _, Offset(number))) = chunk.arrivals.first() else { return };
+            (0..number % 7 * 50).for_each(|_| std::thread::yield_now());
+        };
+        assert_eq!(arrived(500, uneven), (0..500).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn nothing_passes_a_chunk_whose_thread_died() {
+        let dies = |chunk: &Chunk| {
+            let end = chunk.arrivals.first();
+            assert!(!matches!(end, Some(Arrival::End(_, _, Offset(7)))), "planted");
+        };
+        assert_eq!(arrived(500, dies), (0..7).collect::<Vec<_>>());
+    }
 }

@@ -1,38 +1,122 @@
-//! A record's fields, as a format gives them and a model takes them.
+//! Values of a record's fields, as a format reads them and a model takes them: borrowed from the record wherever its
+//! bytes can be, so that nothing is copied between a record and the model's input.
 
-use serde_json::Value;
+use std::borrow::Cow;
+
+use serde_json::Map;
 
 use crate::record::{Fault, FaultClass};
 
-/// A record's fields, decoded: a JSON object, or text or base64 alone under the name `input.field`.
-pub type Fields = serde_json::Map<String, Value>;
+/// A value of a field.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value<'a> {
+    /// There, and null.
+    Null,
+    /// A truth value.
+    Bool(bool),
+    /// A whole number.
+    Int(i128),
+    /// A number that is not whole, or too large for an `Int`.
+    Float(f64),
+    /// A number by its decimal digits, of which an f64 would lose some (Avro's `decimal`).
+    Decimal(Box<str>),
+    /// Text.
+    Text(Cow<'a, str>),
+    /// Bytes, of an image for example.
+    Bytes(Cow<'a, [u8]>),
+    /// A list: no model takes one.
+    List,
+    /// An object, a map or a nested record: no model takes one.
+    Map,
+}
 
-/// The text in a field.
-///
-/// # Errors
-///
-/// Where it is missing, null, or something else than `wanted`.
-pub fn text<'a>(fields: &'a Fields, name: &str, wanted: &str) -> Result<&'a str, Fault> {
-    match fields.get(name) {
-        Some(Value::String(text)) => Ok(text),
-        None | Some(Value::Null) => {
-            Err(Fault::new(FaultClass::Missing, format!("field {name:?} is missing or null")))
+/// The values of the fields that were asked for, in the order in which they were asked; `None` of a field that is not
+/// there.
+pub type Values<'a> = [Option<Value<'a>>];
+
+impl Value<'_> {
+    /// What kind of value it is, with its article, for messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "a boolean",
+            Self::Int(_) | Self::Float(_) | Self::Decimal(_) => "a number",
+            Self::Text(_) => "a string",
+            Self::Bytes(_) => "bytes",
+            Self::List => "an array",
+            Self::Map => "an object",
         }
-        Some(other) => {
-            let message = format!("field {name:?} is {}, not {wanted}", kind(other));
-            Err(Fault::new(FaultClass::Invalid, message))
+    }
+
+    /// The number nearest to a number; `None` of everything else.
+    pub fn number(&self) -> Option<f64> {
+        match self {
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "the nearest number is what is asked for"
+            )]
+            Self::Int(whole) => Some(*whole as f64),
+            Self::Float(number) => Some(*number),
+            Self::Decimal(digits) => digits.parse().ok(),
+            Self::Null
+            | Self::Bool(_)
+            | Self::Text(_)
+            | Self::Bytes(_)
+            | Self::List
+            | Self::Map => None,
         }
     }
 }
 
-/// What kind of JSON a value is, with its article, for messages.
-pub fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
+impl<'a> From<&'a serde_json::Value> for Value<'a> {
+    fn from(value: &'a serde_json::Value) -> Self {
+        match value {
+            serde_json::Value::Null => Self::Null,
+            serde_json::Value::Bool(truth) => Self::Bool(*truth),
+            serde_json::Value::Number(number) => match number.as_i128() {
+                Some(whole) => Self::Int(whole),
+                None => Self::Float(number.as_f64().unwrap_or(f64::NAN)),
+            },
+            serde_json::Value::String(text) => Self::Text(Cow::Borrowed(text)),
+            serde_json::Value::Array(_) => Self::List,
+            serde_json::Value::Object(_) => Self::Map,
+        }
     }
+}
+
+/// The values that a JSON object has for `names`.
+pub fn of_object<'a>(
+    names: &[String],
+    object: &'a Map<String, serde_json::Value>,
+) -> Vec<Option<Value<'a>>> {
+    names.iter().map(|name| object.get(name).map(Value::from)).collect()
+}
+
+/// Whether a field is there and not null.
+pub fn is_given(value: Option<&Value<'_>>) -> bool {
+    value.is_some_and(|value| *value != Value::Null)
+}
+
+/// The text in the field `name`.
+///
+/// # Errors
+///
+/// Where it is missing, null, or something else than `wanted`.
+pub fn text<'v>(value: Option<&'v Value<'_>>, name: &str, wanted: &str) -> Result<&'v str, Fault> {
+    match value {
+        Some(Value::Text(text)) => Ok(text),
+        Some(Value::Null) | None => Err(missing(name)),
+        Some(other) => Err(not(name, other, wanted)),
+    }
+}
+
+/// The field `name` is missing or null.
+pub fn missing(name: &str) -> Fault {
+    Fault::new(FaultClass::Missing, format!("field {name:?} is missing or null"))
+}
+
+/// The field `name` is something else than `wanted`.
+pub fn not(name: &str, found: &Value<'_>, wanted: &str) -> Fault {
+    let message = format!("field {name:?} is {}, not {wanted}", found.kind());
+    Fault::new(FaultClass::Invalid, message)
 }

@@ -3,42 +3,47 @@
 //! JSON goes both ways: an object in, an object out. Numbers are printed so that they read back as the same
 //! f32 or f64, as the model computed them.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde_json::Value;
-use serde_json::value::RawValue;
+use serde_json::Value as Json;
 
 use crate::answer::{Number, Prediction};
 use crate::config::{Include, Input, InputFormat, Output};
-use crate::field::Fields;
+use crate::field::Value;
 use crate::record::{Fault, FaultClass, Record};
 
+mod envelope;
 mod json;
+mod wanted;
 
+use envelope::Inside;
 pub(crate) use json::explain;
+pub use wanted::Wanted;
 
-/// The fields of a record that a model reads.
+/// What a record has of the fields that are wanted.
 #[derive(Debug)]
-pub struct Read {
-    /// Those that are there. Of a list or an object only its kind: no model takes one.
-    pub fields: Fields,
-    /// The name of the first field that the model does not read.
-    pub unknown: Option<String>,
+pub struct Read<'a> {
+    /// In the order in which they are wanted. Of a list or an object only its kind: no model takes one.
+    pub values: Vec<Option<Value<'a>>>,
+    /// The name of the record's first field that is not wanted.
+    pub unknown: Option<Cow<'a, str>>,
 }
 
-/// Decodes the fields `wanted` of a record's value.
+/// Decodes the fields `wanted` of a record's value; `None` where the value says that there is no record any more.
 ///
 /// # Errors
 ///
 /// [`FaultClass::Undecodable`], with the place of the first thing wrong; never with the value itself.
-pub fn decode(settings: &Input, wanted: &[String], value: &[u8]) -> Result<Read, Fault> {
+pub fn decode<'a>(
+    settings: &'a Input,
+    wanted: &Wanted,
+    value: &'a [u8],
+) -> Result<Option<Read<'a>>, Fault> {
     let undecodable = |message: String| Fault::new(FaultClass::Undecodable, message);
-    let alone = |value: Value| Read {
-        fields: Fields::from_iter([(settings.field.clone(), value)]),
-        unknown: (!wanted.contains(&settings.field)).then(|| settings.field.clone()),
-    };
     if settings.format == InputFormat::Bytes {
-        return Ok(alone(Value::from(BASE64.encode(value))));
+        return Ok(Some(alone(settings, wanted, Value::Bytes(Cow::Borrowed(value)))));
     }
     let text = std::str::from_utf8(value).map_err(|error| {
         let utf16 = value.starts_with(b"\xff\xfe") || value.starts_with(b"\xfe\xff");
@@ -46,12 +51,26 @@ pub fn decode(settings: &Input, wanted: &[String], value: &[u8]) -> Result<Read,
         undecodable(format!("is not valid UTF-8 from byte {} on{meant}", error.valid_up_to()))
     })?;
     if settings.format == InputFormat::Text {
-        return Ok(alone(Value::from(text)));
+        return Ok(Some(alone(settings, wanted, Value::Text(Cow::Borrowed(text)))));
     }
-    let read = json::read::<json::Scalar>(text, wanted).map_err(undecodable)?;
-    let named = wanted.iter().zip(read.values);
-    let fields = named.filter_map(|(name, value)| Some((name.clone(), value?.0)));
-    Ok(Read { fields: fields.collect(), unknown: read.unknown })
+    match envelope::open(text, settings.unwrap).map_err(undecodable)? {
+        Inside::Deleted => Ok(None),
+        Inside::Record(text) => {
+            let json::Read { values, unknown } = json::read(text, wanted).map_err(undecodable)?;
+            Ok(Some(Read { values, unknown }))
+        }
+    }
+}
+
+/// A record that is one value: it has the field `input.field`.
+fn alone<'a>(settings: &'a Input, wanted: &Wanted, value: Value<'a>) -> Read<'a> {
+    let mut values = vec![None; wanted.len()];
+    let place = wanted.paths().iter().position(|path| *path == [settings.field.as_str()]);
+    if let Some(place) = place {
+        values[place] = Some(value);
+    }
+    let unknown = place.is_none().then_some(Cow::Borrowed(settings.field.as_str()));
+    Read { values, unknown }
 }
 
 /// Encodes a prediction as a JSON object, with what `output.include` takes along of the record, as its own text has it,
@@ -62,7 +81,7 @@ pub fn encode(prediction: &Prediction, output: &Output, input: &Input, record: &
         Include::None => (),
         Include::Key => {
             let key = record.key.as_deref().map(String::from_utf8_lossy);
-            member("key", &Value::from(key.as_deref()), &mut out);
+            member("key", &Json::from(key.as_deref()), &mut out);
         }
         Include::All => include(input, None, record, &mut out),
         Include::Fields(names) => include(input, Some(names), record, &mut out),
@@ -93,27 +112,30 @@ fn answer(prediction: &Prediction, top_k: Option<u32>) -> Vec<u8> {
 fn include(input: &Input, names: Option<&[String]>, record: &Record, out: &mut Vec<u8>) {
     let value = record.value.as_deref().unwrap_or_default();
     out.extend_from_slice(b",\"input\":");
-    let alone = |value: Value, out: &mut Vec<u8>| {
+    let alone = |value: Json, out: &mut Vec<u8>| {
         let wanted = names.is_none_or(|names| names.contains(&input.field));
         let fields = wanted.then(|| (input.field.clone(), value));
-        json(&Value::Object(fields.into_iter().collect()), out);
+        json(&Json::Object(fields.into_iter().collect()), out);
     };
     // The record was decoded, or there would be no prediction.
     let text = std::str::from_utf8(value).unwrap_or_default();
     match (input.format, names) {
-        (InputFormat::Bytes, _) => alone(Value::from(BASE64.encode(value)), out),
-        (InputFormat::Text, _) => alone(Value::from(text), out),
-        (InputFormat::Json, None) => out.extend_from_slice(json::compact(text.trim()).as_bytes()),
+        (InputFormat::Bytes, _) => alone(Json::from(BASE64.encode(value)), out),
+        (InputFormat::Text, _) => alone(Json::from(text), out),
+        (InputFormat::Json, None) => {
+            out.extend_from_slice(json::compact(record_in(input, text).trim()).as_bytes());
+        }
         (InputFormat::Json, Some(names)) => {
-            let read = json::read::<&RawValue>(text, names);
+            let read =
+                json::read::<&str>(record_in(input, text), &Wanted::new(names, &input.fields));
             let values = read.map(|read| read.values).unwrap_or_default();
             let mut next = b'{';
             for (name, value) in names.iter().zip(values) {
                 if let Some(value) = value {
                     out.push(std::mem::replace(&mut next, b','));
-                    json(&Value::from(name.as_str()), out);
+                    json(&Json::from(name.as_str()), out);
                     out.push(b':');
-                    out.extend_from_slice(json::compact(value.get()).as_bytes());
+                    out.extend_from_slice(json::compact(value).as_bytes());
                 }
             }
             if next == b'{' {
@@ -121,6 +143,14 @@ fn include(input: &Input, names: Option<&[String]>, record: &Record, out: &mut V
             }
             out.push(b'}');
         }
+    }
+}
+
+/// The record in a value that was decoded.
+fn record_in<'t>(input: &Input, text: &'t str) -> &'t str {
+    match envelope::open(text, input.unwrap) {
+        Ok(Inside::Record(record)) => record,
+        Ok(Inside::Deleted) | Err(_) => "null",
     }
 }
 
@@ -143,7 +173,7 @@ fn body(prediction: &Prediction, top_k: Option<u32>, out: &mut Vec<u8>) {
         Prediction::Label { best, scores, labels } => {
             let label = |index: usize| labels.get(index).map_or("", String::as_str);
             out.extend_from_slice(b"\"label\":");
-            json(&Value::from(label(*best)), out);
+            json(&Json::from(label(*best)), out);
             out.extend_from_slice(b",\"score\":");
             number(scores.get(*best).copied().unwrap_or(Number::Single(f32::NAN)), out);
             out.extend_from_slice(b",\"scores\":{");
@@ -151,7 +181,7 @@ fn body(prediction: &Prediction, top_k: Option<u32>, out: &mut Vec<u8>) {
                 if place != 0 {
                     out.push(b',');
                 }
-                json(&Value::from(label(index)), out);
+                json(&Json::from(label(index)), out);
                 out.push(b':');
                 number(scores[index], out);
             }
@@ -164,12 +194,12 @@ fn body(prediction: &Prediction, top_k: Option<u32>, out: &mut Vec<u8>) {
                     out.push(b',');
                 }
                 out.extend_from_slice(b"{\"label\":");
-                json(&Value::from(span.label.as_str()), out);
+                json(&Json::from(span.label.as_str()), out);
                 out.extend_from_slice(b",\"score\":");
                 number(span.score.into(), out);
-                member("start", &Value::from(span.start), out);
-                member("end", &Value::from(span.end), out);
-                member("word", &Value::from(span.word.as_str()), out);
+                member("start", &Json::from(span.start), out);
+                member("end", &Json::from(span.end), out);
+                member("word", &Json::from(span.word.as_str()), out);
                 out.push(b'}');
             }
             out.push(b']');
@@ -187,14 +217,14 @@ fn chosen(scores: &[Number], top_k: Option<u32>) -> Vec<usize> {
     chosen
 }
 
-fn member(name: &str, value: &Value, out: &mut Vec<u8>) {
+fn member(name: &str, value: &Json, out: &mut Vec<u8>) {
     out.push(b',');
-    json(&Value::from(name), out);
+    json(&Json::from(name), out);
     out.push(b':');
     json(value, out);
 }
 
-fn json(value: &Value, out: &mut Vec<u8>) {
+fn json(value: &Json, out: &mut Vec<u8>) {
     out.extend_from_slice(value.to_string().as_bytes());
 }
 
@@ -211,9 +241,14 @@ fn number(value: Number, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     use super::*;
+
+    fn wanted(name: &str) -> Wanted {
+        Wanted::new(&[name.to_owned()], &BTreeMap::new())
+    }
 
     #[test]
     fn what_is_no_object_is_undecodable() {
@@ -235,14 +270,13 @@ mod tests {
             (b"{'a':1}", "' at line 1 column 2 cannot stand around"),
             (b"{\"a\":secret}", "is not valid JSON: expected value at line 1"),
             (b"{\"a\":1e400}", "has a number at line 1 column 10 that no 64-bit float can hold"),
-            (b"{\"a\":\"\\ud800\"}", "has half of a surrogate pair at line 1"),
             (b"\xef\xbb\xbf{}", "begins with a byte order mark (U+FEFF)"),
             (b"\xff\xfe{\0}\0", "says UTF-16; write UTF-8"),
             (b"\0\0\0\0\x01{}", "begins with a zero byte, as Confluent's"),
             (b"\0\0\0\0\0\0\0\0{}", "is not valid JSON: expected value"),
             (deep.as_bytes(), "is not valid JSON: EOF"),
         ] {
-            let fault = decode(&Input::default(), &["a".to_owned()], value).unwrap_err();
+            let fault = decode(&Input::default(), &wanted("a"), value).unwrap_err();
             assert_eq!(fault.class, FaultClass::Undecodable);
             assert!(fault.message.contains(expect), "{} / {expect}", fault.message);
         }
@@ -251,16 +285,13 @@ mod tests {
     #[test]
     fn text_and_bytes_are_the_field_they_are_given() {
         for (format, value, expect) in [
-            (InputFormat::Text, &b"a \"b\""[..], r#"{"body":"a \"b\""}"#),
-            (InputFormat::Bytes, b"\xff\xd8\x00", r#"{"body":"/9gA"}"#),
+            (InputFormat::Text, &b"a \"b\""[..], Value::Text("a \"b\"".into())),
+            (InputFormat::Bytes, b"\xff\xd8\x00", Value::Bytes(b"\xff\xd8\x00"[..].into())),
         ] {
             let settings = Input { format, field: "body".to_owned(), ..Input::default() };
-            let read = decode(&settings, &["body".to_owned()], value).unwrap();
-            assert_eq!(
-                (Value::Object(read.fields).to_string().as_str(), read.unknown),
-                (expect, None)
-            );
-            let read = decode(&settings, &["text".to_owned()], value).unwrap();
+            let read = decode(&settings, &wanted("body"), value).unwrap().unwrap();
+            assert_eq!((read.values, read.unknown), (vec![Some(expect)], None));
+            let read = decode(&settings, &wanted("text"), value).unwrap().unwrap();
             assert_eq!(read.unknown.as_deref(), Some("body"));
         }
     }
@@ -268,8 +299,9 @@ mod tests {
     #[test]
     fn deep_and_wide_values_that_nobody_wants_are_passed_over() {
         let value = format!("{{\"deep\":{}{},\"a\":1}}", "[".repeat(10_000), "]".repeat(10_000));
-        let read = decode(&Input::default(), &["a".to_owned()], value.as_bytes()).unwrap();
-        assert_eq!(read.fields.get("a"), Some(&Value::from(1)));
+        let settings = Input::default();
+        let read = decode(&settings, &wanted("a"), value.as_bytes()).unwrap().unwrap();
+        assert_eq!(read.values, [Some(Value::Int(1))]);
     }
 
     #[track_caller]
@@ -290,6 +322,35 @@ mod tests {
         };
         let value = encode(prediction, output, &Input::default(), &record);
         assert_eq!(String::from_utf8(value).unwrap(), expect);
+    }
+
+    #[test]
+    fn what_goes_along_is_of_the_record_in_its_envelope() {
+        let pointer = crate::config::Pointer::try_from("/b/c".to_owned()).unwrap();
+        let input = Input {
+            unwrap: crate::config::Unwrap::Debezium,
+            fields: BTreeMap::from([("deep".to_owned(), pointer)]),
+            ..Input::default()
+        };
+        let record = Record {
+            partition: crate::record::Partition { topic: 0, number: 0 },
+            offset: crate::record::Offset(0),
+            timestamp: None,
+            key: None,
+            value: Some(br#"{"op":"u","after":{"a":1, "b":{"c":1.50}}}"#.to_vec()),
+            headers: Vec::new(),
+        };
+        for (include, expect) in [
+            (Include::All, r#"{"value":0.5,"input":{"a":1,"b":{"c":1.50}}}"#),
+            (
+                Include::Fields(vec!["deep".to_owned(), "a".to_owned()]),
+                r#"{"value":0.5,"input":{"deep":1.50,"a":1}}"#,
+            ),
+        ] {
+            let output = Output { include, ..Output::default() };
+            let value = encode(&Prediction::Value(0.5_f32.into()), &output, &input, &record);
+            assert_eq!(String::from_utf8(value).unwrap(), expect);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The one trait of the model side, and what goes in and comes out.
 //!
 //! ```text
-//!  record ─► format: Fields ─► Model::prepare ─► Input ─┐
+//!  record ─► format: Values ─► Model::prepare ─► Input ─┐
 //!                                                       ├─► sub-batch ─► Model::predict ─► Prediction
 //!                                             Input … ──┘
 //! ```
@@ -16,8 +16,10 @@
 //! 2. `predict` answers each input, in order, or refuses the whole call.
 //! 3. No panic on input: what a record can cause is a [`Fault`] or a [`Refused`].
 
+use serde_json::Value;
+
 use crate::answer::{Prediction, Refused, Task};
-use crate::field::Fields;
+use crate::field::{self, Values};
 use crate::record::{Fault, Signature};
 
 pub mod artifact;
@@ -55,12 +57,22 @@ pub trait Model: Send + Sync {
         &self.about().fields
     }
 
-    /// Turns a record's fields into this model's input. Called on decode threads.
+    /// Turns the values of the fields that it [looks at](Model::looks_at), in that order, into this model's input. Called
+    /// on decode threads.
     ///
     /// # Errors
     ///
     /// A [`Fault`] that names the field: the record becomes a dead letter, alone.
-    fn prepare(&self, fields: &Fields) -> Result<Input, Fault>;
+    fn prepare(&self, values: &Values<'_>) -> Result<Input, Fault>;
+
+    /// As [`Model::prepare`], from a JSON object.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    fn prepare_object(&self, object: &serde_json::Map<String, Value>) -> Result<Input, Fault> {
+        self.prepare(&field::of_object(self.looks_at(), object))
+    }
 
     /// One pass over `inputs`; one prediction for each, in order. Inputs come from this model's `prepare`.
     ///

@@ -15,6 +15,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use crate::config::uri::{self, LAST, Uri, is_name};
 use crate::failure::chain;
 use crate::file::{self, Links};
 use crate::model::options::LoadOptions;
@@ -25,13 +26,9 @@ use crate::record::Version;
 pub mod change;
 mod import;
 pub mod trial;
-mod uri;
 pub mod watch;
 
 pub use import::Imported;
-pub use uri::{NotAUri, Uri};
-
-use uri::{LAST, version};
 
 /// Largest file of an alias, in bytes: a version has at most 19 digits.
 const LARGEST_ALIAS: u64 = 64;
@@ -110,9 +107,7 @@ pub struct Registry {
 ///
 /// What a name is.
 pub fn name(text: &str) -> Result<&str, Error> {
-    let legal = |c: char| c.is_ascii_alphanumeric() || ['.', '_', '-'].contains(&c);
-    let good = (1..=128).contains(&text.len()) && text.chars().all(legal) && !text.starts_with('.');
-    if good { Ok(text) } else { Err(Error::Name(text.to_owned())) }
+    if is_name(text) { Ok(text) } else { Err(Error::Name(text.to_owned())) }
 }
 
 /// Names in a message.
@@ -207,7 +202,7 @@ impl Registry {
             io("read the alias", &path)(error)
         })?;
         let text = String::from_utf8_lossy(&text);
-        version(text.trim()).ok_or_else(|| {
+        uri::version(text.trim()).ok_or_else(|| {
             let (path, held) = (path.display(), text.trim());
             Error::NotFound(format!(
                 "alias {path} holds {held:?}, which is not the number of a version; `tidemill models promote` points it \
@@ -240,7 +235,7 @@ impl Registry {
     pub fn versions(&self, model: &str) -> Result<Vec<Version>, Error> {
         let dir = self.model(model)?;
         let folders = names(&dir)?.into_iter().filter(|folder| dir.join(folder).is_dir());
-        let mut versions: Vec<Version> = folders.filter_map(|name| version(&name)).collect();
+        let mut versions: Vec<Version> = folders.filter_map(|name| uri::version(&name)).collect();
         versions.sort_unstable();
         Ok(versions)
     }
@@ -271,7 +266,7 @@ impl Registry {
         let dir = self.model(model)?;
         let (mut versions, mut aliases) = (Vec::new(), Vec::new());
         for folder in names(&dir)?.into_iter().filter(|folder| folder != "aliases") {
-            match version(&folder) {
+            match uri::version(&folder) {
                 Some(version) if dir.join(&folder).is_dir() => versions.push(version),
                 _ => {
                     let why = "is not a version: versions are folders called 1, 2, 3, …";
@@ -342,20 +337,5 @@ impl Registry {
         let mut file = File::create(&beside).map_err(io("write", &beside))?;
         writeln!(file, "{version}").and_then(|()| file.sync_all()).map_err(io("write", &beside))?;
         fs::rename(&beside, &path).map_err(io("write the alias", &path))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_cannot_leave_the_registry() {
-        for good in ["a", "breast-cancer", "m_1.2"] {
-            assert!(name(good).is_ok(), "{good}");
-        }
-        for bad in ["", "..", ".hidden", "a/b", "a\\b", "ä", &"x".repeat(129)] {
-            assert!(name(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -20,7 +20,7 @@ use std::time::Instant;
 use tokio::sync::{Notify, mpsc, watch as cell};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Place, Workers as WorkerCount};
+use crate::config::{Config, Place, Uri, Workers as WorkerCount};
 use crate::decode::{self, Current, Decoder};
 use crate::engine::{Engine, Parts, Tasks};
 use crate::failure::{Exit, Failure, chain, temporary};
@@ -30,7 +30,7 @@ use crate::journal::Journal;
 use crate::log::{Log, Opening};
 use crate::model::options::LoadOptions;
 use crate::model::served::Served;
-use crate::registry::{self, Registry, Uri, watch};
+use crate::registry::{self, Registry, watch};
 use crate::telemetry::Telemetry;
 use crate::workers::Workers;
 
@@ -87,10 +87,10 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 
 /// How many inference threads `model.workers` means on this machine: by itself one a core, on GPUs one a device.
 pub fn workers(config: &Config) -> usize {
-    match (config.model.workers, config.model.device.parse()) {
+    match (config.model.workers, &config.model.device) {
         (WorkerCount::Count(count), _) => usize::from(count.max(1)),
-        (WorkerCount::Auto, Ok(place @ (Place::Cuda(_) | Place::Metal(_)))) => place.count(),
-        (WorkerCount::Auto, Ok(Place::Cpu) | Err(_)) => {
+        (WorkerCount::Auto, place @ (Place::Cuda(_) | Place::Metal(_))) => place.count(),
+        (WorkerCount::Auto, Place::Cpu) => {
             std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
         }
     }
@@ -100,24 +100,18 @@ pub fn workers(config: &Config) -> usize {
 ///
 /// # Errors
 ///
-/// What is wrong with the URI, the registry or the artifact, as a configuration failure.
-pub fn load_model(config: &Config) -> Result<(Registry, Uri, Served), Failure> {
-    let configuration = |message: String| Failure { message, exit: Exit::Config };
-    let uri: Uri = config
-        .model
-        .uri
-        .parse()
-        .map_err(|error| configuration(format!("read model.uri: {}", chain(&error))))?;
+/// What is wrong with the registry or the artifact, as a configuration failure.
+pub fn load_model(config: &Config) -> Result<Served, Failure> {
+    let uri = &config.model.uri;
     let registry = Registry::new(config.registry.root.clone());
-    let served = registry.load(&uri, &LoadOptions::of(config)).map_err(|error| {
+    registry.load(uri, &LoadOptions::of(config)).map_err(|error| {
         // A directory that was named is not named again.
-        let why = match (&error, &uri) {
+        let why = match (&error, uri) {
             (registry::Error::Artifact { source, .. }, Uri::Directory(_)) => chain(source),
             _ => chain(&error),
         };
-        configuration(format!("load {}: {why}", config.model.uri))
-    })?;
-    Ok((registry, uri, served))
+        Failure { message: format!("load {uri}: {why}"), exit: Exit::Config }
+    })
 }
 
 /// Runs the service on the log that `open` gives, until a signal, `options.stop`, or the end. A stop that comes while
@@ -218,7 +212,7 @@ fn assemble(
             options: LoadOptions::of(config),
             journal: journal.clone(),
             allow: config.model.allow_change.clone(),
-            trial: options.trial.clone().filter(|_| config.model.device == "cpu"),
+            trial: options.trial.clone().filter(|_| config.model.device == Place::Cpu),
             poll: config.model.poll.0,
             wake: Arc::clone(&options.wake),
             questions,
@@ -238,7 +232,7 @@ fn assemble(
     let chunks = std::mem::replace(&mut log.chunks, empty);
     let current = Current::new(Arc::clone(&served));
     let (arrived_in, arrived) = mpsc::channel(2);
-    decode::start(decoder, current.clone(), journal.clone(), chunks, arrived_in)
+    decode::start(decode::threads(), &decoder, &current, journal, chunks, arrived_in)
         .map_err(no_thread)?;
     Ok(Parts {
         log,
@@ -324,7 +318,7 @@ mod tests {
             ("cpu", WorkerCount::Count(0), 1),
         ] {
             let mut config = Config::default();
-            (config.model.device, config.model.workers) = (device.to_owned(), asked);
+            (config.model.device, config.model.workers) = (device.parse().unwrap(), asked);
             assert_eq!(workers(&config), expect, "{device} {asked:?}");
         }
     }

@@ -14,28 +14,30 @@ use super::predict::precision;
 use super::terminal::{self, note};
 use crate::bench::statistics::{agreement, duration};
 use crate::bench::{Crew, Curve, Point, Report, chart, recommend, sentences};
-use crate::config::{Config, Precision, Workers};
+use crate::config::{Config, Place, Precision, Uri, Workers};
 use crate::decode::{Decoded, Decoder, Prepared};
 use crate::failure::{Exit, Failure, chain};
-use crate::field::Fields;
 use crate::file::{self, Links};
 use crate::model::served::Served;
 use crate::model::{Input, guard, kernels};
 use crate::pipeline::Item;
 use crate::record::{Epoch, Offset, Partition, Record};
-use crate::registry::{NotAUri, Registry, Uri};
+use crate::registry::Registry;
 use crate::service;
 
 mod measure;
 
 use measure::{Measured, Records, Side};
 
+/// A record's fields.
+type Fields = serde_json::Map<String, Value>;
+
 /// Arguments of `tidemill bench`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A directory, or `models:/name@alias` with --root
     #[arg(long, value_name = "URI|DIR")]
-    model: String,
+    model: Uri,
     /// The registry's directory
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
@@ -44,7 +46,7 @@ pub struct Args {
     precision: Vec<Precision>,
     /// cpu, cuda:0
     #[arg(long, default_value = "cpu")]
-    device: String,
+    device: Place,
     /// Inference threads; default: 1, half and all cores are compared
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     workers: Option<u16>,
@@ -260,15 +262,14 @@ fn alone(precision: Precision, most: u32) -> Vec<u64> {
 
 fn load(args: &Args, precision: Precision) -> Result<Served, Failure> {
     let loaded = service::load_model(&config(args, precision));
-    let (_, _, served) = loaded.map_err(|failure| Failure {
+    loaded.map_err(|failure| Failure {
         message: format!(
             "{}; give --model a directory with config.json and model.safetensors, or models:/NAME@ALIAS with \
              --root DIR",
             failure.message
         ),
         exit: failure.exit,
-    })?;
-    Ok(served)
+    })
 }
 
 fn point(measured: &Measured, records: &Records) -> Point {
@@ -429,8 +430,7 @@ fn golden(args: &Args, served: &Served) -> Result<Vec<String>, Failure> {
         exit: Exit::NoInput,
     };
     let config = config(args, Precision::F32);
-    let uri: Uri = config.model.uri.parse().map_err(|error: NotAUri| wanted(&chain(&error)))?;
-    let dir = Registry::new(config.registry.root).resolve(&uri);
+    let dir = Registry::new(config.registry.root).resolve(&config.model.uri);
     let file = dir.map_err(|error| wanted(&chain(&error)))?.dir.join("golden.json");
     let text = file::read(&file, MOST_GOLDEN, Links::Refuse);
     let text = text.map_err(|error| wanted(&format!("{}: {error}", file.display())))?;

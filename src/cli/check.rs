@@ -12,7 +12,7 @@ use std::time::Duration;
 use rdkafka::error::KafkaError;
 
 use super::ConfigFile;
-use crate::config::{Config, load};
+use crate::config::{Config, Log, load};
 use crate::failure::Exit;
 use crate::kafka::settings;
 use crate::{service, sqlite};
@@ -39,7 +39,7 @@ pub fn run(args: &Args) -> ExitCode {
 /// Loads the model through the gate, as the service will.
 fn model(config: &Config) -> Result<String, (String, String)> {
     let remedy = "`tidemill models list` shows what is there, `tidemill models verify` one version";
-    let (_, _, served) =
+    let served =
         service::load_model(config).map_err(|failure| (failure.message, remedy.to_owned()))?;
     let about = served.model.about();
     let notes =
@@ -187,7 +187,7 @@ fn secrets(config: &Config) -> Vec<Finding> {
 
 /// What is not covered without a folder that outlives the process.
 fn state(config: &Config) -> Option<Finding> {
-    (config.state.dir.is_none() && config.log.is_none()).then(|| {
+    (config.state.dir.is_none() && config.log == Log::Kafka).then(|| {
         Finding::warning(
             "state.dir",
             "is not set: a record that kills the process, or never comes back from the model, is not found and comes \

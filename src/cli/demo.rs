@@ -7,7 +7,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::terminal::{self, line};
-use crate::config::{Config, Include, InputFormat, LogFormat, Logging, Precision, Time};
+use crate::config::{self, Config, Include, InputFormat, LogFormat, Logging, Precision, Time, Uri};
 use crate::demo::assets;
 use crate::demo::summary::Summary;
 use crate::failure::{Exit, Failure, chain};
@@ -97,8 +97,7 @@ impl Drop for Place {
 }
 
 fn config(args: &Args, place: &Place) -> Config {
-    let mut config =
-        Config { log: Some(format!("sqlite:{}", place.log().display())), ..Config::default() };
+    let mut config = Config { log: config::Log::Sqlite(place.log()), ..Config::default() };
     "demo".clone_into(&mut config.kafka.group);
     config.http.listen = args.listen;
     config.batch.max_wait = Time::millis(20);
@@ -107,7 +106,7 @@ fn config(args: &Args, place: &Place) -> Config {
             config.input.topics = vec!["lines".to_owned()];
             config.input.format = InputFormat::Text;
             "embeddings".clone_into(&mut config.output.topic);
-            config.model.uri = model.display().to_string();
+            config.model.uri = Uri::Directory(model.clone());
             config.model.precision = args.precision;
         }
         None => {
@@ -116,7 +115,8 @@ fn config(args: &Args, place: &Place) -> Config {
             let fields = ["id", "split", "diagnosis"].map(str::to_owned);
             config.output.include = Include::Fields(fields.to_vec());
             config.registry.root = Some(place.dir.join("models"));
-            config.model.uri = format!("models:/{}@champion", assets::MODEL);
+            let (model, alias) = (assets::MODEL.to_owned(), "champion".to_owned());
+            config.model.uri = Uri::Alias { model, alias };
         }
     }
     config

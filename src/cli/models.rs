@@ -9,11 +9,13 @@ use clap::Subcommand;
 use super::predict::task;
 use super::terminal;
 use crate::answer::Task;
+use crate::config::Uri;
+use crate::config::uri::NotAUri;
 use crate::failure::{Exit, Failure, chain};
 use crate::model::artifact;
 use crate::model::options::LoadOptions;
 use crate::record::Version;
-use crate::registry::{self, Broken, Error, Imported, Listed, NotAUri, Registry, Uri};
+use crate::registry::{self, Broken, Error, Imported, Listed, Registry};
 
 /// `tidemill models …`.
 #[derive(Debug, Subcommand)]
@@ -138,7 +140,9 @@ fn pointed(name: &str, alias: &str, version: Version) -> String {
 }
 
 fn verify(registry: &Registry, model: &str, task: Option<Task>) -> Result<String, Error> {
-    let uri: Uri = model.parse().map_err(|error: NotAUri| Error::NotFound(error.to_string()))?;
+    let uri: Uri = model
+        .parse()
+        .map_err(|error: NotAUri| Error::NotFound(format!("{error}: {}", Uri::FORM)))?;
     let dir = registry.resolve(&uri)?.dir;
     let served = registry.load(&uri, &options(task))?;
     let about = served.model.about();

@@ -13,7 +13,9 @@ use tokio::sync::mpsc;
 
 use super::terminal;
 use crate::answer::Task;
-use crate::config::{Aggregation, Config, OnLong, Precision, Time, Workers as WorkerCount};
+use crate::config::{
+    Aggregation, Config, OnLong, Place, Precision, Time, Uri, Workers as WorkerCount,
+};
 use crate::decode::{Decoded, Decoder};
 use crate::failure::{Exit, Failure};
 use crate::model::served::Served;
@@ -28,7 +30,7 @@ use crate::{engine, service};
 pub struct Args {
     /// A directory, or `models:/name@alias` with --root
     #[arg(long, value_name = "URI|DIR")]
-    model: String,
+    model: Uri,
     /// The registry's directory
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
@@ -59,7 +61,7 @@ pub struct Args {
     top_k: Option<u32>,
     /// cpu, cuda:0
     #[arg(long, default_value = "cpu")]
-    device: String,
+    device: Place,
     /// Inference threads; default: one a core
     #[arg(long)]
     workers: Option<u16>,
@@ -104,7 +106,7 @@ fn config(args: &Args) -> Config {
 
 fn predict(args: &Args) -> Result<(), Failure> {
     let config = config(args);
-    let (_, _, served) = service::load_model(&config)?;
+    let served = service::load_model(&config)?;
     let notes = &served.model.about().notes;
     notes.iter().for_each(|note| terminal::note(format_args!("note: {note}")));
     let cannot = |what: &str, path: &Path, error: &io::Error| Failure {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use super::{ConfigFile, terminal};
-use crate::config::{Config, Time};
+use crate::config::{self, Config, Time};
 use crate::failure::Failure;
 use crate::log::message::Naming;
 use crate::log::{Log, Opening};
@@ -64,8 +64,8 @@ fn start(config: Config, telemetry: Telemetry, args: &Args) -> Result<(), Failur
 /// Opens the log that the configuration names.
 fn open(config: &Config, opening: &Opening) -> Result<Log, Failure> {
     let naming = Naming::new(config);
-    match config.embedded() {
-        Some(file) => sqlite::open(file, config, &naming, opening),
-        None => kafka::open(config, naming, opening),
+    match &config.log {
+        config::Log::Sqlite(file) => sqlite::open(file, config, &naming, opening),
+        config::Log::Kafka => kafka::open(config, naming, opening),
     }
 }

@@ -50,7 +50,7 @@ pub fn run(args: &Args) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    if config.log.is_some() {
+    if config.embedded().is_some() {
         let message = "verify reads Kafka; the demo verifies the embedded log by itself".to_owned();
         return terminal::end(Err(Failure { message, exit: Exit::Config }));
     }

@@ -24,7 +24,7 @@ use serde_json::Value;
 use super::origin::Origin;
 use super::properties;
 use super::secret::{self, Secrets, Sources, Unresolved};
-use super::{Config, Problem, Problems, tree, validate, yaml};
+use super::{Config, Log, Place, Problem, Problems, Uri, tree, validate, yaml};
 
 /// What names an override begins with.
 const PREFIX: &str = "TIDEMILL_";
@@ -353,12 +353,30 @@ impl State<'_> {
                     None => message,
                 };
                 self.problem(key, message, remedy);
+                self.stand_in(key, value);
             }
         }
     }
 
-    /// A remedy for a value that does not fit: what the default looks like.
+    /// What a value that does not fit is to the rules between keys. One that was to be a registered model is one to them,
+    /// so that a registry that is missing is named as well.
+    fn stand_in(&mut self, key: &str, value: &Value) {
+        if key == "model.uri"
+            && value.as_str().is_some_and(|text| text.starts_with(Uri::REGISTERED))
+        {
+            let any = Value::String(format!("{}any/1", Uri::REGISTERED));
+            tree::set(&mut self.tree, &["model", "uri"], any);
+        }
+    }
+
+    /// A remedy for a value that does not fit: its forms, or what the default looks like.
     fn expected(&self, key: &str) -> String {
+        match key {
+            "log" => return Log::FORM.to_owned(),
+            "model.uri" => return Uri::FORM.to_owned(),
+            "model.device" => return Place::FORM.to_owned(),
+            _ => (),
+        }
         match tree::get(&self.defaults, key) {
             None | Some(Value::Null) => "see config/tidemill.yaml for its form".to_owned(),
             Some(Value::String(text)) if text.is_empty() => "write a string".to_owned(),

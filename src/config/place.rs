@@ -3,10 +3,14 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// What `model.device` says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Place {
     /// `cpu`.
+    #[default]
     Cpu,
     /// `cuda:0`, or several: `cuda:0,cuda:1`. Their numbers, in order, none twice, at least one.
     Cuda(Vec<usize>),
@@ -14,7 +18,7 @@ pub enum Place {
     Metal(usize),
 }
 
-/// Why a text names no device.
+/// Why a text names no device; [`Place::FORM`] is what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NoDevice(String);
@@ -52,6 +56,20 @@ impl FromStr for Place {
     }
 }
 
+impl TryFrom<String> for Place {
+    type Error = NoDevice;
+
+    fn try_from(text: String) -> Result<Self, NoDevice> {
+        text.parse()
+    }
+}
+
+impl From<Place> for String {
+    fn from(place: Place) -> Self {
+        place.to_string()
+    }
+}
+
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -67,6 +85,9 @@ impl std::fmt::Display for Place {
 }
 
 impl Place {
+    /// What to write.
+    pub const FORM: &str = "write `cpu`, `cuda:0`, several as `cuda:0,cuda:1`, or `metal:0`";
+
     /// How many devices it names.
     pub fn count(&self) -> usize {
         match self {

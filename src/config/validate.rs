@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::properties::{self, Section};
-use super::{Config, OnStop, Problem, Time, Workers, topics, tree};
-use crate::config::Place;
+use super::{Config, InputFormat, Log, OnStop, Problem, Time, Unwrap, Uri, Workers, topics, tree};
 
 /// After so long the broker aborts a transaction by itself: `transaction.timeout.ms`.
 pub const TRANSACTION_TIMEOUT: Time = Time::millis(15_000);
@@ -24,7 +23,6 @@ pub fn problems(config: &Config) -> Vec<Problem> {
     contradictions(config, &mut found);
     roles(config, &mut found);
     kafka(config, &mut found);
-    model(config, &mut found);
     state(config, &mut found);
     found.0
 }
@@ -45,7 +43,7 @@ impl Found {
 
 fn required(config: &Config, found: &mut Found) {
     let missing = "is required and not set";
-    if config.log.is_none() {
+    if config.log == Log::Kafka {
         let servers = properties::servers(&config.kafka).is_none();
         let remedy = "write host:port of a broker, or `log: sqlite:FILE` for the embedded log";
         found.when(servers, "kafka.common.bootstrap.servers", missing, remedy);
@@ -56,11 +54,11 @@ fn required(config: &Config, found: &mut Found) {
     found.when(config.input.topics.is_empty(), "input.topics", missing, remedy);
     let remedy = "name the topic that predictions go to";
     found.when(config.output.topic.is_empty(), "output.topic", missing, remedy);
-    let remedy = "write `models:/NAME@ALIAS`, `models:/NAME/VERSION` or a directory";
-    found.when(config.model.uri.is_empty(), "model.uri", missing, remedy);
-    if let Some(log) = &config.log {
-        let file = log.strip_prefix("sqlite:").is_some_and(|file| !file.is_empty());
-        found.when(!file, "log", "names no embedded log", "write `sqlite:FILE`, or leave it out");
+    found.when(config.model.uri.is_empty(), "model.uri", missing, Uri::FORM);
+    if !matches!(config.model.uri, Uri::Directory(_)) {
+        let message = "is required for a model.uri that begins with `models:/`, and not set";
+        let remedy = "write the directory that holds <name>/<version>/…";
+        found.when(config.registry.root.is_none(), "registry.root", message, remedy);
     }
 }
 
@@ -222,6 +220,16 @@ fn roles(config: &Config, found: &mut Found) {
             format!("is {:?}, as input.field: one field cannot hold two texts", config.input.field);
         found.add("input.pair_field", message, "name another field");
     }
+    if config.input.format != InputFormat::Json {
+        let message = "is about fields of JSON objects, and input.format says that values are none";
+        let fix = "leave it out, or write `format: json`";
+        if !config.input.fields.is_empty() {
+            found.add("input.fields", message, fix);
+        }
+        if config.input.unwrap != Unwrap::None {
+            found.add("input.unwrap", message, fix);
+        }
+    }
     if config.output.include == super::Include::Fields(Vec::new()) {
         found.add("output.include.fields", "is empty", "list fields, or write `include: none`");
     }
@@ -259,27 +267,6 @@ fn kafka(config: &Config, found: &mut Found) {
                 found.add(&key, message, remedy);
             }
         }
-    }
-}
-
-fn model(config: &Config, found: &mut Found) {
-    let model = &config.model;
-    if let Some(path) = model.uri.strip_prefix("models:/") {
-        let by_alias = path.split_once('@').map(|(name, alias)| (name, !alias.is_empty()));
-        let by_number = path.rsplit_once('/').map(|(name, v)| (name, v.parse::<u64>().is_ok()));
-        let parsed = by_alias.or(by_number);
-        let good =
-            parsed.is_some_and(|(name, good)| good && !name.is_empty() && !name.contains('/'));
-        let message = format!("{:?} names no version", model.uri);
-        let remedy = "write `models:/NAME@ALIAS` or `models:/NAME/VERSION`";
-        found.when(!good, "model.uri", &message, remedy);
-        let message = "is required for a model.uri that begins with `models:/`, and not set";
-        let remedy = "write the directory that holds <name>/<version>/…";
-        found.when(config.registry.root.is_none(), "registry.root", message, remedy);
-    }
-    if let Err(error) = model.device.parse::<Place>() {
-        let remedy = "write `cpu`, `cuda:0`, several as `cuda:0,cuda:1`, or `metal:0`";
-        found.add("model.device", error.to_string(), remedy);
     }
 }
 

@@ -64,10 +64,7 @@ pub struct Naming {
 impl Naming {
     /// The topics of `config`, with the default names where it gives none.
     pub fn new(config: &Config) -> Self {
-        let dead_letter = |input: &String| match &config.dead_letters.topic {
-            Some(topic) => topic.clone(),
-            None => format!("{input}-dlq"),
-        };
+        let dead_letter = |input: &String| config.dead_letter_topic(input);
         let group = &config.kafka.group;
         Self {
             // Only the embedded log goes without one.
@@ -75,10 +72,7 @@ impl Naming {
             inputs: config.input.topics.clone(),
             output: config.output.topic.clone(),
             dead_letters: config.input.topics.iter().map(dead_letter).collect(),
-            manifest: match &config.manifest.topic {
-                Some(topic) => topic.clone(),
-                None => format!("{}-manifest", config.output.topic),
-            },
+            manifest: config.manifest_topic(),
             partition: config.output.partition,
             headers: config.output.headers,
         }

@@ -126,7 +126,7 @@ mod tests {
     use std::sync::{Mutex, PoisonError};
 
     use super::*;
-    use crate::field::Fields;
+    use crate::field::Values;
     use crate::model::About;
     use crate::record::Fault;
 
@@ -142,7 +142,7 @@ mod tests {
             &self.about
         }
 
-        fn prepare(&self, _fields: &Fields) -> Result<Input, Fault> {
+        fn prepare(&self, _values: &Values<'_>) -> Result<Input, Fault> {
             Ok(Input::Tokens(Box::default()))
         }
 

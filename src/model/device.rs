@@ -12,7 +12,7 @@ use candle_core::{DType, Device};
 use super::kernels::{self, Level};
 use super::{Memory, files};
 use crate::answer::Refused;
-use crate::config::{NoDevice, Place, Precision};
+use crate::config::{Place, Precision};
 
 /// Why a device cannot be used, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,15 +23,6 @@ impl From<Error> for files::Error {
     fn from(error: Error) -> Self {
         Self::Unsupported(error.0)
     }
-}
-
-/// What a text names.
-///
-/// # Errors
-///
-/// Where it names no device.
-pub fn place(text: &str) -> Result<Place, Error> {
-    text.parse().map_err(|error: NoDevice| Error(error.to_string()))
 }
 
 /// Opens a place's devices, in order.

@@ -25,6 +25,7 @@ use super::files::Error;
 use super::options::LoadOptions;
 use super::served::Served;
 use super::{Model, image, tabular, text};
+use crate::config::Place;
 use crate::memory::mebibytes;
 use crate::printable;
 use crate::record::ModelId;
@@ -35,7 +36,7 @@ mod golden;
 mod need;
 mod warm;
 
-use super::report::{Refused, Report, Step};
+pub use super::report::{Refused, Report, Step};
 pub use golden::tolerance;
 
 /// What has passed every step.
@@ -49,6 +50,23 @@ struct Passed {
 /// # Errors
 ///
 /// The first step that refused it, and why.
+///
+/// # Examples
+///
+/// ```
+/// use std::path::Path;
+///
+/// use tidemill::model::gate;
+/// use tidemill::model::options::LoadOptions;
+///
+/// let dir = Path::new("tests/it/data/tiny-bert-labels");
+/// let served = gate::load(dir, &LoadOptions::default())?;
+/// assert_eq!(served.model.about().labels, ["no", "maybe", "yes"]);
+/// for done in &served.report.steps {
+///     println!("{done}"); // golden, 1.2ms: 90 numbers and texts are as they were
+/// }
+/// # Ok::<(), gate::Refused>(())
+/// ```
 pub fn load(dir: &Path, options: &LoadOptions) -> Result<Served, Refused> {
     let check = if options.name.is_some() { artifact::verify_registered } else { artifact::verify };
     let mut report = Report::default();
@@ -194,10 +212,10 @@ fn by_family(contents: Contents<'_>, options: &LoadOptions) -> Result<Box<dyn Mo
     let (dir, is_tabular) = (contents.dir(), contents.is_tabular());
     let (layout, config) = (contents.layout, contents.config?);
     if is_tabular {
-        if options.model.device != "cpu" {
+        if options.model.device != Place::Cpu {
             let message = format!(
                 "tables are computed on the CPU, not on {:?}; set model.device: cpu",
-                options.model.device
+                options.model.device.to_string()
             );
             return Err(Error::config("config.json", message));
         }
@@ -219,4 +237,96 @@ fn by_family(contents: Contents<'_>, options: &LoadOptions) -> Result<Box<dyn Mo
         return Ok(Box::new(image::load(dir, &config, options)?));
     }
     text::load(&layout, &config, options).map_err(|error| Error::Text(Box::new(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn data(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data").join(name)
+    }
+
+    fn copy(name: &str) -> tempfile::TempDir {
+        let to = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(data(name)).unwrap().flatten() {
+            fs::copy(entry.path(), to.path().join(entry.file_name())).unwrap();
+        }
+        to
+    }
+
+    fn steps(report: &Report) -> Vec<Step> {
+        report.steps.iter().map(|done| done.step).collect()
+    }
+
+    #[test]
+    fn a_version_passes_every_step_in_order_and_says_what_was_found() {
+        for name in ["linear", "tiny-bert-labels", "tiny-vit"] {
+            let served = load(&data(name), &LoadOptions::default()).unwrap();
+            assert_eq!(steps(&served.report), Step::ALL, "{name}");
+            assert!(served.report.steps.iter().all(|done| done.found.is_some()), "{name}");
+            assert_eq!(served.report.times().count(), Step::ALL.len());
+        }
+    }
+
+    #[test]
+    fn the_step_that_refuses_is_the_last_and_the_error_is_its_own() {
+        let write = |file: &'static str, text: &'static str| {
+            move |dir: &Path| fs::write(dir.join(file), text).unwrap()
+        };
+        let remove =
+            |file: &'static str| move |dir: &Path| fs::remove_file(dir.join(file)).unwrap();
+        let wrong = r#"[{"input": {"text": "a"}, "output": {"value": 1.0}}]"#;
+        type Spoil = Box<dyn Fn(&Path)>;
+        let cases: [(Spoil, Step, &str); 5] = [
+            (
+                Box::new(remove("model.safetensors")),
+                Step::Folder,
+                "holds config.json but no weights",
+            ),
+            (
+                Box::new(write("extra.json", "{}")),
+                Step::Digests,
+                "extra.json: altered or truncated",
+            ),
+            // What is no JSON any more was altered first of all.
+            (Box::new(write("config.json", "{")), Step::Digests, "config.json: altered"),
+            (Box::new(write("tokenizer.json", "{}")), Step::Build, "load the text model"),
+            (Box::new(write("golden.json", wrong)), Step::Golden, "golden.json, row 0"),
+        ];
+        for (spoil, last, part) in cases {
+            let dir = copy("tiny-bert-labels");
+            if last == Step::Digests {
+                admit(dir.path(), "mine", &LoadOptions::default()).unwrap();
+            }
+            spoil(dir.path());
+            let refused = load(dir.path(), &LoadOptions::default()).unwrap_err();
+            let place = Step::ALL.iter().position(|step| *step == last).unwrap();
+            assert_eq!(steps(&refused.report), Step::ALL[..=place], "{refused}");
+            let found = refused.report.steps.iter().map(|done| done.found.is_some());
+            assert!(found.eq((0..=place).map(|step| step < place)), "only the last refused");
+            assert!(refused.to_string().contains(part), "{part} in {refused}");
+        }
+    }
+
+    /// What was imported is what a load through the gate finds, manifest and all.
+    #[test]
+    fn what_was_admitted_passes_as_a_version_of_a_registry() {
+        let dir = copy("tiny-bert-labels");
+        let options = LoadOptions::default();
+        let (manifest, report, _) = admit(dir.path(), "mine", &options).unwrap();
+        assert_eq!(steps(&report), Step::ALL);
+        let registered = LoadOptions { name: Some("mine".to_owned()), ..options };
+        let served = load(dir.path(), &registered).unwrap();
+        assert_eq!(*served.id.digest, *manifest.digest);
+        assert_eq!(served.model.about().task, manifest.task);
+        assert_eq!(manifest.golden, Some(golden::own()));
+        // Once more: the manifest that is there is written anew, whatever was changed since.
+        fs::remove_file(dir.path().join("golden.json")).unwrap();
+        assert!(load(dir.path(), &registered).is_err());
+        assert_eq!(admit(dir.path(), "mine", &registered).unwrap().0.golden, None);
+        load(dir.path(), &registered).unwrap();
+    }
 }

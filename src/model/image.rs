@@ -10,6 +10,7 @@
 //!
 //! Dosovitskiy et al. 2021 (`ViT`). Tensor names as in Hugging Face's transformers.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ use super::weights::Weights;
 use super::{About, Input, Memory, Model, SUB_BATCH_TOKENS, encoder, padded};
 use crate::answer::{Prediction, Refused, Task};
 use crate::config::{Determinism, Place};
-use crate::field::{self, Fields};
+use crate::field::{self, Values};
 use crate::record::{Fault, FaultClass};
 
 mod bmp;
@@ -264,7 +265,7 @@ impl std::fmt::Debug for Image {
 /// With the file or tensor, what was expected and what was found.
 pub(super) fn load(dir: &Path, config: &Json, options: &LoadOptions) -> Result<Image, Error> {
     let fail = |error: device::Error| Error::config("config.json", error.to_string());
-    let place = device::place(&options.model.device).map_err(fail)?;
+    let place = &options.model.device;
     let config: Config = config.parse()?;
     let (vit, patches) = config.checked()?;
     let side = u32::try_from(vit.image_size).unwrap_or(u32::MAX);
@@ -278,7 +279,7 @@ pub(super) fn load(dir: &Path, config: &Json, options: &LoadOptions) -> Result<I
     })?;
     let (labels, named) = unique(config.labels(rows)?);
     let independent = config.independent(rows)?;
-    let (encoder, precision, chunk_tokens, bytes) = if place == Place::Cpu {
+    let (encoder, precision, chunk_tokens, bytes) = if *place == Place::Cpu {
         // Nothing to compare precisions by is known of images: `auto` is f32.
         let precision = device::packed(options.model.precision).map_err(fail)?;
         let precision = precision.unwrap_or(encoder::Precision::F32);
@@ -287,8 +288,8 @@ pub(super) fn load(dir: &Path, config: &Json, options: &LoadOptions) -> Result<I
         (Encoder::Packed(Box::new(vit)), precision.name(), SUB_BATCH_TOKENS, bytes)
     } else {
         let (dtype, devices) = (
-            device::dtype(&place, options.model.precision).map_err(fail)?,
-            device::open(&place).map_err(fail)?,
+            device::dtype(place, options.model.precision).map_err(fail)?,
+            device::open(place).map_err(fail)?,
         );
         let elements = weights.bytes() / 4 * u64::try_from(devices.len()).unwrap_or(1);
         let bytes = elements * u64::try_from(dtype.size_in_bytes()).unwrap_or(4);
@@ -330,11 +331,16 @@ impl Model for Image {
         &self.about
     }
 
-    fn prepare(&self, fields: &Fields) -> Result<Input, Fault> {
+    fn prepare(&self, values: &Values<'_>) -> Result<Input, Fault> {
         let name = &self.about.fields[0];
-        let text = field::text(fields, name, "an image in base64")?;
-        let bytes = encoded::decode(text)
-            .map_err(|what| Fault::new(FaultClass::Invalid, format!("field {name:?} {what}")))?;
+        let invalid = |what| Fault::new(FaultClass::Invalid, format!("field {name:?} {what}"));
+        let bytes = match values.first().and_then(Option::as_ref) {
+            Some(field::Value::Bytes(bytes)) => Cow::Borrowed(&**bytes),
+            value => {
+                let text = field::text(value, name, "an image in base64")?;
+                Cow::Owned(encoded::decode(text).map_err(invalid)?)
+            }
+        };
         let pixels = self.preprocess.pixels(&bytes).map_err(|Fault { class, message }| {
             Fault::new(class, format!("field {name:?}: {message}"))
         })?;

@@ -22,7 +22,7 @@ use super::kernels::Double;
 use super::weights::Weights;
 use super::{About, Input, Model};
 use crate::answer::{Prediction, Refused, Task, best};
-use crate::field::Fields;
+use crate::field::Values;
 use crate::model::SUB_BATCH_TOKENS;
 use crate::record::Fault;
 use columns::Column;
@@ -278,10 +278,10 @@ impl Model for Tabular {
         &self.about
     }
 
-    fn prepare(&self, fields: &Fields) -> Result<Input, Fault> {
+    fn prepare(&self, values: &Values<'_>) -> Result<Input, Fault> {
         let mut row = Vec::with_capacity(self.width);
-        for column in &self.columns {
-            column.encode(fields, &mut row)?;
+        for (place, column) in self.columns.iter().enumerate() {
+            column.encode(values.get(place).and_then(Option::as_ref), &mut row)?;
         }
         Ok(Input::Row(row.into_boxed_slice()))
     }

@@ -59,7 +59,6 @@ use serde_json::Value;
 use tokenizers::Tokenizer;
 use tokenizers::utils::truncation::TruncationDirection as Side;
 
-use super::device;
 use super::encoder::TYPED;
 use super::files::Error;
 use super::folder::{Folder, Json};
@@ -68,7 +67,7 @@ use super::weights::Weights;
 use super::{About, Input, Memory, Model};
 use crate::answer::{Prediction, Refused, Task};
 use crate::config::OnLong;
-use crate::field::{self, Fields};
+use crate::field::{self, Values};
 use crate::record::{Fault, FaultClass};
 
 mod architecture;
@@ -130,7 +129,7 @@ pub(super) fn load(
     config: &Json,
     options: &LoadOptions,
 ) -> Result<Box<dyn Model>, Error> {
-    let place = device::place(&options.model.device)?;
+    let place = &options.model.device;
     let folder = &layout.encoder;
     let architecture = Architecture::read(config)?;
     let mut encode = Encode::read(layout)?;
@@ -143,7 +142,7 @@ pub(super) fn load(
     let longest = longest(&architecture, &encode, &rules, options)?;
     let tokenizer = tokenizer::bounded(rules.tokenizer, architecture.longest())?;
     let weights = Weights::open_in(folder.dir(), folder.name())?;
-    let (backbone, precision) = architecture.backbone(&weights, &place, options, &tokenizer)?;
+    let (backbone, precision) = architecture.backbone(&weights, place, options, &tokenizer)?;
     let side = if rules.cuts_left { Side::Left } else { Side::Right };
     let typed = architecture.types() != 0 && template::hands_types(folder, config.value())?;
     let types = (architecture.types(), typed);
@@ -207,11 +206,6 @@ fn sequencer(
     }
     let pair = Template::of(&tokenizer, 2, typed).and_then(known);
     Ok(Sequencer::new((tokenizer, side), (single, pair), false, longest))
-}
-
-/// Whether a record has something in a field.
-fn present(fields: &Fields, name: &str) -> bool {
-    fields.get(name).is_some_and(|value| !value.is_null())
 }
 
 /// Tokens that stand before each text's own: the prompt's, without the special one that would close it.
@@ -287,10 +281,11 @@ impl Model for Text {
         &self.looks_at
     }
 
-    fn prepare(&self, fields: &Fields) -> Result<Input, Fault> {
+    fn prepare(&self, values: &Values<'_>) -> Result<Input, Fault> {
         let [name, pair] = &self.looks_at;
-        let text = field::text(fields, name, "a string")?;
-        let (pairs, given) = (self.head.pairs(), present(fields, pair));
+        let [first, second] = [0, 1].map(|place| values.get(place).and_then(Option::as_ref));
+        let text = field::text(first, name, "a string")?;
+        let (pairs, given) = (self.head.pairs(), field::is_given(second));
         if given && pairs == Pairs::Never {
             let message = format!(
                 "field {pair:?} has a second text, and a model for {} takes one: leave the field out, or name \
@@ -300,7 +295,7 @@ impl Model for Text {
             return Err(Fault::new(FaultClass::Invalid, message));
         }
         let wanted = given || pairs == Pairs::Always;
-        let second = wanted.then(|| field::text(fields, pair, "a string")).transpose()?;
+        let second = wanted.then(|| field::text(second, pair, "a string")).transpose()?;
         let second = second.filter(|second| pairs != Pairs::Also || !second.is_empty());
         let too_long = |what: String| {
             let message = format!("{what} more than {} tokens", self.sequencer.longest());

@@ -17,8 +17,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::trial::{self, Failed};
-use super::{Error, Registry, Resolved, Uri, change};
-use crate::config::Change;
+use super::{Error, Registry, Resolved, change};
+use crate::config::{Change, Uri};
 use crate::http::Health;
 use crate::journal::Journal;
 use crate::memory;

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::Options;
-use crate::config::Config;
+use crate::config::{Config, Place, Uri};
 use crate::failure::{Exit, Failure, chain, temporary};
 use crate::journal::Journal;
 use crate::log::{Log, Opening};
@@ -17,7 +17,7 @@ use crate::model::options::LoadOptions;
 use crate::model::served::Served;
 use crate::record::Version;
 use crate::registry::trial::{self, Failed};
-use crate::registry::{Registry, Resolved, Uri, change};
+use crate::registry::{Registry, Resolved, change};
 use crate::telemetry::metrics::Metrics;
 
 /// What the engine begins with.
@@ -72,16 +72,10 @@ impl Start<'_> {
     /// there, that version serves instead, and the watcher goes on trying.
     async fn first_version(self) -> Result<Option<(Registry, Uri, Arc<Served>)>, Failure> {
         let configuration = |message: String| Failure { message, exit: Exit::Config };
-        let uri: Uri = self
-            .config
-            .model
-            .uri
-            .parse()
-            .map_err(|error| configuration(format!("read model.uri: {}", chain(&error))))?;
+        let uri = self.config.model.uri.clone();
         let registry = Registry::new(self.config.registry.root.clone());
         if let Some(served) = &self.options.serve {
-            let nowhere = Uri::Directory(self.config.model.uri.as_str().into());
-            return Ok(Some((registry, nowhere, Arc::clone(served))));
+            return Ok(Some((registry, Uri::default(), Arc::clone(served))));
         }
         let mut wanted = uri.clone();
         loop {
@@ -143,7 +137,7 @@ impl Start<'_> {
 
     /// Loads a version in a process of its own first, where it is a program of ours that runs on the CPU.
     async fn try_it(self, dir: &Path, load: &LoadOptions) -> Result<(), Failed> {
-        let Some(program) = self.options.trial.as_ref().filter(|_| load.model.device == "cpu")
+        let Some(program) = self.options.trial.as_ref().filter(|_| load.model.device == Place::Cpu)
         else {
             return Ok(());
         };

@@ -421,10 +421,12 @@ mod tests {
             assert!(scrape.contains(&format!("{name}{line}")), "{name}{line} in\n{scrape}");
         }
         metrics.batch_closed(Reason::Time, 3, 100, 40);
+        metrics.gate([("build", Duration::from_secs(2))].into_iter());
         metrics.read();
         let scrape = handle.render();
         assert!(scrape.contains("tidemill_batches_total{reason=\"time\"} 1"), "{scrape}");
         assert!(scrape.contains("tidemill_batch_records_bucket{le=\"4\"} 1"), "{scrape}");
+        assert!(scrape.contains("tidemill_gate_seconds_count{step=\"build\"} 1"), "{scrape}");
         assert!(!scrape.contains("resident_memory_bytes 0\n"), "{scrape}");
     }
 

@@ -15,7 +15,7 @@ fn with_the_required(mut config: Config) -> Config {
     config.kafka.common.insert("bootstrap.servers".to_owned(), "localhost:9092".to_owned());
     config.input.topics = vec!["reviews".to_owned()];
     config.output.topic = "reviews-predictions".into();
-    config.model.uri = "models:/sentiment@champion".into();
+    config.model.uri = "models:/sentiment@champion".parse().unwrap();
     config.registry.root = Some(PathBuf::from("/models"));
     config
 }

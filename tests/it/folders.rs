@@ -11,10 +11,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tidemill::answer::{Prediction, Task};
 use tidemill::failure::chain;
-use tidemill::field::Fields;
 use tidemill::model::Model;
 use tidemill::model::gate;
 use tidemill::model::options::LoadOptions;
+
+/// A record's fields.
+type Fields = Map<String, Value>;
 
 #[derive(Deserialize)]
 struct Cases {
@@ -165,7 +167,7 @@ fn options(task: Option<Task>) -> LoadOptions {
 /// The largest difference of an answer to the expected one.
 fn difference(model: &dyn Model, text: &str, expected: &Value) -> f64 {
     let fields = Fields::from_iter([("text".to_owned(), Value::from(text))]);
-    let input = model.prepare(&fields).unwrap();
+    let input = model.prepare_object(&fields).unwrap();
     let found: Vec<(String, f64)> = match model.predict(&[&input]).unwrap().remove(0) {
         Prediction::Embedding(values) => {
             assert_eq!(values.len(), expected["embedding"].as_array().unwrap().len(), "width");

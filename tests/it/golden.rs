@@ -8,12 +8,14 @@ use serde_json::Value;
 use tidemill::answer::{Number, Prediction, Span, Task};
 use tidemill::config::{self, Aggregation, OnLong, Precision};
 use tidemill::failure::chain;
-use tidemill::field::Fields;
 use tidemill::model::gate;
 use tidemill::model::kernels::{self, Level};
 use tidemill::model::options::LoadOptions;
 use tidemill::model::{Input, Model};
 use tidemill::record::FaultClass;
+
+/// A record's fields.
+type Fields = serde_json::Map<String, Value>;
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data").join(name)
@@ -90,7 +92,7 @@ fn difference(prediction: &Prediction, expected: &Value) -> f64 {
 #[track_caller]
 fn check(model: &dyn Model, goldens: &[(Fields, Value)], tolerance: f64) {
     let inputs: Vec<Input> =
-        goldens.iter().map(|(fields, _)| model.prepare(fields).unwrap()).collect();
+        goldens.iter().map(|(fields, _)| model.prepare_object(fields).unwrap()).collect();
     let refs: Vec<&Input> = inputs.iter().collect();
     let together = model.predict(&refs).unwrap();
     for (row, ((fields, expected), prediction)) in goldens.iter().zip(&together).enumerate() {
@@ -136,7 +138,7 @@ fn minilm_in_int8_stays_close() {
     let (model, goldens) = (load_in(&dir, Precision::Int8), goldens(&data("minilm.json")));
     assert_eq!(model.about().precision, "int8");
     check(model.as_ref(), &goldens, 0.02);
-    let inputs = goldens.iter().map(|(fields, _)| model.prepare(fields).unwrap());
+    let inputs = goldens.iter().map(|(fields, _)| model.prepare_object(fields).unwrap());
     let distance = |(input, (_, expected)): (Input, &(Fields, Value))| {
         difference(&model.predict(&[&input]).unwrap()[0], expected)
     };
@@ -216,20 +218,20 @@ fn a_second_text_is_read_or_refused_and_null_is_none() {
     };
     for name in ["tiny-bert", "tiny-bert-tokens"] {
         let model = load(&data(name));
-        let fault = model.prepare(&record("a", Value::from("b"))).unwrap_err();
+        let fault = model.prepare_object(&record("a", Value::from("b"))).unwrap_err();
         assert!(fault.message.contains("takes one: leave the field out"), "{}", fault.message);
-        let alone = model.prepare(&record("a", Value::Null)).unwrap();
-        assert_eq!(alone, model.prepare(&record("a", Value::Null)).unwrap());
+        let alone = model.prepare_object(&record("a", Value::Null)).unwrap();
+        assert_eq!(alone, model.prepare_object(&record("a", Value::Null)).unwrap());
     }
     let ranking = load(&data("tiny-bert-pairs"));
     for (pair, class) in [(Value::Null, FaultClass::Missing), (Value::from(7), FaultClass::Invalid)]
     {
-        assert_eq!(ranking.prepare(&record("a", pair)).unwrap_err().class, class);
+        assert_eq!(ranking.prepare_object(&record("a", pair)).unwrap_err().class, class);
     }
     let classifier = load(&data("tiny-roberta-pairs"));
-    let single = classifier.prepare(&record("a", Value::Null)).unwrap();
-    assert_eq!(classifier.prepare(&record("a", Value::from(""))).unwrap(), single);
-    assert_ne!(classifier.prepare(&record("a", Value::from("b"))).unwrap(), single);
+    let single = classifier.prepare_object(&record("a", Value::Null)).unwrap();
+    assert_eq!(classifier.prepare_object(&record("a", Value::from(""))).unwrap(), single);
+    assert_ne!(classifier.prepare_object(&record("a", Value::from("b"))).unwrap(), single);
 }
 
 /// A copy of a folder whose `config.json` says something else.
@@ -273,7 +275,7 @@ fn a_cross_encoder_answers_by_its_own_activation() {
     ] {
         let dir = changed("tiny-bert-pairs", &keys);
         let model = load(dir.path());
-        let input = model.prepare(&record.0).unwrap();
+        let input = model.prepare_object(&record.0).unwrap();
         let Prediction::Label { scores, .. } = model.predict(&[&input]).unwrap().remove(0) else {
             panic!("{keys}: a score has a label")
         };
@@ -321,7 +323,7 @@ fn texts_at_the_edges_are_defined() {
     let fields = |text: &str| Fields::from_iter([("text".to_owned(), Value::from(text))]);
     let long = "word ".repeat(100_000);
     for text in ["", " ", "\u{0}\u{feff}", "\u{1f980}\u{1f980}", "e\u{301}", &long] {
-        let input = model.prepare(&fields(text)).unwrap();
+        let input = model.prepare_object(&fields(text)).unwrap();
         let answer = model.predict(&[&input]).unwrap();
         assert!(
             matches!(&answer[..], [Prediction::Embedding(values)] if values.iter().all(|v| v.is_finite()))
@@ -330,7 +332,7 @@ fn texts_at_the_edges_are_defined() {
     for name in ["tiny-bert-tokens", "tiny-roberta-tokens"] {
         let tokens = load(&data(name));
         for text in ["", " ", "\u{0}\u{feff}", "\u{1f980}\u{1f980}", "e\u{301} \u{df}", &long] {
-            let input = tokens.prepare(&fields(text)).unwrap();
+            let input = tokens.prepare_object(&fields(text)).unwrap();
             let Prediction::Spans(spans) = tokens.predict(&[&input]).unwrap().remove(0) else {
                 panic!("{name} finds spans")
             };
@@ -342,10 +344,10 @@ fn texts_at_the_edges_are_defined() {
         let bare = tokens.predict(&[&Input::Tokens(vec![2, 3].into())]).unwrap_err();
         assert!(bare.to_string().contains("input 0: a token classifier wants the places"));
     }
-    let fault = strict.prepare(&fields(&long)).unwrap_err();
+    let fault = strict.prepare_object(&fields(&long)).unwrap_err();
     assert!(fault.message.contains("more than"), "{}", fault.message);
     let beyond = Input::Tokens(vec![1, 4_000_000, 2].into());
-    let good = model.prepare(&fields("good")).unwrap();
+    let good = model.prepare_object(&fields("good")).unwrap();
     let refused = model.predict(&[&good, &beyond]).unwrap_err();
     assert!(refused.to_string().contains("input 1: token id 4000000 is beyond the vocabulary"));
     assert_eq!(model.predict(&[]).unwrap(), Vec::new());

@@ -9,13 +9,15 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use tidemill::answer::{Prediction, Task};
-use tidemill::config::{self, InputFormat, Precision};
-use tidemill::field::Fields;
-use tidemill::format;
+use tidemill::config::{self, Precision};
+use tidemill::field;
 use tidemill::model::gate;
 use tidemill::model::options::LoadOptions;
 use tidemill::model::{Input, Model};
-use tidemill::record::FaultClass;
+use tidemill::record::{Fault, FaultClass};
+
+/// A record's fields.
+type Fields = serde_json::Map<String, Value>;
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data").join(name)
@@ -63,14 +65,9 @@ fn scores(prediction: &Prediction) -> Vec<f64> {
     }
 }
 
-/// An image as a model's field.
-fn decoded(bytes: &[u8]) -> Fields {
-    let settings = config::Input {
-        format: InputFormat::Bytes,
-        field: "image".to_owned(),
-        ..config::Input::default()
-    };
-    format::decode(&settings, &["image".to_owned()], bytes).unwrap().fields
+/// The input that an image model makes of a picture.
+fn prepared(model: &dyn Model, bytes: &[u8]) -> Result<Input, Fault> {
+    model.prepare(&[Some(field::Value::Bytes(bytes.into()))])
 }
 
 /// Sizes, crops and kinds of images give Pillow's pixels bit for bit.
@@ -86,7 +83,7 @@ fn pixels_are_pillows() {
         let name = row["name"].as_str().unwrap();
         let config = usize::try_from(row["config"].as_u64().unwrap()).unwrap();
         let fields = Fields::from_iter([("image".to_owned(), golden["images"][name].clone())]);
-        let input = models[config].prepare(&fields).unwrap();
+        let input = models[config].prepare_object(&fields).unwrap();
         let expected = BASE64.decode(row["pixels"].as_str().unwrap()).unwrap();
         assert_eq!(pixels(&input).len(), expected.len());
         let gap = pixels(&input).iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).max();
@@ -132,7 +129,7 @@ fn tiny_vit_is_transformers() {
     assert!(4 * 45_187 <= about.bytes, "panels are whole: {}", about.bytes);
     let golden = read(&data("tiny-vit/golden.json"));
     let golden = golden.as_array().unwrap();
-    let prepare = |row: &Value| model.prepare(row["input"].as_object().unwrap()).unwrap();
+    let prepare = |row: &Value| model.prepare_object(row["input"].as_object().unwrap()).unwrap();
     let inputs: Vec<Input> = golden.iter().map(prepare).collect();
     let refs: Vec<&Input> = inputs.iter().collect();
     let together = model.predict(&refs).unwrap();
@@ -231,8 +228,7 @@ fn images_at_the_edges_are_defined() {
         ("a PNG's header", cut("png", 1), Err((Undecodable, "a PNG"))),
     ];
     for (name, bytes, expect) in cases {
-        let fields = decoded(&bytes);
-        match (model.prepare(&fields), expect) {
+        match (prepared(&*model, &bytes), expect) {
             (Ok(input), Ok(())) => {
                 assert!(model.predict(&[&input]).is_ok(), "{name}");
             }
@@ -249,7 +245,7 @@ fn images_at_the_edges_are_defined() {
 #[test]
 fn a_jpeg_is_as_large_as_its_header_says() {
     let model = build(&data("tiny-vit")).unwrap();
-    let prepared = |bytes: &[u8]| model.prepare(&decoded(bytes));
+    let prepared = |bytes: &[u8]| prepared(&*model, bytes);
     for name in [
         "jpeg",
         "jpeg, 4:4:4",
@@ -298,8 +294,7 @@ fn altered_images_are_defined() {
                 let place = random(bytes.len());
                 bytes[place] = u8::try_from(random(256)).unwrap();
             }
-            let fields = decoded(&bytes);
-            match model.prepare(&fields) {
+            match prepared(&*model, &bytes) {
                 Ok(input) => {
                     assert_eq!(pixels(&input).len(), 32 * 32 * 3);
                     answers += 1;
@@ -324,7 +319,7 @@ fn fields_that_hold_no_image_are_faults() {
         (json!({"image": "https://example.com/a.png"}), Invalid, "nothing is fetched"),
         (json!({"image": ""}), FaultClass::Undecodable, "0 bytes"),
     ] {
-        let fault = model.prepare(fields.as_object().unwrap()).unwrap_err();
+        let fault = model.prepare_object(fields.as_object().unwrap()).unwrap_err();
         assert!(fault.class == class && fault.message.contains(part), "{fields}: {fault}");
     }
     let other = Input::Row([1.0].into());
@@ -372,8 +367,11 @@ fn configurations_out_of_bounds_are_refused() {
     for (device, precision, part) in
         [("cuda:0", Precision::F32, "cuda:0"), ("cpu", Precision::F16, "f16 is for GPUs")]
     {
-        let model =
-            config::Model { device: device.to_owned(), precision, ..config::Model::default() };
+        let model = config::Model {
+            device: device.parse().unwrap(),
+            precision,
+            ..config::Model::default()
+        };
         let options = LoadOptions { model, ..options() };
         let error = gate::build(&data("tiny-vit"), &options).err().unwrap().to_string();
         assert!(error.contains(part), "{error}");
@@ -401,8 +399,7 @@ fn numbers_that_are_none_are_refused() {
     let error = build(filled(f32::NAN).path()).err().unwrap();
     assert!(error.contains("\"classifier.weight\" holds NaN or infinity"), "{error}");
     let model = build(filled(f32::MAX).path()).unwrap();
-    let fields = decoded(&golden("png"));
-    let input = model.prepare(&fields).unwrap();
+    let input = prepared(&*model, &golden("png")).unwrap();
     let refused = model.predict(&[&input, &input]).unwrap_err().to_string();
     assert_eq!(refused, "the model refused input 0: the output is NaN or infinite");
 }
@@ -413,7 +410,7 @@ fn an_image_model_passes_the_gate() {
     let dir = altered("config.json", &json!({"problem_type": "multi_label_classification"}));
     let image = BASE64.encode(golden("png"));
     let model = build(dir.path()).unwrap();
-    let input = model.prepare(json!({"image": image}).as_object().unwrap()).unwrap();
+    let input = model.prepare_object(json!({"image": image}).as_object().unwrap()).unwrap();
     let scores = scores(&model.predict(&[&input]).unwrap()[0]);
     assert!((scores.iter().sum::<f64>() - 1.0).abs() > 1e-3, "sigmoids do not add up: {scores:?}");
     let single = build(&data("tiny-vit")).unwrap();

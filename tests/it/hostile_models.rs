@@ -182,7 +182,7 @@ fn an_integer_that_cannot_be_is_refused_or_does_not_matter() {
         let options = LoadOptions { field, ..LoadOptions::default() };
         let answers = |model: &dyn Model| -> Vec<String> {
             let inputs = golden.iter().take(8).map(|row| row["input"].as_object().unwrap());
-            let answer = |fields| match model.prepare(fields) {
+            let answer = |fields| match model.prepare_object(fields) {
                 Ok(input) => format!("{:?}", model.predict(&[&input])),
                 Err(fault) => fault.to_string(),
             };

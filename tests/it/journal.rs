@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tidemill::answer::{Prediction, Refused, Task};
 use tidemill::config::{Config, Logging};
-use tidemill::field::Fields;
+use tidemill::field::{Value, Values};
 use tidemill::log::message::Naming;
 use tidemill::model::report::Report;
 use tidemill::model::served::Served;
@@ -40,8 +40,8 @@ impl Model for Deadly {
         &self.0
     }
 
-    fn prepare(&self, fields: &Fields) -> Result<Input, Fault> {
-        let x = fields.get("x").and_then(serde_json::Value::as_f64);
+    fn prepare(&self, values: &Values<'_>) -> Result<Input, Fault> {
+        let x = values.first().and_then(Option::as_ref).and_then(Value::number);
         let x = x.ok_or_else(|| Fault::new(FaultClass::Missing, "x is missing"))?;
         Ok(Input::Row(Box::new([x])))
     }
@@ -111,8 +111,8 @@ fn a_life() {
     let telemetry = Telemetry::start(&Logging::default()).unwrap();
     let runtime = service::runtime().unwrap();
     let ended = runtime.block_on(service::run(config, telemetry, options, |config, opening| {
-        let file = config.log.as_deref().and_then(|log| log.strip_prefix("sqlite:")).unwrap();
-        sqlite::open(file.as_ref(), config, &Naming::new(config), opening)
+        let file = config.embedded().unwrap();
+        sqlite::open(file, config, &Naming::new(config), opening)
     }));
     #[expect(clippy::exit, reason = "a thread hangs in the model")]
     std::process::exit(ended.map_or_else(|failure| i32::from(failure.exit.code()), |()| 0));

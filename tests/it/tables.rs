@@ -5,12 +5,14 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tidemill::answer::Prediction;
-use tidemill::field::Fields;
 use tidemill::model::gate;
 use tidemill::model::options::LoadOptions;
 
 use crate::hostile_models::{edit, models, refused};
 use crate::world::{Column, linear};
+
+/// A record's fields.
+type Fields = serde_json::Map<String, Value>;
 
 /// Weights of 1 and biases of 0, as a file.
 fn weights(dir: &Path, tensors: &[(&str, &[usize])]) {
@@ -149,7 +151,8 @@ fn labels_are_chosen_as_scikit_learn_chooses() {
         weights(dir.path(), &[("layers.0.weight", &[1, 1]), ("layers.0.bias", &[1])]);
         let model = gate::build(dir.path(), &LoadOptions::default()).unwrap();
         for (x, expected) in [(1e-17, expected), (0.0, 0), (-1e-17, 0), (800.0, 1), (-800.0, 0)] {
-            let input = model.prepare(&Fields::from_iter([("x".to_owned(), json!(x))])).unwrap();
+            let input =
+                model.prepare_object(&Fields::from_iter([("x".to_owned(), json!(x))])).unwrap();
             let Prediction::Label { best, scores, labels } =
                 model.predict(&[&input]).unwrap().remove(0)
             else {

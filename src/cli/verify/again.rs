@@ -5,7 +5,7 @@ use rdkafka::message::Message as _;
 
 use crate::answer::Refused;
 use crate::cli::cluster::Cluster;
-use crate::config::{Config, Size};
+use crate::config::{Config, Size, Uri};
 use crate::decode::{Decoder, Prepared};
 use crate::failure::{Failure, chain};
 use crate::format;
@@ -14,7 +14,7 @@ use crate::model::options::LoadOptions;
 use crate::model::served::Served;
 use crate::model::{gate, guard};
 use crate::record::{Fault, FaultClass, Offset, Outcome, Partition, Record, Version};
-use crate::registry::{Registry, Uri};
+use crate::registry::Registry;
 use crate::verify::recompute::{Same, Sample, Samples, compare};
 use crate::verify::{Kind, Model, Recomputed, Report};
 
@@ -74,9 +74,9 @@ pub(super) fn answer(
 fn load(config: &Config, model: &Model) -> Result<Served, String> {
     let Model { name, version, digest } = model;
     let uri = if *version == Version::default().0 {
-        match config.model.uri.parse() {
-            Ok(uri @ Uri::Directory(_)) => uri,
-            Ok(Uri::Version { .. } | Uri::Alias { .. }) | Err(_) => {
+        match &config.model.uri {
+            uri @ Uri::Directory(_) => uri.clone(),
+            Uri::Version { .. } | Uri::Alias { .. } => {
                 return Err(format!("{name} was a plain directory, and model.uri names none"));
             }
         }

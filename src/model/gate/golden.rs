@@ -12,10 +12,12 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::answer::{Prediction, Task};
-use crate::field::Fields;
 use crate::model::artifact::{Golden, Manifest};
 use crate::model::files::{Error, bytes, parse, present};
 use crate::model::{About, Input, Model, guard};
+
+/// A record's fields.
+type Fields = serde_json::Map<String, Value>;
 
 /// The file that holds them where no manifest says more.
 pub(super) const FILE: &str = "golden.json";
@@ -115,7 +117,7 @@ fn compare(
 fn rows(model: &dyn Model, pairs: &[Pair], allowed: &Allowed) -> Result<usize, (usize, String)> {
     let mut inputs = Vec::with_capacity(pairs.len());
     for (row, pair) in pairs.iter().enumerate() {
-        let input = model.prepare(&named(model, &pair.input));
+        let input = model.prepare_object(&named(model, &pair.input));
         inputs.push(input.map_err(|fault| (row, fault.to_string()))?);
     }
     let refs: Vec<&Input> = inputs.iter().collect();

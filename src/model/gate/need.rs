@@ -12,7 +12,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::contents::Contents;
-use crate::config::Precision;
+use crate::config::{Place, Precision};
 use crate::memory::{self, Room, mebibytes};
 use crate::model::files::{Error, bytes, files, is_weights, within};
 use crate::model::options::LoadOptions;
@@ -85,7 +85,7 @@ fn of_weights(weights: &Weights, options: &LoadOptions) -> u64 {
             largest = largest.max(elements);
         }
     }
-    let on_cpu = options.model.device == "cpu";
+    let on_cpu = options.model.device == Place::Cpu;
     let floats = tables.saturating_add(others).saturating_mul(4);
     let packed = |bytes: u64| tables.saturating_mul(4).saturating_add(others.saturating_mul(bytes));
     let resident = match options.model.precision {

@@ -6,10 +6,12 @@
 use serde_json::Value;
 
 use crate::answer::{Refused, Task};
-use crate::field::Fields;
 use crate::model::files::Error;
 use crate::model::{Input, Model, guard, image};
 use crate::record::FaultClass;
+
+/// A record's fields.
+type Fields = serde_json::Map<String, Value>;
 
 /// No model takes texts of more words.
 const MOST_WORDS: usize = 1 << 20;
@@ -60,7 +62,7 @@ fn inputs(model: &dyn Model) -> Result<Vec<Input>, Error> {
     for value in values {
         let named = |field: &String| (field.clone(), Value::from(value.as_str()));
         let fields: Fields = about.fields.iter().map(named).collect();
-        match model.prepare(&fields) {
+        match model.prepare_object(&fields) {
             // Longer texts are cut to this length too.
             Ok(input) if inputs.last().is_some_and(|last| input.tokens() <= last.tokens()) => break,
             Ok(input) => inputs.push(input),
@@ -82,6 +84,7 @@ mod tests {
 
     use super::*;
     use crate::answer::Prediction;
+    use crate::field::{self, Values};
     use crate::model::About;
     use crate::record::Fault;
 
@@ -100,8 +103,9 @@ mod tests {
             &self.about
         }
 
-        fn prepare(&self, fields: &Fields) -> Result<Input, Fault> {
-            let words = fields["text"].as_str().unwrap().split_whitespace().count();
+        fn prepare(&self, values: &Values<'_>) -> Result<Input, Fault> {
+            let text = field::text(values[0].as_ref(), "text", "a string")?;
+            let words = text.split_whitespace().count();
             if self.reject && self.longest < words {
                 return Err(Fault::new(FaultClass::TooLong, "too long".to_owned()));
             }

@@ -7,10 +7,10 @@
 use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;
-use serde_json::{Number, Value};
+use serde_json::{Number, Value as Json};
 
 use super::members::{Members, shown};
-use crate::field::{Fields, kind};
+use crate::field::{self, Value};
 use crate::model::files::{self, Error};
 use crate::record::{Fault, FaultClass};
 
@@ -27,7 +27,7 @@ const MOST_FEATURES: usize = 65_536;
 /// With the column, its member, and what was expected and found.
 pub(super) fn read(dir: &std::path::Path) -> Result<Vec<Column>, Error> {
     let mut top = Members::of(FILE, String::new(), files::json(dir, FILE)?)?;
-    let values: Vec<Value> = top.need("columns", "a list of columns")?;
+    let values: Vec<Json> = top.need("columns", "a list of columns")?;
     top.finish("columns")?;
     let (mut columns, mut names, mut features) = (Vec::new(), HashSet::new(), 0);
     for (number, value) in (1..).zip(values) {
@@ -60,8 +60,8 @@ pub(super) struct Column {
 enum Kind {
     /// One feature: `(value − mean) / scale`.
     Numeric { impute: Option<f64>, mean: f64, scale: f64, min: f64, max: f64 },
-    /// A feature for each category.
-    Categorical { impute: Option<Value>, categories: Categories, unknown: Unknown },
+    /// A feature for each category. Where it is imputed, null is the replacement among the categories.
+    Categorical { imputed: bool, categories: Categories, unknown: Unknown },
 }
 
 /// What a category means that was not fitted.
@@ -75,7 +75,7 @@ enum Unknown {
 }
 
 impl Column {
-    fn read(number: usize, value: Value) -> Result<Self, Error> {
+    fn read(number: usize, value: Json) -> Result<Self, Error> {
         let mut members = Members::of(FILE, format!("column {number}: "), value)?;
         let name: String = members.need("name", "a field's name")?;
         members.at = format!("column {number} ({name:?}): ");
@@ -104,18 +104,22 @@ impl Column {
     /// # Errors
     ///
     /// What is wrong with the field, by its name.
-    pub(super) fn encode(&self, fields: &Fields, out: &mut Vec<f64>) -> Result<(), Fault> {
-        let value = fields.get(&self.name).filter(|value| !value.is_null());
+    pub(super) fn encode(
+        &self,
+        value: Option<&Value<'_>>,
+        out: &mut Vec<f64>,
+    ) -> Result<(), Fault> {
         match &self.kind {
             Kind::Numeric { impute, mean, scale, min, max } => {
                 let number = match value {
-                    Some(Value::Number(number)) => number.as_f64(),
                     // As Python has it, and what is fitted on truth values.
-                    Some(Value::Bool(truth)) => Some(f64::from(u8::from(*truth))),
-                    Some(other) => return Err(self.wrong(other, "a number")),
-                    None => Some(impute.ok_or_else(|| self.missing())?),
+                    Some(Value::Bool(truth)) => f64::from(u8::from(*truth)),
+                    None | Some(Value::Null) => impute.ok_or_else(|| self.missing())?,
+                    Some(other) => match other.number() {
+                        Some(number) => number,
+                        None => return Err(field::not(&self.name, other, "a number")),
+                    },
                 };
-                let number = number.unwrap_or(f64::NAN);
                 if !(*min..=*max).contains(&number) {
                     let range = format!("{min} to {max}");
                     return Err(self.invalid(&format!(
@@ -128,14 +132,13 @@ impl Column {
                 }
                 out.push(feature);
             }
-            Kind::Categorical { impute, categories, unknown } => {
-                let value = value.or(impute.as_ref()).unwrap_or(&Value::Null);
-                if matches!(value, Value::Array(_) | Value::Object(_)) {
-                    return Err(self.wrong(value, "a text, a number or a truth value"));
-                }
-                let place = categories.find(value);
+            Kind::Categorical { imputed, categories, unknown } => {
+                let value = value.unwrap_or(&Value::Null);
+                let place = categories.find(value).map_err(|()| {
+                    field::not(&self.name, value, "a text, a number or a truth value")
+                })?;
                 if place.is_none() && *unknown == Unknown::Error {
-                    return Err(if value.is_null() {
+                    return Err(if *value == Value::Null && !imputed {
                         self.missing()
                     } else {
                         self.invalid("is none of the categories that the model was fitted for")
@@ -162,10 +165,6 @@ impl Column {
     fn invalid(&self, what: &str) -> Fault {
         Fault::new(FaultClass::Invalid, format!("field {:?} {what}", self.name))
     }
-
-    fn wrong(&self, found: &Value, wanted: &str) -> Fault {
-        self.invalid(&format!("is {}, not {wanted}", kind(found)))
-    }
 }
 
 impl Kind {
@@ -190,16 +189,21 @@ impl Kind {
     }
 
     fn categorical(mut members: Members) -> Result<Self, Error> {
-        let impute: Option<Value> = members.take("impute", "a category")?;
-        let categories: Vec<Value> = members.need("categories", "a list of categories")?;
+        let impute: Option<Json> = members.take("impute", "a category")?;
+        let categories: Vec<Json> = members.need("categories", "a list of categories")?;
         let wanted = "\"ignore\" or \"error\"";
         let unknown = members.take("unknown", wanted)?.unwrap_or(Unknown::Ignore);
-        let categories = Categories::new(&categories).map_err(|message| members.error(&message))?;
-        if let Some(value @ (Value::Array(_) | Value::Object(_))) = &impute {
+        let mut categories =
+            Categories::new(&categories).map_err(|message| members.error(&message))?;
+        if let Some(value @ (Json::Array(_) | Json::Object(_))) = &impute {
             return Err(members.error(&format!("impute is {}, a category is wanted", shown(value))));
         }
         members.finish("name, kind, impute, categories, unknown")?;
-        Ok(Self::Categorical { impute, categories, unknown })
+        if let Some(value) = &impute {
+            // Lists and objects were refused above.
+            categories.null = categories.find(&Value::from(value)).unwrap_or_default();
+        }
+        Ok(Self::Categorical { imputed: impute.is_some(), categories, unknown })
     }
 }
 
@@ -216,7 +220,7 @@ struct Categories {
 }
 
 impl Categories {
-    fn new(categories: &[Value]) -> Result<Self, String> {
+    fn new(categories: &[Json]) -> Result<Self, String> {
         if !(1..=MOST_FEATURES).contains(&categories.len()) {
             return Err(format!("{} categories, not 1 to {MOST_FEATURES}", categories.len()));
         }
@@ -224,14 +228,14 @@ impl Categories {
         let mut as_text = Vec::new();
         for (place, category) in categories.iter().enumerate() {
             let before = match category {
-                Value::String(text) => {
+                Json::String(text) => {
                     as_text.extend(meant(text).map(|value| (value, place)));
                     texts.insert(text.clone(), place)
                 }
-                Value::Number(number) => values.insert(equal(number), place),
-                Value::Bool(truth) => values.insert(truth_as_number(*truth), place),
-                Value::Null => null.replace(place),
-                Value::Array(_) | Value::Object(_) => {
+                Json::Number(number) => values.insert(equal(number), place),
+                Json::Bool(truth) => values.insert(truth_as_number(*truth), place),
+                Json::Null => null.replace(place),
+                Json::Array(_) | Json::Object(_) => {
                     return Err(format!(
                         "category {} is {}; texts, numbers, true, false and null can be categories",
                         place + 1,
@@ -249,22 +253,26 @@ impl Categories {
         Ok(Self { count: categories.len(), texts, values, null })
     }
 
-    /// Which one it is; a list or an object is none.
-    fn find(&self, value: &Value) -> Option<usize> {
-        match value {
-            Value::String(text) => self.texts.get(text),
-            Value::Number(number) => {
-                self.texts.get(&number.to_string()).or_else(|| self.values.get(&equal(number)))
-            }
+    /// Which one it is, if it is one; an error of what cannot be a category.
+    fn find(&self, value: &Value<'_>) -> Result<Option<usize>, ()> {
+        let number = |number: Number| {
+            self.texts.get(&number.to_string()).or_else(|| self.values.get(&equal(&number)))
+        };
+        let place = match value {
+            Value::Text(text) => self.texts.get(&**text),
+            // Formats read whole numbers that JSON has too; others are their nearest f64.
+            Value::Int(whole) => Number::from_i128(*whole).and_then(number),
+            Value::Float(value) => Number::from_f64(*value).and_then(number),
+            Value::Decimal(digits) => digits.parse().ok().and_then(number),
             Value::Bool(truth) => self
                 .texts
                 .get(&truth.to_string())
                 .or_else(|| self.texts.get(if *truth { "True" } else { "False" }))
                 .or_else(|| self.values.get(&truth_as_number(*truth))),
             Value::Null => self.null.as_ref(),
-            Value::Array(_) | Value::Object(_) => None,
-        }
-        .copied()
+            Value::Bytes(_) | Value::List | Value::Map => return Err(()),
+        };
+        Ok(place.copied())
     }
 }
 
@@ -306,9 +314,9 @@ mod tests {
 
     #[track_caller]
     fn encodes(json: &str, fields: &str, expect: Result<&[f64], (FaultClass, &str)>) {
-        let fields: Fields = serde_json::from_str(fields).unwrap();
-        let mut out = Vec::new();
-        let result = column(json).unwrap().encode(&fields, &mut out);
+        let fields: serde_json::Map<String, Json> = serde_json::from_str(fields).unwrap();
+        let (column, mut out) = (column(json).unwrap(), Vec::new());
+        let result = column.encode(fields.get(&column.name).map(Value::from).as_ref(), &mut out);
         match (result, expect) {
             (Ok(()), Ok(expect)) => assert_eq!(out, expect),
             (Err(fault), Err((class, part))) => {
@@ -400,10 +408,10 @@ mod tests {
             (mixed, "\"true\"", Some(2)),
             (mixed, "null", Some(3)),
         ] {
-            let categories: Vec<Value> = serde_json::from_str(categories).unwrap();
+            let categories: Vec<Json> = serde_json::from_str(categories).unwrap();
             let found = Categories::new(&categories).unwrap();
-            let value: Value = serde_json::from_str(value).unwrap();
-            assert_eq!(found.find(&value), expect, "{value} in {categories:?}");
+            let value: Json = serde_json::from_str(value).unwrap();
+            assert_eq!(found.find(&Value::from(&value)), Ok(expect), "{value} in {categories:?}");
         }
     }
 

@@ -122,8 +122,9 @@ impl Forge {
         let registry = self.config.registry.root.clone();
         let (model, signature) = self.models.entry(version).or_insert_with(|| {
             let mut config = self.config.clone();
-            (config.model.uri, config.registry.root) = (format!("models:/lin/{version}"), registry);
-            let (_, _, served) = service::load_model(&config).unwrap();
+            (config.model.uri, config.registry.root) =
+                (format!("models:/lin/{version}").parse().unwrap(), registry);
+            let served = service::load_model(&config).unwrap();
             (Arc::new(served.id), served.signature)
         });
         let millis = 1_764_000_000_000 + self.batches * 1_000;

@@ -1,0 +1,92 @@
+//! What Kafka Connect's converters and Debezium's connectors write around a record.
+//!
+//! Connect's `JsonConverter` writes `{"schema": …, "payload": record}` where `schemas.enable` is true, and the record alone
+//! where it is not. Debezium's record is an envelope `{"before", "after", "op", …}`: the row is `after`; of a deleted row
+//! (`op` is `d`) there is none.
+
+use super::json;
+use super::wanted::Wanted;
+use crate::config::Unwrap;
+
+/// What is inside.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Inside<'t> {
+    /// The record.
+    Record(&'t str),
+    /// Nothing: its row was deleted.
+    Deleted,
+}
+
+/// Takes the record in `text` out of its envelope.
+///
+/// # Errors
+///
+/// What is wrong with the text as JSON, or which part of the envelope it lacks.
+pub(super) fn open(text: &str, unwrap: Unwrap) -> Result<Inside<'_>, String> {
+    let inside = match unwrap {
+        Unwrap::None => return Ok(Inside::Record(text)),
+        Unwrap::Connect | Unwrap::Debezium => match members(text, ["schema", "payload"])? {
+            [Some(_), Some(payload)] => payload,
+            [_, _] => text,
+        },
+    };
+    if inside == "null" {
+        return Ok(Inside::Deleted);
+    }
+    if unwrap == Unwrap::Connect {
+        return Ok(Inside::Record(inside));
+    }
+    match members(inside, ["op", "after"])? {
+        [Some("\"d\""), _] | [Some(_), Some("null")] => Ok(Inside::Deleted),
+        [Some(_), Some(after)] => Ok(Inside::Record(after)),
+        [op, _] => {
+            let lacks = if op.is_none() { "op" } else { "after" };
+            Err(format!(
+                "is not an envelope of Debezium's: it has no field {lacks:?}. Where the connector unwraps its records \
+                 (ExtractNewRecordState), leave input.unwrap out"
+            ))
+        }
+    }
+}
+
+fn members<'t>(text: &'t str, names: [&str; 2]) -> Result<[Option<&'t str>; 2], String> {
+    let wanted = Wanted::new(&names.map(str::to_owned), &std::collections::BTreeMap::new());
+    let read = json::read::<&str>(text, &wanted)?;
+    Ok([0, 1].map(|place| read.values.get(place).copied().flatten()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn envelopes_are_opened() {
+        use Inside::{Deleted, Record};
+        use Unwrap::{Connect, Debezium, None};
+        for (unwrap, text, expect) in [
+            (None, r#"{"payload":1}"#, Ok(Record(r#"{"payload":1}"#))),
+            (Connect, r#"{"schema":{},"payload":{"a":1}}"#, Ok(Record(r#"{"a":1}"#))),
+            (Connect, r#"{"a":1}"#, Ok(Record(r#"{"a":1}"#))),
+            // Without a schema it is a field of the record's own.
+            (Connect, r#"{"payload":1}"#, Ok(Record(r#"{"payload":1}"#))),
+            (Connect, r#"{"schema":{},"payload":null}"#, Ok(Deleted)),
+            (Debezium, r#"{"before":null,"after":{"a":1},"op":"c"}"#, Ok(Record(r#"{"a":1}"#))),
+            (
+                Debezium,
+                r#"{"schema":{},"payload":{"op":"u","after":{"a":1}}}"#,
+                Ok(Record(r#"{"a":1}"#)),
+            ),
+            (Debezium, r#"{"before":{"a":1},"after":null,"op":"d"}"#, Ok(Deleted)),
+            (Debezium, r#"{"before":{"a":1},"op":"d"}"#, Ok(Deleted)),
+            (Debezium, r#"{"a":1}"#, Err("no field \"op\"")),
+            (Debezium, r#"{"op":"c"}"#, Err("no field \"after\"")),
+            (Debezium, r#"{"op":"c""#, Err("is not valid JSON")),
+        ] {
+            match (open(text, unwrap), expect) {
+                (Ok(inside), Ok(expect)) => assert_eq!(inside, expect, "{text}"),
+                (Err(message), Err(part)) => assert!(message.contains(part), "{message}"),
+                (got, expect) => panic!("{text}: {got:?}, expected {expect:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Which fields of a record are wanted, and where in it they stand.
+
+use std::collections::BTreeMap;
+
+use crate::config::Pointer;
+
+/// Fields by the paths that they have in a record. A path is the names from the record's own on; the number of an element
+/// counts as its name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    paths: Vec<Vec<String>>,
+    root: Branch,
+}
+
+/// An object that is looked into.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Branch(Vec<Member>);
+
+/// A member of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Member {
+    name: String,
+    /// Which of the wanted fields it is.
+    pub(super) places: Vec<usize>,
+    /// What of it is wanted.
+    pub(super) below: Branch,
+}
+
+impl Wanted {
+    /// The fields `names`: each at the path that `pointers` gives it (JSON Pointer, RFC 6901), else at its name.
+    pub fn new(names: &[String], pointers: &BTreeMap<String, Pointer>) -> Self {
+        let path = |name: &String| match pointers.get(name) {
+            Some(pointer) => pointer.path().to_vec(),
+            None => vec![name.clone()],
+        };
+        let paths: Vec<Vec<String>> = names.iter().map(path).collect();
+        let mut root = Branch::default();
+        paths.iter().enumerate().for_each(|(place, path)| root.add(path, place));
+        Self { paths, root }
+    }
+
+    /// How many fields are wanted.
+    pub fn len(&self) -> usize {
+        self.paths.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty()
+    }
+
+    /// Their paths, in order.
+    pub fn paths(&self) -> &[Vec<String>] {
+        &self.paths
+    }
+
+    pub(super) fn root(&self) -> &Branch {
+        &self.root
+    }
+}
+
+impl Branch {
+    fn add(&mut self, path: &[String], place: usize) {
+        let Some((name, rest)) = path.split_first() else { return };
+        let at = self.0.iter().position(|member| member.name == *name).unwrap_or_else(|| {
+            let name = name.clone();
+            self.0.push(Member { name, places: Vec::new(), below: Self::default() });
+            self.0.len() - 1
+        });
+        match rest {
+            [] => self.0[at].places.push(place),
+            rest => self.0[at].below.add(rest, place),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn members(&self) -> &[Member] {
+        &self.0
+    }
+
+    /// The member `name`, looked for at `next` first: records of one producer have their fields in one order, mostly the
+    /// model's.
+    pub(super) fn find(&self, name: &str, next: &mut usize) -> Option<&Member> {
+        let is = |member: &Member| member.name == name;
+        let at = match self.0.get(*next) {
+            Some(member) if is(member) => *next,
+            _ => self.0.iter().position(is)?,
+        };
+        *next = at + 1;
+        self.0.get(at)
+    }
+}
