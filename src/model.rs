@@ -9,6 +9,10 @@
 //! `prepare` runs on the decode threads, while the previous batch is in `predict`: text is tokenised and
 //! fields are imputed, scaled and encoded there. Its cost in tokens is what closes a batch.
 //!
+//! From the ground up: the nouns here; [`files`] reads a folder safely; [`kernels`], [`device`], [`encoder`] and [`padded`]
+//! compute; [`tabular`], [`text`] and [`image`] are the families; [`gate`] is what a version passes before it serves.
+//! `tests/it/tidy.rs` has the floors.
+//!
 //! # Invariants
 //!
 //! 1. Same input, same answer, whatever the batch: `predict` of n inputs equals n calls with one. Bit for bit where

@@ -271,6 +271,8 @@ mod tests {
         }
     }
 
+    type Spoil = Box<dyn Fn(&Path)>;
+
     #[test]
     fn the_step_that_refuses_is_the_last_and_the_error_is_its_own() {
         let write = |file: &'static str, text: &'static str| {
@@ -279,7 +281,6 @@ mod tests {
         let remove =
             |file: &'static str| move |dir: &Path| fs::remove_file(dir.join(file)).unwrap();
         let wrong = r#"[{"input": {"text": "a"}, "output": {"value": 1.0}}]"#;
-        type Spoil = Box<dyn Fn(&Path)>;
         let cases: [(Spoil, Step, &str); 5] = [
             (
                 Box::new(remove("model.safetensors")),

@@ -38,6 +38,7 @@ mod decode;
 mod encoded;
 mod gif;
 mod jpeg;
+mod picture;
 mod pixels;
 mod png;
 mod processor;

@@ -77,6 +77,7 @@ mod encode;
 mod head;
 mod layout;
 mod notes;
+mod outputs;
 mod pooling;
 mod rules;
 mod seam;

@@ -1,5 +1,6 @@
 //! Rules no compiler knows.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -114,6 +115,47 @@ fn floors_of_a_model_use_those_below_them_only() {
     let known = FLOORS.iter().filter(|floor| **floor != "model");
     let named: Vec<_> = known.filter(|floor| mentions(&root, &format!("{floor}::"))).collect();
     assert!(named.is_empty(), "model.rs names {named:?}");
+}
+
+/// Inside a floor as well: its files stand on one another, and none of them on the one that puts them together.
+#[test]
+fn files_of_a_floor_make_no_circle() {
+    let folder = |floor: &str| root().join("src/model").join(floor);
+    for floor in FLOORS.into_iter().filter(|floor| folder(floor).is_dir()) {
+        let children: BTreeSet<String> = fs::read_dir(folder(floor))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .map(|name| name.trim_end_matches(".rs").to_owned())
+            .filter(|name| !name.ends_with("tests"))
+            .collect();
+        let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let whole = code(&root().join(format!("src/model/{floor}.rs")));
+        let used = children.iter().filter(|child| mentions(&whole, &format!("{child}::")));
+        uses.insert(floor.to_owned(), used.cloned().collect());
+        let here = sources(&format!("src/model/{floor}"));
+        for path in here.iter().filter(|path| !path.to_str().unwrap().ends_with("tests.rs")) {
+            let within = path.strip_prefix(folder(floor)).unwrap();
+            let name = within.components().next().unwrap().as_os_str().to_str().unwrap();
+            let name = name.trim_end_matches(".rs").to_owned();
+            let above = "super::".repeat(within.components().count());
+            let code = code(path);
+            let absolute = format!("crate::model::{floor}::");
+            let names = [above, absolute].map(|prefix| -> Vec<String> {
+                paths(&code, &prefix).flat_map(names).map(str::to_owned).collect()
+            });
+            let names = names.into_iter().flatten().filter(|used| *used != name && used != "super");
+            let node =
+                |used: String| if children.contains(&used) { used } else { floor.to_owned() };
+            uses.entry(name.clone()).or_default().extend(names.map(node));
+        }
+        // What stands on nothing that is left is taken away, until nothing is left.
+        while let Some(free) = uses.iter().find(|(_, used)| used.is_empty()) {
+            let free = free.0.clone();
+            uses.remove(&free);
+            uses.values_mut().for_each(|used| used.retain(|name| *name != free));
+        }
+        assert!(uses.is_empty(), "{floor}: a circle within {uses:?}");
+    }
 }
 
 /// What a file says to the compiler: without comments, and without its tests.

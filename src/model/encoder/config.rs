@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Activation;
+use super::activation::Activation;
 use crate::model::files::{self, Error};
 
 /// The layouts of checkpoints that this reads.

@@ -1,6 +1,6 @@
 //! What a family's checkpoint calls its tensors, and the tables that are made of them.
 
-use super::{Config, Family};
+use super::config::{Config, Family};
 use crate::model::files::Error;
 use crate::model::weights::Weights;
 

@@ -9,7 +9,8 @@ use std::path::Path;
 
 use ::image::{Rgb, RgbImage};
 
-use super::decode::{LONGEST_SIDE, Picture, decode};
+use super::decode::decode;
+use super::picture::{LONGEST_SIDE, Picture};
 use super::processor::{Processor, Size};
 use super::resample::resize;
 use crate::model::files::Error;

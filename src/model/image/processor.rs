@@ -18,7 +18,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::decode::LONGEST_SIDE;
+use super::picture::LONGEST_SIDE;
 use super::resample::Filter;
 use crate::model::files::{self, Error};
 

@@ -1,7 +1,10 @@
 //! Softmax attention within each sequence of a batch, head by head, in panels that the products take.
 
+use super::buffer::room;
+use super::level::{Level, level};
+use super::loops::{add_distances_at, load_head_at, softmax_at};
+use super::operands::{Head, Rotation, Scratch};
 use super::product::{Line, Panels, multiply};
-use super::{Level, Rotation, add_distances_at, level, load_head_at, room, softmax_at};
 
 /// Attention of packed sequences.
 #[derive(Debug, Clone, Copy)]
@@ -21,34 +24,6 @@ pub struct Attention<'a> {
     /// What a score gains by how far its key stands from its query: `[heads, 2 × reach + 1]` f32, from −reach, the key
     /// before the query, to +reach; a key farther away counts as `reach`. `None`: nothing.
     pub distances: Option<&'a [f32]>,
-}
-
-/// One head of one sequence.
-#[derive(Debug, Clone, Copy)]
-pub struct Head<'a> {
-    /// `[length, 3 × hidden]`.
-    pub(super) tokens: &'a [f32],
-    pub(super) bias: &'a [f32],
-    pub(super) hidden: usize,
-    pub(super) dim: usize,
-    /// Where the head's columns begin.
-    pub(super) column: usize,
-    pub(super) rotation: Option<Rotation<'a>>,
-}
-
-/// Buffers of [`attention`], reused between calls.
-#[derive(Debug, Default)]
-pub struct Scratch {
-    /// `[length, dim]`, scaled.
-    pub(super) queries: Vec<f32>,
-    /// A key on its way into the panels, `[dim]`.
-    pub(super) key: Vec<f32>,
-    /// Panels `[dim][32 keys]`.
-    pub(super) keys: Vec<Line<f32, 16>>,
-    /// Panels `[length][32 dimensions]`.
-    pub(super) values: Vec<Line<f32, 16>>,
-    /// `[QUERIES, padded length]`.
-    pub(super) scores: Vec<f32>,
 }
 
 /// Queries whose scores are held at once: those of 512 keys stay in the first cache's neighbourhood.
@@ -152,7 +127,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::kernels::tests::{LEVELS, close, values};
+    use crate::model::kernels::loops::tests::{LEVELS, close, values};
 
     /// Attention as it is defined, in f64.
     #[expect(

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::Batch;
+use super::batch::Batch;
 use super::layers::{Linear, Loader, Norm, attention};
 use crate::model::encoder::{self, Activation, REACH, Take};
 use crate::model::files::Error;

@@ -4,8 +4,8 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::Batch;
-use super::layers::{Linear, Loader, Norm, Rotation, additive, attention};
+use super::batch::{Batch, additive};
+use super::layers::{Linear, Loader, Norm, Rotation, attention};
 use crate::model::encoder::modernbert::{Config, Reach, rotations};
 use crate::model::encoder::{Activation, Take};
 use crate::model::files::Error;

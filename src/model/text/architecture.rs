@@ -3,7 +3,7 @@
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-use super::Backbone;
+use super::backbone::Backbone;
 use crate::config::{Determinism, Place};
 use crate::model::device;
 use crate::model::encoder::{self, Encoder, Family, Packed, States, Workspace, modernbert};

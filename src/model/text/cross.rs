@@ -3,8 +3,8 @@
 
 use serde_json::{Map, Value};
 
-use super::head::Scores;
 use super::layout::{ENCODE, Layout};
+use super::outputs::Scores;
 use crate::answer::Task;
 use crate::model::files::Error;
 use crate::model::folder::{Folder, Json};

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Taken;
 use super::architecture::Architecture;
+use super::backbone::Taken;
 use super::cross::Cross;
 use super::encode::Encode;
 use super::layout::Layout;
+use super::outputs::Scores;
 use super::spans::spans;
 use super::stages::{Embedding, Squash};
 use crate::answer::{Prediction, Refused, Task};
@@ -19,7 +20,7 @@ use crate::model::encoder::{self, Activation, Family, Linear, Names, Take, moder
 use crate::model::files::Error;
 use crate::model::folder::{Folder, Json};
 use crate::model::labels::{labels as named, unique};
-use crate::model::scores::{sigmoid, softmax};
+use crate::model::scores::softmax;
 use crate::model::weights::Weights;
 
 /// The file that says what the head is.
@@ -64,22 +65,6 @@ pub(super) enum Head {
 pub(super) enum Before {
     Dense(Linear, Squash),
     Modern(modernbert::Head),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scores {
-    /// One label is right.
-    Softmax,
-    /// Each label is right or not.
-    Sigmoid,
-    /// Values, as they are.
-    Regression,
-    /// Of a cross-encoder, whose answer has labels in any case: outputs as they are.
-    Identity,
-    /// … between -1 and 1.
-    Tanh,
-    /// … from 0 on.
-    Relu,
 }
 
 /// Whether a second text is read.
@@ -323,21 +308,6 @@ impl Before {
             }
             Self::Modern(head) => head.forward(x),
         }
-    }
-}
-
-impl Scores {
-    /// A classifier's outputs, `[labels]`, as its answer.
-    fn label(self, values: &[f32], labels: &Arc<[String]>) -> Prediction {
-        let scores = match (self, values) {
-            (Self::Regression, [value]) => return Prediction::Value((*value).into()),
-            (Self::Regression | Self::Identity, values) => values.to_vec(),
-            (Self::Tanh, values) => values.iter().map(|value| value.tanh()).collect(),
-            (Self::Relu, values) => values.iter().map(|value| value.max(0.0)).collect(),
-            (Self::Softmax, values) => softmax(values),
-            (Self::Sigmoid, values) => values.iter().map(|value| sigmoid(*value)).collect(),
-        };
-        Prediction::label(&scores, labels)
     }
 }
 

@@ -2,7 +2,8 @@
 
 use serde::Deserialize;
 
-use crate::model::encoder::{Activation, Take};
+use crate::model::encoder::activation::Activation;
+use crate::model::encoder::packed::Take;
 use crate::model::files::{self, Error};
 use crate::model::weights::Weights;
 
