@@ -17,20 +17,22 @@
 //!    was current when the record was decoded, and not on the moment of the swap.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use crate::config::{Input as Settings, UnknownFields};
-use crate::format::{self, Read, Wanted};
+use crate::config::UnknownFields;
+use crate::format::{Codec, Read, Unread, Wanted};
 use crate::journal::{Journal, Mark};
 use crate::log::{Arrival, Chunk, Load, note};
 use crate::model::Input;
 use crate::model::served::Served;
 use crate::pipeline::Item;
-use crate::record::{ALLOCATION, Epoch, Fault, FaultClass, Offset, Partition, Record, Version};
+use crate::record::{ALLOCATION, End, Epoch, Fault, FaultClass, Record, Version};
+use crate::telemetry::stage::Stage;
 
 /// The version of a record that nobody has decoded yet: no registry counts so far.
 pub const UNPREPARED: Version = Version(u64::MAX);
@@ -115,9 +117,9 @@ pub struct Arrived {
     /// The records.
     pub items: Vec<Item<Decoded>>,
     /// Ends of partitions; each lies behind the records before it, and they are all in `items`.
-    pub ends: Vec<(Partition, Epoch, Offset)>,
-    /// How long it took.
-    pub took: Duration,
+    pub ends: Vec<End>,
+    /// When they were decoded.
+    pub decode: Option<Stage>,
     /// The records' part of the log's [`Transit`](crate::log::Transit).
     pub load: Option<Load>,
 }
@@ -125,20 +127,17 @@ pub struct Arrived {
 /// Decodes and prepares records by the configuration.
 #[derive(Debug, Clone)]
 pub struct Decoder {
-    settings: Settings,
+    codec: Arc<Codec>,
+    /// Whether the schema registry was away when it was asked last.
+    away: Arc<AtomicBool>,
     /// What the newest versions look at.
     wanted: Arc<RwLock<Vec<Known>>>,
 }
 
 impl Decoder {
-    /// A decoder for these inputs.
-    pub fn new(settings: Settings) -> Self {
-        Self { settings, wanted: Arc::default() }
-    }
-
-    /// What the values of the input topics are.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    /// A decoder of what `codec` reads.
+    pub fn new(codec: Arc<Codec>) -> Self {
+        Self { codec, away: Arc::default(), wanted: Arc::default() }
     }
 
     /// One record, decoded and prepared for the version `served`, with what it costs. A suspect is not touched here.
@@ -173,36 +172,51 @@ impl Decoder {
         Item { partition, epoch, offset, bytes, tokens, memory, alone, payload }
     }
 
-    /// What the version `served` makes of a record. The same record and version give the same, always.
+    /// What the version `served` makes of a record. The same record and version give the same, always: while the schema
+    /// registry does not say what a record is, this waits.
     pub fn prepare(&self, record: &Record, served: &Served) -> Prepared {
-        let Some(value) = &record.value else {
-            return Prepared::Tombstone;
-        };
-        // Content of a record never ends the process: what decoding it panics on is this record's fault.
-        let decoded = catch_unwind(AssertUnwindSafe(|| self.decode(value, served)));
-        let decoded = decoded.unwrap_or_else(|_panic| {
-            let message = "decoding the record panicked; please report this as a bug";
-            Err(Fault::new(FaultClass::Undecodable, message))
-        });
-        match decoded {
-            Ok(Some(input)) => Prepared::Input(input),
-            Ok(None) => Prepared::Tombstone,
-            Err(fault) => Prepared::Fault(fault),
+        loop {
+            // Content of a record never ends the process: what decoding it panics on is this record's fault.
+            let decoded = catch_unwind(AssertUnwindSafe(|| self.decode(record, served)));
+            let decoded = decoded.unwrap_or_else(|_panic| {
+                let message = "decoding the record panicked; please report this as a bug";
+                Err(Fault::new(FaultClass::Undecodable, message).into())
+            });
+            let prepared = match decoded {
+                Ok(Some(input)) => Prepared::Input(input),
+                Ok(None) => Prepared::Tombstone,
+                Err(Unread::Fault(fault)) => Prepared::Fault(fault),
+                Err(Unread::Away { reason, retry }) => {
+                    if !self.away.swap(true, Ordering::AcqRel) {
+                        tracing::warn!(
+                            "waiting for the schema registry; nothing is lost: {reason}"
+                        );
+                    }
+                    std::thread::park_timeout(retry);
+                    continue;
+                }
+            };
+            if self.away.load(Ordering::Acquire) && self.away.swap(false, Ordering::AcqRel) {
+                tracing::info!("the schema registry answers again");
+            }
+            return prepared;
         }
     }
 
-    fn decode(&self, value: &[u8], served: &Served) -> Result<Option<Input>, Fault> {
+    fn decode(&self, record: &Record, served: &Served) -> Result<Option<Input>, Unread> {
         let wanted = self.wanted(served);
-        let Some(Read { values, unknown }) = format::decode(&self.settings, &wanted, value)? else {
-            return Ok(None);
-        };
-        if let Some(name) =
-            unknown.filter(|_| self.settings.unknown_fields == UnknownFields::Reject)
-        {
-            let message = format!("field {name:?} is not one of the model's");
-            return Err(Fault::new(FaultClass::Invalid, message));
-        }
-        served.model.prepare(&values).map(Some)
+        let settings = self.codec.input();
+        let prepared = self.codec.read(&wanted, record, |Read { values, unknown }| {
+            let reject = settings.unknown_fields == UnknownFields::Reject;
+            match unknown.filter(|_| reject) {
+                Some(name) => {
+                    let message = format!("field {name:?} is not one of the model's");
+                    Err(Fault::new(FaultClass::Invalid, message))
+                }
+                None => served.model.prepare(&values),
+            }
+        })?;
+        Ok(prepared.transpose()?)
     }
 
     /// What the version `served` looks at, by where it stands in a record.
@@ -216,7 +230,7 @@ impl Decoder {
             return wanted;
         }
         drop(read);
-        let wanted = Wanted::new(served.model.looks_at(), &self.settings.fields);
+        let wanted = Wanted::new(served.model.looks_at(), &self.codec.input().fields);
         let wanted = Arc::new(wanted);
         let mut all = self.wanted.write().unwrap_or_else(PoisonError::into_inner);
         all.truncate(MOST_VERSIONS - 1);
@@ -350,7 +364,7 @@ fn decode(
         .into_iter()
         .map(|arrival| match &arrival {
             Arrival::Record(_, record) => (journal.mark(record.partition, record.offset), arrival),
-            Arrival::End(..) => (None, arrival),
+            Arrival::End(_) => (None, arrival),
         })
         .collect();
     let touched = marked.iter().filter_map(|(mark, arrival)| match (mark, arrival) {
@@ -360,22 +374,30 @@ fn decode(
     journal.begin(key, &served.id, false, touched);
     for (mark, arrival) in marked {
         match arrival {
-            Arrival::End(epoch, partition, next) => decoded.ends.push((partition, epoch, next)),
+            Arrival::End(end) => decoded.ends.push(end),
             Arrival::Record(epoch, record) => {
                 decoded.items.push(decoder.item(epoch, record, mark, served));
             }
         }
     }
     journal.end(key);
-    decoded.took = started.elapsed();
+    #[expect(clippy::disallowed_methods, reason = "as above")]
+    let ended = Instant::now();
+    decoded.decode = Some(Stage::new(started, ended));
     decoded
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{Offset, Partition};
 
     const PARTITION: Partition = Partition { topic: 0, number: 0 };
+
+    fn end(next: i64) -> Arrival {
+        let (partition, epoch, next) = (PARTITION, Epoch(0), Offset(next));
+        Arrival::End(End { partition, epoch, next, is_last: false })
+    }
 
     /// What arrives of `count` chunks that four threads decode, numbered by their ends.
     fn arrived(count: i64, decode: fn(&Chunk)) -> Vec<i64> {
@@ -392,7 +414,7 @@ mod tests {
                         line.work(|chunk| {
                             decode(&chunk);
                             let end = |arrival| match arrival {
-                                Arrival::End(epoch, partition, next) => (partition, epoch, next),
+                                Arrival::End(end) => end,
                                 Arrival::Record(..) => panic!("only ends were sent"),
                             };
                             let ends = chunk.arrivals.into_iter().map(end).collect();
@@ -405,8 +427,7 @@ mod tests {
             drop(line);
             scope.spawn(move || {
                 for number in 0..count {
-                    let end = Arrival::End(Epoch(0), PARTITION, Offset(number));
-                    let chunk = Chunk { arrivals: vec![end], load: None };
+                    let chunk = Chunk { arrivals: vec![end(number)], load: None };
                     if chunks_in.blocking_send(chunk).is_err() {
                         return;
                     }
@@ -414,7 +435,7 @@ mod tests {
             });
             let mut numbers = Vec::new();
             while let Some(chunk) = arrived.blocking_recv() {
-                numbers.extend(chunk.ends.iter().map(|(_, _, next)| next.0));
+                numbers.extend(chunk.ends.iter().map(|end| end.next.0));
             }
             numbers
         })
@@ -423,8 +444,8 @@ mod tests {
     #[test]
     fn chunks_are_handed_on_as_they_were_taken() {
         let uneven = |chunk: &Chunk| {
-            let Some(Arrival::End(_, _, Offset(number))) = chunk.arrivals.first() else { return };
-            (0..number % 7 * 50).for_each(|_| std::thread::yield_now());
+            let Some(Arrival::End(end)) = chunk.arrivals.first() else { return };
+            (0..end.next.0 % 7 * 50).for_each(|_| std::thread::yield_now());
         };
         assert_eq!(arrived(500, uneven), (0..500).collect::<Vec<_>>());
     }
@@ -433,7 +454,7 @@ mod tests {
     fn nothing_passes_a_chunk_whose_thread_died() {
         let dies = |chunk: &Chunk| {
             let end = chunk.arrivals.first();
-            assert!(!matches!(end, Some(Arrival::End(_, _, Offset(7)))), "planted");
+            assert!(!matches!(end, Some(Arrival::End(end)) if end.next.0 == 7), "planted");
         };
         assert_eq!(arrived(500, dies), (0..7).collect::<Vec<_>>());
     }

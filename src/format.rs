@@ -1,26 +1,45 @@
-//! Record values in, prediction values out. The seam for other formats: an arm here and a file beside.
+//! Record values in, prediction values out: the seam of the formats.
 //!
-//! JSON goes both ways: an object in, an object out. Numbers are printed so that they read back as the same
-//! f32 or f64, as the model computed them.
+//! ```text
+//!  record ─► Codec::read ─┬─► Read: the wanted fields' values, borrowed from the record
+//!                         ├─► nothing: there is no record any more
+//!                         ├─► Fault: a dead letter
+//!                         └─► Away: the schema registry does not answer; nobody's fault
+//!  prediction ─► Writer::write ─► bytes
+//! ```
+//!
+//! A format is a file beside and an arm in [`Codec::read`] and [`Codec::include`]. JSON goes both ways: an object in, an
+//! object out, numbers printed so that they read back as the same f32 or f64. Avro too, with a schema registry or by one
+//! schema.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value as Json;
 
-use crate::answer::{Number, Prediction};
-use crate::config::{Include, Input, InputFormat, Output};
+use crate::answer::{Prediction, Task};
+use crate::avro::{self, Along, Kind};
+use crate::config::{Config, Include, Input, InputFormat, Output, OutputFormat, SchemaRegistry};
+use crate::failure::{Exit, Failure};
 use crate::field::Value;
 use crate::record::{Fault, FaultClass, Record};
+use crate::schema::{Auth, Failed, Language, Schemas, Settings, frame};
 
+mod datum;
 mod envelope;
 mod json;
 mod wanted;
+mod write;
 
+use datum::Data;
 use envelope::Inside;
 pub(crate) use json::explain;
 pub use wanted::Wanted;
+pub use write::prediction_alone;
 
 /// What a record has of the fields that are wanted.
 #[derive(Debug)]
@@ -31,223 +50,349 @@ pub struct Read<'a> {
     pub unknown: Option<Cow<'a, str>>,
 }
 
-/// Decodes the fields `wanted` of a record's value; `None` where the value says that there is no record any more.
-///
-/// # Errors
-///
-/// [`FaultClass::Undecodable`], with the place of the first thing wrong; never with the value itself.
-pub fn decode<'a>(
-    settings: &'a Input,
-    wanted: &Wanted,
-    value: &'a [u8],
-) -> Result<Option<Read<'a>>, Fault> {
-    let undecodable = |message: String| Fault::new(FaultClass::Undecodable, message);
-    if settings.format == InputFormat::Bytes {
-        return Ok(Some(alone(settings, wanted, Value::Bytes(Cow::Borrowed(value)))));
+/// Why there are no fields.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// The record is at fault.
+    Fault(Fault),
+    /// Nobody can say: the schema registry does not answer. Ask again after `retry`.
+    Away {
+        /// Why, with the registry's place.
+        reason: String,
+        /// How long to wait before.
+        retry: Duration,
+    },
+}
+
+impl From<Fault> for Unread {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
     }
-    let text = std::str::from_utf8(value).map_err(|error| {
+}
+
+fn undecodable(message: String) -> Fault {
+    Fault::new(FaultClass::Undecodable, message)
+}
+
+/// How the values of the input topics are read.
+#[derive(Debug)]
+pub struct Codec {
+    input: Input,
+    /// The format of each topic, by its number.
+    formats: Vec<InputFormat>,
+    data: Data,
+}
+
+impl Codec {
+    /// As configured. Reads the files that are named there; asks nobody.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Config`]: a schema that is not valid, a registry's address that cannot be used.
+    pub fn new(config: &Config) -> Result<Self, Failure> {
+        let schemas = schemas(config)?;
+        let data = Data::new(&config.input, schemas).map_err(|message| refused(&message))?;
+        let input = config.input.clone();
+        let formats = input
+            .topics
+            .iter()
+            .map(|topic| input.formats.get(topic).copied().unwrap_or(input.format));
+        Ok(Self { formats: formats.collect(), input, data })
+    }
+
+    /// What it reads by, as configured.
+    pub fn input(&self) -> &Input {
+        &self.input
+    }
+
+    /// The schema registry, where there is one.
+    pub fn schemas(&self) -> Option<&Arc<Schemas>> {
+        self.data.schemas()
+    }
+
+    fn format_of(&self, record: &Record) -> InputFormat {
+        self.formats.get(usize::from(record.partition.topic)).copied().unwrap_or(self.input.format)
+    }
+
+    /// Gives the fields `wanted` of a record to `take`; `None` where its value says that there is no record any more.
+    ///
+    /// # Errors
+    ///
+    /// [`FaultClass::Undecodable`], with the place of the first thing wrong, never with the value itself; or that the
+    /// registry does not answer.
+    pub fn read<R>(
+        &self,
+        wanted: &Wanted,
+        record: &Record,
+        take: impl FnOnce(Read<'_>) -> R,
+    ) -> Result<Option<R>, Unread> {
+        let Some(value) = record.value.as_deref() else { return Ok(None) };
+        let read = match self.format_of(record) {
+            InputFormat::Avro => {
+                return self.data.read(self.input.unwrap, wanted, record, value, take);
+            }
+            InputFormat::Bytes => self.alone(wanted, Value::Bytes(Cow::Borrowed(value))),
+            InputFormat::Text => self.alone(wanted, Value::Text(Cow::Borrowed(utf8(value)?))),
+            InputFormat::Json => {
+                let text = utf8(self.unframed(value))?;
+                match envelope::open(text, self.input.unwrap).map_err(undecodable)? {
+                    Inside::Deleted => return Ok(None),
+                    Inside::Record(text) => {
+                        let read = json::read(text, wanted).map_err(undecodable)?;
+                        Read { values: read.values, unknown: read.unknown }
+                    }
+                }
+            }
+        };
+        Ok(Some(take(read)))
+    }
+
+    /// JSON without the frame that serialisers of a schema registry write before it.
+    fn unframed<'a>(&self, value: &'a [u8]) -> &'a [u8] {
+        match value {
+            [0, _, _, _, _, json @ ..] if self.data.schemas().is_some() => json,
+            _ => value,
+        }
+    }
+
+    /// A record that is one value: it has the field `input.field`.
+    fn alone<'a>(&'a self, wanted: &Wanted, value: Value<'a>) -> Read<'a> {
+        let mut values = vec![None; wanted.len()];
+        let field = self.input.field.as_str();
+        let place = wanted.paths().iter().position(|path| *path == [field]);
+        if let Some(place) = place {
+            values[place] = Some(value);
+        }
+        Read { values, unknown: place.is_none().then_some(Cow::Borrowed(field)) }
+    }
+
+    /// Writes the fields `names` of a record, or all, as a JSON object. The record was read, or there would be no
+    /// prediction.
+    fn include(&self, names: Option<&[String]>, record: &Record, out: &mut Vec<u8>) {
+        let value = record.value.as_deref().unwrap_or_default();
+        let alone = |value: Json, out: &mut Vec<u8>| {
+            let wanted = names.is_none_or(|names| names.contains(&self.input.field));
+            let fields = wanted.then(|| (self.input.field.clone(), value));
+            write::json(&Json::Object(fields.into_iter().collect()), out);
+        };
+        match self.format_of(record) {
+            InputFormat::Bytes => alone(Json::from(BASE64.encode(value)), out),
+            InputFormat::Text => alone(Json::from(String::from_utf8_lossy(value)), out),
+            InputFormat::Json => {
+                let text = std::str::from_utf8(self.unframed(value)).unwrap_or_default();
+                self.include_json(names, text, out);
+            }
+            InputFormat::Avro => {
+                let text = self.data.json(record, value).unwrap_or_default();
+                self.include_json(names, &text, out);
+            }
+        }
+    }
+
+    fn include_json(&self, names: Option<&[String]>, text: &str, out: &mut Vec<u8>) {
+        let Ok(Inside::Record(text)) = envelope::open(text, self.input.unwrap) else {
+            return out.extend_from_slice(b"null");
+        };
+        let Some(names) = names else {
+            return out.extend_from_slice(json::compact(text.trim()).as_bytes());
+        };
+        let read = json::read::<&str>(text, &Wanted::new(names, &self.input.fields));
+        let values = read.map(|read| read.values).unwrap_or_default();
+        let texts = names.iter().zip(values).filter_map(|(name, value)| Some((name, value?)));
+        write::object(texts.map(|(name, value)| (name.as_str(), json::compact(value))), out);
+    }
+}
+
+fn utf8(value: &[u8]) -> Result<&str, Fault> {
+    std::str::from_utf8(value).map_err(|error| {
         let utf16 = value.starts_with(b"\xff\xfe") || value.starts_with(b"\xfe\xff");
         let meant = if utf16 { ": its byte order mark says UTF-16; write UTF-8" } else { "" };
         undecodable(format!("is not valid UTF-8 from byte {} on{meant}", error.valid_up_to()))
-    })?;
-    if settings.format == InputFormat::Text {
-        return Ok(Some(alone(settings, wanted, Value::Text(Cow::Borrowed(text)))));
+    })
+}
+
+fn refused(message: &str) -> Failure {
+    Failure { message: message.to_owned(), exit: Exit::Config }
+}
+
+/// The schema registry of a configuration, where it has one.
+fn schemas(config: &Config) -> Result<Option<Arc<Schemas>>, Failure> {
+    let registry = &config.schema_registry;
+    if registry.urls.is_empty() {
+        return Ok(None);
     }
-    match envelope::open(text, settings.unwrap).map_err(undecodable)? {
-        Inside::Deleted => Ok(None),
-        Inside::Record(text) => {
-            let json::Read { values, unknown } = json::read(text, wanted).map_err(undecodable)?;
-            Ok(Some(Read { values, unknown }))
-        }
-    }
-}
-
-/// A record that is one value: it has the field `input.field`.
-fn alone<'a>(settings: &'a Input, wanted: &Wanted, value: Value<'a>) -> Read<'a> {
-    let mut values = vec![None; wanted.len()];
-    let place = wanted.paths().iter().position(|path| *path == [settings.field.as_str()]);
-    if let Some(place) = place {
-        values[place] = Some(value);
-    }
-    let unknown = place.is_none().then_some(Cow::Borrowed(settings.field.as_str()));
-    Read { values, unknown }
-}
-
-/// Encodes a prediction as a JSON object, with what `output.include` takes along of the record, as its own text has it,
-/// and at most `output.top_k` scores.
-pub fn encode(prediction: &Prediction, output: &Output, input: &Input, record: &Record) -> Vec<u8> {
-    let mut out = answer(prediction, output.top_k);
-    match &output.include {
-        Include::None => (),
-        Include::Key => {
-            let key = record.key.as_deref().map(String::from_utf8_lossy);
-            member("key", &Json::from(key.as_deref()), &mut out);
-        }
-        Include::All => include(input, None, record, &mut out),
-        Include::Fields(names) => include(input, Some(names), record, &mut out),
-    }
-    out.push(b'}');
-    out
-}
-
-/// A prediction as a JSON object, by itself.
-pub fn encode_alone(prediction: &Prediction) -> Vec<u8> {
-    let mut out = answer(prediction, None);
-    out.push(b'}');
-    out
-}
-
-/// As [`encode`] begins: the prediction, up to the brace that closes it.
-fn answer(prediction: &Prediction, top_k: Option<u32>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(match prediction {
-        Prediction::Embedding(values) => 16 + values.len() * 13,
-        Prediction::Label { .. } | Prediction::Value(_) | Prediction::Spans(_) => 128,
-    });
-    out.push(b'{');
-    body(prediction, top_k, &mut out);
-    out
-}
-
-/// Writes the fields `names` of a record, or all, under `input`.
-fn include(input: &Input, names: Option<&[String]>, record: &Record, out: &mut Vec<u8>) {
-    let value = record.value.as_deref().unwrap_or_default();
-    out.extend_from_slice(b",\"input\":");
-    let alone = |value: Json, out: &mut Vec<u8>| {
-        let wanted = names.is_none_or(|names| names.contains(&input.field));
-        let fields = wanted.then(|| (input.field.clone(), value));
-        json(&Json::Object(fields.into_iter().collect()), out);
+    let auth = match (&registry.token, &registry.username) {
+        (Some(token), _) => Auth::Bearer(token.clone()),
+        (None, Some(user)) => Auth::Basic {
+            user: user.clone(),
+            password: registry.password.clone().unwrap_or_default(),
+        },
+        (None, None) => Auth::None,
     };
-    // The record was decoded, or there would be no prediction.
-    let text = std::str::from_utf8(value).unwrap_or_default();
-    match (input.format, names) {
-        (InputFormat::Bytes, _) => alone(Json::from(BASE64.encode(value)), out),
-        (InputFormat::Text, _) => alone(Json::from(text), out),
-        (InputFormat::Json, None) => {
-            out.extend_from_slice(json::compact(record_in(input, text).trim()).as_bytes());
+    let settings = Settings {
+        urls: registry.urls.clone(),
+        auth,
+        ca: registry.ca.clone(),
+        timeout: registry.timeout.0,
+        kept: config.state.dir.as_ref().map(|dir| dir.join("schemas.jsonl")),
+    };
+    Schemas::new(&settings)
+        .map(|schemas| Some(Arc::new(schemas)))
+        .map_err(|message| refused(&message))
+}
+
+/// How predictions are written.
+#[derive(Debug)]
+pub struct Writer {
+    output: Output,
+    registry: SchemaRegistry,
+    codec: Arc<Codec>,
+    /// The ids that the schema registry has for our schemas.
+    ids: RwLock<BTreeMap<&'static str, u32>>,
+}
+
+impl Writer {
+    /// Writes as `config.output` says; records that go along are read by `codec`.
+    pub fn new(config: &Config, codec: Arc<Codec>) -> Self {
+        let (output, registry) = (config.output.clone(), config.schema_registry.clone());
+        Self { output, registry, codec, ids: RwLock::default() }
+    }
+
+    /// Sees that what a model for `task` answers can be written: that its schema is registered, or registers it. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Config`] where it is not, with what to do; [`Exit::Temporary`] where the registry does not answer.
+    pub fn ready(&self, task: Task) -> Result<(), Failure> {
+        let Some(schemas) = self.codec.schemas() else { return Ok(()) };
+        if self.output.format != OutputFormat::Avro {
+            return Ok(());
         }
-        (InputFormat::Json, Some(names)) => {
-            let read =
-                json::read::<&str>(record_in(input, text), &Wanted::new(names, &input.fields));
-            let values = read.map(|read| read.values).unwrap_or_default();
-            let mut next = b'{';
-            for (name, value) in names.iter().zip(values) {
-                if let Some(value) = value {
-                    out.push(std::mem::replace(&mut next, b','));
-                    json(&Json::from(name.as_str()), out);
-                    out.push(b':');
-                    out.extend_from_slice(json::compact(value).as_bytes());
-                }
-            }
-            if next == b'{' {
-                out.push(b'{');
-            }
-            out.push(b'}');
+        // A classifier with one output alone answers with its number.
+        let second = (task == Task::TextClassification).then_some(Kind::Value);
+        for kind in std::iter::once(Kind::of_task(task)).chain(second) {
+            let subject = self.registry.subject.of(&self.output.topic, kind.name());
+            let id = if self.registry.register {
+                schemas.register(&subject, Language::Avro, kind.schema())
+            } else {
+                schemas.look_up(&subject, Language::Avro, kind.schema())
+            };
+            let id = id.map_err(|failed| {
+                let doing = format!("find the schema {} of predictions under {subject:?}", kind.name());
+                let (fix, exit) = match &failed {
+                    Failed::Away(_) => ("look at the registry", Exit::Temporary),
+                    Failed::Absent { .. } | Failed::Refused(_) => (
+                        "set schema_registry.register: true, or register what `schemas/` of the release has",
+                        Exit::Config,
+                    ),
+                };
+                Failure { message: format!("{doing}: {failed}; {fix}"), exit }
+            })?;
+            self.ids.write().unwrap_or_else(PoisonError::into_inner).insert(kind.name(), id);
+        }
+        Ok(())
+    }
+
+    /// A prediction with what `output.include` takes along of its record, and at most `output.top_k` scores.
+    ///
+    /// # Errors
+    ///
+    /// A model that answers something else than its task says.
+    pub fn write(&self, prediction: &Prediction, record: &Record) -> Result<Vec<u8>, Fault> {
+        match self.output.format {
+            OutputFormat::Json => Ok(self.json(prediction, record)),
+            OutputFormat::Avro => self.avro(prediction, record),
         }
     }
-}
 
-/// The record in a value that was decoded.
-fn record_in<'t>(input: &Input, text: &'t str) -> &'t str {
-    match envelope::open(text, input.unwrap) {
-        Ok(Inside::Record(record)) => record,
-        Ok(Inside::Deleted) | Err(_) => "null",
+    fn json(&self, prediction: &Prediction, record: &Record) -> Vec<u8> {
+        let mut out = write::open(prediction, self.output.top_k);
+        if self.output.include == Include::Key {
+            let key = record.key.as_deref().map(String::from_utf8_lossy);
+            write::member("key", &Json::from(key.as_deref()), &mut out);
+        }
+        if let Some(input) = self.included(record) {
+            out.extend_from_slice(b",\"input\":");
+            out.extend_from_slice(&input);
+        }
+        out.push(b'}');
+        out
     }
-}
 
-fn body(prediction: &Prediction, top_k: Option<u32>, out: &mut Vec<u8>) {
-    match prediction {
-        Prediction::Embedding(values) => {
-            out.extend_from_slice(b"\"embedding\":[");
-            for (place, value) in values.iter().enumerate() {
-                if place != 0 {
-                    out.push(b',');
-                }
-                number((*value).into(), out);
-            }
-            out.push(b']');
+    fn avro(&self, prediction: &Prediction, record: &Record) -> Result<Vec<u8>, Fault> {
+        let kind = Kind::of(prediction);
+        let mut out = Vec::new();
+        if self.codec.schemas().is_some() {
+            let ids = self.ids.read().unwrap_or_else(PoisonError::into_inner);
+            let id = ids.get(kind.name()).copied().ok_or_else(|| {
+                let message = format!(
+                    "the prediction is a {}, which the model's task does not say",
+                    kind.name()
+                );
+                Fault::new(FaultClass::Refused, message)
+            })?;
+            frame::begin(id, &mut out);
         }
-        Prediction::Value(value) => {
-            out.extend_from_slice(b"\"value\":");
-            number(*value, out);
-        }
-        Prediction::Label { best, scores, labels } => {
-            let label = |index: usize| labels.get(index).map_or("", String::as_str);
-            out.extend_from_slice(b"\"label\":");
-            json(&Json::from(label(*best)), out);
-            out.extend_from_slice(b",\"score\":");
-            number(scores.get(*best).copied().unwrap_or(Number::Single(f32::NAN)), out);
-            out.extend_from_slice(b",\"scores\":{");
-            for (place, index) in chosen(scores, top_k).into_iter().enumerate() {
-                if place != 0 {
-                    out.push(b',');
-                }
-                json(&Json::from(label(index)), out);
-                out.push(b':');
-                number(scores[index], out);
-            }
-            out.push(b'}');
-        }
-        Prediction::Spans(spans) => {
-            out.extend_from_slice(b"\"spans\":[");
-            for (place, span) in spans.iter().enumerate() {
-                if place != 0 {
-                    out.push(b',');
-                }
-                out.extend_from_slice(b"{\"label\":");
-                json(&Json::from(span.label.as_str()), out);
-                out.extend_from_slice(b",\"score\":");
-                number(span.score.into(), out);
-                member("start", &Json::from(span.start), out);
-                member("end", &Json::from(span.end), out);
-                member("word", &Json::from(span.word.as_str()), out);
-                out.push(b'}');
-            }
-            out.push(b']');
-        }
+        let key = record.key.as_deref().filter(|_| self.output.include == Include::Key);
+        let input = self.included(record);
+        let input = input.as_deref().map(String::from_utf8_lossy);
+        let along = Along { key, input: input.as_deref() };
+        avro::Encoder::new(&mut out).prediction(prediction, self.output.top_k, along);
+        Ok(out)
     }
-}
 
-/// Indices of the `top_k` best scores, the best first and equals in their order; without a number all, as they are.
-fn chosen(scores: &[Number], top_k: Option<u32>) -> Vec<usize> {
-    let mut chosen: Vec<usize> = (0..scores.len()).collect();
-    if let Some(most) = top_k {
-        chosen.sort_by(|a, b| f64::from(scores[*b]).total_cmp(&scores[*a].into()));
-        chosen.truncate(usize::try_from(most).unwrap_or(usize::MAX));
-    }
-    chosen
-}
-
-fn member(name: &str, value: &Json, out: &mut Vec<u8>) {
-    out.push(b',');
-    json(&Json::from(name), out);
-    out.push(b':');
-    json(value, out);
-}
-
-fn json(value: &Json, out: &mut Vec<u8>) {
-    out.extend_from_slice(value.to_string().as_bytes());
-}
-
-/// Shortest text that reads back as the same number; `null` for what JSON cannot say (a model refuses those).
-fn number(value: Number, out: &mut Vec<u8>) {
-    use std::io::Write as _;
-    let start = out.len();
-    if serde_json::to_writer(&mut *out, &value).is_err() {
-        out.truncate(start);
-        // A Vec takes every write.
-        write!(out, "null").unwrap_or_default();
+    /// The fields of the record that go along, as JSON.
+    fn included(&self, record: &Record) -> Option<Vec<u8>> {
+        let names = match &self.output.include {
+            Include::None | Include::Key => return None,
+            Include::All => None,
+            Include::Fields(names) => Some(&**names),
+        };
+        let mut out = Vec::new();
+        self.codec.include(names, record, &mut out);
+        Some(out)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::sync::Arc;
-
     use super::*;
+    use crate::answer::Number;
 
-    fn wanted(name: &str) -> Wanted {
-        Wanted::new(&[name.to_owned()], &BTreeMap::new())
+    fn record(value: &[u8]) -> Record {
+        Record {
+            partition: crate::record::Partition { topic: 0, number: 0 },
+            offset: crate::record::Offset(0),
+            timestamp: None,
+            key: Some(b"k\xff".to_vec()),
+            value: Some(value.to_vec()),
+            headers: Vec::new(),
+        }
+    }
+
+    fn codec(input: &Input) -> Codec {
+        let topics = vec!["t".to_owned()];
+        let input = Input { topics, ..input.clone() };
+        Codec::new(&Config { input, ..Config::default() }).unwrap()
+    }
+
+    fn reads(input: &Input, name: &str, value: &[u8], check: impl FnOnce(Read<'_>)) {
+        let wanted = Wanted::new(&[name.to_owned()], &input.fields);
+        codec(input).read(&wanted, &record(value), check).unwrap().unwrap();
+    }
+
+    fn fault(input: &Input, name: &str, value: &[u8]) -> Fault {
+        let wanted = Wanted::new(&[name.to_owned()], &input.fields);
+        match codec(input).read(&wanted, &record(value), |read| panic!("{read:?}")) {
+            Err(Unread::Fault(fault)) => fault,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn written(prediction: &Prediction, output: &Output, input: &Input, value: &[u8]) -> String {
+        let config = Config { output: output.clone(), ..Config::default() };
+        let writer = Writer::new(&config, Arc::new(codec(input)));
+        String::from_utf8(writer.write(prediction, &record(value)).unwrap()).unwrap()
     }
 
     #[test]
@@ -276,7 +421,7 @@ mod tests {
             (b"\0\0\0\0\0\0\0\0{}", "is not valid JSON: expected value"),
             (deep.as_bytes(), "is not valid JSON: EOF"),
         ] {
-            let fault = decode(&Input::default(), &wanted("a"), value).unwrap_err();
+            let fault = fault(&Input::default(), "a", value);
             assert_eq!(fault.class, FaultClass::Undecodable);
             assert!(fault.message.contains(expect), "{} / {expect}", fault.message);
         }
@@ -289,19 +434,21 @@ mod tests {
             (InputFormat::Bytes, b"\xff\xd8\x00", Value::Bytes(b"\xff\xd8\x00"[..].into())),
         ] {
             let settings = Input { format, field: "body".to_owned(), ..Input::default() };
-            let read = decode(&settings, &wanted("body"), value).unwrap().unwrap();
-            assert_eq!((read.values, read.unknown), (vec![Some(expect)], None));
-            let read = decode(&settings, &wanted("text"), value).unwrap().unwrap();
-            assert_eq!(read.unknown.as_deref(), Some("body"));
+            reads(&settings, "body", value, |read| {
+                assert_eq!((read.values, read.unknown), (vec![Some(expect)], None));
+            });
+            reads(&settings, "text", value, |read| {
+                assert_eq!(read.unknown.as_deref(), Some("body"));
+            });
         }
     }
 
     #[test]
     fn deep_and_wide_values_that_nobody_wants_are_passed_over() {
         let value = format!("{{\"deep\":{}{},\"a\":1}}", "[".repeat(10_000), "]".repeat(10_000));
-        let settings = Input::default();
-        let read = decode(&settings, &wanted("a"), value.as_bytes()).unwrap().unwrap();
-        assert_eq!(read.values, [Some(Value::Int(1))]);
+        reads(&Input::default(), "a", value.as_bytes(), |read| {
+            assert_eq!(read.values, [Some(Value::Int(1))]);
+        });
     }
 
     #[track_caller]
@@ -312,16 +459,8 @@ mod tests {
 
     #[track_caller]
     fn encodes_as(prediction: &Prediction, output: &Output, expect: &str) {
-        let record = Record {
-            partition: crate::record::Partition { topic: 0, number: 0 },
-            offset: crate::record::Offset(0),
-            timestamp: None,
-            key: Some(b"k\xff".to_vec()),
-            value: Some(br#" {"b": 1.50 ,"a":"x y", "c":[ 1 ]} "#.to_vec()),
-            headers: Vec::new(),
-        };
-        let value = encode(prediction, output, &Input::default(), &record);
-        assert_eq!(String::from_utf8(value).unwrap(), expect);
+        let value = br#" {"b": 1.50 ,"a":"x y", "c":[ 1 ]} "#;
+        assert_eq!(written(prediction, output, &Input::default(), value), expect);
     }
 
     #[test]
@@ -332,14 +471,7 @@ mod tests {
             fields: BTreeMap::from([("deep".to_owned(), pointer)]),
             ..Input::default()
         };
-        let record = Record {
-            partition: crate::record::Partition { topic: 0, number: 0 },
-            offset: crate::record::Offset(0),
-            timestamp: None,
-            key: None,
-            value: Some(br#"{"op":"u","after":{"a":1, "b":{"c":1.50}}}"#.to_vec()),
-            headers: Vec::new(),
-        };
+        let value = br#"{"op":"u","after":{"a":1, "b":{"c":1.50}}}"#;
         for (include, expect) in [
             (Include::All, r#"{"value":0.5,"input":{"a":1,"b":{"c":1.50}}}"#),
             (
@@ -348,8 +480,8 @@ mod tests {
             ),
         ] {
             let output = Output { include, ..Output::default() };
-            let value = encode(&Prediction::Value(0.5_f32.into()), &output, &input, &record);
-            assert_eq!(String::from_utf8(value).unwrap(), expect);
+            let prediction = Prediction::Value(0.5_f32.into());
+            assert_eq!(written(&prediction, &output, &input, value), expect);
         }
     }
 

@@ -18,6 +18,7 @@ use crate::config::{Config, Place, Precision, Uri, Workers};
 use crate::decode::{Decoded, Decoder, Prepared};
 use crate::failure::{Exit, Failure, chain};
 use crate::file::{self, Links};
+use crate::format::Codec;
 use crate::model::served::Served;
 use crate::model::{Input, guard, kernels};
 use crate::pipeline::Item;
@@ -355,7 +356,7 @@ fn read(args: &Args, served: &Served) -> Result<Records, Failure> {
         }
         None => golden(args, served)?,
     };
-    let decoder = Decoder::new(config(args, Precision::F32).input);
+    let decoder = Decoder::new(Arc::new(Codec::new(&config(args, Precision::F32))?));
     let item = |line: &String| -> Item<Decoded> {
         let record = Record {
             partition: Partition { topic: 0, number: 0 },

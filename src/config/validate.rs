@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::properties::{self, Section};
-use super::{Config, InputFormat, Log, OnStop, Problem, Time, Unwrap, Uri, Workers, topics, tree};
+use super::{
+    Config, InputFormat, Log, OnStop, Problem, Time, UnknownFields, Unwrap, Uri, Workers, topics,
+    tree,
+};
 
 /// After so long the broker aborts a transaction by itself: `transaction.timeout.ms`.
 pub const TRANSACTION_TIMEOUT: Time = Time::millis(15_000);
@@ -220,18 +223,48 @@ fn roles(config: &Config, found: &mut Found) {
             format!("is {:?}, as input.field: one field cannot hold two texts", config.input.field);
         found.add("input.pair_field", message, "name another field");
     }
-    if config.input.format != InputFormat::Json {
-        let message = "is about fields of JSON objects, and input.format says that values are none";
+    formats(config, found);
+    if config.output.include == super::Include::Fields(Vec::new()) {
+        found.add("output.include.fields", "is empty", "list fields, or write `include: none`");
+    }
+}
+
+fn formats(config: &Config, found: &mut Found) {
+    let (input, registry) = (&config.input, &config.schema_registry);
+    let has =
+        |format| input.format == format || input.formats.values().any(|other| *other == format);
+    if let Some(topic) = input.formats.keys().find(|topic| !input.topics.contains(topic)) {
+        let message = format!("names {topic:?}, which is not one of input.topics");
+        found.add("input.formats", message, "name a topic that is read, or leave it out");
+    }
+    if !has(InputFormat::Json) && !has(InputFormat::Avro) {
+        let message = "is about fields, and by input.format every value is one field";
         let fix = "leave it out, or write `format: json`";
-        if !config.input.fields.is_empty() {
+        if !input.fields.is_empty() {
             found.add("input.fields", message, fix);
         }
-        if config.input.unwrap != Unwrap::None {
+        if input.unwrap != Unwrap::None {
             found.add("input.unwrap", message, fix);
         }
     }
-    if config.output.include == super::Include::Fields(Vec::new()) {
-        found.add("output.include.fields", "is empty", "list fields, or write `include: none`");
+    if has(InputFormat::Avro) && registry.urls.is_empty() && input.schema.is_none() {
+        let message = "is avro, and nothing says by which schema values were written";
+        found.add("input.format", message, "set schema_registry.urls, or input.schema to a file");
+    }
+    if has(InputFormat::Avro)
+        && input.unwrap == Unwrap::Debezium
+        && input.unknown_fields == UnknownFields::Reject
+    {
+        let message = "is reject, which is not known of Avro in Debezium's envelope";
+        found.add("input.unknown_fields", message, "write `ignore`, or leave input.unwrap out");
+    }
+    if registry.token.is_some() && registry.username.is_some() {
+        let message = "is set beside username: a request bears one of the two";
+        found.add("schema_registry.token", message, "leave one of them out");
+    }
+    if registry.username.is_some() != registry.password.is_some() {
+        let message = "username and password belong together, and one of them is missing";
+        found.add("schema_registry.username", message, "set both, or none");
     }
 }
 

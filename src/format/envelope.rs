@@ -39,14 +39,16 @@ pub(super) fn open(text: &str, unwrap: Unwrap) -> Result<Inside<'_>, String> {
     match members(inside, ["op", "after"])? {
         [Some("\"d\""), _] | [Some(_), Some("null")] => Ok(Inside::Deleted),
         [Some(_), Some(after)] => Ok(Inside::Record(after)),
-        [op, _] => {
-            let lacks = if op.is_none() { "op" } else { "after" };
-            Err(format!(
-                "is not an envelope of Debezium's: it has no field {lacks:?}. Where the connector unwraps its records \
-                 (ExtractNewRecordState), leave input.unwrap out"
-            ))
-        }
+        [op, _] => Err(lacks(if op.is_none() { "op" } else { "after" })),
     }
+}
+
+/// That an envelope has no field of this name.
+pub(super) fn lacks(field: &str) -> String {
+    format!(
+        "is not an envelope of Debezium's: it has no field {field:?}. Where the connector unwraps its records \
+         (ExtractNewRecordState), leave input.unwrap out"
+    )
 }
 
 fn members<'t>(text: &'t str, names: [&str; 2]) -> Result<[Option<&'t str>; 2], String> {

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use super::datum::Plans;
 use crate::config::Pointer;
 
 /// Fields by the paths that they have in a record. A path is the names from the record's own on; the number of an element
 /// counts as its name.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Wanted {
     paths: Vec<Vec<String>>,
     root: Branch,
+    /// How they are read from Avro.
+    plans: Plans,
 }
 
 /// An object that is looked into.
@@ -36,7 +39,7 @@ impl Wanted {
         let paths: Vec<Vec<String>> = names.iter().map(path).collect();
         let mut root = Branch::default();
         paths.iter().enumerate().for_each(|(place, path)| root.add(path, place));
-        Self { paths, root }
+        Self { paths, root, plans: Plans::default() }
     }
 
     /// How many fields are wanted.
@@ -52,6 +55,10 @@ impl Wanted {
     /// Their paths, in order.
     pub fn paths(&self) -> &[Vec<String>] {
         &self.paths
+    }
+
+    pub(super) fn plans(&self) -> &Plans {
+        &self.plans
     }
 
     pub(super) fn root(&self) -> &Branch {

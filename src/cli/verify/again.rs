@@ -1,5 +1,7 @@
 //! `--recompute`: answers chosen records again, with the version that answered them, and compares.
 
+use std::sync::Arc;
+
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::message::Message as _;
 
@@ -8,7 +10,7 @@ use crate::cli::cluster::Cluster;
 use crate::config::{Config, Size, Uri};
 use crate::decode::{Decoder, Prepared};
 use crate::failure::{Failure, chain};
-use crate::format;
+use crate::format::{Codec, Writer};
 use crate::kafka::Journal;
 use crate::model::options::LoadOptions;
 use crate::model::served::Served;
@@ -31,7 +33,9 @@ pub(super) fn answer(
     report: &mut Report,
 ) -> Result<(), Failure> {
     let reader = cluster.reader()?;
-    let decoder = Decoder::new(config.input.clone());
+    let codec = Arc::new(Codec::new(config)?);
+    let writer = Writer::new(config, Arc::clone(&codec));
+    let decoder = Decoder::new(codec);
     for (number, model) in (0..).zip(models) {
         let chosen = samples.of(number);
         if chosen.is_empty() {
@@ -47,7 +51,11 @@ pub(super) fn answer(
                 Ok(served) => match record(cluster, &reader, place, sample)? {
                     None => Same::Cannot("the record is not in the input any more".to_owned()),
                     Some(record) => {
-                        let now = || again(served, &decoder, config, &record);
+                        let now = || {
+                            let ready = writer.ready(served.model.about().task);
+                            ready.map_err(|failure| failure.message)?;
+                            again(served, &decoder, &writer, &record)
+                        };
                         compare(sample, now, gate::tolerance(served.model.about()))
                     }
                 },
@@ -117,7 +125,7 @@ fn record(
 fn again(
     served: &Served,
     decoder: &Decoder,
-    config: &Config,
+    writer: &Writer,
     record: &Record,
 ) -> Result<Outcome<Vec<u8>>, String> {
     let input = match decoder.prepare(record, served) {
@@ -127,7 +135,10 @@ fn again(
     };
     match guard::predict(served.model.as_ref(), &[&input]) {
         Ok(predictions) => Ok(predictions.first().map_or(Outcome::Tombstone, |prediction| {
-            Outcome::Prediction(format::encode(prediction, &config.output, &config.input, record))
+            match writer.write(prediction, record) {
+                Ok(value) => Outcome::Prediction(value),
+                Err(fault) => Outcome::DeadLetter(fault),
+            }
         })),
         Err(Refused::Batch(why) | Refused::Row { message: why, .. }) => {
             Ok(Outcome::DeadLetter(Fault::new(FaultClass::Refused, why)))

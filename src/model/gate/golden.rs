@@ -145,7 +145,7 @@ fn named<'a>(model: &dyn Model, input: &'a Fields) -> Cow<'a, Fields> {
 
 /// A prediction as the JSON that is published.
 fn value(prediction: &Prediction) -> Result<Value, String> {
-    let bytes = crate::format::encode_alone(prediction);
+    let bytes = crate::format::prediction_alone(prediction);
     serde_json::from_slice(&bytes).map_err(|error| error.to_string())
 }
 

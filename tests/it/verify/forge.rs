@@ -15,6 +15,7 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, Threa
 use rdkafka::topic_partition_list::Offset as Place;
 use tidemill::answer::Prediction;
 use tidemill::config::{Config, OutputPartition, load};
+use tidemill::format::{Codec, Writer};
 use tidemill::kafka::native;
 use tidemill::log::message::{Message, Naming, Notes};
 use tidemill::log::note::Note;
@@ -22,7 +23,7 @@ use tidemill::log::{BatchInfo, Finished, Row};
 use tidemill::record::{
     Epoch, Fault, FaultClass, ModelId, Offset, Outcome, Partition, Reason, Record, Signature,
 };
-use tidemill::{format, service};
+use tidemill::service;
 
 use crate::world::{World, wait_for};
 
@@ -32,6 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Forge {
     pub(crate) file: PathBuf,
     pub(crate) config: Config,
+    writer: Writer,
     naming: Naming,
     group: BaseConsumer,
     producer: ThreadedProducer<DefaultProducerContext>,
@@ -76,6 +78,7 @@ impl Forge {
         producer.init_transactions(PATIENCE).unwrap();
         let mut forge = Self {
             file,
+            writer: Writer::new(&config, Arc::new(Codec::new(&config).unwrap())),
             config,
             naming,
             group,
@@ -149,12 +152,7 @@ impl Forge {
                 Some(_) => {
                     #[expect(clippy::cast_precision_loss, reason = "offsets of a test are small")]
                     let value = Prediction::Value(((offset + i64::from(version)) as f64).into());
-                    Outcome::Prediction(format::encode(
-                        &value,
-                        &self.config.output,
-                        &self.config.input,
-                        &record,
-                    ))
+                    Outcome::Prediction(self.writer.write(&value, &record).unwrap())
                 }
             };
             Row { record: Arc::new(record), epoch: Epoch(1), outcome }

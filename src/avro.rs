@@ -1,0 +1,218 @@
+//! Avro: a datum's wanted fields, by a plan that is compiled once for a pair of schemas. Pure.
+//!
+//! ```text
+//!  writer's schema ─┐
+//!  reader's schema ─┼─► Plan ─► read: each wanted field to its place, text and bytes borrowed from the datum
+//!  wanted fields ───┘        └► json: the datum as text, for what goes along with a prediction
+//! ```
+//!
+//! `apache_avro` parses schemas; tests compare with it. Its decoder would build a tree of owned values for each record.
+//!
+//! # Invariants
+//!
+//! 1. A datum is read to its end and not beyond: no strict prefix of one is another, and bytes behind it are an error.
+//! 2. Whether a datum is good depends on its schema, not on which fields are wanted; with a reader's schema, a wanted
+//!    field may have a value that cannot be resolved.
+//! 3. Work and memory are bounded by the datum's bytes, whatever lengths and counts it claims.
+
+use std::collections::HashMap;
+use std::panic::catch_unwind;
+
+use apache_avro::Schema;
+
+use crate::field::Value;
+use datum::{Datum, Read};
+use resolve::{Compiler, Want};
+use steps::Step;
+use types::{Id, Types};
+
+mod datum;
+mod decimal;
+mod default;
+mod encoder;
+mod json;
+mod resolve;
+mod steps;
+#[cfg(test)]
+mod tests;
+mod types;
+
+pub use encoder::{Along, DeadLetter, Encoder, Kind};
+
+/// A schema that is parsed.
+pub use apache_avro::Schema as AvroSchema;
+
+/// Parses a schema, with the schemas that it refers to by name.
+///
+/// # Errors
+///
+/// What is wrong with it, for a message that begins with the schema.
+pub fn parse(schema: &str, references: &[String]) -> Result<Schema, String> {
+    // Of some strange schemas the parser panics.
+    let parsed = catch_unwind(|| {
+        if references.is_empty() {
+            return Schema::parse_str(schema);
+        }
+        let (mut schema, references) = Schema::parse_str_with_list(schema, references)?;
+        schema.denormalize(&references)?;
+        Ok(schema)
+    });
+    match parsed {
+        Ok(Ok(schema)) => Ok(schema),
+        Ok(Err(error)) => Err(format!("is not a valid Avro schema: {error}")),
+        Err(_panic) => Err("is not a valid Avro schema".to_owned()),
+    }
+}
+
+/// How the wanted fields are read from a datum.
+#[derive(Debug)]
+pub struct Plan {
+    types: Types,
+    root: Id,
+    steps: Box<[Step]>,
+    slots: usize,
+    /// Slots whose path stands twice among those wanted: from the first to the others.
+    again: Box<[(usize, usize)]>,
+    unknown: Option<String>,
+    /// The reader's names of the writer's fields, where they are others.
+    called: HashMap<String, String>,
+}
+
+impl Plan {
+    /// A plan for data of `writer`, seen as `reader` where there is one. A wanted field is a path from the record on; an
+    /// empty path is the whole datum.
+    ///
+    /// # Errors
+    ///
+    /// Where the schemas cannot be resolved, or a wanted field is of a type that nobody can take, in words for a message
+    /// that begins with the schema or with the record.
+    pub fn new(
+        writer: &Schema,
+        reader: Option<&Schema>,
+        wanted: &[Vec<String>],
+    ) -> Result<Self, String> {
+        let seen = reader.unwrap_or(writer);
+        let mut compiler = Compiler::new(types::names(writer)?, types::names(seen)?);
+        let first = |path: &Vec<String>| wanted.iter().position(|other| other == path);
+        let places = wanted.iter().enumerate();
+        let places = places.map(|(slot, path)| (first(path).unwrap_or(slot), slot));
+        let (own, again): (Vec<_>, Vec<_>) = places.partition(|(first, slot)| first == slot);
+        let wants: Vec<Want<'_>> =
+            own.iter().map(|(slot, _)| Want { slot: *slot, path: &wanted[*slot] }).collect();
+        let steps = compiler.compile(writer, seen, &wants)?;
+        let root = compiler.types.add(&compiler.writer, writer)?;
+        let mut plan = Self {
+            types: compiler.types,
+            root,
+            steps: steps.into_boxed_slice(),
+            slots: wanted.len(),
+            again: again.into_boxed_slice(),
+            unknown: None,
+            called: HashMap::new(),
+        };
+        plan.look_at_fields(writer, seen, wanted);
+        Ok(plan)
+    }
+
+    /// How the reader calls the writer's fields, and which of them nobody wants.
+    fn look_at_fields(&mut self, writer: &Schema, reader: &Schema, wanted: &[Vec<String>]) {
+        let all = wanted.iter().any(Vec::is_empty);
+        for writer in branches(writer) {
+            let Schema::Record(writer) = writer else { continue };
+            for reader in branches(reader) {
+                let Schema::Record(reader) = reader else { continue };
+                let found = resolve::found(writer, reader);
+                for (field, place) in reader.fields.iter().zip(found) {
+                    if let Some(place) = place
+                        && writer.fields[place].name != field.name
+                    {
+                        let name = writer.fields[place].name.clone();
+                        self.called.entry(name).or_insert_with(|| field.name.clone());
+                    }
+                }
+            }
+            let known = |name: &String| {
+                let name = self.called.get(name).unwrap_or(name);
+                all || wanted.iter().any(|path| path.first() == Some(name))
+            };
+            let mut names = writer.fields.iter().map(|field| &field.name);
+            let unknown = names.find(|name| !known(name)).cloned();
+            self.unknown = self.unknown.take().or(unknown);
+        }
+    }
+
+    /// The writer's first field that is not wanted.
+    pub fn unknown(&self) -> Option<&str> {
+        self.unknown.as_deref()
+    }
+
+    /// Reads a datum: each wanted field's value to its place in `out`, in the order in which they are wanted; `None`
+    /// where neither the datum nor a default has it. After an error `out` has nothing.
+    ///
+    /// # Errors
+    ///
+    /// Which field breaks which rule, never with its value, in words for a message that begins with the record.
+    pub fn read<'a>(
+        &'a self,
+        datum: &'a [u8],
+        out: &mut [Option<Value<'a>>],
+    ) -> Result<(), String> {
+        let Some(out) = out.get_mut(..self.slots) else {
+            return Err(format!("has {} wanted fields, more than there are places", self.slots));
+        };
+        out.fill_with(|| None);
+        let mut datum = Datum::new(datum);
+        let done = steps::run(&self.steps, &self.types, &mut datum, out).and_then(|()| datum.end());
+        if let Err(wrong) = done {
+            out.fill_with(|| None);
+            return Err(wrong.to_string());
+        }
+        for (from, to) in &self.again {
+            let value = out[*from].clone();
+            out[*to] = value;
+        }
+        Ok(())
+    }
+
+    /// How many fields are wanted: the length of `out`.
+    pub fn wanted(&self) -> usize {
+        self.slots
+    }
+
+    /// Writes a datum as JSON text: as it was written; of a record only the fields `names`, where some are given, by
+    /// the reader's names for them. A null and what is no record are written whole.
+    ///
+    /// Whole numbers and decimals keep all digits, bytes and fixed become base64, dates and times stay whole numbers of
+    /// their unit, a union's value stands by itself. A NaN or an infinity becomes null.
+    ///
+    /// # Errors
+    ///
+    /// As of [`read`](Self::read), and where the text would be longer than 64 MiB; `out` is as before, then.
+    pub fn json(
+        &self,
+        datum: &[u8],
+        names: Option<&[String]>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
+        let start = out.len();
+        let written = self.write_json(datum, names, out);
+        written.map_err(|wrong| {
+            out.truncate(start);
+            wrong.to_string()
+        })
+    }
+
+    fn write_json(&self, datum: &[u8], names: Option<&[String]>, out: &mut Vec<u8>) -> Read<()> {
+        let mut datum = Datum::new(datum);
+        let chosen = names.map(|names| json::Chosen { names, called: &self.called });
+        let most = out.len().saturating_add(json::MAX_TEXT);
+        let mut writer = json::Writer { types: &self.types, out, most };
+        writer.value(self.root, &mut datum, chosen.as_ref(), 0)?;
+        datum.end()
+    }
+}
+
+/// A schema's branches, or itself.
+fn branches(schema: &Schema) -> &[Schema] {
+    if let Schema::Union(union) = schema { union.variants() } else { std::slice::from_ref(schema) }
+}

@@ -1,0 +1,243 @@
+//! A datum's bytes, read from left to right: never beyond their end, never more memory than they have.
+
+use std::fmt;
+
+/// What reading gives, or what is wrong.
+pub(super) type Read<T> = Result<T, Wrong>;
+
+/// What is wrong with a datum, and in which field. Never a value of it. Boxed, so that a good answer stays small.
+#[derive(Debug)]
+pub(super) struct Wrong(Box<Broken>);
+
+#[derive(Debug)]
+struct Broken {
+    /// The innermost first.
+    path: Vec<String>,
+    rule: String,
+}
+
+impl Wrong {
+    #[cold]
+    pub(super) fn new(rule: impl Into<String>) -> Self {
+        Self(Box::new(Broken { path: Vec::new(), rule: rule.into() }))
+    }
+
+    /// The same, seen from outside of `field`; an empty name is the whole datum's.
+    #[cold]
+    pub(super) fn within(mut self, field: &str) -> Self {
+        if !field.is_empty() {
+            self.0.path.push(field.to_owned());
+        }
+        self
+    }
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Broken { path, rule } = &*self.0;
+        if path.is_empty() {
+            return f.write_str(rule);
+        }
+        let path: Vec<&str> = path.iter().rev().map(String::as_str).collect();
+        write!(f, "field {:?} {rule}", path.join("."))
+    }
+}
+
+/// Most bytes of a decimal's digits. Its text takes time by their square.
+const MAX_DECIMAL: usize = 512;
+
+/// What is left of a datum.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Datum<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Datum<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    /// Whether all was read.
+    pub(super) fn end(&self) -> Read<()> {
+        match self.rest.len() {
+            0 => Ok(()),
+            left => Err(Wrong::new(format!(
+                "has {left} bytes behind its end: its schema is not the one that it was written by"
+            ))),
+        }
+    }
+
+    /// `size` bytes of `kind`.
+    #[inline]
+    pub(super) fn take(&mut self, size: usize, kind: &str) -> Read<&'a [u8]> {
+        match self.rest.split_at_checked(size) {
+            Some((taken, rest)) => {
+                self.rest = rest;
+                Ok(taken)
+            }
+            None => {
+                let left = self.rest.len();
+                Err(Wrong::new(format!("wants {size} bytes for {kind}, and {left} are left")))
+            }
+        }
+    }
+
+    #[inline]
+    fn array<const N: usize>(&mut self, kind: &str) -> Read<[u8; N]> {
+        match self.rest.split_first_chunk::<N>() {
+            Some((taken, rest)) => {
+                self.rest = rest;
+                Ok(*taken)
+            }
+            None => Err(inside(kind)),
+        }
+    }
+
+    #[inline]
+    pub(super) fn boolean(&mut self) -> Read<bool> {
+        match self.array("a boolean")? {
+            [0] => Ok(false),
+            [1] => Ok(true),
+            _ => Err(Wrong::new("is a boolean that is neither 0 nor 1")),
+        }
+    }
+
+    #[inline]
+    pub(super) fn float(&mut self) -> Read<f32> {
+        self.array("a float").map(f32::from_le_bytes)
+    }
+
+    #[inline]
+    pub(super) fn double(&mut self) -> Read<f64> {
+        self.array("a double").map(f64::from_le_bytes)
+    }
+
+    #[inline]
+    pub(super) fn int(&mut self, kind: &str) -> Read<i32> {
+        let long = self.long(kind)?;
+        i32::try_from(long).map_err(|_beyond| Wrong::new(format!("is {kind} of more than 32 bits")))
+    }
+
+    /// A number of variable length, zig-zag.
+    #[inline]
+    pub(super) fn long(&mut self, kind: &str) -> Read<i64> {
+        let coded = match self.rest {
+            [one, rest @ ..] if *one < 0x80 => {
+                self.rest = rest;
+                u64::from(*one)
+            }
+            [one, two, rest @ ..] if *two < 0x80 => {
+                self.rest = rest;
+                u64::from(*one & 0x7f) | u64::from(*two) << 7
+            }
+            _ => self.long_varint(kind)?,
+        };
+        Ok((coded >> 1).cast_signed() ^ -(coded & 1).cast_signed())
+    }
+
+    fn long_varint(&mut self, kind: &str) -> Read<u64> {
+        let mut coded = 0;
+        for (place, byte) in self.rest.iter().take(10).enumerate() {
+            // Of the tenth byte one bit is left.
+            if place == 9 && 1 < *byte {
+                break;
+            }
+            coded |= u64::from(byte & 0x7f) << (7 * place);
+            if *byte < 0x80 {
+                self.rest = self.rest.get(place + 1..).unwrap_or_default();
+                return Ok(coded);
+            }
+        }
+        Err(if self.rest.len() < 10 {
+            inside(kind)
+        } else {
+            Wrong::new(format!("is {kind} of more than 64 bits or 10 bytes"))
+        })
+    }
+
+    /// A length that is claimed, checked against what is left.
+    #[inline]
+    fn length(&mut self, kind: &str) -> Read<usize> {
+        let claimed = self.long(kind)?;
+        match usize::try_from(claimed) {
+            Ok(length) if length <= self.rest.len() => Ok(length),
+            Ok(length) => {
+                let left = self.rest.len();
+                Err(Wrong::new(format!("claims {kind} of {length} bytes, and {left} are left")))
+            }
+            Err(_negative) => {
+                Err(Wrong::new(format!("claims {kind} of a negative length ({claimed})")))
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn bytes(&mut self) -> Read<&'a [u8]> {
+        let length = self.length("bytes")?;
+        self.take(length, "bytes")
+    }
+
+    #[inline]
+    pub(super) fn text(&mut self) -> Read<&'a str> {
+        let length = self.length("a string")?;
+        let bytes = self.take(length, "a string")?;
+        std::str::from_utf8(bytes).map_err(|error| {
+            let good = error.valid_up_to();
+            Wrong::new(format!("is a string that is not valid UTF-8 from byte {good} on"))
+        })
+    }
+
+    /// A decimal's digits, big-endian; of a fixed of `size` bytes, or of bytes.
+    pub(super) fn decimal(&mut self, size: Option<usize>) -> Read<&'a [u8]> {
+        let digits = match size {
+            Some(size) => self.take(size, "a decimal")?,
+            None => self.bytes()?,
+        };
+        if digits.is_empty() {
+            return Err(Wrong::new("is a decimal of no bytes"));
+        }
+        if MAX_DECIMAL < digits.len() {
+            return Err(Wrong::new(format!("is a decimal of more than {MAX_DECIMAL} bytes")));
+        }
+        Ok(digits)
+    }
+
+    /// One of `count` things: a union's branch, an enum's symbol.
+    #[inline]
+    pub(super) fn choice(&mut self, count: usize, kind: &str, what: &str) -> Read<usize> {
+        let index = self.long(kind)?;
+        match usize::try_from(index) {
+            Ok(index) if index < count => Ok(index),
+            _ => Err(Wrong::new(format!(
+                "names {what} {index} of {kind} that has {count}, from 0 on"
+            ))),
+        }
+    }
+
+    /// The blocks of an array or a map, one after the other; `items` reads as many as it is told.
+    pub(super) fn blocks(
+        &mut self,
+        kind: &str,
+        mut items: impl FnMut(&mut Self, u64) -> Read<()>,
+    ) -> Read<()> {
+        loop {
+            let count = self.long(kind)?;
+            if count == 0 {
+                return Ok(());
+            }
+            let size = if count < 0 { Some(self.length(kind)?) } else { None };
+            let before = self.rest.len();
+            items(self, count.unsigned_abs())?;
+            if size.is_some_and(|size| size != before - self.rest.len()) {
+                return Err(Wrong::new(format!(
+                    "has a block of {kind} that is not as long as it says"
+                )));
+            }
+        }
+    }
+}
+
+#[cold]
+fn inside(kind: &str) -> Wrong {
+    Wrong::new(format!("ends inside {kind}"))
+}

@@ -1,0 +1,169 @@
+//! What is done with a datum, from left to right: the program that a [`Plan`](super::Plan) runs for every record.
+
+use std::borrow::Cow;
+
+use super::datum::{Datum, Read, Wrong};
+use super::decimal;
+use super::types::{Id, Types};
+use crate::field::Value;
+
+/// One step, and the field that it is about, for messages.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) field: Box<str>,
+    pub(super) does: Does,
+}
+
+/// What a step does.
+#[derive(Debug)]
+pub(super) enum Does {
+    /// Passes over a value.
+    Skip(Id),
+    /// Passes over bytes that cannot be wrong.
+    Advance(usize),
+    /// Takes a value to a slot.
+    Take(usize, Take),
+    /// Puts a value to a slot that is not in the datum, or says no more than its type.
+    Put(usize, Value<'static>),
+    /// Goes on by a union's branch.
+    Union(Box<[Box<[Step]>]>),
+    /// A branch that cannot be read as it is wanted.
+    Refuse(Box<str>),
+}
+
+/// How a value is read.
+#[derive(Debug)]
+pub(super) enum Take {
+    Boolean,
+    Int,
+    Long,
+    /// A whole number that the reader's schema has as a float (32 bits).
+    WholeAsFloat {
+        int: bool,
+    },
+    /// A whole number that the reader's schema has as a double.
+    WholeAsDouble {
+        int: bool,
+    },
+    Float,
+    Double,
+    Bytes,
+    Text,
+    Fixed(usize),
+    Decimal {
+        scale: usize,
+        size: Option<usize>,
+    },
+    BigDecimal,
+    Uuid {
+        fixed: bool,
+    },
+    /// A symbol for each of the writer's; `None` where the reader's schema has none.
+    Enum(Box<[Option<String>]>),
+    List(Id),
+    Map(Id),
+}
+
+/// Runs `steps`; `out` has a place for each slot.
+pub(super) fn run<'a>(
+    steps: &'a [Step],
+    types: &Types,
+    datum: &mut Datum<'a>,
+    out: &mut [Option<Value<'a>>],
+) -> Read<()> {
+    for step in steps {
+        let done = match &step.does {
+            Does::Take(slot, take) => take.value(types, datum).map(|value| {
+                if let Some(place) = out.get_mut(*slot) {
+                    *place = Some(value);
+                }
+            }),
+            Does::Skip(id) => types.skip(*id, datum, 0),
+            Does::Advance(size) => datum.take(*size, "its values").map(drop),
+            Does::Put(slot, value) => {
+                if let Some(place) = out.get_mut(*slot) {
+                    *place = Some(lend(value));
+                }
+                Ok(())
+            }
+            // Steps within name their fields in full.
+            Does::Union(branches) => match datum.choice(branches.len(), "a union", "branch") {
+                Ok(branch) => {
+                    run(&branches[branch], types, datum, out)?;
+                    Ok(())
+                }
+                Err(wrong) => Err(wrong),
+            },
+            Does::Refuse(rule) => Err(Wrong::new(&**rule)),
+        };
+        done.map_err(|wrong| wrong.within(&step.field))?;
+    }
+    Ok(())
+}
+
+impl Take {
+    #[inline]
+    fn value<'a>(&'a self, types: &Types, datum: &mut Datum<'a>) -> Read<Value<'a>> {
+        Ok(match self {
+            Self::Boolean => Value::Bool(datum.boolean()?),
+            Self::Int => Value::Int(datum.int("an int")?.into()),
+            Self::Long => Value::Int(datum.long("a long")?.into()),
+            Self::WholeAsFloat { int } => Value::Float(single(whole(datum, *int)?).into()),
+            Self::WholeAsDouble { int } => Value::Float(double(whole(datum, *int)?)),
+            Self::Float => Value::Float(datum.float()?.into()),
+            Self::Double => Value::Float(datum.double()?),
+            Self::Bytes => Value::Bytes(Cow::Borrowed(datum.bytes()?)),
+            Self::Text => Value::Text(Cow::Borrowed(datum.text()?)),
+            Self::Fixed(size) => Value::Bytes(Cow::Borrowed(datum.take(*size, "a fixed")?)),
+            Self::Decimal { scale, size } => {
+                Value::Decimal(decimal::text(datum.decimal(*size)?, *scale))
+            }
+            Self::BigDecimal => Value::Decimal(decimal::big_text(&decimal::big(datum)?)),
+            Self::Uuid { fixed } => Value::Text(Cow::Owned(decimal::uuid(datum, *fixed)?)),
+            Self::Enum(symbols) => {
+                let index = datum.choice(symbols.len(), "an enum", "symbol")?;
+                match &symbols[index] {
+                    Some(symbol) => Value::Text(Cow::Borrowed(symbol)),
+                    None => {
+                        return Err(Wrong::new(
+                            "is an enum's symbol that the reader's schema neither has nor has a default for",
+                        ));
+                    }
+                }
+            }
+            Self::List(id) => types.skip(*id, datum, 0).map(|()| Value::List)?,
+            Self::Map(id) => types.skip(*id, datum, 0).map(|()| Value::Map)?,
+        })
+    }
+}
+
+fn whole(datum: &mut Datum<'_>, int: bool) -> Read<i64> {
+    if int { datum.int("an int").map(i64::from) } else { datum.long("a long") }
+}
+
+/// As Avro promotes a whole number to a float.
+#[expect(clippy::cast_precision_loss, reason = "Avro's rule: a float holds 24 bits of it")]
+fn single(number: i64) -> f32 {
+    number as f32
+}
+
+/// As Avro promotes a whole number to a double.
+#[expect(clippy::cast_precision_loss, reason = "Avro's rule: a double holds 53 bits of it")]
+pub(super) fn double(number: i64) -> f64 {
+    number as f64
+}
+
+/// The same value, borrowed.
+pub(super) fn lend<'a>(value: &'a Value<'_>) -> Value<'a> {
+    match value {
+        Value::Text(text) => Value::Text(Cow::Borrowed(text)),
+        Value::Bytes(bytes) => Value::Bytes(Cow::Borrowed(bytes)),
+        Value::Null => Value::Null,
+        Value::Bool(is) => Value::Bool(*is),
+        Value::Int(number) => Value::Int(*number),
+        Value::Float(number) => Value::Float(*number),
+        Value::Decimal(digits) => Value::Decimal(digits.clone()),
+        Value::List => Value::List,
+        Value::Map => Value::Map,
+    }
+}

@@ -1,0 +1,283 @@
+//! Avro values: which schema each was written by, and its fields by a plan that is made once for a schema.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::wanted::Wanted;
+use super::{Read, Unread, undecodable};
+use crate::avro::{self, AvroSchema, Plan};
+use crate::config::{Input, Unwrap};
+use crate::field::Value;
+use crate::file::{self, Links};
+use crate::record::Record;
+use crate::schema::{Answer, Language, Reference, Schemas, frame};
+
+/// Most bytes of a schema's file.
+const MAX_SCHEMA: u64 = 1 << 20;
+
+/// Most plans that are kept for what one version wants.
+const MAX_PLANS: usize = 1_000;
+
+/// Plans by what names the writer's schema (`None` where there is one schema for all), or why there is none.
+#[derive(Debug, Default)]
+pub(super) struct Plans(RwLock<HashMap<Option<Reference>, Made>>);
+
+/// A plan, or why there is none.
+type Made = Result<Arc<Plan>, String>;
+
+/// Where the schemas of values come from.
+#[derive(Debug)]
+pub(super) struct Data {
+    schemas: Option<Arc<Schemas>>,
+    /// `input.schema`.
+    schema: Option<AvroSchema>,
+    /// Plans that write a whole value as JSON.
+    whole: Plans,
+}
+
+impl Data {
+    /// Reads `input.schema`, where one is named.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub(super) fn new(input: &Input, schemas: Option<Arc<Schemas>>) -> Result<Self, String> {
+        let schema = input.schema.as_deref().map(schema_of).transpose()?;
+        Ok(Self { schemas, schema, whole: Plans::default() })
+    }
+
+    pub(super) fn schemas(&self) -> Option<&Arc<Schemas>> {
+        self.schemas.as_ref()
+    }
+
+    /// What names the schema of a record's value, and the datum.
+    fn split<'a>(
+        &self,
+        record: &Record,
+        value: &'a [u8],
+    ) -> Result<(Option<Reference>, &'a [u8]), Unread> {
+        if self.schemas.is_none() {
+            return Ok((None, value));
+        }
+        let named =
+            record.headers.iter().rfind(|header| header.name == frame::VALUE_HEADER.as_bytes());
+        let header = named.and_then(|header| header.value.as_deref());
+        let (reference, datum) = frame::split(value, header).map_err(undecodable)?;
+        Ok((Some(reference), datum))
+    }
+
+    /// A plan for values of the schema `of`.
+    fn plan(
+        &self,
+        plans: &Plans,
+        of: Option<Reference>,
+        paths: impl FnOnce() -> Vec<Vec<String>>,
+    ) -> Result<Arc<Plan>, Unread> {
+        let known = plans.0.read().unwrap_or_else(PoisonError::into_inner).get(&of).cloned();
+        let plan = match known {
+            Some(plan) => plan,
+            None => {
+                let plan = self.compile(of, &paths())?;
+                let mut plans = plans.0.write().unwrap_or_else(PoisonError::into_inner);
+                if MAX_PLANS <= plans.len() {
+                    plans.clear();
+                }
+                plans.insert(of, plan.clone());
+                plan
+            }
+        };
+        plan.map_err(|message| undecodable(message).into())
+    }
+
+    /// Makes it; asks the registry where the schema is not known.
+    fn compile(&self, of: Option<Reference>, paths: &[Vec<String>]) -> Result<Made, Unread> {
+        let (Some(schemas), Some(reference)) = (&self.schemas, of) else {
+            let schema = self.schema.as_ref().ok_or_else(|| {
+                undecodable(
+                    "is Avro, and neither input.schema nor a schema registry says by which schema"
+                        .to_owned(),
+                )
+            })?;
+            return Ok(Plan::new(schema, None, paths).map(Arc::new));
+        };
+        let registered = match schemas.schema(reference) {
+            Answer::Known(registered) => registered,
+            Answer::Unknown(why) => return Err(undecodable(why).into()),
+            Answer::Away { reason, retry } => return Err(Unread::Away { reason, retry }),
+        };
+        let language = match registered.language {
+            Language::Avro => None,
+            Language::Json => Some("JSON Schema"),
+            Language::Protobuf => Some("Protobuf"),
+            Language::Other => Some("a language that is not known here"),
+        };
+        if let Some(language) = language {
+            return Ok(Err(format!(
+                "was written by {reference}, which is {language}, where input.format says avro"
+            )));
+        }
+        let writer = avro::parse(&registered.schema, &registered.references);
+        let plan = writer.and_then(|writer| Plan::new(&writer, self.schema.as_ref(), paths));
+        Ok(plan
+            .map(Arc::new)
+            .map_err(|message| format!("was written by {reference}, which {message}")))
+    }
+
+    /// Reads the wanted fields of a record.
+    pub(super) fn read<R>(
+        &self,
+        unwrap: Unwrap,
+        wanted: &Wanted,
+        record: &Record,
+        value: &[u8],
+        take: impl FnOnce(Read<'_>) -> R,
+    ) -> Result<Option<R>, Unread> {
+        let (of, datum) = self.split(record, value)?;
+        let debezium = unwrap == Unwrap::Debezium;
+        let plan = self.plan(wanted.plans(), of, || {
+            if debezium { of_envelope(wanted.paths()) } else { wanted.paths().to_vec() }
+        })?;
+        let mut values = vec![None; plan.wanted()];
+        plan.read(datum, &mut values).map_err(undecodable)?;
+        if debezium {
+            let (after, op) = (values.pop().flatten(), values.pop().flatten());
+            match (op, after) {
+                (Some(Value::Text(op)), _) if op == "d" => return Ok(None),
+                (Some(_), Some(Value::Null)) => return Ok(None),
+                (Some(_), Some(_)) => (),
+                (op, _) => {
+                    let lacks = if op.is_none() { "op" } else { "after" };
+                    return Err(undecodable(super::envelope::lacks(lacks)).into());
+                }
+            }
+        }
+        let unknown = plan.unknown().filter(|_| !debezium).map(Cow::Borrowed);
+        Ok(Some(take(Read { values, unknown })))
+    }
+
+    /// Writes a whole value as JSON.
+    pub(super) fn json(&self, record: &Record, value: &[u8]) -> Result<String, Unread> {
+        let (of, datum) = self.split(record, value)?;
+        let plan = self.plan(&self.whole, of, Vec::new)?;
+        let mut text = Vec::new();
+        plan.json(datum, None, &mut text).map_err(undecodable)?;
+        String::from_utf8(text).map_err(|error| undecodable(error.to_string()).into())
+    }
+}
+
+/// Where the fields stand in Debezium's envelope, and behind them what it says itself.
+fn of_envelope(paths: &[Vec<String>]) -> Vec<Vec<String>> {
+    let after = || "after".to_owned();
+    let inside =
+        |path: &Vec<String>| std::iter::once(after()).chain(path.iter().cloned()).collect();
+    let own = [vec!["op".to_owned()], vec![after()]];
+    paths.iter().map(inside).chain(own).collect()
+}
+
+fn schema_of(path: &Path) -> Result<AvroSchema, String> {
+    let at = |why: String| format!("read input.schema {}: {why}", path.display());
+    let text =
+        file::read(path, MAX_SCHEMA, Links::Follow).map_err(|error| at(error.to_string()))?;
+    let text = String::from_utf8(text).map_err(|error| at(error.to_string()))?;
+    avro::parse(&text, &[]).map_err(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::super::{Codec, Writer};
+    use super::*;
+    use crate::answer::Prediction;
+    use crate::config::{Config, Include, InputFormat, Output, OutputFormat};
+    use crate::record::{FaultClass, Offset, Partition};
+
+    const ROW: &str = r#"{"type":"record","name":"Row","fields":[{"name":"a","type":"int"},
+        {"name":"t","type":["null","string"]}]}"#;
+
+    fn config(schema: &str, unwrap: Unwrap) -> (tempfile::NamedTempFile, Config) {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(schema.as_bytes()).unwrap();
+        let schema = Some(file.path().to_owned());
+        let topics = vec!["t".to_owned()];
+        let input = Input { topics, format: InputFormat::Avro, schema, unwrap, ..Input::default() };
+        let include = Include::Fields(vec!["a".to_owned()]);
+        let output = Output { format: OutputFormat::Avro, include, ..Output::default() };
+        (file, Config { input, output, ..Config::default() })
+    }
+
+    fn record(value: &[u8]) -> Record {
+        Record {
+            partition: Partition { topic: 0, number: 0 },
+            offset: Offset(0),
+            timestamp: None,
+            key: None,
+            value: Some(value.to_vec()),
+            headers: Vec::new(),
+        }
+    }
+
+    /// What a value has of the fields `t` and `a`, in words.
+    fn read(config: &Config, value: &[u8]) -> String {
+        let codec = Codec::new(config).unwrap();
+        let wanted = Wanted::new(&["t".to_owned(), "a".to_owned()], &config.input.fields);
+        match codec
+            .read(&wanted, &record(value), |read| format!("{:?} {:?}", read.values, read.unknown))
+        {
+            Ok(Some(read)) => read,
+            Ok(None) => "deleted".to_owned(),
+            Err(Unread::Fault(fault)) => {
+                assert_eq!(fault.class, FaultClass::Undecodable);
+                fault.message
+            }
+            Err(away @ Unread::Away { .. }) => panic!("{away:?}"),
+        }
+    }
+
+    #[test]
+    fn fields_are_read_by_the_one_schema() {
+        let (_file, config) = config(ROW, Unwrap::None);
+        assert_eq!(read(&config, b"\x06\x02\x04ab"), r#"[Some(Text("ab")), Some(Int(3))] None"#);
+        assert_eq!(read(&config, b"\x06\x00"), "[Some(Null), Some(Int(3))] None");
+        let whole = b"\x06\x02\x04ab";
+        for end in 0..whole.len() {
+            let said = read(&config, &whole[..end]);
+            assert!(!said.contains("Some("), "{end}: {said}");
+        }
+        let said = read(&config, b"\x06\x00\x00");
+        assert!(!said.contains("Some("), "{said}");
+    }
+
+    #[test]
+    fn rows_are_taken_out_of_debeziums_envelopes() {
+        let envelope = format!(
+            r#"{{"type":"record","name":"Envelope","fields":[{{"name":"before","type":["null",{ROW}]}},
+                {{"name":"after","type":["null","Row"]}},{{"name":"op","type":"string"}}]}}"#
+        );
+        let (_file, config) = config(&envelope, Unwrap::Debezium);
+        let created = b"\x00\x02\x06\x02\x04ab\x02c";
+        assert_eq!(read(&config, created), r#"[Some(Text("ab")), Some(Int(3))] None"#);
+        assert_eq!(read(&config, b"\x02\x06\x00\x00\x02d"), "deleted");
+        let (_file, config) = self::config(ROW, Unwrap::Debezium);
+        let said = read(&config, b"\x06\x00");
+        assert!(said.contains("has no field \"op\""), "{said}");
+    }
+
+    /// A prediction is a bare datum where there is no registry, and bears what goes along as JSON.
+    #[test]
+    fn predictions_are_data_too() {
+        let (_file, config) = config(ROW, Unwrap::None);
+        let writer = Writer::new(&config, Arc::new(Codec::new(&config).unwrap()));
+        writer.ready(crate::answer::Task::TabularRegression).unwrap();
+        let prediction = Prediction::Value(0.5_f32.into());
+        let value = writer.write(&prediction, &record(b"\x06\x02\x04ab")).unwrap();
+        let schema = AvroSchema::parse_str(avro::Kind::Value.schema()).unwrap();
+        let paths = [vec!["value".to_owned()], vec!["input".to_owned()]];
+        let plan = Plan::new(&schema, None, &paths).unwrap();
+        let mut values = vec![None; 2];
+        plan.read(&value, &mut values).unwrap();
+        assert_eq!(values, [Some(Value::Float(0.5)), Some(Value::Text(r#"{"a":3}"#.into()))]);
+    }
+}
