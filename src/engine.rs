@@ -79,7 +79,7 @@ pub struct Parts {
     pub sink: Sink,
     /// The inference threads.
     pub workers: Workers,
-    /// What they finished. Bound 16: more than the core ever has in the model, so that nobody waits.
+    /// What they finished. Bound 16; when full the threads wait, and the engine never waits for them.
     pub answers: mpsc::Receiver<Answer>,
     /// What comes of their predictions.
     pub finish: Finish,
@@ -113,7 +113,7 @@ pub struct Parts {
 ///
 /// ```text
 ///  loop {
-///      event = select! { biased; … }         one of ten channels, or the time of the next deadline
+///      event = select! { biased; … }         what the log, a thread, a task or an operator says, or the next deadline
 ///      pipeline.handle(event, now, effects)  the core decides; it knows no channel, clock or thread
 ///      carry out each effect                 sends that never wait: to the workers, a lane, a gate, the registry
 ///      ended? ─► leave
@@ -124,8 +124,8 @@ pub struct Parts {
 /// says of partitions comes first: a revocation holds up the whole group. Then what frees memory: transactions that were
 /// answered, then batches. Then versions, commands, tasks that ended, and the stop. Then the timer: a batch that is due is
 /// cut *before* anything more is read, so a busy topic cannot starve it. Records come last, and only while the core has
-/// room: that is all there is of back-pressure, because behind this arm the decode thread stands still, and behind that
-/// the log, which goes on serving its group.
+/// room: that is all there is of back-pressure, because behind this arm the decode threads stand still, and behind them
+/// the feed, which goes on serving its group.
 ///
 /// **Why one owner.** Whether a record may be committed depends on the assignment, the batch, the version and the
 /// transaction at one moment. With one owner there is such a moment: each event is handled to its end before the next

@@ -353,7 +353,9 @@ proptest! {
         spoilt in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..3),
     ) {
         let (schema, _, mut datum) = drawn(&shape, seed);
-        prop_assume!(!datum.is_empty());
+        if datum.is_empty() {
+            return Ok(());
+        }
         for (place, byte) in spoilt {
             let place = place.index(datum.len());
             datum[place] = byte;
@@ -374,7 +376,11 @@ proptest! {
             (Err(_), Err(_)) => (),
             // A UUID's text is text; a decimal has a byte at least.
             (Ok(_), Err(why)) => prop_assert!(why.to_lowercase().contains("uuid"), "{why}"),
-            (Err(why), Ok(_)) => prop_assert!(why.contains("decimal of no bytes"), "{why}"),
+            // They look neither at a block's size nor at bits beyond the 64th.
+            (Err(why), Ok(_)) => {
+                let stricter = ["not as long as it says", "claims a", "of more than 64 bits"];
+                prop_assert!(stricter.iter().any(|rule| why.contains(rule)), "{why}");
+            }
         }
     }
 

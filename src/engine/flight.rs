@@ -108,6 +108,29 @@ impl Flight {
         self.model.version
     }
 
+    /// All of it, as a line of the log.
+    pub(super) fn tell(&self) {
+        let busy = |stage: Option<Stage>| stage.map(|stage| stage.busy);
+        tracing::debug!(
+            id = %self.id,
+            lane = self.lane,
+            model = %self.model,
+            reason = self.reason.name(),
+            records = self.records,
+            rows = self.rows,
+            tokens = self.tokens,
+            bytes = self.bytes,
+            hits = self.hits,
+            decode = ?busy(self.decode),
+            wait = ?self.wait.busy,
+            inference = ?busy(self.inference),
+            encode = ?busy(self.encode),
+            transaction = ?busy(self.transaction),
+            how = self.how.map(How::name),
+            "batch committed"
+        );
+    }
+
     /// What the batch's manifest says.
     pub(super) fn info(&self) -> BatchInfo {
         BatchInfo {

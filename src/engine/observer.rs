@@ -60,6 +60,7 @@ impl Observer {
 
     /// It was committed, with the others of its transaction.
     pub(super) fn committed(&mut self, committing: &Committing, done: &Done, now: Instant) {
+        committing.flights.iter().for_each(Flight::tell);
         let (outcomes, wall) = (&committing.outcomes, wall_clock_ms());
         self.metrics.record_ages(outcomes.ages(wall));
         self.metrics.committed(now);

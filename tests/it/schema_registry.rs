@@ -165,7 +165,7 @@ fn a_real_registry_gives_the_three_answers() {
     assert_eq!(out, [Some(Value::Text("SELL".into())), Some(Value::Float(0.5))]);
 
     // JSON Schema says what it is.
-    let text = "{\"type\":\"object\"}";
+    let text = r#"{"$schema":"http://json-schema.org/draft-07/schema#","type":"object"}"#;
     let json_id = schemas.register("json-value", Language::Json, text).unwrap();
     assert_eq!(known(&schemas, json_id).language, Language::Json);
 

@@ -397,7 +397,7 @@ fn schemas_refer_to_others_in_any_order() {
     }
     for (schema, references, expect) in [
         ("{", vec![], "is not a valid Avro schema"),
-        ("\"strnig\"", vec![], "strnig"),
+        ("\"texts\"", vec![], "texts"),
         ("{\"type\":\"record\",\"name\":\"r\"}", vec![], "is not a valid Avro schema"),
         (
             "\"a.Gone\"",
