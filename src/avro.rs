@@ -71,6 +71,8 @@ pub struct Plan {
     root: Id,
     steps: Box<[Step]>,
     slots: usize,
+    /// Slots that not every datum has a value for.
+    unsure: Box<[usize]>,
     /// Slots whose path stands twice among those wanted: from the first to the others.
     again: Box<[(usize, usize)]>,
     unknown: Option<String>,
@@ -101,7 +103,9 @@ impl Plan {
             own.iter().map(|(slot, _)| Want { slot: *slot, path: &wanted[*slot] }).collect();
         let steps = compiler.compile(writer, seen, &wants)?;
         let root = compiler.types.add(&compiler.writer, writer)?;
+        let written = steps::written(&steps);
         let mut plan = Self {
+            unsure: (0..wanted.len()).filter(|slot| !written.contains(slot)).collect(),
             types: compiler.types,
             root,
             steps: steps.into_boxed_slice(),
@@ -160,7 +164,9 @@ impl Plan {
         let Some(out) = out.get_mut(..self.slots) else {
             return Err(format!("has {} wanted fields, more than there are places", self.slots));
         };
-        out.fill_with(|| None);
+        for slot in &self.unsure {
+            out[*slot] = None;
+        }
         let mut datum = Datum::new(datum);
         let done = steps::run(&self.steps, &self.types, &mut datum, out).and_then(|()| datum.end());
         if let Err(wrong) = done {

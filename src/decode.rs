@@ -20,7 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
@@ -30,7 +30,8 @@ use crate::journal::{Journal, Mark};
 use crate::log::{Arrival, Chunk, Load, note};
 use crate::model::{Input, Served};
 use crate::pipeline::Item;
-use crate::record::{ALLOCATION, Epoch, Fault, FaultClass, Offset, Partition, Record, Version};
+use crate::record::{ALLOCATION, End, Epoch, Fault, FaultClass, Record, Version};
+use crate::telemetry::stage::Stage;
 
 /// The version of a record that nobody has decoded yet: no registry counts so far.
 pub const UNPREPARED: Version = Version(u64::MAX);
@@ -115,9 +116,9 @@ pub struct Arrived {
     /// The records.
     pub items: Vec<Item<Decoded>>,
     /// Ends of partitions; each lies behind the records before it, and they are all in `items`.
-    pub ends: Vec<(Partition, Epoch, Offset)>,
-    /// How long it took.
-    pub took: Duration,
+    pub ends: Vec<End>,
+    /// When they were decoded.
+    pub decode: Option<Stage>,
     /// The records' part of the log's [`Transit`](crate::log::Transit).
     pub load: Option<Load>,
 }
@@ -362,7 +363,7 @@ fn decode(
         .into_iter()
         .map(|arrival| match &arrival {
             Arrival::Record(_, record) => (journal.mark(record.partition, record.offset), arrival),
-            Arrival::End(..) => (None, arrival),
+            Arrival::End(_) => (None, arrival),
         })
         .collect();
     let touched = marked.iter().filter_map(|(mark, arrival)| match (mark, arrival) {
@@ -372,22 +373,30 @@ fn decode(
     journal.begin(key, &served.id, false, touched);
     for (mark, arrival) in marked {
         match arrival {
-            Arrival::End(epoch, partition, next) => decoded.ends.push((partition, epoch, next)),
+            Arrival::End(end) => decoded.ends.push(end),
             Arrival::Record(epoch, record) => {
                 decoded.items.push(decoder.item(epoch, record, mark, served));
             }
         }
     }
     journal.end(key);
-    decoded.took = started.elapsed();
+    #[expect(clippy::disallowed_methods, reason = "as above")]
+    let ended = Instant::now();
+    decoded.decode = Some(Stage::new(started, ended));
     decoded
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{Offset, Partition};
 
     const PARTITION: Partition = Partition { topic: 0, number: 0 };
+
+    fn end(next: i64) -> Arrival {
+        let (partition, epoch, next) = (PARTITION, Epoch(0), Offset(next));
+        Arrival::End(End { partition, epoch, next, is_last: false })
+    }
 
     /// What arrives of `count` chunks that four threads decode, numbered by their ends.
     fn arrived(count: i64, decode: fn(&Chunk)) -> Vec<i64> {
@@ -404,7 +413,7 @@ mod tests {
                         line.work(|chunk| {
                             decode(&chunk);
                             let end = |arrival| match arrival {
-                                Arrival::End(epoch, partition, next) => (partition, epoch, next),
+                                Arrival::End(end) => end,
                                 Arrival::Record(..) => panic!("only ends were sent"),
                             };
                             let ends = chunk.arrivals.into_iter().map(end).collect();
@@ -417,8 +426,7 @@ mod tests {
             drop(line);
             scope.spawn(move || {
                 for number in 0..count {
-                    let end = Arrival::End(Epoch(0), PARTITION, Offset(number));
-                    let chunk = Chunk { arrivals: vec![end], load: None };
+                    let chunk = Chunk { arrivals: vec![end(number)], load: None };
                     if chunks_in.blocking_send(chunk).is_err() {
                         return;
                     }
@@ -426,7 +434,7 @@ mod tests {
             });
             let mut numbers = Vec::new();
             while let Some(chunk) = arrived.blocking_recv() {
-                numbers.extend(chunk.ends.iter().map(|(_, _, next)| next.0));
+                numbers.extend(chunk.ends.iter().map(|end| end.next.0));
             }
             numbers
         })
@@ -435,8 +443,8 @@ mod tests {
     #[test]
     fn chunks_are_handed_on_as_they_were_taken() {
         let uneven = |chunk: &Chunk| {
-            let Some(Arrival::End(_, _, Offset(number))) = chunk.arrivals.first() else { return };
-            (0..number % 7 * 50).for_each(|_| std::thread::yield_now());
+            let Some(Arrival::End(end)) = chunk.arrivals.first() else { return };
+            (0..end.next.0 % 7 * 50).for_each(|_| std::thread::yield_now());
         };
         assert_eq!(arrived(500, uneven), (0..500).collect::<Vec<_>>());
     }
@@ -445,7 +453,7 @@ mod tests {
     fn nothing_passes_a_chunk_whose_thread_died() {
         let dies = |chunk: &Chunk| {
             let end = chunk.arrivals.first();
-            assert!(!matches!(end, Some(Arrival::End(_, _, Offset(7)))), "planted");
+            assert!(!matches!(end, Some(Arrival::End(end)) if end.next.0 == 7), "planted");
         };
         assert_eq!(arrived(500, dies), (0..7).collect::<Vec<_>>());
     }

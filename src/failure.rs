@@ -1,7 +1,7 @@
 //! Why the process cannot go on, and with which exit code.
 
-use std::fmt;
 use std::process::ExitCode;
+use std::{fmt, io};
 
 /// Why the process cannot go on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -82,6 +82,13 @@ pub fn temporary(message: &str) -> Failure {
     Failure { message: message.to_owned(), exit: Exit::Temporary }
 }
 
+/// What a failed write of results means. A reader that has gone away has seen enough, as it may; else results are lost.
+pub fn unwritten(what: &str, error: &io::Error) -> Failure {
+    let gone = error.kind() == io::ErrorKind::BrokenPipe;
+    let exit = if gone { Exit::Success } else { Exit::Io };
+    Failure { message: format!("{what}: {error}"), exit }
+}
+
 /// An error and its causes in one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
@@ -92,4 +99,22 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_left_is_no_failure() {
+        for (kind, exit) in [
+            (io::ErrorKind::BrokenPipe, Exit::Success),
+            (io::ErrorKind::StorageFull, Exit::Io),
+            (io::ErrorKind::PermissionDenied, Exit::Io),
+        ] {
+            let failure = unwritten("write to stdout", &io::Error::from(kind));
+            assert_eq!(failure.exit, exit, "{kind}");
+            assert!(failure.message.starts_with("write to stdout: "));
+        }
+    }
 }

@@ -24,10 +24,10 @@ use serde_json::Value as Json;
 use crate::answer::{Prediction, Task};
 use crate::avro::{self, Along, Kind};
 use crate::config::{Config, Include, Input, InputFormat, Output, OutputFormat, SchemaRegistry};
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, temporary};
 use crate::field::Value;
 use crate::record::{Fault, FaultClass, Record};
-use crate::schema::{Auth, Failed, Language, Schemas, Settings, frame};
+use crate::schema::{Auth, Failed, Language, Reference, Schemas, Settings, frame};
 
 mod datum;
 mod envelope;
@@ -277,6 +277,17 @@ impl Writer {
             } else {
                 schemas.look_up(&subject, Language::Avro, kind.schema())
             };
+            let id = match id {
+                Ok(id) => {
+                    // So that it is known when the registry is away at the next start.
+                    schemas.schema(Reference::Id(id));
+                    Ok(id)
+                }
+                Err(Failed::Away(why)) => {
+                    schemas.known_id(Language::Avro, kind.schema()).ok_or(Failed::Away(why))
+                }
+                refused @ Err(Failed::Absent { .. } | Failed::Refused(_)) => refused,
+            };
             let id = id.map_err(|failed| {
                 let doing = format!("find the schema {} of predictions under {subject:?}", kind.name());
                 let (fix, exit) = match &failed {
@@ -291,6 +302,33 @@ impl Writer {
             self.ids.write().unwrap_or_else(PoisonError::into_inner).insert(kind.name(), id);
         }
         Ok(())
+    }
+
+    /// Whether [`ready`](Self::ready) will find or register the schema, asked without registering anything. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn fits(&self, task: Task) -> Result<(), Failure> {
+        let (Some(schemas), true) = (self.codec.schemas(), self.registry.register) else {
+            return self.ready(task);
+        };
+        if self.output.format != OutputFormat::Avro {
+            return Ok(());
+        }
+        let kind = Kind::of_task(task);
+        let subject = self.registry.subject.of(&self.output.topic, kind.name());
+        match schemas.incompatible(&subject, Language::Avro, kind.schema()) {
+            Ok(None) => Ok(()),
+            Ok(Some(why)) => Err(refused(&format!(
+                "register the schema {} under {subject:?}: the registry will refuse it, since it is not compatible \
+                 with the newest version there: {why}; name another output.topic or schema_registry.subject",
+                kind.name()
+            ))),
+            Err(failed) => {
+                Err(temporary(&format!("ask for the versions of {subject:?}: {failed}")))
+            }
+        }
     }
 
     /// A prediction with what `output.include` takes along of its record, and at most `output.top_k` scores.

@@ -14,7 +14,8 @@
 //! * [`shared`]: what the threads share: the topics' limits, the partitions that are ours, what was committed.
 //! * [`lane`]: one transaction after the other: check, begin, produce, drain, check, offsets, commit.
 //! * [`producer`]: a transactional producer whose calls have a deadline; one that is stuck is left behind.
-//! * [`class`]: what an error means. [`settings`], [`owned`]: the clients' properties. [`journal`]: what the clients say.
+//! * [`class`]: what an error means. [`settings`], with [`owned`](crate::config::owned): the clients' properties.
+//! * [`journal`]: what the clients say.
 //! * [`native`]: what rdkafka does not wrap.
 //!
 //! Exactly once rests on the brokers: offsets are committed in the transaction of the predictions, under the
@@ -26,13 +27,10 @@
     reason = "deadlines towards the cluster are wall time; these threads exist to wait"
 )]
 
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
-use std::task::{Context as TaskContext, Poll, Wake, Waker};
-use std::thread::{JoinHandle, Thread};
+use std::thread::JoinHandle;
 
 use rdkafka::ClientConfig;
 use tokio::sync::mpsc;
@@ -40,7 +38,7 @@ use tokio::sync::mpsc;
 use crate::config::Config;
 use crate::failure::{Exit, Failure};
 use crate::log::message::Naming;
-use crate::log::{Control, Leave, Log, Opening};
+use crate::log::{Control, Feed, Leave, Log, Membership, Opening, Sink};
 
 use shared::Shared;
 
@@ -103,7 +101,7 @@ pub fn open(config: &Config, naming: Naming, opening: &Opening) -> Result<Log, F
     let observer =
         observe::Observer::new(Arc::clone(&shared), control_tx.clone(), orders_tx, leave.clone());
     let mut lanes = Vec::with_capacity(lane_count);
-    let mut threads = Vec::with_capacity(lane_count + 1);
+    let mut threads = Vec::with_capacity(lane_count);
     for (number, lane) in ready.into_iter().enumerate() {
         let (transactions, queue) = mpsc::channel(1);
         let (done, control) = (done_tx.clone(), control_tx.clone());
@@ -112,11 +110,13 @@ pub fn open(config: &Config, naming: Naming, opening: &Opening) -> Result<Log, F
         );
         lanes.push(transactions);
     }
-    threads.push(guard.spawn("poll", move || source.run())?);
+    let poll = guard.spawn("poll", move || source.run())?;
     // Not joined: it may be waiting for a cluster that does not answer.
     drop(guard.spawn("observe", move || observer.run(&nudges))?);
-    let (patience, judge) = (lane::PATIENCE, opening.until_end.then_some(judge));
-    Ok(Log { control, chunks, lanes, done, leave, threads, shared: true, patience, judge, last })
+    let judge = opening.until_end.then_some(judge);
+    let membership = Membership { control, leave, judge, threads: vec![poll] };
+    let sink = Sink { lanes, done, patience: Some(lane::PATIENCE), last, threads };
+    Ok(Log { feed: Feed { chunks, membership }, sink })
 }
 
 /// Starts the threads of a log: one that panics says so, and does not leave the service waiting for it.
@@ -144,24 +144,6 @@ fn servers(settings: &ClientConfig) -> &str {
     let servers =
         settings.get("bootstrap.servers").or_else(|| settings.get("metadata.broker.list"));
     servers.unwrap_or("no bootstrap.servers in kafka.common")
-}
-
-/// Runs a future of the admin client to its end on this thread; that client polls itself.
-pub(crate) fn wait<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut TaskContext::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => std::thread::park(),
-        }
-    }
 }
 
 /// Drops a client that is of no use any more, on a thread of its own: that may take its time.

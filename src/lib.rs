@@ -4,8 +4,8 @@
 //!  input topics                                                                    output, dead-letter,
 //!       │                                                                          manifest topics + offsets
 //!       ▼                                                                                    ▲
-//!  kafka / sqlite ─► decode ─► engine ─► pipeline: arrive ► batch ► infer ► publish ─► engine ─► lanes
-//!  reading thread    thread    (tokio)   pure core: handle(event, now) → effects   │        threads
+//!  log::Feed ──────► decode ─► engine ─► pipeline: arrive ► batch ► infer ► publish ─► engine ─► log::Sink
+//!  reading thread    thread    (tokio)   pure core: handle(event, now) → effects   │        a thread a lane
 //!                       │         │            │      ▲                            ▼
 //!                       └────┬────┘            workers    ◄──── registry: watch, verify, try, load, warm, stage
 //!                            ▼
@@ -22,9 +22,9 @@
 //! # In reading order
 //!
 //! [`record`], [`answer`], [`field`], [`failure`] the nouns; [`pipeline`] the core; [`engine`] drives it; [`log`] the
-//! seam to [`kafka`] and [`sqlite`]; [`decode`] and [`format`](mod@format); [`workers`], [`model`] and [`registry`];
-//! [`journal`] what a crash leaves to the next start; [`service`] puts it together; [`config`], [`telemetry`], [`http`];
-//! [`cli`], [`demo`], [`verify`], [`bench`](mod@bench). Against strangers: [`file`](mod@file) opens what others write,
+//! seams to what reads and what writes, [`kafka`], [`sqlite`] and [`lines`]; [`decode`], [`format`](mod@format), [`avro`] and
+//! [`schema`]; [`workers`], [`model`] and [`registry`]; [`journal`] what a crash leaves to the next start; [`service`] puts it together; [`config`], [`telemetry`], [`status`],
+//! [`http`]; [`cli`], [`demo`], [`verify`], [`bench`](mod@bench). Against strangers: [`file`](mod@file) opens what others write,
 //! [`memory`] says what is left, [`printable`] shows names that others chose. A room uses those below it only:
 //! `tests/it/tidy.rs` has the floors.
 //!
@@ -46,6 +46,7 @@ pub mod format;
 pub mod http;
 pub mod journal;
 pub mod kafka;
+pub mod lines;
 pub mod log;
 pub mod memory;
 pub mod model;
@@ -56,6 +57,7 @@ pub mod registry;
 pub mod schema;
 pub mod service;
 pub mod sqlite;
+pub mod status;
 pub mod telemetry;
 pub mod verify;
 pub mod workers;

@@ -27,19 +27,20 @@
 //!    registry named after it was asked about that partition. So its answers follow the alias's history and never
 //!    go back in it.
 //! 9. A batch of suspects ([`Item::alone`]) is in the model by itself.
+//! 10. In a pause nothing is taken in and no batch is cut; what was cut goes on to its commit, and revocations are answered.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Range;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::answer::Refused;
-use crate::record::{Buried, Epoch, Offset, Outcome, Partition, Reason, Version};
+use crate::record::{Epoch, Offset, Partition, Reason, Version};
 
 pub mod arrive;
 pub mod batch;
 mod commit;
+mod event;
 mod infer;
+mod pause;
 pub mod publish;
 pub mod size;
 mod takeover;
@@ -47,9 +48,11 @@ mod turn;
 pub mod verdict;
 
 use arrive::{Assigned, Entry, Owned};
-use batch::Batcher;
-use infer::{Next, Running, Slot};
-use publish::{Covered, DeadRatio, Flood, Transaction};
+use batch::{Batcher, Cut};
+pub use event::{Effect, Event, Stop};
+pub use infer::Part;
+use infer::{Again, Running, Slot};
+use publish::{Covered, DeadRatio};
 use takeover::Held;
 
 /// One record, by where it came from and what it costs.
@@ -85,8 +88,16 @@ pub struct Batch<T> {
     pub version: Version,
     /// Why it was closed.
     pub reason: Reason,
-    /// How long its first record had waited when it was closed.
-    pub waited: Duration,
+    /// When its first record arrived.
+    pub opened: Instant,
+    /// When it was closed.
+    pub closed: Instant,
+    /// Payload of its records, bytes.
+    pub bytes: u64,
+    /// What its records cost the model, tokens.
+    pub tokens: u64,
+    /// Memory that its records take until they are committed, bytes.
+    pub memory: u64,
     /// The records, in the order they arrived.
     pub items: Vec<Item<T>>,
 }
@@ -118,107 +129,13 @@ pub struct Limits {
     pub takeover_wait: Duration,
 }
 
-/// What has happened outside.
-#[derive(Debug)]
-pub enum Event<T, O> {
-    /// These partitions are ours. Each is read from [`Effect::Open`] on.
-    Assigned(Vec<Assigned>),
-    /// The registry was asked after [`Effect::Ask`] gave this number, and what it names serves or is staged.
-    Named(u64),
-    /// These are not any more. Answered by [`Effect::Release`].
-    Revoked {
-        /// Which.
-        partitions: Vec<Partition>,
-        /// Whether they may belong to another member already: nothing is waited for.
-        lost: bool,
-        /// Comes back in `Release`.
-        ticket: u64,
-    },
-    /// Records were read.
-    Arrived(Vec<Item<T>>),
-    /// Everything of a partition below the offset was read.
-    End(Partition, Epoch, Offset),
-    /// The model answered rows of a batch, or refused them.
-    Inferred {
-        /// [`Batch::number`].
-        batch: u64,
-        /// As in [`Effect::Infer`].
-        rows: Range<usize>,
-        /// An outcome for each row, in order.
-        answer: Result<Vec<Outcome<O>>, Refused>,
-        /// Bytes of memory that the outcomes take.
-        bytes: u64,
-    },
-    /// A transaction was answered. Partitions lost meanwhile are missing from `committed`.
-    Committed {
-        /// The lane.
-        lane: usize,
-        /// [`Transaction::id`].
-        id: u64,
-        /// The committed offsets.
-        committed: BTreeMap<Partition, Offset>,
-        /// Predictions that became dead letters while they were committed.
-        buried: Vec<Buried>,
-        /// Where a single batch did not fit into a transaction: how many records did.
-        fits: Option<usize>,
-    },
-    /// A version is loaded and warm.
-    Staged(Version),
-    /// So many tokens close a batch from now on.
-    Limit(u64),
-    /// Time has passed.
-    Tick,
-    /// No more records will be taken; what waits leaves.
-    Close,
-}
-
-/// What the engine is to do.
-#[derive(Debug)]
-pub enum Effect<T, O> {
-    /// Run these rows of a batch. Answered by [`Event::Inferred`].
-    Infer(Arc<Batch<T>>, Range<usize>),
-    /// Commit on this lane. Answered by [`Event::Committed`].
-    Commit(usize, Transaction<T, O>),
-    /// The partition may be read.
-    Open(Partition, Epoch),
-    /// Ask the registry which version should serve. Answered by [`Event::Named`].
-    Ask(u64),
-    /// The revocation of this ticket may go on.
-    Release(u64),
-    /// No batch will need this version again.
-    Retire(Version),
-    /// The service must stop: the dead letters are too many, or the model cannot go on.
-    Stop(Stop),
-}
-
-/// Why the core stops. It does nothing more afterwards.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stop {
-    /// Stay up, unready, without committing: an operator decides.
-    DeadLetters(Flood),
-    /// Exit: a partition's recorded version neither serves nor was it replaced within `takeover_wait`.
-    Takeover {
-        /// The partition.
-        partition: Partition,
-        /// The version that answered it last.
-        recorded: Version,
-        /// The version that serves here.
-        serving: Version,
-    },
-    /// Exit: a partition gave a record below the place where reading was.
-    WentBack {
-        /// The partition.
-        partition: Partition,
-        /// The record's offset.
-        offset: Offset,
-        /// The place where reading was.
-        position: Offset,
-    },
-    /// Exit; the next start reads the records again.
-    Model(String),
-}
-
 impl<T> Batch<T> {
+    /// What was cut at `closed`.
+    pub fn new(number: u64, lane: usize, version: Version, cut: Cut<T>, closed: Instant) -> Self {
+        let Cut { items, reason, opened, bytes, tokens, memory } = cut;
+        Self { number, lane, version, reason, opened, closed, bytes, tokens, memory, items }
+    }
+
     /// Whether it is of suspects, and so in the model by itself.
     pub fn is_alone(&self) -> bool {
         self.items.first().is_some_and(|item| item.alone.is_some())
@@ -259,6 +176,7 @@ pub struct Pipeline<T, O> {
     versions: BTreeSet<Version>,
     dead: DeadRatio,
     next_number: u64,
+    paused: bool,
     closing: bool,
     stopped: bool,
 }
@@ -291,6 +209,7 @@ impl<T, O> Pipeline<T, O> {
             versions: BTreeSet::from([serving]),
             dead: DeadRatio::new(limits.max_dead_ratio, limits.dead_window),
             next_number: 0,
+            paused: false,
             closing: false,
             stopped: false,
         }
@@ -309,9 +228,9 @@ impl<T, O> Pipeline<T, O> {
                 self.revoke(partitions, lost, ticket);
             }
             Event::Arrived(items) => self.arrive(items, now, effects),
-            Event::End(partition, epoch, next) => self.owned.end(partition, epoch, next),
-            Event::Inferred { batch, rows, answer, bytes } => {
-                self.inferred((batch, rows), answer, bytes, now, effects);
+            Event::End(end) => self.owned.end(end),
+            Event::Inferred { batch, parts, bytes } => {
+                self.inferred(batch, parts, bytes, now, effects);
             }
             Event::Committed { lane, id, committed, buried, fits } => {
                 self.committed(lane, id, &committed, fits);
@@ -325,10 +244,9 @@ impl<T, O> Pipeline<T, O> {
                 self.lanes.iter_mut().for_each(|lane| lane.batcher.limit_tokens(tokens));
             }
             Event::Tick => (),
-            Event::Close => {
-                self.closing = true;
-                self.lanes.iter_mut().for_each(|lane| lane.batcher.finish());
-            }
+            Event::Pause => self.paused = true,
+            Event::Resume => self.resume(now),
+            Event::Close => self.close(),
         }
         self.open(now, effects);
         self.release(effects);
@@ -339,18 +257,23 @@ impl<T, O> Pipeline<T, O> {
 
     /// When [`Event::Tick`] is due; `None` while there is nothing to wait for.
     pub fn deadline(&self) -> Option<Instant> {
-        let free = self.free_slots() != 0;
+        let free = self.free_slots() != 0 && !self.paused;
         let open = self.lanes.iter().filter(|lane| free && !self.is_ahead(lane));
         let batch = open.filter_map(|lane| lane.batcher.deadline());
         let commit = self.lanes.iter().filter_map(|lane| self.commit_due(lane));
         let tails = self.lanes.iter().filter_map(|lane| lane.tail_after);
-        let held = self.held.deadline(self.limits.takeover_wait);
+        let held = self.held.deadline(self.limits.takeover_wait).filter(|_| !self.paused);
         batch.chain(commit).chain(tails).chain(held).min()
     }
 
     /// Whether more records may be taken in.
     pub fn has_room(&self) -> bool {
-        !self.closing && !self.stopped && !self.is_full()
+        !self.paused && !self.closing && !self.stopped && !self.is_full()
+    }
+
+    /// Whether nothing is taken in until [`Event::Resume`].
+    pub fn is_paused(&self) -> bool {
+        self.paused
     }
 
     fn is_full(&self) -> bool {
@@ -396,10 +319,12 @@ impl<T, O> Pipeline<T, O> {
             Event::Assigned(_)
             | Event::Named(_)
             | Event::Arrived(_)
-            | Event::End(..)
+            | Event::End(_)
             | Event::Inferred { .. }
             | Event::Staged(_)
             | Event::Limit(_)
+            | Event::Pause
+            | Event::Resume
             | Event::Tick
             | Event::Close => (),
         }
@@ -433,7 +358,7 @@ impl<T, O> Pipeline<T, O> {
         let open = self.held.open(|p| (slot(p).serving(), slot(p).is_staged()));
         effects.extend(open.into_iter().map(|(partition, epoch)| Effect::Open(partition, epoch)));
         let expired = self.held.expired(self.limits.takeover_wait, now);
-        if let Some((partition, recorded)) = expired.filter(|_| !self.closing) {
+        if let Some((partition, recorded)) = expired.filter(|_| !self.closing && !self.paused) {
             let serving = self.lanes[self.lane_of(partition)].slot.serving();
             self.stop(Stop::Takeover { partition, recorded, serving }, effects);
         }
@@ -503,8 +428,8 @@ impl<T, O> Pipeline<T, O> {
 
     fn inferred(
         &mut self,
-        (number, rows): (u64, Range<usize>),
-        answer: Result<Vec<Outcome<O>>, Refused>,
+        number: u64,
+        parts: Vec<Part<O>>,
         bytes: u64,
         now: Instant,
         effects: &mut Vec<Effect<T, O>>,
@@ -518,22 +443,21 @@ impl<T, O> Pipeline<T, O> {
         };
         let (running, ready) = &mut lane.running[at];
         running.bytes += bytes;
-        let again = match running.answer(rows, answer) {
-            Next::Run(ranges) => ranges,
-            Next::RunSmaller(ranges, tokens) => {
-                lane.batcher.lower_ceiling(tokens);
-                ranges
-            }
-            Next::Exit(message) => {
+        let Again { sets, ceiling } = match running.answer(parts) {
+            Ok(again) => again,
+            Err(message) => {
                 self.stop(Stop::Model(message), effects);
                 return;
             }
         };
-        for range in again {
-            effects.push(Effect::Infer(Arc::clone(&running.batch), range));
+        for rows in sets {
+            effects.push(Effect::Infer(Arc::clone(&running.batch), rows));
         }
         if running.is_ready() {
             *ready = Some(now);
+        }
+        if let Some(tokens) = ceiling {
+            lane.batcher.lower_ceiling(tokens);
         }
     }
 

@@ -324,5 +324,18 @@ impl fmt::Display for ModelId {
     }
 }
 
+/// The end of a partition, as a reader met it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// The partition.
+    pub partition: Partition,
+    /// The epoch that it was read under.
+    pub epoch: Epoch,
+    /// Everything below was read, or is a control record.
+    pub next: Offset,
+    /// Whether nothing follows, ever: what is read from a file or a pipe ends where it ends.
+    pub is_last: bool,
+}
+
 /// A dead letter, for the message of a stop.
 pub type Buried = (Partition, Offset, Fault);

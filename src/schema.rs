@@ -45,6 +45,9 @@ const MAX_BYTES: usize = 64 << 20;
 /// Most schemas that one refers to, by others too.
 const MAX_REFERENCES: usize = 200;
 
+/// How long a schema and all that it refers to may take.
+const LONGEST_FETCH: Duration = Duration::from_secs(60);
+
 /// How long nobody asks after the first request in vain; each further one doubles it, up to [`LONGEST_REST`].
 const FIRST_REST: Duration = Duration::from_millis(200);
 
@@ -192,6 +195,18 @@ impl Schemas {
         asked.answer(found)
     }
 
+    /// The id of a schema that is known already, as after a restart while the registry is away.
+    pub fn known_id(&self, language: Language, schema: &str) -> Option<u32> {
+        let parsed = |text: &str| serde_json::from_str::<Json>(text).ok();
+        let wanted = parsed(schema)?;
+        self.lock().states.iter().find_map(|(reference, state)| match (reference, state) {
+            (Reference::Id(id), State::Known(known)) if known.language == language => {
+                (parsed(&known.schema).as_ref() == Some(&wanted)).then_some(*id)
+            }
+            _ => None,
+        })
+    }
+
     /// Asks for a schema and what it refers to.
     fn fetch(&self, reference: Reference) -> Result<Registered, Failed> {
         let path = match reference {
@@ -217,6 +232,7 @@ impl Schemas {
         };
         let (mut references, mut seen) = (Vec::new(), HashSet::new());
         let mut open = referred(answer);
+        let begin = now();
         while let Some((subject, version)) = open.pop() {
             if !seen.insert((subject.clone(), version)) {
                 continue;
@@ -224,6 +240,9 @@ impl Schemas {
             if MAX_REFERENCES < seen.len() {
                 let message = format!("the schema refers to more than {MAX_REFERENCES} others");
                 return Err(Failed::Absent { code: 0, message });
+            }
+            if LONGEST_FETCH < begin.elapsed() {
+                return Err(strange("takes too long to answer with what a schema refers to"));
             }
             // What is deleted is still read by those that refer to it.
             let path =

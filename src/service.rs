@@ -12,35 +12,36 @@
 //! the engine waits: the process then exits non-zero. The next start claims the transactional ids, which aborts what was
 //! open.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use tokio::sync::{Notify, mpsc, watch as cell};
+use tokio::sync::{mpsc, watch as cell};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Place, Uri, Workers as WorkerCount};
 use crate::decode::{self, Current, Decoder};
-use crate::engine::{Engine, Parts, Tasks};
+use crate::engine::{Command, Engine, Parts, Tasks};
 use crate::failure::{Exit, Failure, chain, temporary};
 use crate::file;
 use crate::format::{Codec, Writer};
-use crate::http::{self, Health};
+use crate::http;
 use crate::journal::Journal;
-use crate::log::{Log, Opening};
+use crate::log::{Feed, Log, Opening};
 use crate::model::Served;
 use crate::model::artifact::LoadOptions;
 use crate::registry::{self, Registry, watch};
+use crate::status::Board;
 use crate::telemetry::Telemetry;
-use crate::workers::Workers;
+use crate::workers::{Finish, Workers};
 
 mod start;
 
 use start::{Start, Started};
 
-/// How a run differs from another one of the same configuration.
-#[derive(Debug, Clone)]
+/// How a run differs from another one of the same configuration, and how it is reached while it runs.
+#[derive(Debug)]
 pub struct Options {
     /// Stop when the group has committed what was there at the start.
     pub until_end: bool,
@@ -48,10 +49,10 @@ pub struct Options {
     pub deadline: Option<Instant>,
     /// Cancelled from outside: stop cleanly.
     pub stop: CancellationToken,
-    /// What the probes say.
-    pub health: Arc<Health>,
-    /// Wakes the registry watcher before its time.
-    pub wake: Arc<Notify>,
+    /// How it is: for whoever runs it to read.
+    pub status: Board,
+    /// Both ends of its commands: for whoever runs it to keep the first of.
+    pub commands: (mpsc::Sender<Command>, mpsc::Receiver<Command>),
     /// A model that is there already: it serves, whatever `model.uri` says, and nothing is followed.
     pub serve: Option<Arc<Served>>,
     /// The program that tries a version before it is loaded here: this one, unless it is a test.
@@ -64,8 +65,8 @@ impl Default for Options {
             until_end: false,
             deadline: None,
             stop: CancellationToken::new(),
-            health: Arc::new(Health::default()),
-            wake: Arc::new(Notify::new()),
+            status: Board::default(),
+            commands: mpsc::channel(Command::WAITING),
             serve: None,
             trial: None,
         }
@@ -146,14 +147,13 @@ pub async fn run(
 ) -> Result<(), Failure> {
     let journal = journal(&config)?;
     let stop = options.stop.child_token();
-    let leave_for_good = Arc::new(AtomicBool::new(false));
     let mut tasks = Tasks::default();
     let listener = http::bind(config.http.listen).await?;
     let http_stop = CancellationToken::new();
-    let health = Arc::clone(&options.health);
-    tasks.spawn("http", http::serve(listener, health, telemetry.clone(), http_stop.clone()));
+    let status = options.status.clone();
+    tasks.spawn("http", http::serve(listener, status, telemetry.clone(), http_stop.clone()));
     tasks.spawn("upkeep", upkeep(telemetry.clone()));
-    let signals = stop_on_signal(stop.clone(), Arc::clone(&leave_for_good), journal.clone());
+    let signals = signals(stop.clone(), options.commands.0.clone(), journal.clone());
     tasks.spawn("signals", signals);
     let start = Start { config: &config, options: &options, stop: &stop, journal: &journal };
     let started = tokio::select! {
@@ -172,13 +172,36 @@ pub async fn run(
             Ok(())
         };
     };
-    let parts = assemble(&config, &telemetry, &options, started, (tasks, &stop, &journal))?;
-    let parts = Parts { leave_for_good, ..parts };
+    let parts = assemble(&config, &telemetry, options, started, (tasks, &stop, &journal))?;
     let ended = Engine::new(&config, parts).run().await;
     journal.close();
     http_stop.cancel();
     stop.cancel();
     ended
+}
+
+/// Answers all that a log gives with one version, and ends where it ends: the same engine without what a service has
+/// around it. Nothing is followed, no port is opened, no signal is caught, and nothing is remembered.
+///
+/// # Errors
+///
+/// A [`Failure`] with the exit code of the process.
+pub async fn once(
+    config: &Config,
+    telemetry: &Telemetry,
+    served: Arc<Served>,
+    log: Log,
+) -> Result<(), Failure> {
+    let options = Options { until_end: true, ..Options::default() };
+    let mut tasks = Tasks::default();
+    tasks.spawn("upkeep", upkeep(telemetry.clone()));
+    // A directory has nothing to follow.
+    let (registry, uri) = (Registry::new(None), Uri::Directory(PathBuf::new()));
+    let started = Started { registry, uri, served, log };
+    let stop = options.stop.clone();
+    let beside = (tasks, &stop, &Journal::default());
+    let parts = assemble(config, telemetry, options, started, beside)?;
+    Engine::new(config, parts).run().await
 }
 
 /// The journal of this replica: in `state.dir`, for an embedded log beside its file.
@@ -207,12 +230,13 @@ fn journal(config: &Config) -> Result<Journal, Failure> {
 fn assemble(
     config: &Config,
     telemetry: &Telemetry,
-    options: &Options,
+    options: Options,
     started: Started,
     (mut tasks, stop, journal): (Tasks, &CancellationToken, &Journal),
 ) -> Result<Parts, Failure> {
     let no_thread = |error: std::io::Error| temporary(&format!("start a thread: {error}"));
-    let Started { registry, uri, served, mut log } = started;
+    let Started { registry, uri, served, log: Log { feed: Feed { chunks, membership }, sink } } =
+        started;
     let codec = Arc::new(Codec::new(config)?);
     let writer = Arc::new(Writer::new(config, Arc::clone(&codec)));
     let task = served.model.about().task;
@@ -231,41 +255,40 @@ fn assemble(
             allow: config.model.allow_change.clone(),
             trial: options.trial.clone().filter(|_| config.model.device == Place::Cpu),
             poll: config.model.poll.0,
-            wake: Arc::clone(&options.wake),
             questions,
             serving: served.id.clone(),
             signature: Arc::clone(&served.signature),
             heard: heard_in,
             metrics: telemetry.metrics.clone(),
-            health: Arc::clone(&options.health),
+            status: options.status.clone(),
             stop: stop.clone(),
         }),
     );
     let (answers_in, answers) = mpsc::channel(16);
     let decoder = Decoder::new(codec);
-    let count = workers(config);
-    let workers = Workers::start(count, decoder.clone(), writer, answers_in).map_err(no_thread)?;
-    let (_closed, empty) = mpsc::channel(1);
-    let chunks = std::mem::replace(&mut log.chunks, empty);
+    let workers =
+        Workers::start(workers(config), decoder.clone(), answers_in).map_err(no_thread)?;
     let current = Current::new(Arc::clone(&served));
     let (arrived_in, arrived) = mpsc::channel(2);
     decode::start(decode::threads(), &decoder, &current, journal, chunks, arrived_in)
         .map_err(no_thread)?;
     Ok(Parts {
-        log,
+        membership,
         arrived,
+        sink,
         workers,
         answers,
+        finish: Finish::write(writer),
         heard,
         ask: follows.then_some(ask),
+        commands: options.commands.1,
         serving: served,
         current,
         journal: journal.clone(),
         metrics: telemetry.metrics.clone(),
-        health: Arc::clone(&options.health),
+        status: options.status,
         tasks,
         stop: stop.clone(),
-        leave_for_good: Arc::default(),
         until_end: options.until_end,
         deadline: options.deadline,
     })
@@ -279,13 +302,9 @@ async fn upkeep(telemetry: Telemetry) {
     }
 }
 
-/// Kubernetes sends SIGTERM, a terminal SIGINT; SIGUSR1 also leaves the group for good. The second SIGTERM or
-/// SIGINT does not wait.
-async fn stop_on_signal(
-    stop: CancellationToken,
-    leave_for_good: Arc<AtomicBool>,
-    journal: Journal,
-) {
+/// Kubernetes sends SIGTERM, a terminal SIGINT: a stop, and the second one does not wait. SIGUSR1 also leaves the group
+/// for good. SIGHUP has the registry looked at; from a terminal that is closed it ends the process, as it always does.
+async fn signals(stop: CancellationToken, commands: mpsc::Sender<Command>, journal: Journal) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut leave)) = (
         signal(SignalKind::terminate()),
@@ -295,6 +314,17 @@ async fn stop_on_signal(
         tracing::error!("listen for signals: the system refuses");
         return;
     };
+    let mut hangup =
+        (!std::io::stderr().is_terminal()).then(|| signal(SignalKind::hangup()).ok()).flatten();
+    let mut reload = async || match &mut hangup {
+        Some(hangup) => hangup.recv().await,
+        None => std::future::pending().await,
+    };
+    let command = |command| {
+        if commands.try_send(command).is_err() {
+            tracing::warn!(?command, "too many commands wait: this one is not carried out");
+        }
+    };
     // A hook before the stop asks to leave, and SIGTERM follows it: that is still the first one.
     let mut told = false;
     loop {
@@ -302,14 +332,21 @@ async fn stop_on_signal(
             _ = terminate.recv() => false,
             _ = interrupt.recv() => false,
             _ = leave.recv() => true,
+            _ = reload() => {
+                command(Command::Reload);
+                continue;
+            }
         };
-        leave_for_good.fetch_or(asks_to_leave, Ordering::AcqRel);
-        if told && !asks_to_leave {
+        if asks_to_leave {
+            // Before the stop, so that the engine knows it when it leaves.
+            command(Command::Leave);
+        } else if told {
             tracing::warn!("second signal: stopping at once; what was not committed is read again");
             journal.close();
             exit_now();
+        } else {
+            told = true;
         }
-        told |= !asks_to_leave;
         stop.cancel();
     }
 }

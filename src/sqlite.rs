@@ -9,45 +9,27 @@
 //!  offsets(group, topic, partition, next) ◄────────────────────────────────────┘  outputs + offsets
 //! ```
 
-use std::collections::VecDeque;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 
-use tokio::sync::mpsc;
-
-use crate::config::{Config, StartFrom};
-use crate::failure::{Exit, Failure, chain};
+use crate::config::Config;
+use crate::failure::{Exit, Failure, chain, temporary};
 use crate::file;
-use crate::log::manifest::Manifest;
-use crate::log::message::{self, Amend, Naming, Notes};
-use crate::log::note::Note;
-use crate::log::{
-    Arrival, Assigned, Chunk, Control, Done, Gate, How, Leave, Log, Opening, Transaction, Transit,
-};
-use crate::record::{Epoch, ModelId, Offset, Outcome, Partition, Record, Signature};
+use crate::log::message::Naming;
+use crate::log::{Joint, Log, Offsets, Opening, Sink};
 
+mod feed;
+mod sink;
 mod store;
 
 pub use store::{Error, Message, Store, Stored};
 
-/// Most records of a chunk.
-const CHUNK: usize = 512;
-
-/// How long the reading thread waits for new records or for room: the latency this log adds at most.
-const PACE: Duration = Duration::from_millis(5);
-
-/// Longest that a commit may take: a disk that is slow, and another program that holds the file.
-const PATIENCE: Duration = Duration::from_secs(120);
-
 /// What a file of `SQLite` begins with (<https://www.sqlite.org/fileformat2.html>, 1.3).
 const MAGIC: &[u8] = b"SQLite format 3\0";
-
-/// One process has the file, so its partitions are assigned once.
-const EPOCH: Epoch = Epoch(1);
 
 /// Opens the log. Topics that are missing are made: inputs with one partition, the others with as many as the
 /// largest input.
@@ -61,54 +43,50 @@ pub fn open(
     naming: &Naming,
     opening: &Opening,
 ) -> Result<Log, Failure> {
-    // By its real path: `SQLite` has names that are no paths, `:memory:` and `file:a.db`.
-    let (lock, file) = lock(file)?;
-    let store = Store::open(&file).map_err(|error| failure(&error))?;
-    create_topics(&store, naming).map_err(|error| failure(&error))?;
-    let last = last(&store, naming, opening.serving.as_ref()).map_err(|error| failure(&error))?;
-    let (reader, notes) = Reader::new(
-        store,
-        naming,
-        config.kafka.start_from,
-        opening.until_end,
-        Transit::new(config.limits.memory.0),
-    )
-    .map_err(|error| failure(&error))?;
-
-    let (control_in, control) = mpsc::channel(8);
-    let (chunks_in, chunks) = mpsc::channel(4);
-    let (done_in, done) = mpsc::channel(16);
-    let leave = Leave::default();
-    let no_thread = |error: io::Error| Failure {
-        message: format!("start a thread: {error}"),
-        exit: Exit::Temporary,
-    };
-    let mut threads = Vec::new();
-    let mut lanes = Vec::new();
-    for lane in 0..usize::from(config.kafka.lanes.max(1)) {
-        let (lane_in, transactions) = mpsc::channel(1);
-        lanes.push(lane_in);
-        let store = Store::open(&file).map_err(|error| failure(&error))?;
-        let writer = Writer { lane, store, naming: naming.clone(), notes: notes.clone() };
-        let (done, control) = (done_in.clone(), control_in.clone());
-        let body = move || writer.run(transactions, &done, &control);
-        threads.push(thread(&format!("lane-{lane}"), body).map_err(no_thread)?);
-    }
-    let stop = leave.clone();
-    let body = move || {
-        reader.run(&control_in, &chunks_in, &stop);
-        drop(lock);
-    };
-    threads.push(thread("read", body).map_err(no_thread)?);
-    let (shared, patience, judge) = (false, PATIENCE, None);
-    Ok(Log { control, chunks, lanes, done, leave, shared, patience, judge, last, threads })
+    let file = Opened::new(file, naming)?;
+    let (joint, control) = Joint::new();
+    let (sink, offsets) = sink::open(&file, config, (naming, opening), &joint)?;
+    let feed = feed::open(file, config, (naming, opening), &offsets, (joint, control))?;
+    Ok(Log { feed, sink })
 }
 
-fn thread(
-    name: &str,
-    body: impl FnOnce() + Send + 'static,
-) -> io::Result<std::thread::JoinHandle<()>> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(body)
+/// Opens the writing side alone, for records that come from elsewhere, and tells where they go on. Topics that are
+/// missing are made as by [`open`].
+///
+/// # Errors
+///
+/// As of [`open`].
+pub fn sink(
+    file: &Path,
+    config: &Config,
+    naming: &Naming,
+    opening: &Opening,
+    joint: &Joint,
+) -> Result<(Sink, Offsets), Failure> {
+    sink::open(&Opened::new(file, naming)?, config, (naming, opening), joint)
+}
+
+/// A file that this process has, with its topics.
+struct Opened {
+    path: PathBuf,
+    store: Store,
+    /// Held by all threads that use the file.
+    lock: Arc<File>,
+}
+
+impl Opened {
+    fn new(file: &Path, naming: &Naming) -> Result<Self, Failure> {
+        // By its real path: `SQLite` has names that are no paths, `:memory:` and `file:a.db`.
+        let (lock, path) = lock(file)?;
+        let store = Store::open(&path)?;
+        create_topics(&store, naming)?;
+        Ok(Self { path, store, lock: Arc::new(lock) })
+    }
+}
+
+fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Failure> {
+    let builder = std::thread::Builder::new().name(name.to_owned());
+    builder.spawn(body).map_err(|error| temporary(&format!("start a thread: {error}")))
 }
 
 /// Holds `FILE.tidemill-lock` for as long as the log is open: two readers would both answer every record. It stands
@@ -160,14 +138,16 @@ fn refused(why: &str) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, why))
 }
 
-fn failure(error: &Error) -> Failure {
-    let message = chain(error);
-    if error.is_no_database() {
-        let message =
-            format!("{message}: the file is something else; name another one under `log`");
-        return Failure { message, exit: Exit::Config };
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let message = chain(&error);
+        if error.is_no_database() {
+            let message =
+                format!("{message}: the file is something else; name another one under `log`");
+            return Self { message, exit: Exit::Config };
+        }
+        Self { message, exit: Exit::Temporary }
     }
-    Failure { message, exit: Exit::Temporary }
 }
 
 /// Whether `file` can be a log, without writing or locking anything: it is one, is empty, or can be made.
@@ -201,271 +181,6 @@ fn create_topics(store: &Store, naming: &Naming) -> Result<(), Error> {
         most = most.max(store.partitions(topic)?);
     }
     naming.written().iter().try_for_each(|topic| store.create_topic(topic, most))
-}
-
-/// The version that answered last, where it is another than the one that is to serve, with what it took and gave.
-fn last(
-    store: &Store,
-    naming: &Naming,
-    serving: Option<&ModelId>,
-) -> Result<Option<(ModelId, Signature)>, Error> {
-    let mut newest: Option<(i64, ModelId, Signature)> = None;
-    for partition in 0..i32::from(store.partitions(&naming.manifest)?) {
-        let end = store.end(&naming.manifest, partition)?;
-        let before = Offset(end.0.saturating_sub(1).max(0));
-        for stored in store.read(&naming.manifest, partition, before, 1)? {
-            let (time, value) = (stored.message.timestamp, stored.message.value);
-            let Ok(manifest) = Manifest::read(&value.unwrap_or_default()) else { continue };
-            let younger = newest.as_ref().is_none_or(|(seen, ..)| *seen <= time);
-            if let Some(signature) = manifest.signature.clone().filter(|_| younger) {
-                newest = Some((time, manifest.model(), signature));
-            }
-        }
-    }
-    let newest = newest.map(|(_, model, signature)| (model, signature));
-    Ok(newest.filter(|(model, _)| serving.is_some_and(|serving| serving != model)))
-}
-
-/// The reading side.
-struct Reader {
-    store: Store,
-    topics: Vec<String>,
-    /// The partitions; whose turn it is stands first.
-    reading: VecDeque<Reading>,
-    assigned: Vec<Assigned>,
-    transit: Transit,
-}
-
-/// A partition that is read.
-struct Reading {
-    partition: Partition,
-    /// The next offset.
-    position: Offset,
-    /// The end that was told last.
-    told: Option<Offset>,
-    /// Whether it may be read.
-    gate: Gate,
-}
-
-impl Reader {
-    fn new(
-        store: Store,
-        naming: &Naming,
-        from: StartFrom,
-        until_end: bool,
-        transit: Transit,
-    ) -> Result<(Self, Notes), Error> {
-        let (mut reading, mut notes) = (VecDeque::new(), Notes::new());
-        let mut assigned = Vec::new();
-        for (index, topic) in (0_u16..).zip(&naming.inputs) {
-            let partitions = i32::from(store.partitions(topic)?);
-            for number in 0..partitions {
-                let partition = Partition { topic: index, number };
-                let committed = store.committed(&naming.group, topic, number)?;
-                let end = store.end(topic, number)?;
-                let next = committed.unwrap_or(match from {
-                    StartFrom::Earliest => Offset(0),
-                    StartFrom::Latest => end,
-                });
-                let note = store.note(&naming.group, topic, number)?.unwrap_or_else(|| Note {
-                    topic: None,
-                    model: None,
-                    first: wall_clock_ms(),
-                    partitions,
-                    seen: next,
-                    skip: None,
-                });
-                let gate = Gate::new(|| ());
-                assigned.push(Assigned {
-                    partition,
-                    epoch: EPOCH,
-                    next,
-                    end,
-                    until: until_end.then_some(end),
-                    skip: None,
-                    answered: note.model.clone(),
-                    topic: note.topic.clone(),
-                    gate: gate.clone(),
-                });
-                reading.push_back(Reading { partition, position: next, told: None, gate });
-                notes.insert(partition, note);
-            }
-        }
-        let topics = naming.inputs.clone();
-        Ok((Self { store, topics, reading, assigned, transit }, notes))
-    }
-
-    /// Reads until told to leave.
-    fn run(mut self, control: &mpsc::Sender<Control>, chunks: &mpsc::Sender<Chunk>, leave: &Leave) {
-        let assigned = std::mem::take(&mut self.assigned);
-        // The file is always there.
-        let first = [Control::Reachable(true), Control::Assigned(assigned)];
-        if first.into_iter().any(|control_| control.blocking_send(control_).is_err()) {
-            return;
-        }
-        // Nobody sends: it is the pause between two looks.
-        let (_sender, pause) = sync_channel::<()>(0);
-        while !leave.is_asked() {
-            if !self.transit.has_room() {
-                wait(&pause);
-                continue;
-            }
-            let chunk = match self.next() {
-                Ok(chunk) => chunk,
-                Err(error) => {
-                    // Nobody listens any more only if the service is ending anyhow.
-                    control.blocking_send(Control::Failed(failure(&error))).unwrap_or_default();
-                    return;
-                }
-            };
-            if chunk.arrivals.is_empty() {
-                wait(&pause);
-                continue;
-            }
-            let ends = self.reading.iter().filter_map(|r| Some((r.partition, r.told?)));
-            control.try_send(Control::Ends(ends.collect())).unwrap_or_default(); // lag may be told later
-            let mut waiting = Some(chunk);
-            while let Some(chunk) = waiting.take().filter(|_| !leave.is_asked()) {
-                match chunks.try_send(chunk) {
-                    Ok(()) => (),
-                    Err(mpsc::error::TrySendError::Closed(_)) => return,
-                    Err(mpsc::error::TrySendError::Full(chunk)) => {
-                        waiting = Some(chunk);
-                        wait(&pause);
-                    }
-                }
-            }
-        }
-    }
-
-    /// What is new, of one partition after the other until the chunk is full; the next chunk goes on there.
-    fn next(&mut self) -> Result<Chunk, Error> {
-        let mut chunk = Chunk::default();
-        let mut memory = 0;
-        let (mut records, mut bytes) = (CHUNK, self.transit.chunk_bytes());
-        for _ in 0..self.reading.len() {
-            let Some(reading) = self.reading.front_mut() else { break };
-            if !reading.gate.is_open() {
-                self.reading.rotate_left(1);
-                continue;
-            }
-            let Reading { partition, position, told, .. } = reading;
-            let topic = &self.topics[usize::from(partition.topic)];
-            let (stored, all) =
-                self.store.read_chunk(topic, partition.number, *position, (records, bytes))?;
-            records -= stored.len();
-            for Stored { offset, message } in stored {
-                *position = offset.next();
-                let Message { timestamp, key, value, headers } = message;
-                let timestamp = Some(timestamp);
-                let record =
-                    Record { partition: *partition, offset, timestamp, key, value, headers };
-                bytes = bytes.saturating_sub(record.bytes());
-                memory += record.memory();
-                chunk.arrivals.push(Arrival::Record(EPOCH, record));
-            }
-            if all && *told != Some(*position) {
-                *told = Some(*position);
-                chunk.arrivals.push(Arrival::End(EPOCH, *partition, *position));
-            }
-            self.reading.rotate_left(1);
-            if records == 0 || bytes == 0 {
-                break;
-            }
-        }
-        chunk.load = Some(self.transit.take(memory));
-        Ok(chunk)
-    }
-}
-
-fn wait(pause: &Receiver<()>) {
-    match pause.recv_timeout(PACE) {
-        Ok(()) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => (),
-    }
-}
-
-/// A lane.
-struct Writer {
-    lane: usize,
-    store: Store,
-    naming: Naming,
-    /// What each partition's commits carry forward. A partition belongs to one lane.
-    notes: Notes,
-}
-
-impl Writer {
-    /// Commits until the channel closes.
-    fn run(
-        mut self,
-        mut transactions: mpsc::Receiver<Transaction>,
-        done: &mpsc::Sender<Done>,
-        control: &mpsc::Sender<Control>,
-    ) {
-        while let Some(transaction) = transactions.blocking_recv() {
-            #[expect(clippy::disallowed_methods, reason = "measures the commit, decides nothing")]
-            let started = Instant::now();
-            if let Err(error) = self.commit(&transaction) {
-                control.blocking_send(Control::Failed(failure(&error))).unwrap_or_default();
-                return;
-            }
-            let committed = transaction.next.iter().map(|(p, (_, next))| (*p, *next)).collect();
-            let answer = Done {
-                lane: self.lane,
-                id: transaction.id,
-                committed,
-                took: started.elapsed(),
-                how: How::Committed,
-                buried: Vec::new(),
-                fits: None,
-            };
-            if done.blocking_send(answer).is_err() {
-                return;
-            }
-        }
-    }
-
-    fn commit(&mut self, transaction: &Transaction) -> Result<(), Error> {
-        let Self { store, naming, notes, .. } = self;
-        let mut after = notes.clone();
-        store.transaction(|store| {
-            for finished in &transaction.batches {
-                let batch = naming.batch(&finished.info);
-                for row in &finished.rows {
-                    // A dead letter is stored with the time of writing; the record's own stands in a header.
-                    let amend = Amend { timestamp: true, ..Amend::default() };
-                    store.append_message(&match row.outcome {
-                        Outcome::DeadLetter(_) => batch.amended(row, amend, usize::MAX),
-                        Outcome::Prediction(_) | Outcome::Tombstone => batch.message(row),
-                    })?;
-                }
-                let manifests = batch.manifests(finished, &after, usize::MAX);
-                for manifest in manifests.map_err(Error::Manifest)? {
-                    store.append_message(&manifest)?;
-                }
-                message::answered(&mut after, finished);
-            }
-            for (partition, (_, next)) in &transaction.next {
-                if let Some(note) = after.get(partition) {
-                    let name = naming.input(*partition);
-                    store.commit(
-                        &naming.group,
-                        name,
-                        partition.number,
-                        (*next, &note.to_string()),
-                    )?;
-                }
-            }
-            Ok(())
-        })?;
-        *notes = after;
-        Ok(())
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the time of a group's first start is wall time")]
-fn wall_clock_ms() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

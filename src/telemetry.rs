@@ -10,6 +10,7 @@ use crate::failure::{Exit, Failure};
 
 mod lines;
 pub mod metrics;
+pub mod stage;
 
 use lines::Lines;
 use metrics::Metrics;
@@ -54,8 +55,18 @@ impl Telemetry {
         };
         // In tests several services share a process and its log.
         installed.unwrap_or_default();
-        let recorder = metrics::recorder().map_err(|error| {
-            configuration(format!("declare the metrics: {error}; this is a bug"))
+        Self::silent()
+    }
+
+    /// Counts, but logs nothing: for a command that says itself what is to be said.
+    ///
+    /// # Errors
+    ///
+    /// A metric that cannot be declared.
+    pub fn silent() -> Result<Self, Failure> {
+        let recorder = metrics::recorder().map_err(|error| Failure {
+            message: format!("declare the metrics: {error}; this is a bug"),
+            exit: Exit::Config,
         })?;
         let prometheus = recorder.handle();
         let metrics = metrics::register(recorder);

@@ -28,8 +28,9 @@ pub mod recompute;
 mod report;
 mod scope;
 
+pub use crate::log::manifest::{Manifest, Range};
 pub use checker::{At, Checker, Counted};
-pub use facts::{Manifest, Message, Outcome, Range, What};
+pub use facts::{Message, Outcome, What};
 pub use index::{Model, Tally};
 pub use report::{Effort, Kind, Recomputed, Report, Unproven, Violation};
 pub use scope::{After, Input, Scope, Topic};

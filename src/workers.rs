@@ -8,49 +8,85 @@
 //!
 //! One thread a core, each with one sub-batch at a time: faster than one batch over all cores, because
 //! nothing waits for the slowest at the end of every matrix product. The next batch's sub-batches queue
-//! behind this one's, so no core idles between two batches. The last thread of a batch puts its rows in
-//! order; answers are encoded where they are computed.
+//! behind this one's, so no core idles between two batches. What comes of a prediction is made where it was computed
+//! ([`Finish`]). The parts of a job go to the core as they are, with its last one: nobody could do anything with the
+//! first of them before, and each answer wakes the engine.
 
 use std::collections::VecDeque;
-use std::ops::Range;
+use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use crate::answer::Refused;
+use crate::answer::{Prediction, Refused};
 use crate::decode::{Decoded, Decoder, Prepared};
 use crate::format::Writer;
 use crate::model::guard::predict;
 use crate::model::{About, Input, Served, device};
-use crate::pipeline::Batch;
+use crate::pipeline::{Batch, Part};
 use crate::record::{Outcome, Record};
+use crate::telemetry::stage::Stage;
 
-/// Rows of a batch and the model that runs them.
+/// Rows of a batch, the model that runs them, and what is made of its predictions.
 #[derive(Debug)]
 pub struct Job {
+    /// Comes back in [`Answer`].
+    pub number: u64,
     /// The batch.
     pub batch: Arc<Batch<Decoded>>,
-    /// Which of its rows.
-    pub rows: Range<usize>,
+    /// Which of its rows: places in [`Batch::items`].
+    pub rows: Vec<usize>,
     /// The batch's version.
     pub served: Arc<Served>,
+    /// What comes of each prediction.
+    pub finish: Finish,
+}
+
+/// What comes of a prediction: a function that runs on the inference threads, once a record. So the same batch can be
+/// encoded for the output, compared with what another version says, or only be measured.
+#[derive(Clone)]
+pub struct Finish(Arc<Function>);
+
+type Function = dyn Fn(&Prediction, &Record) -> Outcome<Vec<u8>> + Send + Sync;
+
+impl Finish {
+    /// What `finish` gives.
+    pub fn new(
+        finish: impl Fn(&Prediction, &Record) -> Outcome<Vec<u8>> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(finish))
+    }
+
+    /// The bytes of an output message, as `writer` writes it.
+    pub fn write(writer: Arc<Writer>) -> Self {
+        Self::new(move |prediction, record| match writer.write(prediction, record) {
+            Ok(value) => Outcome::Prediction(value),
+            Err(fault) => Outcome::DeadLetter(fault),
+        })
+    }
+}
+
+impl fmt::Debug for Finish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Finish")
+    }
 }
 
 /// What became of a [`Job`].
 #[derive(Debug)]
 pub struct Answer {
+    /// The job's number.
+    pub job: u64,
     /// The batch's number.
     pub batch: u64,
-    /// The job's rows.
-    pub rows: Range<usize>,
-    /// An outcome for each row, predictions encoded; or a refusal of all of them.
-    pub outcomes: Result<Vec<Outcome<Vec<u8>>>, Refused>,
+    /// All rows of the job, in the parts that were run together.
+    pub parts: Vec<Part<Vec<u8>>>,
     /// From the first sub-batch's start to the last one's end.
-    pub took: Duration,
-    /// Time spent encoding, summed over threads.
-    pub encode: Duration,
+    pub inference: Stage,
+    /// From the first prediction that was finished to the last; busy is the sum over threads.
+    pub encode: Option<Stage>,
     /// Predictions that were not computed: the cache had them.
     pub hits: usize,
 }
@@ -70,7 +106,6 @@ struct Shared {
     queue: Mutex<Queue>,
     ready: Condvar,
     decoder: Decoder,
-    writer: Arc<Writer>,
     answers: mpsc::Sender<Answer>,
 }
 
@@ -80,7 +115,7 @@ struct Queue {
     closed: bool,
 }
 
-/// A sub-batch: rows of a job, by their place in it.
+/// A sub-batch: rows of a job.
 #[derive(Debug)]
 struct Task {
     running: Arc<Running>,
@@ -93,19 +128,20 @@ struct Running {
     state: Mutex<State>,
 }
 
+/// What is known of a job so far.
 #[derive(Debug)]
 struct State {
-    outcomes: Vec<Option<Outcome<Vec<u8>>>>,
-    refused: Option<Refused>,
+    parts: Vec<Part<Vec<u8>>>,
+    /// Sub-batches that are not back.
     tasks: usize,
-    started: Option<Instant>,
-    encode: Duration,
+    inference: Option<Stage>,
+    encode: Option<Stage>,
     hits: usize,
 }
 
 impl Workers {
-    /// Starts `count` threads that write answers with `writer` and send what they finish to `answers`. `decoder` prepares
-    /// records again that were prepared for another version than their batch's.
+    /// Starts `count` threads that send what they finish to `answers`. `decoder` prepares records again that were prepared
+    /// for another version than their batch's.
     ///
     /// # Errors
     ///
@@ -113,11 +149,10 @@ impl Workers {
     pub fn start(
         count: usize,
         decoder: Decoder,
-        writer: Arc<Writer>,
         answers: mpsc::Sender<Answer>,
     ) -> std::io::Result<Self> {
         let (queue, ready) = (Mutex::default(), Condvar::new());
-        let shared = Arc::new(Shared { queue, ready, decoder, writer, answers });
+        let shared = Arc::new(Shared { queue, ready, decoder, answers });
         let thread = |number| {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name(format!("infer-{number}")).spawn(move || shared.work())
@@ -128,32 +163,32 @@ impl Workers {
 
     /// Queues a job. Its answer comes on the channel, later.
     pub fn submit(&self, job: Job) {
-        let items = &job.batch.items[job.rows.clone()];
-        let mut outcomes = Vec::with_capacity(items.len());
-        let mut inputs = Vec::with_capacity(items.len());
-        for (row, item) in items.iter().enumerate() {
-            let Decoded { version, prepared, .. } = &item.payload;
-            let known = (*version == job.served.id.version).then(|| outcome(prepared)).flatten();
-            if known.is_none() {
-                inputs.push((row, prepared.tokens()));
+        let (mut known, mut outcomes) = (Vec::new(), Vec::new());
+        let mut inputs = Vec::with_capacity(job.rows.len());
+        for row in &job.rows {
+            let Decoded { version, prepared, .. } = &job.batch.items[*row].payload;
+            let fresh = *version == job.served.id.version;
+            match fresh.then(|| outcome(prepared)).flatten() {
+                Some(outcome) => {
+                    known.push(*row);
+                    outcomes.push(outcome);
+                }
+                None => inputs.push((*row, prepared.tokens())),
             }
-            outcomes.push(known);
         }
-        let mut parts = cut(inputs, self.threads.len(), job.served.model.about());
-        if parts.is_empty() {
-            parts.push(Vec::new()); // a batch of faults still has to be answered
+        let mut sub_batches = cut(inputs, self.threads.len(), job.served.model.about());
+        if sub_batches.is_empty() {
+            sub_batches.push(Vec::new()); // a batch of faults still has to be answered
         }
-        let state = State {
-            outcomes,
-            refused: None,
-            tasks: parts.len(),
-            started: None,
-            encode: Duration::ZERO,
-            hits: 0,
-        };
+        let mut parts = Vec::with_capacity(sub_batches.len() + 1);
+        if !known.is_empty() {
+            parts.push(Part { rows: known, answer: Ok(outcomes) });
+        }
+        let tasks = sub_batches.len();
+        let state = State { parts, tasks, inference: None, encode: None, hits: 0 };
         let running = Arc::new(Running { job, state: Mutex::new(state) });
-        let tasks = parts.into_iter().map(|rows| Task { running: Arc::clone(&running), rows });
-        lock(&self.shared.queue).tasks.extend(tasks);
+        let task = |rows| Task { running: Arc::clone(&running), rows };
+        lock(&self.shared.queue).tasks.extend(sub_batches.into_iter().map(task));
         self.shared.ready.notify_all();
     }
 }
@@ -208,127 +243,115 @@ impl Shared {
                 queue = self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
             };
             drop(queue);
-            if self.run(&task).is_err() {
+            if !self.run(task) {
                 return; // the engine is gone
             }
         }
     }
 
-    /// Runs a sub-batch; answers the job if it was the last.
-    fn run(&self, task: &Task) -> Result<(), mpsc::error::SendError<Answer>> {
-        let Running { job, state } = &*task.running;
-        #[expect(clippy::disallowed_methods, reason = "measures the model, decides nothing")]
-        let started = Instant::now();
-        let skip = {
-            let mut state = lock(state);
-            state.started.get_or_insert(started);
-            state.refused.is_some()
-        };
-        let result = if skip || task.rows.is_empty() {
-            Ok(Answered::default())
-        } else {
-            self.predict(job, &task.rows)
-        };
-        let mut state = lock(state);
-        match result {
-            Ok(answered) => {
-                state.encode += answered.encode;
-                state.hits += answered.hits;
-                for (row, outcome) in answered.outcomes {
-                    state.outcomes[row] = Some(outcome);
-                }
+    /// Runs a sub-batch; answers the job if it was the last. False where nobody takes answers any more.
+    fn run(&self, task: Task) -> bool {
+        let Task { running, rows } = task;
+        let started = now();
+        let mut answered = Answered::default();
+        let result = self.predict(&running.job, &rows, &mut answered);
+        let (part, encode, hits) = match result {
+            Ok(()) => {
+                let Answered { rows, outcomes, encode, hits } = answered;
+                (Part { rows, answer: Ok(outcomes) }, encode, hits)
             }
-            Err(refused) => state.refused = Some(refused),
-        }
-        state.tasks -= 1;
-        if state.tasks != 0 {
-            return Ok(());
-        }
-        let outcomes = std::mem::take(&mut state.outcomes);
-        let outcomes = match state.refused.take() {
-            Some(refused) => Err(refused),
-            None => Ok(outcomes.into_iter().flatten().collect()),
+            Err(refused) => (Part { rows, answer: Err(refused) }, None, 0),
         };
-        let (batch, rows) = (job.batch.number, job.rows.clone());
-        let took = state.started.map_or(Duration::ZERO, |started| started.elapsed());
-        let (encode, hits) = (state.encode, state.hits);
-        let answer = Answer { batch, rows, outcomes, took, encode, hits };
+        let mut state = lock(&running.state);
+        if !part.rows.is_empty() {
+            state.parts.push(part);
+        }
+        state.hits += hits;
+        state.encode = Stage::both(state.encode, encode);
+        let inference = Stage::both(state.inference, Some(Stage::new(started, now())));
+        state.inference = inference;
+        state.tasks -= 1;
+        let Some(inference) = inference.filter(|_| state.tasks == 0) else { return true };
+        let answer = Answer {
+            job: running.job.number,
+            batch: running.job.batch.number,
+            parts: std::mem::take(&mut state.parts),
+            inference: inference.whole(),
+            encode: state.encode,
+            hits: state.hits,
+        };
         drop(state);
-        self.answers.blocking_send(answer)
+        self.answers.blocking_send(answer).is_ok()
     }
 
-    /// The rows' outcomes, in any order.
-    fn predict(&self, job: &Job, rows: &[usize]) -> Result<Answered, Refused> {
-        let items = &job.batch.items[job.rows.clone()];
+    /// The outcomes of the rows, in any order.
+    fn predict(&self, job: &Job, rows: &[usize], answered: &mut Answered) -> Result<(), Refused> {
+        let Job { batch, served, finish, .. } = job;
+        let payload = |row: &usize| &batch.items[*row].payload;
         // A swap came between decoding and this batch: these rows were prepared for another version.
-        let again: Vec<(usize, Prepared)> = rows
+        let again: Vec<Prepared> = rows
             .iter()
-            .filter(|row| items[**row].payload.version != job.served.id.version)
-            .map(|row| (*row, self.decoder.prepare(&items[*row].payload.record, &job.served)))
+            .map(payload)
+            .filter(|payload| payload.version != served.id.version)
+            .map(|payload| self.decoder.prepare(&payload.record, served))
             .collect();
-        let mut answered = Answered::default();
-        let mut inputs = Vec::with_capacity(rows.len());
+        let mut asked = Vec::with_capacity(rows.len());
         let mut stale = again.iter();
-        for row in rows {
-            let Decoded { record, version, prepared } = &items[*row].payload;
-            let fresh = *version == job.served.id.version;
-            let prepared =
-                if fresh { prepared } else { stale.next().map_or(prepared, |(_, again)| again) };
+        for (at, row) in rows.iter().enumerate() {
+            let Decoded { record, version, prepared } = payload(row);
+            let fresh = *version == served.id.version;
+            let prepared = if fresh { prepared } else { stale.next().unwrap_or(prepared) };
             match prepared {
-                Prepared::Input(input) => inputs.push(Asked { row: *row, input, record }),
+                Prepared::Input(input) => asked.push(Asked { at, row: *row, input, record }),
                 known @ (Prepared::Tombstone | Prepared::Fault(_)) => {
-                    answered.outcomes.extend(outcome(known).map(|outcome| (*row, outcome)));
+                    outcome(known).into_iter().for_each(|outcome| answered.push(*row, outcome));
                 }
             }
         }
         if again.is_empty() {
-            self.ask(&job.served, &inputs, &mut answered)?;
-            return Ok(answered);
+            return ask(served, finish, &asked, answered);
         }
         // They were cut by what they cost the other version.
-        let costs = inputs.iter().enumerate().map(|(at, asked)| (at, asked.input.tokens()));
-        for part in cut(costs.collect(), 1, job.served.model.about()) {
-            let part: Vec<Asked<'_>> = part.into_iter().map(|at| inputs[at]).collect();
-            self.ask(&job.served, &part, &mut answered)?;
+        let costs = asked.iter().enumerate().map(|(at, asked)| (at, asked.input.tokens()));
+        for part in cut(costs.collect(), 1, served.model.about()) {
+            let part: Vec<Asked<'_>> = part.into_iter().map(|at| asked[at]).collect();
+            ask(served, finish, &part, answered)?;
         }
-        Ok(answered)
-    }
-
-    /// Runs the model, or asks the cache, and encodes the answers.
-    fn ask(
-        &self,
-        served: &Served,
-        asked: &[Asked<'_>],
-        answered: &mut Answered,
-    ) -> Result<(), Refused> {
-        if asked.is_empty() {
-            return Ok(());
-        }
-        let inputs: Vec<&Input> = asked.iter().map(|asked| asked.input).collect();
-        let result = match &served.cache {
-            Some(cache) => cache.predict(served.model.as_ref(), &inputs),
-            None => predict(served.model.as_ref(), &inputs).map(|predictions| (predictions, 0)),
-        };
-        let (predictions, hits) =
-            result.map_err(|refused| refused.of_part(|row| Some(asked.get(row)?.row)))?;
-        answered.hits += hits;
-        #[expect(clippy::disallowed_methods, reason = "measures encoding, decides nothing")]
-        let started = Instant::now();
-        for (Asked { row, record, .. }, prediction) in asked.iter().zip(&predictions) {
-            let outcome = match self.writer.write(prediction, record) {
-                Ok(value) => Outcome::Prediction(value),
-                Err(fault) => Outcome::DeadLetter(fault),
-            };
-            answered.outcomes.push((*row, outcome));
-        }
-        answered.encode += started.elapsed();
         Ok(())
     }
+}
+
+/// Runs the model, or asks the cache, and finishes the predictions.
+fn ask(
+    served: &Served,
+    Finish(finish): &Finish,
+    asked: &[Asked<'_>],
+    answered: &mut Answered,
+) -> Result<(), Refused> {
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let inputs: Vec<&Input> = asked.iter().map(|asked| asked.input).collect();
+    let result = match &served.cache {
+        Some(cache) => cache.predict(served.model.as_ref(), &inputs),
+        None => predict(served.model.as_ref(), &inputs).map(|predictions| (predictions, 0)),
+    };
+    let (predictions, hits) =
+        result.map_err(|refused| refused.of_part(|row| Some(asked.get(row)?.at)))?;
+    answered.hits += hits;
+    let started = now();
+    for (Asked { row, record, .. }, prediction) in asked.iter().zip(&predictions) {
+        answered.push(*row, finish(prediction, record));
+    }
+    answered.encode = Stage::both(answered.encode, Some(Stage::new(started, now())));
+    Ok(())
 }
 
 /// A row that the model is asked about.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
+    /// Its place in the sub-batch.
+    at: usize,
     row: usize,
     input: &'a Input,
     record: &'a Record,
@@ -346,11 +369,24 @@ fn outcome(prepared: &Prepared) -> Option<Outcome<Vec<u8>>> {
 /// What became of a sub-batch.
 #[derive(Debug, Default)]
 struct Answered {
-    /// Rows with their outcomes.
-    outcomes: Vec<(usize, Outcome<Vec<u8>>)>,
-    /// Time that encoding took.
-    encode: Duration,
+    /// Rows, and beside them their outcomes.
+    rows: Vec<usize>,
+    outcomes: Vec<Outcome<Vec<u8>>>,
+    /// When predictions were finished.
+    encode: Option<Stage>,
     hits: usize,
+}
+
+impl Answered {
+    fn push(&mut self, row: usize, outcome: Outcome<Vec<u8>>) {
+        self.rows.push(row);
+        self.outcomes.push(outcome);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "measures the model, decides nothing")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// A poisoned lock holds what it held: the panic is another thread's, and ends the process there.

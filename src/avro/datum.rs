@@ -137,22 +137,24 @@ impl<'a> Datum<'a> {
 
     fn long_varint(&mut self, kind: &str) -> Read<u64> {
         let mut coded = 0;
-        for (place, byte) in self.rest.iter().take(10).enumerate() {
-            // Of the tenth byte one bit is left.
-            if place == 9 && 1 < *byte {
-                break;
-            }
-            coded |= u64::from(byte & 0x7f) << (7 * place);
+        let mut shift = 0;
+        for (place, byte) in self.rest.iter().enumerate().take(9) {
+            coded |= u64::from(byte & 0x7f) << shift;
             if *byte < 0x80 {
-                self.rest = self.rest.get(place + 1..).unwrap_or_default();
+                self.rest = &self.rest[place + 1..];
                 return Ok(coded);
             }
+            shift += 7;
         }
-        Err(if self.rest.len() < 10 {
-            inside(kind)
-        } else {
-            Wrong::new(format!("is {kind} of more than 64 bits or 10 bytes"))
-        })
+        // Of the tenth byte one bit is left.
+        match self.rest.get(9) {
+            Some(last @ 0..=1) => {
+                self.rest = &self.rest[10..];
+                Ok(coded | u64::from(*last) << 63)
+            }
+            Some(_) => Err(Wrong::new(format!("is {kind} of more than 64 bits or 10 bytes"))),
+            None => Err(inside(kind)),
+        }
     }
 
     /// A length that is claimed, checked against what is left.

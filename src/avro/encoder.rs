@@ -195,7 +195,7 @@ impl<'o> Encoder<'o> {
                 for field in &record.fields {
                     let value = fields.get(&field.name).or(field.default.as_ref());
                     self.json(&field.schema, value.unwrap_or(&Json::Null))
-                        .map_err(|rule| format!("{}.{rule}", field.name))?;
+                        .map_err(|rule| format!("{}{rule}", field.name))?;
                 }
                 Ok(())
             }

@@ -1,6 +1,7 @@
 //! What is done with a datum, from left to right: the program that a [`Plan`](super::Plan) runs for every record.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use super::datum::{Datum, Read, Wrong};
 use super::decimal;
@@ -64,6 +65,25 @@ pub(super) enum Take {
     Map(Id),
 }
 
+/// The slots that `steps` write to whatever is in a datum.
+pub(super) fn written(steps: &[Step]) -> BTreeSet<usize> {
+    let mut slots = BTreeSet::new();
+    for step in steps {
+        match &step.does {
+            Does::Take(slot, _) | Does::Put(slot, _) => {
+                slots.insert(*slot);
+            }
+            Does::Union(branches) => {
+                let mut each = branches.iter().map(|branch| written(branch));
+                let first = each.next().unwrap_or_default();
+                slots.extend(each.fold(first, |all, branch| &all & &branch));
+            }
+            Does::Skip(_) | Does::Advance(_) | Does::Refuse(_) => (),
+        }
+    }
+    slots
+}
+
 /// Runs `steps`; `out` has a place for each slot.
 pub(super) fn run<'a>(
     steps: &'a [Step],
@@ -73,11 +93,10 @@ pub(super) fn run<'a>(
 ) -> Read<()> {
     for step in steps {
         let done = match &step.does {
-            Does::Take(slot, take) => take.value(types, datum).map(|value| {
-                if let Some(place) = out.get_mut(*slot) {
-                    *place = Some(value);
-                }
-            }),
+            Does::Take(slot, take) => match out.get_mut(*slot) {
+                Some(place) => take.to(types, datum, place),
+                None => Err(Wrong::new("has no place to go to")),
+            },
             Does::Skip(id) => types.skip(*id, datum, 0),
             Does::Advance(size) => datum.take(*size, "its values").map(drop),
             Does::Put(slot, value) => {
@@ -102,40 +121,47 @@ pub(super) fn run<'a>(
 }
 
 impl Take {
+    /// Reads a value to its place.
     #[inline]
-    fn value<'a>(&'a self, types: &Types, datum: &mut Datum<'a>) -> Read<Value<'a>> {
-        Ok(match self {
+    fn to<'a>(
+        &'a self,
+        types: &Types,
+        datum: &mut Datum<'a>,
+        place: &mut Option<Value<'a>>,
+    ) -> Read<()> {
+        *place = Some(match self {
             Self::Boolean => Value::Bool(datum.boolean()?),
             Self::Int => Value::Int(datum.int("an int")?.into()),
             Self::Long => Value::Int(datum.long("a long")?.into()),
-            Self::WholeAsFloat { int } => Value::Float(single(whole(datum, *int)?).into()),
-            Self::WholeAsDouble { int } => Value::Float(double(whole(datum, *int)?)),
             Self::Float => Value::Float(datum.float()?.into()),
             Self::Double => Value::Float(datum.double()?),
             Self::Bytes => Value::Bytes(Cow::Borrowed(datum.bytes()?)),
             Self::Text => Value::Text(Cow::Borrowed(datum.text()?)),
             Self::Fixed(size) => Value::Bytes(Cow::Borrowed(datum.take(*size, "a fixed")?)),
+            Self::Enum(symbols) => {
+                let index = datum.choice(symbols.len(), "an enum", "symbol")?;
+                match &symbols[index] {
+                    Some(symbol) => Value::Text(Cow::Borrowed(symbol)),
+                    None => return Err(Wrong::new(UNRESOLVED)),
+                }
+            }
+            Self::WholeAsFloat { int } => Value::Float(single(whole(datum, *int)?).into()),
+            Self::WholeAsDouble { int } => Value::Float(double(whole(datum, *int)?)),
             Self::Decimal { scale, size } => {
                 Value::Decimal(decimal::text(datum.decimal(*size)?, *scale))
             }
             Self::BigDecimal => Value::Decimal(decimal::big_text(&decimal::big(datum)?)),
             Self::Uuid { fixed } => Value::Text(Cow::Owned(decimal::uuid(datum, *fixed)?)),
-            Self::Enum(symbols) => {
-                let index = datum.choice(symbols.len(), "an enum", "symbol")?;
-                match &symbols[index] {
-                    Some(symbol) => Value::Text(Cow::Borrowed(symbol)),
-                    None => {
-                        return Err(Wrong::new(
-                            "is an enum's symbol that the reader's schema neither has nor has a default for",
-                        ));
-                    }
-                }
-            }
             Self::List(id) => types.skip(*id, datum, 0).map(|()| Value::List)?,
             Self::Map(id) => types.skip(*id, datum, 0).map(|()| Value::Map)?,
-        })
+        });
+        Ok(())
     }
 }
+
+/// Why a symbol of the writer's is none of the reader's.
+const UNRESOLVED: &str =
+    "is an enum's symbol that the reader's schema neither has nor has a default for";
 
 fn whole(datum: &mut Datum<'_>, int: bool) -> Read<i64> {
     if int { datum.int("an int").map(i64::from) } else { datum.long("a long") }

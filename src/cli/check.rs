@@ -7,6 +7,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::error::KafkaError;
@@ -14,7 +15,9 @@ use rdkafka::error::KafkaError;
 use super::ConfigFile;
 use crate::config::{Config, Log, load};
 use crate::failure::Exit;
+use crate::format::{Codec, Writer};
 use crate::kafka::settings;
+use crate::schema::Failed;
 use crate::{service, sqlite};
 
 mod cluster;
@@ -50,6 +53,10 @@ fn model(config: &Config) -> Result<String, (String, String)> {
     let served =
         service::load_model(config).map_err(|failure| (failure.message, remedy.to_owned()))?;
     let about = served.model.about();
+    let codec = Codec::new(config).map_err(|failure| (failure.message, String::new()))?;
+    let written = Writer::new(config, Arc::new(codec)).fits(about.task);
+    written
+        .map_err(|failure| (failure.message, "see schema_registry and output.format".to_owned()))?;
     let notes =
         about.notes.iter().map(|note| format!("; note: {note}")).collect::<Vec<_>>().concat();
     let (task, architecture, precision) = (about.task, &about.architecture, about.precision);
@@ -142,6 +149,9 @@ pub fn look(
             good &= show(out, &finding)?;
         }
     }
+    if let Some(finding) = formats(&config) {
+        good &= show(out, &finding)?;
+    }
     let what = "model";
     good &= match model(&config) {
         Ok(seen) => show(out, &Finding::ok(what, seen))?,
@@ -191,6 +201,28 @@ fn embedded(file: &Path) -> Finding {
         Ok(()) => Finding::ok(log, "embedded: no cluster is asked"),
         Err(error) => Finding::problem(log, error.to_string(), "name another file under `log`"),
     }
+}
+
+/// The files that formats name, and the schema registry; nothing where there is neither.
+fn formats(config: &Config) -> Option<Finding> {
+    let codec = match Codec::new(config) {
+        Ok(codec) => codec,
+        Err(failure) => {
+            let remedy = "see input.schema and schema_registry";
+            return Some(Finding::problem("formats", failure.message, remedy));
+        }
+    };
+    let what = format!("schema registry {}", config.schema_registry.urls.join(", "));
+    let topic = config.input.topics.first()?;
+    let subject = config.schema_registry.subject.of(topic, topic);
+    Some(match codec.schemas()?.latest(&subject) {
+        Ok(_) | Err(Failed::Absent { .. }) => Finding::ok(what, "answers"),
+        Err(Failed::Refused(why) | Failed::Away(why)) => Finding::problem(
+            what,
+            why,
+            "look at schema_registry: its urls, ca, username and password",
+        ),
+    })
 }
 
 /// Files with secrets that everybody may read.

@@ -22,7 +22,7 @@ use rdkafka::topic_partition_list::{Offset as Place, TopicPartitionList};
 use crate::cli::terminal;
 use crate::config::Config;
 use crate::failure::{Exit, Failure};
-use crate::kafka::{Journal, native, settings, wait};
+use crate::kafka::{Journal, native, settings};
 use crate::log::note::Note;
 
 /// How long the cluster may take to answer, and a topic may give nothing before its end. A broker ends a dead
@@ -148,7 +148,7 @@ impl Cluster {
         };
         let topics: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
         let options = AdminOptions::new().request_timeout(Some(QUESTION));
-        let described = wait(admin.describe_configs(&topics, &options));
+        let described = pollster::block_on(admin.describe_configs(&topics, &options));
         let policy = |found: ConfigResource| {
             let policy = found.get("cleanup.policy")?.value.clone()?;
             let OwnedResourceSpecifier::Topic(name) = found.specifier else { return None };

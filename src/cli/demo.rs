@@ -6,10 +6,13 @@ use std::process::ExitCode;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::mpsc;
+
 use super::terminal::{self, line};
 use crate::config::{self, Config, Include, InputFormat, LogFormat, Logging, Precision, Time, Uri};
 use crate::demo::assets;
 use crate::demo::summary::Summary;
+use crate::engine::Command;
 use crate::failure::{Exit, Failure, chain};
 use crate::log::Opening;
 use crate::log::message::Naming;
@@ -18,6 +21,7 @@ use crate::record::{Offset, Version};
 use crate::registry::Registry;
 use crate::service;
 use crate::sqlite::{self, Message, Store};
+use crate::status::Board;
 use crate::telemetry::Telemetry;
 
 /// Arguments of `tidemill demo`.
@@ -142,13 +146,15 @@ fn demo(args: &Args) -> Result<Summary, Failure> {
         assets::write_registry(&root).map_err(|e| fail("write the bundled models", &e))?;
     }
     let options = service::Options::default();
+    let (stop, status) = (options.stop.clone(), options.status.clone());
+    let commands = options.commands.0.clone();
     let runtime = service::runtime()?;
     let open_naming = naming.clone();
     let log = place.log();
     let open =
         move |config: &Config, opening: &Opening| sqlite::open(&log, config, &open_naming, opening);
-    let running = runtime.spawn(service::run(config.clone(), telemetry, options.clone(), open));
-    let mut run = Run { store, naming, config, options, running, total: 0 };
+    let running = runtime.spawn(service::run(config.clone(), telemetry, options, open));
+    let mut run = Run { store, naming, config, status, commands, running, total: 0 };
     match &args.model {
         None => run.table(args.passes, &place)?,
         Some(_) => run.lines(&args.input)?,
@@ -157,14 +163,14 @@ fn demo(args: &Args) -> Result<Summary, Failure> {
     let summary =
         Summary::read(&run.store, &run.naming).map_err(|e| fail("read the outcomes", &e))?;
     line(format_args!("\n{summary}"))?;
-    let listening = run.options.health.facts().listening;
+    let listening = run.status.now().listening;
     if args.keep
         && let Some(address) = listening
     {
         line(format_args!("  status        http://{address}/ and /metrics, until Ctrl-C"))?;
     } else {
         line("  status        --keep leaves probes and metrics up; --dir DIR keeps the log")?;
-        run.options.stop.cancel();
+        stop.cancel();
     }
     let ended = runtime.block_on(run.running);
     runtime.shutdown_background();
@@ -178,7 +184,8 @@ struct Run {
     store: Store,
     naming: Naming,
     config: Config,
-    options: service::Options,
+    status: Board,
+    commands: mpsc::Sender<Command>,
     running: tokio::task::JoinHandle<Result<(), Failure>>,
     /// Records produced.
     total: u64,
@@ -200,7 +207,8 @@ impl Run {
                 let registry = Registry::new(Some(place.dir.join("models")));
                 let moved = registry.promote(assets::MODEL, Version(2), "champion");
                 moved.map_err(|e| fail("move the alias", &e))?;
-                self.options.wake.notify_one();
+                // Too many wait: then a look is due anyway.
+                self.commands.try_send(Command::Reload).unwrap_or_default();
                 line(
                     "  alias champion moved to version 2: the service loads, checks and swaps it in",
                 )?;
@@ -275,8 +283,11 @@ impl Run {
             let due = shown.is_none_or(|at| Duration::from_millis(500) < now - at);
             if due || records <= done {
                 shown = Some(now);
-                let model = self.options.health.facts().model;
-                let version = model.map_or_else(|| "loading".to_owned(), |m| m.to_string());
+                let status = self.status.now();
+                let version = status
+                    .serving
+                    .as_ref()
+                    .map_or_else(|| "loading".to_owned(), ToString::to_string);
                 line(format_args!(
                     "  {:>9} of {} records committed, {version}",
                     thousands(done),

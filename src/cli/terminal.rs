@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, unwritten};
 use crate::printable::escaped;
 
 /// Control characters that lay a text out.
@@ -17,7 +17,7 @@ const KEPT: &str = "\n\t";
 ///
 /// # Errors
 ///
-/// As [`unwritten`].
+/// As of [`unwritten`].
 pub(super) fn say(text: impl Display) -> Result<(), Failure> {
     let text = text.to_string();
     let text = escaped(&text, KEPT);
@@ -30,7 +30,7 @@ pub(super) fn say(text: impl Display) -> Result<(), Failure> {
 ///
 /// # Errors
 ///
-/// As [`unwritten`].
+/// As of [`unwritten`].
 pub(super) fn line(text: impl Display) -> Result<(), Failure> {
     say(format_args!("{text}\n"))
 }
@@ -43,14 +43,6 @@ pub(super) fn note(text: impl Display) {
     io::stderr().lock().write_all(text.as_bytes()).unwrap_or_default();
 }
 
-/// What a failed write of results means: [`Exit::Success`] where the reader has gone away, as it may; else
-/// [`Exit::Io`], because results are lost.
-pub(super) fn unwritten(what: &str, error: &io::Error) -> Failure {
-    let left = error.kind() == io::ErrorKind::BrokenPipe;
-    let exit = if left { Exit::Success } else { Exit::Io };
-    Failure { message: format!("{what}: {error}"), exit }
-}
-
 /// The exit code of a command that has come to its end; why it failed goes to stderr.
 pub(super) fn end(done: Result<(), Failure>) -> ExitCode {
     match done {
@@ -58,24 +50,6 @@ pub(super) fn end(done: Result<(), Failure>) -> ExitCode {
         Err(failure) => {
             note(&failure);
             failure.exit.into()
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reader_that_left_is_no_failure() {
-        for (kind, exit) in [
-            (io::ErrorKind::BrokenPipe, Exit::Success),
-            (io::ErrorKind::StorageFull, Exit::Io),
-            (io::ErrorKind::PermissionDenied, Exit::Io),
-        ] {
-            let failure = unwritten("write to stdout", &io::Error::from(kind));
-            assert_eq!(failure.exit, exit, "{kind}");
-            assert!(failure.message.starts_with("write to stdout: "));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{ConfigFile, terminal};
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, unwritten};
 use crate::verify::Report;
 
 mod again;
@@ -80,7 +80,6 @@ fn print(report: &Report, json: bool) -> Result<(), Failure> {
     if !json {
         return terminal::say(report);
     }
-    let failed =
-        |error| terminal::unwritten("write the report as JSON", &std::io::Error::from(error));
+    let failed = |error| unwritten("write the report as JSON", &std::io::Error::from(error));
     terminal::line(serde_json::to_string_pretty(report).map_err(failed)?)
 }

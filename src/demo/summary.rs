@@ -8,11 +8,8 @@ use serde_json::Value;
 
 use crate::log::message::Naming;
 use crate::printable::thousands;
-use crate::record::{Header, Offset};
 use crate::sqlite::{Error, Store, Stored};
-
-/// Rows read at once.
-const PAGE: usize = 4_096;
+use crate::verify::{self, Manifest, What};
 
 /// What a run did.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -39,27 +36,13 @@ pub struct Summary {
     pub took: Duration,
 }
 
-fn header<'a>(headers: &'a [Header], name: &str) -> Option<&'a str> {
-    let found = headers.iter().find(|header| header.name == name.as_bytes())?;
-    std::str::from_utf8(found.value.as_deref()?).ok()
-}
-
-fn number<T: std::str::FromStr>(headers: &[Header], name: &str) -> Option<T> {
-    header(headers, name)?.parse().ok()
-}
-
 /// Every record of a topic, partition by partition.
-fn each(store: &Store, topic: &str, mut visit: impl FnMut(i32, Stored)) -> Result<(), Error> {
+fn scan(store: &Store, topic: &str, mut visit: impl FnMut(i32, Stored)) -> Result<(), Error> {
     for partition in 0..i32::from(store.partitions(topic)?) {
-        let mut from = Offset(0);
-        loop {
-            let page = store.read(topic, partition, from, PAGE)?;
-            let Some(last) = page.last() else {
-                break;
-            };
-            from = last.offset.next();
-            page.into_iter().for_each(|stored| visit(partition, stored));
-        }
+        store.scan(topic, partition, 0..i64::MAX, |stored| {
+            visit(partition, stored);
+            Ok::<_, Error>(())
+        })?;
     }
     Ok(())
 }
@@ -76,54 +59,32 @@ impl Summary {
         let mut inputs: BTreeMap<(i32, i64), (i64, u32)> = BTreeMap::new();
         let (mut first, mut last) = (i64::MAX, i64::MIN);
         for topic in &naming.inputs {
-            each(store, topic, |partition, stored| {
+            scan(store, topic, |partition, stored| {
                 inputs.insert((partition, stored.offset.0), (stored.message.timestamp, 0));
                 first = first.min(stored.message.timestamp);
             })?;
         }
         summary.records = u64::try_from(inputs.len()).unwrap_or(u64::MAX);
-        let mut outcome = |place: Option<(i32, i64)>, at: i64, ages: &mut Vec<i64>| {
-            last = last.max(at);
-            if let Some((produced, outcomes)) = place.and_then(|place| inputs.get_mut(&place)) {
-                *outcomes += 1;
-                ages.push((at - *produced).max(0));
-            }
-        };
-        each(store, &naming.output, |_, Stored { message, .. }| {
-            let headers = &message.headers;
-            let place = number(headers, "tidemill.source.partition")
-                .zip(number(headers, "tidemill.source.offset"));
-            outcome(place, message.timestamp, &mut summary.ages);
-            let Some(value) = &message.value else {
-                summary.tombstones += 1;
-                return;
-            };
-            summary.predictions += 1;
-            if let Some((version, (partition, offset))) =
-                number(headers, "tidemill.model.version").zip(place)
-            {
-                let (made, first) = summary.versions.entry(version).or_default();
-                *made += 1;
-                let first = first.entry(partition).or_insert(offset);
-                *first = offset.min(*first);
-            }
-            judge(value, &mut summary.accuracy);
-        })?;
-        for topic in naming.dead_letters.iter().filter(|topic| !naming.inputs.contains(topic)) {
-            each(store, topic, |_, Stored { message, .. }| {
-                let headers = &message.headers;
-                let place = number(headers, "__connect.errors.partition")
-                    .zip(number(headers, "__connect.errors.offset"));
-                outcome(place, message.timestamp, &mut summary.ages);
-                let class = header(headers, "tidemill.error.class").unwrap_or("?").to_owned();
-                *summary.dead_letters.entry(class).or_default() += 1;
+        let dead = naming.dead_letters.iter().filter(|topic| !naming.inputs.contains(topic));
+        for topic in dead.chain([&naming.output]) {
+            scan(store, topic, |_, Stored { message, .. }| {
+                let has_value = message.value.is_some();
+                let read =
+                    verify::Message::read(&message.headers, has_value, *topic == naming.output);
+                let verify::Message::Outcome(outcome) = read else { return };
+                last = last.max(message.timestamp);
+                let place = outcome.partition.map(|partition| (partition, outcome.offset));
+                if let Some((produced, outcomes)) = place.and_then(|place| inputs.get_mut(&place)) {
+                    *outcomes += 1;
+                    summary.ages.push((message.timestamp - *produced).max(0));
+                }
+                summary.count(&outcome, message.value.as_deref().unwrap_or_default());
             })?;
         }
-        each(store, &naming.manifest, |_, Stored { message, .. }| {
-            let value = message.value.unwrap_or_default();
-            let manifest: Value = serde_json::from_slice(&value).unwrap_or_default();
-            let reason = manifest.get("reason").and_then(Value::as_str).unwrap_or("?");
-            *summary.batches.entry(reason.to_owned()).or_default() += 1;
+        scan(store, &naming.manifest, |_, Stored { message, .. }| {
+            let manifest = Manifest::read(&message.value.unwrap_or_default());
+            let reason = manifest.map_or_else(|_| "?".to_owned(), |manifest| manifest.reason);
+            *summary.batches.entry(reason).or_default() += 1;
         })?;
         let wrong = inputs.iter().filter(|(_, (_, outcomes))| *outcomes != 1);
         summary.violations = wrong
@@ -135,6 +96,26 @@ impl Summary {
         summary.took =
             Duration::from_millis(u64::try_from(last.saturating_sub(first)).unwrap_or(0));
         Ok(summary)
+    }
+
+    fn count(&mut self, outcome: &verify::Outcome<'_>, value: &[u8]) {
+        match outcome.what {
+            What::Tombstone => self.tombstones += 1,
+            What::DeadLetter => {
+                let class = outcome.class.unwrap_or("?").to_owned();
+                *self.dead_letters.entry(class).or_default() += 1;
+            }
+            What::Prediction => {
+                self.predictions += 1;
+                if let (Some(version), Some(partition)) = (outcome.version, outcome.partition) {
+                    let (made, first) = self.versions.entry(version).or_default();
+                    *made += 1;
+                    let first = first.entry(partition).or_insert(outcome.offset);
+                    *first = outcome.offset.min(*first);
+                }
+                judge(value, &mut self.accuracy);
+            }
+        }
     }
 
     /// The age in ms below which this share of the outcomes lies.

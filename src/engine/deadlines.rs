@@ -8,13 +8,15 @@ use super::{Engine, now};
 use crate::failure::{Exit, Failure, temporary};
 use crate::pipeline::publish::Flood;
 use crate::pipeline::{Event, Stop};
+use crate::status::Doing;
 
 impl Engine {
     /// When to look again although nothing happened.
     pub(super) fn wake(&self) -> Instant {
-        let stuck = self.in_model.first().map(|first| first.since + self.inference_limit);
+        let stuck = self.flights.oldest_job().map(|(_, job)| job.since + self.inference_limit);
         let drained = self.closing.map(|since| since + self.drain);
-        let lane = self.outstanding.values().map(|out| out.since + self.parts.log.patience).min();
+        let begun = self.flights.oldest_transaction().map(|out| out.since);
+        let lane = begun.zip(self.parts.sink.patience).map(|(since, patience)| since + patience);
         let deadline = self.parts.deadline.filter(|_| self.closing.is_none());
         let due = [self.pipeline.deadline(), stuck, drained, lane, deadline];
         due.into_iter().flatten().min().unwrap_or_else(|| now() + Duration::from_secs(1))
@@ -29,30 +31,35 @@ impl Engine {
         let drained = self.pipeline.is_drained();
         // In a group, others may hold what is left: the log tells when the group has come to the end.
         let alone = self.assigned_once && self.pipeline.reached_ends();
-        let reached = if self.parts.log.shared { self.finished } else { alone };
+        let reached = if self.parts.membership.judge.is_some() { self.finished } else { alone };
         match (self.closing.is_some(), self.parts.until_end) {
             _ if !drained => None,
             (true, true) if !reached => Some(Err(self.unreached("the job was stopped"))),
             (true, _) => Some(Ok(())),
-            (false, until_end) => (until_end && reached).then_some(Ok(())),
+            // Who pauses a job wants to look at it: it waits until it is resumed.
+            (false, until_end) => {
+                (until_end && reached && !self.pipeline.is_paused()).then_some(Ok(()))
+            }
         }
     }
 
     pub(super) fn tick(&mut self) -> Result<(), Failure> {
         let now = now();
-        if let Some(InModel { batch, rows, since, .. }) = self.in_model.first()
+        if let Some((flight, InModel { job, rows, since, .. })) = self.flights.oldest_job()
             && *since + self.inference_limit <= now
         {
-            self.journal.overran(&key(*batch, rows));
+            let batch = flight.number;
+            self.parts.journal.overran(&key(batch, *job));
             return Err(temporary(&format!(
-                "run batch {batch} ({} records): no answer within limits.inference = {:?}; the device \
+                "run batch {batch} ({rows} records): no answer within limits.inference = {:?}; the device \
                  hangs, or the limit is too low for this model",
-                rows.len(),
                 self.inference_limit
             )));
         }
-        let patience = self.parts.log.patience;
-        if let Some(late) = self.outstanding.values().find(|out| out.since + patience <= now) {
+        if let Some(patience) = self.parts.sink.patience
+            && let Some(late) =
+                self.flights.oldest_transaction().filter(|out| out.since + patience <= now)
+        {
             return Err(temporary(&format!(
                 "commit on lane {}: the lane has been silent for {patience:?}, longer than all of its own \
                  deadlines together; start again, nothing is lost",
@@ -78,22 +85,23 @@ impl Engine {
                 "take over {}/{}: version {recorded} answered it last, version {serving} serves here, and the \
                  registry gave no version that may follow within model.takeover_wait = {:?}; look at the \
                  registry, then start again",
-                self.topic(partition),
+                self.observer.topic(partition.topic),
                 partition.number,
                 self.takeover_wait
             ))),
             Stop::WentBack { partition, offset, position } => Err(temporary(&format!(
                 "read {}/{}: offset {offset} came after {position} had been reached: the partition was cut \
                  off or is another one; starting again looks at it anew",
-                self.topic(partition),
+                self.observer.topic(partition.topic),
                 partition.number
             ))),
             Stop::DeadLetters(flood) => {
                 let message = self.flood(&flood);
                 tracing::error!("{message}");
-                self.parts.health.set_stopped(Some(message.clone()));
+                let why = message.clone();
+                self.observer.status.change(|status| status.doing = Doing::Stopped(why));
                 // Its partitions go to the other replicas, and it takes none: it does nothing with them.
-                self.parts.log.leave.ask(true);
+                self.parts.membership.leave.ask(true);
                 self.stopped = Some(Failure { message, exit: Exit::Data });
                 Ok(())
             }
@@ -104,7 +112,11 @@ impl Engine {
     pub(super) fn flood(&self, flood: &Flood) -> String {
         let Flood { dead, records, newest } = flood;
         let named = newest.iter().rev().map(|(partition, offset, fault)| {
-            format!("{}/{} offset {offset}: {fault}", self.topic(*partition), partition.number)
+            format!(
+                "{}/{} offset {offset}: {fault}",
+                self.observer.topic(partition.topic),
+                partition.number
+            )
         });
         format!(
             "{dead} of the last {records} records are dead letters, above dead_letters.max_ratio: stopped, and \

@@ -50,14 +50,14 @@ impl Lag {
         owned.positions().map(left).sum()
     }
 
-    /// Writes the lag of each partition that is ours, and the time until all of them are at 0.
+    /// Writes the lag of each partition that is ours, and the time until all of them are at 0. Gives their sum.
     pub(super) fn report(
         &mut self,
         owned: &Owned,
         topics: &[String],
         metrics: &Metrics,
         now: Instant,
-    ) {
+    ) -> i64 {
         let mut total = 0;
         for (partition, done) in owned.positions() {
             let Some(end) = self.ends.get(&partition) else { continue };
@@ -74,5 +74,6 @@ impl Lag {
             (lag, records) => lag as f64 * seconds / records as f64,
         };
         metrics.drain_eta(eta);
+        total
     }
 }

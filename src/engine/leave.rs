@@ -1,6 +1,5 @@
 //! How the engine ends: the group is left, the log's threads are joined, and what is left is said.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::config::OnStop;
@@ -18,10 +17,9 @@ const LEAVING: Duration = Duration::from_secs(8);
 impl Engine {
     /// Gives the partitions back and lets the threads end, within the drain.
     pub(super) async fn leave(&mut self, clean: bool) {
-        let asked = self.parts.leave_for_good.load(Ordering::Acquire);
-        let for_good = self.parts.until_end || asked || self.on_stop == OnStop::Leave;
-        self.parts.log.leave.ask(for_good);
-        self.parts.log.lanes.clear();
+        let for_good = self.parts.until_end || self.leave_for_good || self.on_stop == OnStop::Leave;
+        self.parts.membership.leave.ask(for_good);
+        self.parts.sink.lanes.clear();
         let holds = !self.pipeline.owned().is_empty();
         let deadline = now()
             + match (clean, for_good) {
@@ -31,7 +29,7 @@ impl Engine {
                 _ => BRIEF,
             };
         loop {
-            let control = self.parts.log.control.recv();
+            let control = self.parts.membership.control.recv();
             match tokio::time::timeout_at(deadline.into(), control).await {
                 // Nothing of ours is outstanding: every revocation may go on at once.
                 Ok(Some(Control::Revoked { done, .. })) => drop(done.try_send(())),
@@ -47,7 +45,8 @@ impl Engine {
                 }
             }
         }
-        for thread in self.parts.log.threads.drain(..) {
+        let feed = self.parts.membership.threads.drain(..);
+        for thread in feed.chain(self.parts.sink.threads.drain(..)) {
             if deadline <= now() && !thread.is_finished() {
                 return;
             }

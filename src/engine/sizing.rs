@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::flight::Flight;
 use crate::config::{self, Sizing as Mode};
 use crate::model::{Model, Served};
 use crate::pipeline::size::{Known, Point, Size};
@@ -52,11 +53,11 @@ impl Sizing {
         self.serving = Some((served.id.version, key, size));
     }
 
-    /// Batches of one transaction, each with its version, tokens and time in the model; each has its share of the
-    /// transaction's time. `model` tells the memory of its device. Asks for nothing where nothing is learned.
+    /// Batches of one transaction, each with its tokens and time in the model; each has its share of the transaction's
+    /// time. `model` tells the memory of its device. Asks for nothing where nothing is learned.
     pub(super) fn learn(
         &mut self,
-        batches: &[(Version, u64, Duration)],
+        batches: &[Flight],
         transaction: Duration,
         model: Option<&dyn Model>,
     ) {
@@ -65,9 +66,11 @@ impl Sizing {
         }
         let (used, total) = memory(model);
         let count = u32::try_from(batches.len()).unwrap_or(u32::MAX).max(1);
-        for (version, tokens, took) in batches {
-            let seconds = (*took + transaction / count).as_secs_f64();
-            self.observe(*version, Point { tokens: *tokens, seconds, bytes: used }, total);
+        for flight in batches {
+            let took = flight.inference.map(|stage| stage.busy).unwrap_or_default();
+            let seconds = (took + transaction / count).as_secs_f64();
+            let point = Point { tokens: flight.tokens, seconds, bytes: used };
+            self.observe(flight.version(), point, total);
         }
     }
 

@@ -1,40 +1,56 @@
-//! Rows go into the model, and into the journal. Suspects go by themselves, and only after somebody else.
+//! Rows go into the model, and into the journal, and come back. Suspects go by themselves, and only after somebody else.
 //!
 //! A suspect that ends the process proves nothing against itself where the version has answered nobody else in this life:
 //! the cause may be the version or the machine. So before the first of them goes in, a *witness* does: another record that
 //! waits. Its answer is thrown away; in its own batch it is answered again.
 
-use std::ops::Range;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::flight::InModel;
+use super::flight::{Flight, InModel};
+use super::outcomes::memory;
 use super::{Engine, now};
+use crate::answer::Refused;
 use crate::decode::{Decoded, Prepared};
 use crate::failure::{Failure, temporary};
-use crate::model::Served;
-use crate::pipeline::{Batch, Item};
-use crate::record::{Outcome, Reason, Version};
+use crate::pipeline::batch::Cut;
+use crate::pipeline::{Batch, Event, Item, Part};
+use crate::record::{Outcome, Version};
 use crate::workers::{Answer, Job};
 
 /// The number of a witness's batch: none of the core's.
 const WITNESS: u64 = u64::MAX;
+
+/// What decides whether suspects may go into the model.
+#[derive(Debug, Default)]
+pub(super) struct Suspicion {
+    /// Versions that have answered records which nobody suspects.
+    answered: BTreeSet<Version>,
+    /// Versions that need no witness any more, or found none.
+    witnessed: BTreeSet<Version>,
+    /// Suspects that wait for one.
+    delayed: Vec<Job>,
+}
 
 impl Engine {
     /// The rows of a batch that the core wants answered.
     pub(super) fn infer(
         &mut self,
         batch: Arc<Batch<Decoded>>,
-        rows: Range<usize>,
+        rows: Vec<usize>,
     ) -> Result<(), Failure> {
-        let served = self.served(batch.version)?;
-        if rows.len() == batch.items.len() {
-            self.closed(&batch, &served);
+        let served = self.models.get(batch.version)?;
+        if !self.flights.contains(batch.number) {
+            self.begin(Flight::of(&batch, &served), &batch);
         }
-        let job = Job { batch, rows, served };
-        let unheard = job.batch.is_alone() && !self.witnessed.contains(&job.batch.version);
+        let finish = self.parts.finish.clone();
+        let job = Job { number: self.number_of_job(), batch, rows, served, finish };
+        let version = job.batch.version;
+        let unheard = job.batch.is_alone() && !self.suspicion.witnessed.contains(&version);
         if unheard && let Some(witness) = self.witness(&job) {
-            self.witnessed.insert(job.batch.version);
-            self.delayed.push(job);
+            self.suspicion.witnessed.insert(version);
+            self.suspicion.delayed.push(job);
+            self.flights.begin(Flight::of(&witness.batch, &witness.served));
             self.submit(witness);
             return Ok(());
         }
@@ -42,59 +58,79 @@ impl Engine {
         Ok(())
     }
 
-    fn served(&self, version: Version) -> Result<Arc<Served>, Failure> {
-        self.models.get(&version).map(Arc::clone).ok_or_else(|| {
-            temporary(&format!("version {version} was cut but is not loaded; this is a bug"))
-        })
+    fn number_of_job(&mut self) -> u64 {
+        self.next_job += 1;
+        self.next_job
+    }
+
+    /// A batch was just closed. The first of a version is said.
+    fn begin(&mut self, flight: Flight, batch: &Batch<Decoded>) {
+        self.observer.closed(&flight);
+        self.flights.begin(flight);
+        let Some(from) = self.models.closed(batch.version) else { return };
+        let Some(served) = self.models.serving() else { return };
+        let first = batch.items.first().map(|item| (item.partition.number, item.offset.0));
+        tracing::info!(%from, model = %served.id, digest = %served.id.digest, ?first, "swapped");
+        self.observer.swapped(from, served);
+        self.sizing.serve(served);
     }
 
     fn submit(&mut self, job: Job) {
-        let Job { batch, rows, served } = &job;
-        let items = &batch.items[rows.clone()];
-        let alone = batch.is_alone();
-        let records = items.iter().map(|item| (item.partition, item.offset));
-        self.journal.begin(&key(batch.number, rows), &served.id, alone, records);
-        self.in_model.push(InModel {
-            batch: batch.number,
-            rows: rows.clone(),
-            version: batch.version,
-            tokens: items.iter().map(|item| item.tokens).sum(),
-            alone,
-            since: now(),
-        });
+        let Job { number, batch, rows, served, .. } = &job;
+        let items = || rows.iter().map(|row| &batch.items[*row]);
+        let records = items().map(|item| (item.partition, item.offset));
+        let key = key(batch.number, *number);
+        self.parts.journal.begin(&key, &served.id, batch.is_alone(), records);
+        let all = rows.len() == batch.items.len();
+        let tokens = if all { batch.tokens } else { items().map(|item| item.tokens).sum() };
+        if let Some(flight) = self.flights.get_mut(batch.number) {
+            flight.submitted(InModel { job: *number, rows: rows.len(), tokens, since: now() });
+        }
         self.parts.workers.submit(job);
     }
 
-    /// Takes what was answered out of the journal; `None` where it was a witness.
-    pub(super) fn returned(&mut self, answer: Answer) -> (Option<InModel>, Option<Answer>) {
-        self.journal.end(&key(answer.batch, &answer.rows));
-        let place = self
-            .in_model
-            .iter()
-            .position(|asked| asked.batch == answer.batch && asked.rows == answer.rows);
-        let asked = place.map(|place| self.in_model.remove(place));
-        let predicts = |outcomes: &Vec<Outcome<_>>| {
-            outcomes.iter().any(|outcome| matches!(outcome, Outcome::Prediction(_)))
+    /// Rows are back from the model.
+    pub(super) fn answer(&mut self, answer: Option<Answer>) -> Result<(), Failure> {
+        let Some(Answer { job, batch, parts, inference, encode, hits }) = answer else {
+            return Err(temporary("the inference threads ended without a word; this is a bug"));
         };
-        if let Some(asked) = asked.as_ref().filter(|asked| !asked.alone)
-            && answer.outcomes.as_ref().is_ok_and(predicts)
-            && self.answers.insert(asked.version)
-            && let Some(served) = self.models.get(&asked.version)
+        self.parts.journal.end(&key(batch, job));
+        let Some(flight) = self.flights.get_mut(batch) else {
+            return Err(temporary(&format!("batch {batch} was not asked for; this is a bug")));
+        };
+        let asked = flight.returned(job);
+        flight.measured(inference, encode, hits);
+        if !flight.alone && parts.iter().any(predicts) && self.suspicion.heard(flight.version()) {
+            self.parts.journal.answered(&flight.model);
+        }
+        if batch == WITNESS {
+            self.flights.remove(WITNESS);
+            for job in std::mem::take(&mut self.suspicion.delayed) {
+                self.submit(job);
+            }
+            return Ok(());
+        }
+        let version = flight.version();
+        self.observer.answered(inference, encode, hits);
+        let refusals = || parts.iter().filter_map(|part| part.answer.as_ref().err());
+        if let Some(refused) = refusals().next() {
+            let rows = parts.iter().filter(|part| part.answer.is_err());
+            let rows: usize = rows.map(|part| part.rows.len()).sum();
+            tracing::warn!(batch, rows, %refused, "batch refused");
+        }
+        if refusals().any(|refused| matches!(refused, Refused::OutOfMemory(_)))
+            && let Some(asked) = asked
         {
-            self.witnessed.insert(asked.version);
-            self.journal.answered(&served.id);
+            self.sizing.too_large(version, asked.tokens);
         }
-        if answer.batch != WITNESS {
-            return (asked, Some(answer));
-        }
-        for job in std::mem::take(&mut self.delayed) {
-            self.submit(job);
-        }
-        (asked, None)
+        let outcomes = parts.iter().filter_map(|part| part.answer.as_deref().ok());
+        let bytes = outcomes.map(memory).sum();
+        self.handle(Event::Inferred { batch, parts, bytes })?;
+        self.limit()
     }
 
     /// A record that nobody suspects, by itself: the model sees it, whatever it was prepared for.
-    fn witness(&self, job: &Job) -> Option<Job> {
+    fn witness(&mut self, job: &Job) -> Option<Job> {
         let good = |item: &&Item<Decoded>| matches!(item.payload.prepared, Prepared::Input(_));
         let other = self.pipeline.waiting().find(good)?;
         let payload = Decoded::later(Arc::clone(&other.payload.record));
@@ -108,19 +144,32 @@ impl Engine {
             alone: None,
             payload,
         };
-        let batch = Batch {
-            number: WITNESS,
-            lane: job.batch.lane,
-            version: job.batch.version,
-            reason: Reason::Alone,
-            waited: std::time::Duration::ZERO,
-            items: vec![item],
-        };
-        Some(Job { batch: Arc::new(batch), rows: 0..1, served: Arc::clone(&job.served) })
+        let (lane, version) = (job.batch.lane, job.batch.version);
+        let now = now();
+        let batch = Batch::new(WITNESS, lane, version, Cut::of(vec![item], now), now);
+        let (served, finish) = (Arc::clone(&job.served), job.finish.clone());
+        let number = self.number_of_job();
+        Some(Job { number, batch: Arc::new(batch), rows: vec![0], served, finish })
     }
 }
 
+impl Suspicion {
+    /// A version has answered somebody who is no suspect; whether that is the first time.
+    fn heard(&mut self, version: Version) -> bool {
+        let first = self.answered.insert(version);
+        if first {
+            self.witnessed.insert(version);
+        }
+        first
+    }
+}
+
+fn predicts(part: &Part<Vec<u8>>) -> bool {
+    let prediction = |outcome: &Outcome<_>| matches!(outcome, Outcome::Prediction(_));
+    part.answer.as_ref().is_ok_and(|outcomes| outcomes.iter().any(prediction))
+}
+
 /// What the journal calls rows of a batch.
-pub(super) fn key(batch: u64, rows: &Range<usize>) -> String {
-    format!("{batch}.{}", rows.start)
+pub(super) fn key(batch: u64, job: u64) -> String {
+    format!("{batch}.{job}")
 }

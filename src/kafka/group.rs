@@ -16,6 +16,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::Journal;
 use super::native::{self, GroupOffset};
+use crate::log::Committed;
 use crate::log::Control;
 use crate::log::message::Naming;
 use crate::log::note::Note;
@@ -142,15 +143,6 @@ fn ends(statistics: &[u8], naming: &Naming) -> BTreeMap<Partition, Offset> {
 pub(super) fn partition(naming: &Naming, topic: &str, number: i32) -> Option<Partition> {
     let topic = naming.inputs.iter().position(|t| t == topic)?;
     Some(Partition { topic: u16::try_from(topic).ok()?, number })
-}
-
-/// A committed offset.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Committed {
-    /// The offset to read next.
-    pub(super) next: Offset,
-    /// What was committed beside it, where it is one of our notes.
-    pub(super) note: Option<Note>,
 }
 
 /// The committed offsets of these partitions: `None` for one that has none. One whose offset a transaction is about to

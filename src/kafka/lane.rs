@@ -217,7 +217,7 @@ impl Lane {
             if self.doubt {
                 self.renew()?;
             }
-            if !self.keep_owned(part) {
+            if !self.shared.owned.keep(part) {
                 return Ok(Ended::Dropped);
             }
             let begin = Instant::now();
@@ -247,13 +247,13 @@ impl Lane {
                 | Action::TooLong => self.renew()?,
                 Action::Resolve => {
                     self.renew()?;
-                    if self.keep_owned(part) && self.resolve(part)? {
+                    if self.shared.owned.keep(part) && self.resolve(part)? {
                         self.committed(part)?;
                         return Ok(Ended::Committed(How::Resolved));
                     }
                 }
             }
-            if part.next.iter().any(|(p, (epoch, _))| !self.shared.owns(*p, *epoch)) {
+            if part.next.iter().any(|(p, (epoch, _))| !self.shared.owned.holds(*p, *epoch)) {
                 continue; // what was taken away meanwhile is left out, and is waited for
             }
             attempts += 1;
@@ -373,26 +373,10 @@ impl Lane {
         LIMIT_MIN < before
     }
 
-    /// Leaves out what is not ours any more. False when nothing is left.
-    fn keep_owned(&self, transaction: &mut Transaction) -> bool {
-        let owned = |p: Partition, epoch| self.shared.owns(p, epoch);
-        transaction.next.retain(|p, (epoch, _)| owned(*p, *epoch));
-        for finished in &mut transaction.batches {
-            finished.rows.retain(|row| owned(row.record.partition, row.epoch));
-        }
-        transaction.batches.retain(|finished| !finished.rows.is_empty());
-        !transaction.next.is_empty()
-    }
-
     /// Remembers what is committed now, and goes back to the usual way of sending.
     fn committed(&mut self, part: &Transaction) -> Result<(), Failure> {
         self.last_commit = Instant::now();
-        let model = part.batches.first().map(|batch| &*batch.info.model);
-        for (partition, (epoch, next)) in &part.next {
-            let rows = part.batches.iter().flat_map(|batch| &batch.rows);
-            let answered = rows.map(|row| row.record.partition).any(|p| p == *partition);
-            self.shared.commit(*partition, *epoch, *next, model.filter(|_| answered));
-        }
+        self.shared.owned.commit(part);
         if self.tuning.isolated {
             self.tuning.isolated = false;
             self.renew()?;
@@ -451,7 +435,7 @@ impl Lane {
             }
         };
         // What was lost meanwhile may have been committed further by its new owner: only what is ours is judged.
-        if !self.keep_owned(part) {
+        if !self.shared.owned.keep(part) {
             return Ok(false);
         }
         let reached = |(p, (_, next)): (&Partition, &(Epoch, Offset))| {

@@ -160,13 +160,14 @@ pub(super) fn find(
             });
         }
         reader.step(|time, manifest| {
-            let ours = manifest.group == group;
+            let ours = manifest.group.as_deref() == Some(group);
             let model = manifest.model();
-            for Range { topic, topic_id, partition, next } in manifest.ranges {
+            for Range { topic, topic_id, partition, next, .. } in manifest.ranges {
                 let input = (topic, partition);
                 let Some(entry) = found.get_mut(&input) else { continue };
                 if !ours {
-                    entry.other_group.get_or_insert_with(|| manifest.group.clone());
+                    let other = manifest.group.clone().unwrap_or_default();
+                    entry.other_group.get_or_insert(other);
                     continue;
                 }
                 let id = topic_id.map(|id| TopicId(id.into()));
@@ -199,7 +200,7 @@ pub(super) fn newest(
     while newest.is_none() && !reader.is_over() && Instant::now() < deadline {
         reader.step(|time, manifest| {
             let younger = newest.as_ref().is_none_or(|(seen, ..)| *seen <= time);
-            if manifest.group == group && younger {
+            if manifest.group.as_deref() == Some(group) && younger {
                 let model = manifest.model();
                 newest = manifest
                     .signature

@@ -18,12 +18,12 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use tokio::sync::mpsc;
 
-use super::group::Committed;
 use super::hidden::Hidden;
 use super::native::{self, Group, Topic, Which};
 use super::shared::Shared;
 use crate::config::Recreated;
 use crate::failure::{Exit, Failure};
+use crate::log::Committed;
 use crate::log::{Control, Leave};
 use crate::record::{Offset, Partition, TopicId};
 
@@ -132,7 +132,7 @@ impl Observer {
         let doubted = shared.topics_doubted.load(Ordering::Acquire);
         // Before the question: what is committed while it is asked is not confirmed by its answer.
         let committed: BTreeMap<Partition, Offset> =
-            shared.read_held().iter().map(|(p, held)| (*p, held.committed)).collect();
+            shared.owned.read().iter().map(|(p, held)| (*p, held.committed)).collect();
         let names: Vec<&str> = shared.naming.inputs.iter().map(String::as_str).collect();
         let begin = Instant::now();
         let topics = match native::describe_topics(shared.look.client(), &names, ANSWER) {
@@ -196,7 +196,7 @@ impl Observer {
     ) -> Result<(), Failure> {
         let naming = &self.shared.naming;
         let mut others: BTreeMap<Partition, (TopicId, TopicId, Offset, Offset)> = BTreeMap::new();
-        for (partition, held) in self.shared.write_held().iter_mut() {
+        for (partition, held) in self.shared.owned.write().iter_mut() {
             let now = topics.get(naming.input(*partition)).and_then(|topic| topic.id.as_ref());
             match (&held.note.topic, now) {
                 (Some(ours), Some(now)) if ours != now => {
@@ -212,7 +212,7 @@ impl Observer {
         }
         let Some((first, (ours, now, ..))) = others.iter().next() else {
             let confirmed: i64 =
-                self.shared.read_held().values().map(|held| held.note.seen.0).sum();
+                self.shared.owned.read().values().map(|held| held.note.seen.0).sum();
             tracing::debug!(confirmed, "the input topics are the ones that the commits are of");
             return Ok(());
         };

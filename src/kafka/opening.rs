@@ -20,13 +20,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::Offset as Place;
 
 use super::begin::{self, Begin, Facts, Manifests, Policy};
-use super::group::Committed;
 use super::manifests::{self, Input};
 use super::native::{self, Topic, Which};
 use super::settings;
 use super::shared::Shared;
-use crate::config::OutputPartition;
 use crate::failure::{Exit, Failure};
+use crate::log::Committed;
 use crate::log::note::Note;
 use crate::record::{Epoch, Offset, Partition};
 
@@ -257,11 +256,7 @@ impl Opener {
     /// The written topics must have a partition for each of the input's.
     fn narrow(&self, partition: Partition, seen: &Seen) -> Result<(), Failure> {
         let naming = &self.shared.naming;
-        let mut written = vec![naming.dead_letter(partition)];
-        if naming.partition == OutputPartition::Same {
-            written.push(&naming.output);
-        }
-        for topic in written {
+        for topic in naming.numbered(partition.topic) {
             let count = seen.topics.get(topic).map_or(0, |topic| topic.partitions);
             if count <= partition.number {
                 return Err(Failure {

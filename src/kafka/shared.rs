@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
@@ -10,13 +10,13 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
 use super::coordinator::Coordinator;
-use super::group::Committed;
 use super::native::Topic;
-use super::{Journal, group, manifests, native, servers, settings, wait};
-use crate::config::{Config, OutputPartition, load};
+use super::{Journal, group, manifests, native, servers, settings};
+use crate::config::{Config, load};
 use crate::failure::{Exit, Failure};
-use crate::log::message::{Naming, Notes};
+use crate::log::message::Naming;
 use crate::log::note::Note;
+use crate::log::{Committed, Ownership};
 use crate::record::{Epoch, ModelId, Offset, Partition, Signature};
 
 /// How long the cluster may take to answer the first questions.
@@ -27,16 +27,6 @@ const LIMITS_ANSWER: Duration = Duration::from_secs(5);
 const BATCH_HEADER: usize = 1_024;
 /// How long the newest manifest may be looked for, for what the last version took and gave.
 const LAST_ANSWER: Duration = Duration::from_secs(10);
-
-/// A partition that is being read.
-#[derive(Debug, Clone)]
-pub(super) struct Held {
-    pub(super) epoch: Epoch,
-    /// The group's committed offset, by our own commits.
-    pub(super) committed: Offset,
-    /// What the next commit carries forward.
-    pub(super) note: Note,
-}
 
 /// What the threads of one log share.
 pub(crate) struct Shared {
@@ -61,7 +51,7 @@ pub(crate) struct Shared {
     /// The partitions that the group has assigned, and the epoch of their assignment. Written by the poll thread only.
     pub(super) claims: RwLock<BTreeMap<Partition, Epoch>>,
     /// Those of them that are being read. Written by the poll thread, notes by the lanes and the observer.
-    pub(super) held: RwLock<BTreeMap<Partition, Held>>,
+    pub(super) owned: Ownership,
     /// For group metadata; weak, so that the poll thread alone closes it. Another one after a fencing.
     pub(super) consumer: RwLock<Weak<BaseConsumer<group::Context>>>,
     /// Producers left behind with a call that did not return, of all lanes.
@@ -106,7 +96,7 @@ impl Shared {
             stamped: BTreeSet::new(),
             until: None,
             claims: RwLock::default(),
-            held: RwLock::default(),
+            owned: Ownership::default(),
             consumer: RwLock::new(Weak::new()),
             stuck: AtomicU32::new(0),
             round_trip: AtomicU64::new(0),
@@ -150,13 +140,10 @@ impl Shared {
             }
             counts.insert(topic.to_owned(), i32::try_from(count).unwrap_or(i32::MAX));
         }
-        for (input, dead_letter) in naming.inputs.iter().zip(&naming.dead_letters) {
-            let mut written = vec![dead_letter];
-            if naming.partition == OutputPartition::Same {
-                written.push(&naming.output);
-            }
+        for (number, input) in (0..).zip(&naming.inputs) {
             let wanted = counts[input];
-            if let Some(topic) = written.into_iter().find(|topic| counts[*topic] < wanted) {
+            let mut written = naming.numbered(number);
+            if let Some(topic) = written.find(|topic| counts[*topic] < wanted) {
                 let message = format!(
                     "write partition by partition: topic {topic} has {} partitions, input topic \
                      {input} has {wanted}; add partitions to {topic}",
@@ -198,7 +185,7 @@ impl Shared {
         let written = self.naming.written();
         let specifiers: Vec<_> = written.iter().map(|t| ResourceSpecifier::Topic(t)).collect();
         let options = AdminOptions::new().request_timeout(Some(LIMITS_ANSWER));
-        let described = match wait(admin.describe_configs(&specifiers, &options)) {
+        let described = match pollster::block_on(admin.describe_configs(&specifiers, &options)) {
             Ok(described) => described,
             Err(error) => {
                 tracing::info!(%error, "topic settings cannot be read, the broker's default is taken");
@@ -303,19 +290,6 @@ impl Shared {
         usize::try_from(self.config.commit.max_batches).unwrap_or(usize::MAX).max(1)
     }
 
-    pub(super) fn read_held(&self) -> RwLockReadGuard<'_, BTreeMap<Partition, Held>> {
-        self.held.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn write_held(&self) -> RwLockWriteGuard<'_, BTreeMap<Partition, Held>> {
-        self.held.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether records of this epoch are being read and may be committed.
-    pub(super) fn owns(&self, partition: Partition, epoch: Epoch) -> bool {
-        self.read_held().get(&partition).is_some_and(|held| held.epoch == epoch)
-    }
-
     /// Whether the group has assigned this partition, in this epoch.
     pub(super) fn claims(&self, partition: Partition, epoch: Epoch) -> bool {
         let claims = self.claims.read().unwrap_or_else(PoisonError::into_inner);
@@ -334,30 +308,6 @@ impl Shared {
             Some(epoch) => claims.insert(partition, epoch),
             None => claims.remove(&partition),
         };
-    }
-
-    /// What the commits of these partitions carry forward.
-    pub(super) fn notes<'a>(&self, of: impl Iterator<Item = &'a Partition>) -> Notes {
-        let held = self.read_held();
-        of.filter_map(|p| Some((*p, held.get(p)?.note.clone()))).collect()
-    }
-
-    /// Remembers a commit: the offset, and the model whose records it covers, if any.
-    pub(super) fn commit(
-        &self,
-        partition: Partition,
-        epoch: Epoch,
-        next: Offset,
-        model: Option<&ModelId>,
-    ) {
-        let mut held = self.write_held();
-        let Some(held) = held.get_mut(&partition).filter(|held| held.epoch == epoch) else {
-            return;
-        };
-        held.committed = next;
-        if let Some(model) = model {
-            held.note = held.note.clone().answered(model);
-        }
     }
 
     pub(super) fn consumer(&self) -> Option<Arc<BaseConsumer<group::Context>>> {

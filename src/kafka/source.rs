@@ -33,7 +33,7 @@ use super::twin::Lost;
 use super::{Guard, native, settings, spawn};
 use crate::failure::{Exit, Failure};
 use crate::log::{Arrival, Chunk, Control, Gate, Leave, Transit};
-use crate::record::{Epoch, Offset, Partition, Record};
+use crate::record::{End, Epoch, Offset, Partition, Record};
 
 /// Most records of a chunk.
 const CHUNK_RECORDS: usize = 512;
@@ -266,7 +266,8 @@ impl Source {
                     }
                     Some(Err(KafkaError::PartitionEOF(_))) => {
                         let next = self.position(split);
-                        arrivals.push(Arrival::End(split.epoch, split.partition, next));
+                        let Split { partition, epoch, .. } = *split;
+                        arrivals.push(Arrival::End(End { partition, epoch, next, is_last: false }));
                     }
                     Some(Err(error)) => errors.push((error, split.partition)),
                     None => break,

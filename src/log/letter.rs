@@ -4,7 +4,7 @@
 //! The headers that Kafka Connect writes are enough to read one: a dead letter of another program is read too, with the
 //! class [`OTHER`].
 
-use crate::log::message::reserved;
+use crate::log::headers;
 use crate::record::{FaultClass, Header};
 
 /// The class of a dead letter that is not ours.
@@ -58,27 +58,27 @@ impl Letter {
     pub fn read(written: Original) -> Self {
         let Original { timestamp, key, value, headers } = written;
         let (mut ours, own): (Vec<Header>, Vec<Header>) =
-            headers.into_iter().partition(|header| reserved(&header.name));
+            headers.into_iter().partition(|header| headers::is_reserved(&header.name));
         let mut take = |name: &str| {
             let place = ours.iter().position(|header| header.name == name.as_bytes())?;
             Some(ours.swap_remove(place).value)
         };
-        let original_key = take("tidemill.original.key");
+        let original_key = take(headers::ORIGINAL_KEY);
         let mut text = |name: &str| {
             take(name).map(|value| {
                 String::from_utf8_lossy(value.as_deref().unwrap_or_default()).into_owned()
             })
         };
-        let class = text("tidemill.error.class").unwrap_or_default();
+        let class = text(headers::ERROR_CLASS).unwrap_or_default();
         let class = FaultClass::ALL.into_iter().map(FaultClass::name).find(|name| **name == class);
-        let exception = text("__connect.errors.exception.class.name").unwrap_or_default();
-        let message = text("__connect.errors.exception.message").unwrap_or_default();
-        let topic = text("__connect.errors.topic");
-        let partition = text("__connect.errors.partition").and_then(|text| text.parse().ok());
-        let offset = text("__connect.errors.offset").and_then(|text| text.parse().ok());
+        let exception = text(headers::ERRORS_EXCEPTION).unwrap_or_default();
+        let message = text(headers::ERRORS_MESSAGE).unwrap_or_default();
+        let topic = text(headers::ERRORS_TOPIC);
+        let partition = text(headers::ERRORS_PARTITION).and_then(|text| text.parse().ok());
+        let offset = text(headers::ERRORS_OFFSET).and_then(|text| text.parse().ok());
         let source = topic.zip(partition).zip(offset);
         let source = source.map(|((topic, partition), offset)| Source { topic, partition, offset });
-        let original_timestamp = text("tidemill.original.timestamp").and_then(|t| t.parse().ok());
+        let original_timestamp = text(headers::ORIGINAL_TIMESTAMP).and_then(|t| t.parse().ok());
         Self {
             source,
             class: class.unwrap_or(OTHER),
@@ -87,9 +87,9 @@ impl Letter {
             } else {
                 message
             },
-            model: text("tidemill.model.name").zip(text("tidemill.model.version")),
-            written: text("tidemill.batch.id").and_then(|id| time_of(&id)),
-            truncated: text("tidemill.value.truncated"),
+            model: text(headers::MODEL_NAME).zip(text(headers::MODEL_VERSION)),
+            written: text(headers::BATCH_ID).and_then(|id| time_of(&id)),
+            truncated: text(headers::TRUNCATED),
             original: Original {
                 timestamp: original_timestamp.or(timestamp),
                 key: original_key.unwrap_or(key),

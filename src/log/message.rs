@@ -12,16 +12,11 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-
 use crate::config::{Config, Headers, OutputPartition};
+use crate::log::manifest::{Manifest, Range};
 use crate::log::note::Note;
-use crate::log::{BatchInfo, Finished, Row};
+use crate::log::{BatchInfo, Finished, Row, headers};
 use crate::record::{Fault, ModelId, Outcome, Partition, Record, Signature, TopicId};
-
-/// The names of headers that only we write. A record's own headers of these names are left out of what we
-/// write, so that a reader never meets a predecessor's provenance.
-const RESERVED: [&str; 2] = ["tidemill.", "__connect.errors."];
 
 /// What Kafka adds to a message at most: record and batch framing, lengths, timestamps.
 const FRAMING: usize = 128;
@@ -114,6 +109,13 @@ impl Naming {
         (0..).zip(&self.inputs).flat_map(of).collect()
     }
 
+    /// The topics in which an outcome stands in the partition of its record's number, for one of `inputs`: each needs as
+    /// many partitions as the input has.
+    pub fn numbered(&self, input: u16) -> impl Iterator<Item = &str> {
+        let output = (self.partition == OutputPartition::Same).then_some(&self.output);
+        self.dead_letters.get(usize::from(input)).into_iter().chain(output).map(String::as_str)
+    }
+
     /// The dead-letter topic of an input partition.
     pub fn dead_letter(&self, partition: Partition) -> &str {
         self.dead_letters.get(usize::from(partition.topic)).map_or("", String::as_str)
@@ -157,9 +159,9 @@ impl<'a> Message<'a> {
             return self;
         }
         let length = self.value.as_ref().map_or(0, |v| v.len());
-        self.push("tidemill.value.truncated", length.to_string());
+        self.push(headers::TRUNCATED, length.to_string());
         if self.size() - length > limit {
-            self.headers.retain(|(name, _)| reserved(name));
+            self.headers.retain(|(name, _)| headers::is_reserved(name));
         }
         if self.size() - length > limit {
             self.key = None;
@@ -250,14 +252,14 @@ impl Batch<'_> {
         if amend.timestamp
             && let Some(timestamp) = message.timestamp.take()
         {
-            message.push("tidemill.original.timestamp", timestamp.to_string());
+            message.push(headers::ORIGINAL_TIMESTAMP, timestamp.to_string());
         }
         if amend.key {
             let Record { partition, offset, .. } = *row.record;
             let name = self.naming.input(partition);
             let unique = format!("{name}/{}/{offset}", partition.number).into_bytes();
             let original = message.key.replace(Cow::Owned(unique));
-            message.headers.push((Cow::Borrowed(b"tidemill.original.key"), original));
+            message.headers.push((Cow::Borrowed(headers::ORIGINAL_KEY.as_bytes()), original));
         }
         if amend.size { message.truncated(limit) } else { message }
     }
@@ -278,12 +280,10 @@ impl Batch<'_> {
         let mut pieces = 1;
         loop {
             let share = ranges.len().div_ceil(pieces).max(1);
-            let of = ranges.len().div_ceil(share).max(1);
+            let of = u32::try_from(ranges.len().div_ceil(share).max(1)).unwrap_or(u32::MAX);
             let mut shares = ranges.chunks(share);
-            let piece = |piece| {
-                let piece = Piece { piece, pieces: of };
-                self.manifest(finished, piece, shares.next().unwrap_or_default())
-            };
+            let piece =
+                |piece| self.manifest(finished, (piece, of), shares.next().unwrap_or_default());
             let messages: Vec<Message<'_>> = (1..=of).map(piece).collect::<Result<_, _>>()?;
             if share == 1 || messages.iter().all(|message| message.size() <= limit) {
                 return Ok(messages);
@@ -293,15 +293,15 @@ impl Batch<'_> {
     }
 
     /// The offsets of a batch, by partition.
-    fn ranges(&self, finished: &Finished, notes: &Notes) -> Vec<Range<'_>> {
-        let mut ranges: BTreeMap<Partition, Range<'_>> = BTreeMap::new();
+    fn ranges(&self, finished: &Finished, notes: &Notes) -> Vec<Range> {
+        let mut ranges: BTreeMap<Partition, Range> = BTreeMap::new();
         for row in &finished.rows {
             let Record { partition, offset, .. } = *row.record;
             let range = ranges.entry(partition).or_insert_with(|| {
                 let note = notes.get(&partition);
                 let before = note.filter(|note| !note.is_of(&self.info.model));
                 Range {
-                    topic: self.naming.input(partition),
+                    topic: self.naming.input(partition).to_owned(),
                     topic_id: note.and_then(|note| note.topic.as_ref().map(TopicId::to_string)),
                     partition: partition.number,
                     first: offset.0,
@@ -316,11 +316,12 @@ impl Batch<'_> {
         ranges.into_values().collect()
     }
 
+    /// One of `pieces` manifests, numbered from 1. The counts are the whole batch's in each, the ranges its own.
     fn manifest(
         &self,
         finished: &Finished,
-        piece: Piece,
-        ranges: &[Range<'_>],
+        (piece, pieces): (u32, u32),
+        ranges: &[Range],
     ) -> Result<Message<'_>, serde_json::Error> {
         let mut outcomes = [0_u64; 3];
         for row in &finished.rows {
@@ -333,15 +334,16 @@ impl Batch<'_> {
         let [predictions, dead_letters, tombstones] = outcomes;
         let BatchInfo { model, signature, .. } = self.info;
         let value = serde_json::to_vec(&Manifest {
-            batch_id: &self.id,
+            batch_id: self.id.clone(),
             part_of: self.info.part_of.map(|id| id.to_string()),
-            piece: (piece.pieces != 1).then_some(piece),
-            group: &self.naming.group,
-            model: &model.name,
+            piece: (pieces != 1).then_some(piece),
+            pieces: (pieces != 1).then_some(pieces),
+            group: Some(self.naming.group.clone()),
+            model: model.name.to_string(),
             version: model.version.0,
-            digest: &model.digest,
-            signature,
-            reason: self.info.reason.name(),
+            digest: model.digest.to_string(),
+            signature: Some(Signature::clone(signature)),
+            reason: self.info.reason.name().to_owned(),
             records: predictions + dead_letters + tombstones,
             predictions,
             dead_letters,
@@ -349,9 +351,9 @@ impl Batch<'_> {
             bytes: self.info.bytes,
             tokens: self.info.tokens,
             inference_seconds: self.info.inference.as_secs_f64(),
-            ranges,
+            ranges: ranges.to_vec(),
         })?;
-        let key = match piece.piece {
+        let key = match piece {
             1 => Cow::Borrowed(self.id.as_bytes()),
             // Each piece has a key of its own, or compaction would keep only one of them.
             piece => Cow::Owned(format!("{}/{piece}", self.id).into_bytes()),
@@ -381,96 +383,43 @@ impl Batch<'_> {
             return;
         }
         if mode == Headers::Full {
-            message.push("tidemill.model.name", &*self.info.model.name);
+            message.push(headers::MODEL_NAME, &*self.info.model.name);
         }
-        message.push("tidemill.model.version", self.version.as_str());
+        message.push(headers::MODEL_VERSION, self.version.as_str());
         if mode == Headers::Full {
-            message.push("tidemill.model.digest", &*self.info.model.digest);
+            message.push(headers::MODEL_DIGEST, &*self.info.model.digest);
         }
-        message.push("tidemill.batch.id", self.id.as_str());
+        message.push(headers::BATCH_ID, self.id.as_str());
         if mode == Headers::Full {
-            message.push("tidemill.source.topic", self.naming.input(record.partition));
-            message.push("tidemill.source.partition", record.partition.number.to_string());
+            message.push(headers::SOURCE_TOPIC, self.naming.input(record.partition));
+            message.push(headers::SOURCE_PARTITION, record.partition.number.to_string());
         }
-        message.push("tidemill.source.offset", record.offset.to_string());
+        message.push(headers::SOURCE_OFFSET, record.offset.to_string());
     }
 
     /// The record's own headers, then why it could not be answered, as Kafka Connect writes it.
     fn explain<'a>(&'a self, message: &mut Message<'a>, record: &'a Record, fault: &'a Fault) {
         inherit(message, record);
-        message.push("__connect.errors.topic", self.naming.input(record.partition));
-        message.push("__connect.errors.partition", record.partition.number.to_string());
-        message.push("__connect.errors.offset", record.offset.to_string());
-        message.push("__connect.errors.stage", fault.class.stage());
-        message.push("__connect.errors.class.name", "tidemill");
-        message.push("__connect.errors.exception.class.name", fault.class.name());
-        message.push("__connect.errors.exception.message", fault.message.as_str());
-        message.push("tidemill.error.class", fault.class.name());
-        message.push("tidemill.model.name", &*self.info.model.name);
-        message.push("tidemill.model.version", self.version.as_str());
-        message.push("tidemill.batch.id", self.id.as_str());
+        message.push(headers::ERRORS_TOPIC, self.naming.input(record.partition));
+        message.push(headers::ERRORS_PARTITION, record.partition.number.to_string());
+        message.push(headers::ERRORS_OFFSET, record.offset.to_string());
+        message.push(headers::ERRORS_STAGE, fault.class.stage());
+        message.push(headers::ERRORS_DOER, "tidemill");
+        message.push(headers::ERRORS_EXCEPTION, fault.class.name());
+        message.push(headers::ERRORS_MESSAGE, fault.message.as_str());
+        message.push(headers::ERROR_CLASS, fault.class.name());
+        message.push(headers::MODEL_NAME, &*self.info.model.name);
+        message.push(headers::MODEL_VERSION, self.version.as_str());
+        message.push(headers::BATCH_ID, self.id.as_str());
     }
 }
 
 fn inherit<'a>(message: &mut Message<'a>, record: &'a Record) {
-    let kept = record.headers.iter().filter(|h| !reserved(&h.name));
+    let kept = record.headers.iter().filter(|h| !headers::is_reserved(&h.name));
     let borrowed = |bytes: &'a Vec<u8>| Cow::Borrowed(bytes.as_slice());
     message
         .headers
         .extend(kept.map(|h| (Cow::Borrowed(h.name.as_slice()), h.value.as_ref().map(borrowed))));
-}
-
-/// Whether a header is one that only we write.
-pub(super) fn reserved(name: &[u8]) -> bool {
-    RESERVED.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
-}
-
-/// A manifest's fields, in the order in which they are written.
-#[derive(Serialize)]
-struct Manifest<'a> {
-    batch_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    part_of: Option<String>,
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    piece: Option<Piece>,
-    group: &'a str,
-    model: &'a str,
-    version: u64,
-    digest: &'a str,
-    #[serde(flatten)]
-    signature: &'a Signature,
-    reason: &'static str,
-    records: u64,
-    predictions: u64,
-    dead_letters: u64,
-    tombstones: u64,
-    bytes: u64,
-    tokens: u64,
-    inference_seconds: f64,
-    ranges: &'a [Range<'a>],
-}
-
-/// Which of how many messages that describe one batch. The counts are the whole batch's in each, the ranges its own.
-#[derive(Clone, Copy, Serialize)]
-struct Piece {
-    piece: usize,
-    pieces: usize,
-}
-
-/// The records of one partition: `count` of the offsets `first..next`, which may have gaps.
-#[derive(Serialize)]
-struct Range<'a> {
-    topic: &'a str,
-    /// Tells this topic from another one of the same name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    topic_id: Option<String>,
-    partition: i32,
-    first: i64,
-    next: i64,
-    count: u64,
-    /// The version that had answered this partition until here, where it is another one: the record of a change.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    previous: Option<String>,
 }
 
 /// The partition, of `count`, of a key, as the Java client chooses it; 0 for a record without key.

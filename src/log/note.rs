@@ -14,6 +14,7 @@
 use std::fmt::{self, Write as _};
 use std::ops::Range;
 use std::str::FromStr;
+use std::time::SystemTime;
 
 use crate::record::{ModelId, Offset, TopicId, Version};
 
@@ -42,6 +43,14 @@ pub struct Note {
 }
 
 impl Note {
+    /// The note of a partition in a group that starts now for the first time, with so many partitions in the topic.
+    pub fn of_a_first_start(partitions: i32, next: Offset) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "a group's first start is wall time")]
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let first = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+        Self { topic: None, model: None, first, partitions, seen: next, skip: None }
+    }
+
     /// Whether `model` is the version that this note remembers: by name and number, a plain directory by its digest.
     pub fn is_of(&self, model: &ModelId) -> bool {
         self.model.as_ref().is_some_and(|noted| {

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::record::{Epoch, Offset, Partition, Version};
+use crate::record::{End, Epoch, Offset, Partition, Version};
 
 /// A partition that is ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,11 +114,15 @@ impl Owned {
         Entry::In
     }
 
-    /// Notes that everything below `next` was read.
-    pub fn end(&mut self, partition: Partition, epoch: Epoch, next: Offset) {
+    /// Notes that a partition was read to its end. The last one is where reading stops for good.
+    pub fn end(&mut self, end: End) {
+        let End { partition, epoch, next, is_last } = end;
         if let Some(state) = self.current(partition, epoch) {
             let end = state.until.map_or(next, |until| until.min(next));
             state.end = state.end.max(Some(end));
+            if is_last {
+                state.until = Some(end);
+            }
         }
     }
 
@@ -190,6 +194,10 @@ mod tests {
         owned
     }
 
+    fn end(next: i64, is_last: bool) -> End {
+        End { partition: P, epoch: Epoch(2), next: Offset(next), is_last }
+    }
+
     #[test]
     fn a_record_is_let_in_once_and_only_if_it_is_ours() {
         let mut owned = owned(5, Some(12), Some(8..10));
@@ -217,7 +225,7 @@ mod tests {
         for offset in [0, 1] {
             assert_eq!(owned.arrive(P, Epoch(2), Offset(offset)), Entry::In);
         }
-        owned.end(P, Epoch(2), Offset(3));
+        owned.end(end(3, false));
         assert_eq!(owned.next(P, Offset(0), 1), Offset(1), "offset 1 is outstanding");
         owned.committed(P, Epoch(2), Offset(1), 1);
         assert_eq!(owned.tails().count(), 0);
@@ -240,10 +248,28 @@ mod tests {
     #[test]
     fn an_end_beyond_until_counts_as_until() {
         let mut owned = owned(3, Some(4), None);
-        owned.end(P, Epoch(2), Offset(9));
+        owned.end(end(9, false));
         assert_eq!(owned.tails().next(), Some((P, Epoch(2), Offset(4))));
         assert!(!owned.reached_ends());
         owned.committed(P, Epoch(2), Offset(4), 0);
         assert!(owned.reached_ends());
+    }
+
+    #[test]
+    fn a_last_end_is_where_reading_stops() {
+        for (until, stops) in [(None, 6), (Some(5), 5), (Some(9), 6)] {
+            let mut owned = owned(5, until, None);
+            let expect = if stops == 5 { Entry::Out } else { Entry::In };
+            assert_eq!(owned.arrive(P, Epoch(2), Offset(5)), expect);
+            owned.end(end(6, true));
+            assert_eq!(owned.reached_ends(), stops == 5, "{until:?}");
+            owned.committed(P, Epoch(2), Offset(6), 1);
+            assert!(owned.reached_ends(), "{until:?}");
+            assert_eq!(owned.arrive(P, Epoch(2), Offset(6)), Entry::Out, "{until:?}");
+        }
+        let mut empty = owned(0, None, None);
+        assert!(!empty.reached_ends(), "the end is not known");
+        empty.end(end(0, true));
+        assert!(empty.reached_ends());
     }
 }

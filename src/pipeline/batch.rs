@@ -1,7 +1,7 @@
 //! When a batch is closed: at so many records, bytes or tokens, so old, or because something else happens.
 //!
 //! ```text
-//! push(item, now) ──► [ oldest … newest ] ──► poll(now) ──► (items, reason)
+//! push(item, now) ──► [ oldest … newest ] ──► poll(now) ──► Cut: items, sums, reason
 //!                              └── deadline() ──► the engine's timer
 //! ```
 //!
@@ -34,6 +34,44 @@ pub struct Limits {
     pub max_wait: Duration,
     /// Whether an idle worker takes what is there instead of waiting.
     pub flush_when_idle: bool,
+}
+
+/// Items that leave together, with the sums over them: these are made here and nowhere else.
+#[derive(Debug)]
+pub struct Cut<T> {
+    /// The items, in the order they came.
+    pub items: Vec<Item<T>>,
+    /// Why they left.
+    pub reason: Reason,
+    /// When the first of them came.
+    pub opened: Instant,
+    /// Their payload, bytes.
+    pub bytes: u64,
+    /// What they cost the model, tokens.
+    pub tokens: u64,
+    /// The memory that they take, bytes.
+    pub memory: u64,
+}
+
+impl<T> Cut<T> {
+    fn new(opened: Instant, room: usize) -> Self {
+        let items = Vec::with_capacity(room);
+        Self { items, reason: Reason::Records, opened, bytes: 0, tokens: 0, memory: 0 }
+    }
+
+    /// All of `items`, which came at once and wait for nobody: of a bench, or a witness.
+    pub fn of(items: Vec<Item<T>>, opened: Instant) -> Self {
+        let mut cut = Self::new(opened, items.len());
+        items.into_iter().for_each(|item| cut.push(item));
+        cut
+    }
+
+    fn push(&mut self, item: Item<T>) {
+        self.bytes += item.bytes;
+        self.tokens += item.tokens;
+        self.memory += item.memory;
+        self.items.push(item);
+    }
 }
 
 /// Items waiting to become a batch.
@@ -78,10 +116,9 @@ impl<T> Batcher<T> {
         self.waiting.push_back((now, item));
     }
 
-    /// The next batch that is ready at `now`, oldest first, and why it is closed. `idle` says that a worker
-    /// has nothing else to do.
+    /// The next batch that is ready at `now`, oldest first. `idle` says that a worker has nothing else to do.
     #[must_use = "a batch dropped here is a batch of lost records"]
-    pub fn poll(&mut self, now: Instant, idle: bool) -> Option<(Vec<Item<T>>, Reason)> {
+    pub fn poll(&mut self, now: Instant, idle: bool) -> Option<Cut<T>> {
         let due = self.deadline()? <= now;
         let full = if self.alone().is_some() {
             Some(Reason::Alone)
@@ -100,24 +137,19 @@ impl<T> Batcher<T> {
             .or_else(|| due.then_some(Reason::Time))
             .or_else(|| flush_idle.then_some(Reason::Idle));
         let reason = full.or(early)?;
-        let (batch, limit) = self.cut();
+        let cut = self.cut(reason)?;
         if self.last {
-            self.retain(|_| false);
+            self.clear();
         }
         if self.waiting.is_empty() {
             self.flush = None;
         }
-        Some((batch, limit.unwrap_or(reason)))
+        Some(cut)
     }
 
     /// When the oldest item is due; `None` while nothing waits.
     pub fn deadline(&self) -> Option<Instant> {
         self.waiting.front().map(|(arrived, _)| *arrived + self.limits.max_wait)
-    }
-
-    /// How long the oldest item has waited at `now`.
-    pub fn waited(&self, now: Instant) -> Duration {
-        self.waiting.front().map_or(Duration::ZERO, |(arrived, _)| now.duration_since(*arrived))
     }
 
     /// What waits now leaves at the next `poll`, for `reason`, in as many batches as it needs.
@@ -132,6 +164,11 @@ impl<T> Batcher<T> {
     pub fn finish(&mut self) {
         self.last = true;
         self.flush(Reason::Shutdown);
+    }
+
+    /// Drops all that waits.
+    pub fn clear(&mut self) {
+        self.retain(|_| false);
     }
 
     /// What waits may wait for company again: the reason to flush is gone.
@@ -197,39 +234,37 @@ impl<T> Batcher<T> {
         self.limits.max_tokens = tokens.clamp(1, self.ceiling);
     }
 
-    /// Cuts off the longest prefix within the limits, at least one item, and names the limit that ended it.
-    fn cut(&mut self) -> (Vec<Item<T>>, Option<Reason>) {
+    /// Cuts off the longest prefix within the limits, at least one item, for the limit that ended it or else for `reason`.
+    fn cut(&mut self, reason: Reason) -> Option<Cut<T>> {
+        let opened = self.waiting.front()?.0;
         let alone = self.alone();
         let most = alone.map_or(self.records, |most| usize::try_from(most).unwrap_or(1));
         let most = most.clamp(1, self.records);
-        let mut batch = Vec::with_capacity(most.min(self.waiting.len()));
-        let (mut bytes, mut tokens) = (0, 0);
-        let mut ended = None;
+        let mut cut = Cut::new(opened, most.min(self.waiting.len()));
+        cut.reason = reason;
         while let Some((arrived, item)) = self.waiting.pop_front() {
             let over = if item.alone != alone {
                 Some(Reason::Alone)
-            } else if most < batch.len() + 1 {
+            } else if most < cut.items.len() + 1 {
                 Some(if alone.is_some() { Reason::Alone } else { Reason::Records })
-            } else if self.limits.max_bytes < bytes + item.bytes {
+            } else if self.limits.max_bytes < cut.bytes + item.bytes {
                 Some(Reason::Bytes)
-            } else if self.limits.max_tokens < tokens + item.tokens {
+            } else if self.limits.max_tokens < cut.tokens + item.tokens {
                 Some(Reason::Tokens)
             } else {
                 None
             };
-            if !batch.is_empty() && over.is_some() {
+            if let Some(over) = over.filter(|_| !cut.items.is_empty()) {
                 self.waiting.push_front((arrived, item));
-                ended = over;
+                cut.reason = over;
                 break;
             }
-            bytes += item.bytes;
-            tokens += item.tokens;
-            self.memory -= item.memory;
-            batch.push(item);
+            cut.push(item);
         }
-        self.bytes -= bytes;
-        self.tokens -= tokens;
-        (batch, ended)
+        self.bytes -= cut.bytes;
+        self.tokens -= cut.tokens;
+        self.memory -= cut.memory;
+        Some(cut)
     }
 }
 
@@ -286,9 +321,9 @@ mod tests {
                 ["idle"] => (),
                 _ => panic!("unknown step {step}"),
             }
-            while let Some((batch, reason)) = batcher.poll(now, step == "idle") {
-                let batch: Vec<usize> = batch.iter().map(|item| item.payload).collect();
-                left.push(format!("{batch:?} {}", reason.name()));
+            while let Some(cut) = batcher.poll(now, step == "idle") {
+                let batch: Vec<usize> = cut.items.iter().map(|item| item.payload).collect();
+                left.push(format!("{batch:?} {}", cut.reason.name()));
             }
         }
         assert_eq!(left.join("; "), expect, "script: {script}");
@@ -319,8 +354,8 @@ mod tests {
         let mut batcher = Batcher::new(LIMITS);
         (0..3).for_each(|number| batcher.push(item(number, 6, 1), epoch()));
         batcher.finish();
-        let (batch, _) = batcher.poll(epoch(), false).unwrap();
-        assert_eq!((batch.len(), batcher.is_empty(), batcher.memory()), (1, true, 0));
+        let cut = batcher.poll(epoch(), false).unwrap();
+        assert_eq!((cut.items.len(), batcher.is_empty(), batcher.memory()), (1, true, 0));
     }
 
     #[test]
@@ -342,9 +377,9 @@ mod tests {
         }
         batcher.push(item(5, 1, 1), epoch());
         let mut left = Vec::new();
-        while let Some((batch, reason)) = batcher.poll(epoch() + LIMITS.max_wait, false) {
-            let batch: Vec<usize> = batch.iter().map(|item| item.payload).collect();
-            left.push((batch, reason.name()));
+        while let Some(cut) = batcher.poll(epoch() + LIMITS.max_wait, false) {
+            let batch: Vec<usize> = cut.items.iter().map(|item| item.payload).collect();
+            left.push((batch, cut.reason.name()));
         }
         let alone = Reason::Alone.name();
         let expect = [
@@ -365,8 +400,7 @@ mod tests {
         let mut sizes = Vec::new();
         for round in 0..3 {
             (0..3).for_each(|number| batcher.push(item(number, 1, 1), epoch()));
-            let (batch, _) = batcher.poll(epoch(), false).unwrap();
-            sizes.push(batch.len());
+            sizes.push(batcher.poll(epoch(), false).unwrap().items.len());
             batcher.retain(|_| false);
             batcher.grow_records();
             assert!(round < 3);
@@ -420,19 +454,20 @@ mod tests {
                         model.retain(|(_, number, ..)| number % 2 == 1);
                     }
                     Step::Poll => {
-                        while let Some((batch, _)) = batcher.poll(now, true) {
-                            let expect: Vec<_> = model.drain(..batch.len()).collect();
-                            let got: Vec<usize> = batch.iter().map(|item| item.payload).collect();
+                        while let Some(cut) = batcher.poll(now, true) {
+                            let expect: Vec<_> = model.drain(..cut.items.len()).collect();
+                            let got: Vec<usize> = cut.items.iter().map(|item| item.payload).collect();
                             let numbers: Vec<usize> = expect.iter().map(|row| row.1).collect();
                             prop_assert_eq!(&got, &numbers, "invariant 1");
                             let bytes: u64 = expect.iter().map(|row| row.2).sum();
                             let tokens: u64 = expect.iter().map(|row| row.3).sum();
-                            let within = batch.len() <= LIMITS.max_records
+                            prop_assert_eq!((cut.bytes, cut.tokens, cut.opened), (bytes, tokens, expect[0].0));
+                            let within = cut.items.len() <= LIMITS.max_records
                                 && bytes <= LIMITS.max_bytes
                                 && tokens <= LIMITS.max_tokens;
-                            prop_assert!(within || batch.len() == 1, "invariant 2");
+                            prop_assert!(within || cut.items.len() == 1, "invariant 2");
                             let after = model.front().map_or((0, 0), |row| (row.2, row.3));
-                            let full = batch.len() == LIMITS.max_records
+                            let full = cut.items.len() == LIMITS.max_records
                                 || LIMITS.max_bytes <= bytes + after.0
                                 || LIMITS.max_tokens <= tokens + after.1;
                             let due = expect[0].0 + LIMITS.max_wait <= now;

@@ -61,9 +61,8 @@ impl<T, O> Pipeline<T, O> {
         let lane = &mut self.lanes[index];
         let ready: Vec<Running<T, O>> =
             lane.running.drain(..ready).map(|(running, _)| running).collect();
-        let items = ready.iter().flat_map(|running| &running.batch.items).map(|item| item.memory);
         let memory = Memory {
-            items: items.sum(),
+            items: ready.iter().map(|running| running.batch.memory).sum(),
             outcomes: ready.iter().map(|running| running.bytes).sum(),
         };
         let batches = ready.into_iter().map(Running::into_outcomes).collect();

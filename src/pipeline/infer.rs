@@ -3,7 +3,6 @@
 //! A version is *staged* when it has finished loading and *serves* only from the next boundary on. So every
 //! prediction of a batch is of one version.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::answer::Refused;
@@ -52,6 +51,15 @@ impl Slot {
     }
 }
 
+/// Rows of a batch that went through the model together, and what it said.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part<O> {
+    /// Places in [`Batch::items`].
+    pub rows: Vec<usize>,
+    /// An outcome for each of `rows`, in their order; or the refusal of all of them.
+    pub answer: Result<Vec<Outcome<O>>, Refused>,
+}
+
 /// A batch on its way through the model.
 #[derive(Debug)]
 pub(super) struct Running<T, O> {
@@ -59,25 +67,26 @@ pub(super) struct Running<T, O> {
     outcomes: Vec<Option<Outcome<O>>>,
     /// Rows that have no outcome yet.
     pending: usize,
+    /// Rows that are in the model.
+    asked: usize,
     /// Bytes that the outcomes take so far.
     pub(super) bytes: u64,
 }
 
 /// What comes of an answer.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// These rows are to run (again), each range alone.
-    Run(Vec<Range<usize>>),
-    /// As `Run`, and no batch is to be larger than this many tokens from now on.
-    RunSmaller(Vec<Range<usize>>, u64),
-    /// The process must stop.
-    Exit(String),
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Again {
+    /// These rows run again, each set by itself.
+    pub(super) sets: Vec<Vec<usize>>,
+    /// No batch is to be larger than so many tokens from now on.
+    pub(super) ceiling: Option<u64>,
 }
 
 impl<T, O> Running<T, O> {
     pub(super) fn new(batch: Arc<Batch<T>>) -> Self {
         let rows = batch.items.len();
-        Self { batch, outcomes: (0..rows).map(|_| None).collect(), pending: rows, bytes: 0 }
+        let outcomes = (0..rows).map(|_| None).collect();
+        Self { batch, outcomes, pending: rows, asked: rows, bytes: 0 }
     }
 
     /// Whether every row has its outcome.
@@ -85,38 +94,63 @@ impl<T, O> Running<T, O> {
         self.pending == 0
     }
 
-    /// Takes the answer for `rows` in.
-    pub(super) fn answer(
-        &mut self,
-        rows: Range<usize>,
-        answer: Result<Vec<Outcome<O>>, Refused>,
-    ) -> Next {
-        let refused = match answer {
-            Ok(outcomes) if outcomes.len() == rows.len() => {
-                for (row, outcome) in rows.zip(outcomes) {
-                    self.set(row, outcome);
+    /// Takes the answer to one [`Effect::Infer`](super::Effect::Infer) in: all of its rows, in as many parts as they went
+    /// through the model.
+    ///
+    /// # Errors
+    ///
+    /// Why the process must stop.
+    pub(super) fn answer(&mut self, parts: Vec<Part<O>>) -> Result<Again, String> {
+        let asked: usize = parts.iter().map(|part| part.rows.len()).sum();
+        let mut again = Again::default();
+        let no_memory = |part: &Part<O>| matches!(part.answer, Err(Refused::OutOfMemory(_)));
+        if parts.iter().any(no_memory) {
+            let rows = parts.iter().flat_map(|part| &part.rows);
+            let tokens: u64 = rows.map(|row| self.batch.items[*row].tokens).sum();
+            again.ceiling = Some(tokens / 2);
+        }
+        for Part { rows, answer } in parts {
+            match answer {
+                Ok(outcomes) if outcomes.len() == rows.len() => {
+                    rows.into_iter()
+                        .zip(outcomes)
+                        .for_each(|(row, outcome)| self.set(row, outcome));
                 }
-                return Next::Run(Vec::new());
+                Ok(outcomes) => {
+                    let (got, asked) = (outcomes.len(), rows.len());
+                    return Err(format!("run a batch: {asked} records in, {got} answers out"));
+                }
+                Err(refused) => again.sets.extend(self.refused(rows, asked, &refused)?),
             }
-            Ok(outcomes) => {
-                let (got, asked) = (outcomes.len(), rows.len());
-                return Next::Exit(format!("run a batch: {asked} records in, {got} answers out"));
-            }
-            Err(refused) => refused,
-        };
-        match verdict(&refused, rows.len()) {
+        }
+        let answered = asked - again.sets.iter().map(Vec::len).sum::<usize>();
+        self.asked = self.asked.saturating_sub(answered);
+        if self.asked == 0 && self.pending != 0 {
+            return Err(format!(
+                "run a batch: {} records have no answer; this is a bug",
+                self.pending
+            ));
+        }
+        Ok(again)
+    }
+
+    /// The sets of rows that run again instead of a refused part.
+    fn refused(
+        &mut self,
+        mut rows: Vec<usize>,
+        asked: usize,
+        refused: &Refused,
+    ) -> Result<Vec<Vec<usize>>, String> {
+        match verdict(refused, rows.len(), asked) {
             Verdict::DeadLetter { row, fault } => {
-                let row = rows.start + row;
-                self.set(row, Outcome::DeadLetter(fault));
-                Next::Run(not_empty([rows.start..row, row + 1..rows.end]))
+                let behind = rows.split_off(row + 1);
+                rows.pop()
+                    .into_iter()
+                    .for_each(|row| self.set(row, Outcome::DeadLetter(fault.clone())));
+                Ok(sets([rows, behind]))
             }
-            Verdict::Halve => Next::Run(halves(rows)),
-            Verdict::HalveForGood => {
-                let tokens =
-                    self.batch.items[rows.clone()].iter().map(|item| item.tokens).sum::<u64>();
-                Next::RunSmaller(halves(rows), tokens / 2)
-            }
-            Verdict::Exit(message) => Next::Exit(message),
+            Verdict::Halve | Verdict::HalveForGood => Ok(halves(rows)),
+            Verdict::Exit(message) => Err(message),
         }
     }
 
@@ -132,13 +166,16 @@ impl<T, O> Running<T, O> {
     }
 }
 
-fn halves(rows: Range<usize>) -> Vec<Range<usize>> {
-    let middle = rows.start + rows.len() / 2;
-    not_empty([rows.start..middle, middle..rows.end])
+fn halves(mut rows: Vec<usize>) -> Vec<Vec<usize>> {
+    let behind = rows.split_off(rows.len() / 2);
+    sets([rows, behind])
 }
 
-fn not_empty(ranges: [Range<usize>; 2]) -> Vec<Range<usize>> {
-    ranges.into_iter().filter(|range| !range.is_empty()).collect()
+/// The sets that are not empty, each in the order of the batch.
+fn sets(sets: [Vec<usize>; 2]) -> Vec<Vec<usize>> {
+    let mut sets: Vec<_> = sets.into_iter().filter(|rows| !rows.is_empty()).collect();
+    sets.iter_mut().for_each(|rows| rows.sort_unstable());
+    sets
 }
 
 #[cfg(test)]
@@ -165,8 +202,8 @@ mod tests {
 
     #[test]
     fn halving_covers_each_row_once() {
-        assert_eq!(halves(0..2), [0..1, 1..2]);
-        assert_eq!(halves(3..8), [3..5, 5..8]);
-        assert_eq!(not_empty([2..2, 3..9]).first(), Some(&(3..9)));
+        assert_eq!(halves(vec![0, 1]), [[0], [1]]);
+        assert_eq!(halves(vec![7, 3, 9, 4, 8]), [vec![3, 7], vec![4, 8, 9]]);
+        assert_eq!(halves(vec![5]), [[5]], "nothing to halve: by itself");
     }
 }

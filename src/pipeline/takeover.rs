@@ -49,6 +49,11 @@ impl Held {
         self.0.remove(&partition);
     }
 
+    /// None of them has waited before `now`.
+    pub(super) fn wait_from(&mut self, now: Instant) {
+        self.0.values_mut().for_each(|waiting| waiting.since = now);
+    }
+
     /// The registry has answered this question, and with it every earlier one.
     pub(super) fn answered(&mut self, question: u64) {
         let older = self.0.values_mut().filter(|waiting| waiting.question <= question);

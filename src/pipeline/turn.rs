@@ -32,6 +32,9 @@ impl<T, O> Pipeline<T, O> {
     }
 
     pub(super) fn cut(&mut self, now: Instant, effects: &mut Vec<Effect<T, O>>) {
+        if self.paused {
+            return;
+        }
         let lanes = self.lanes.len();
         self.make_room();
         loop {
@@ -73,8 +76,7 @@ impl<T, O> Pipeline<T, O> {
         effects: &mut Vec<Effect<T, O>>,
     ) -> bool {
         let lane = &mut self.lanes[index];
-        let waited = lane.batcher.waited(now);
-        let Some((items, reason)) = lane.batcher.poll(now, idle) else {
+        let Some(cut) = lane.batcher.poll(now, idle) else {
             return false;
         };
         let version = lane.slot.serving();
@@ -84,12 +86,12 @@ impl<T, O> Pipeline<T, O> {
                 lane.batcher.unflush();
             }
         }
-        self.flight += items.iter().map(|item| item.memory).sum::<u64>();
+        self.flight += cut.memory;
         let number = self.next_number;
         self.next_number += 1;
         self.turn = (index + 1) % self.lanes.len();
-        let batch = Arc::new(Batch { number, lane: index, version, reason, waited, items });
-        let rows = 0..batch.items.len();
+        let batch = Arc::new(Batch::new(number, index, version, cut, now));
+        let rows = (0..batch.items.len()).collect();
         self.lanes[index].running.push_back((Running::new(Arc::clone(&batch)), None));
         effects.push(Effect::Infer(batch, rows));
         // A partition may have waited for the boundary that this was.

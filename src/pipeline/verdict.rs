@@ -6,12 +6,12 @@
 use crate::answer::Refused;
 use crate::record::{Fault, FaultClass};
 
-/// What to do with the rows of a refused call.
+/// What to do with the rows of a refused part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// This row becomes a dead letter; the others run again without it.
     DeadLetter {
-        /// Its place in the call.
+        /// Its place in the part.
         row: usize,
         /// Why.
         fault: Fault,
@@ -24,8 +24,9 @@ pub enum Verdict {
     Exit(String),
 }
 
-/// Decides. Total, and without memory: the same refusal of as many `rows` always gets the same verdict.
-pub fn verdict(refused: &Refused, rows: usize) -> Verdict {
+/// Decides. Total, and without memory: the same refusal of as many `rows`, which went to the model beside others of the
+/// same batch or as all that it was `asked`, always gets the same verdict.
+pub fn verdict(refused: &Refused, rows: usize, asked: usize) -> Verdict {
     match refused {
         Refused::Row { row, message } if *row < rows => {
             Verdict::DeadLetter { row: *row, fault: Fault::new(FaultClass::Refused, message) }
@@ -35,7 +36,7 @@ pub fn verdict(refused: &Refused, rows: usize) -> Verdict {
         }
         Refused::Row { .. } | Refused::Batch(_) => Verdict::Halve,
         // Out of memory says nothing about the record: never a dead letter.
-        Refused::OutOfMemory(message) if rows < 2 => Verdict::Exit(format!(
+        Refused::OutOfMemory(message) if asked < 2 => Verdict::Exit(format!(
             "run one record alone: out of device memory ({message}); give the device more memory or \
              lower model.max_length"
         )),
@@ -63,10 +64,13 @@ mod tests {
             (Refused::Row { row: 9, message: message() }, 1, dead(0)),
             (Refused::OutOfMemory(message()), 2, Verdict::HalveForGood),
         ] {
-            assert_eq!(verdict(&refused, rows), expect, "{refused:?} of {rows}");
+            assert_eq!(verdict(&refused, rows, rows), expect, "{refused:?} of {rows}");
+            assert_eq!(verdict(&refused, rows, 99), expect, "{refused:?} of {rows} beside others");
         }
         for refused in [Refused::OutOfMemory(message()), Refused::DeviceLost(message())] {
-            assert!(matches!(verdict(&refused, 1), Verdict::Exit(_)), "{refused:?}");
+            assert!(matches!(verdict(&refused, 1, 1), Verdict::Exit(_)), "{refused:?}");
         }
+        let beside = verdict(&Refused::OutOfMemory(message()), 1, 2);
+        assert_eq!(beside, Verdict::HalveForGood, "its neighbours had the memory");
     }
 }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -20,12 +20,12 @@ use super::trial::{self, Failed};
 use super::{Error, Registry, Resolved, change};
 use crate::config::{Change, Uri};
 use crate::format::Writer;
-use crate::http::Health;
 use crate::journal::Journal;
 use crate::memory;
 use crate::model::Served;
 use crate::model::artifact::{self, LoadOptions};
 use crate::record::{ModelId, Signature, Version};
+use crate::status::{self, Board, Refusal};
 use crate::telemetry::metrics::Metrics;
 
 /// Longest pause between two tries of a refused version.
@@ -65,9 +65,8 @@ pub struct Watch {
     pub trial: Option<PathBuf>,
     /// How often to look.
     pub poll: Duration,
-    /// Wakes it before its time.
-    pub wake: Arc<Notify>,
-    /// The number of the newest question of the engine.
+    /// The number of the newest question of the engine. Written again, even with the same number, it asks for a look
+    /// before its time.
     pub questions: watch::Receiver<u64>,
     /// The version that serves at the start.
     pub serving: ModelId,
@@ -77,8 +76,8 @@ pub struct Watch {
     pub heard: mpsc::Sender<Heard>,
     /// Counts loads and refusals.
     pub metrics: Metrics,
-    /// Holds the last refusal for the status page.
-    pub health: Arc<Health>,
+    /// Where refusals are told.
+    pub status: Board,
     /// Ends it.
     pub stop: CancellationToken,
 }
@@ -113,7 +112,6 @@ pub async fn run(mut watch: Watch) {
         let pause = if asked == state.answered { watch.poll } else { watch.poll.min(URGENT) };
         tokio::select! {
             () = watch.stop.cancelled() => break,
-            () = watch.wake.notified() => (),
             Ok(()) = watch.questions.changed() => (),
             () = tokio::time::sleep(pause) => (),
         }
@@ -137,7 +135,7 @@ async fn step(watch: &Watch, state: &mut State) -> Option<bool> {
     let version = resolved.version;
     if version == state.serving {
         state.refused = None;
-        watch.health.set_refused(None);
+        watch.status.change(|status| status.refused = None);
         return Some(true);
     }
     let waits = |refused: &Refused| refused.version == version && now() < refused.after;
@@ -150,7 +148,7 @@ async fn step(watch: &Watch, state: &mut State) -> Option<bool> {
             state.serving = version;
             state.signature = Arc::clone(&served.signature);
             state.refused = None;
-            watch.health.set_refused(None);
+            watch.status.change(|status| status.refused = None);
             watch.heard.send(Heard::Staged(Arc::new(served))).await.ok()?;
             Some(true)
         }
@@ -241,7 +239,8 @@ fn refuse(watch: &Watch, version: Version, why: &str, refused: &mut Option<Refus
     let pause = Duration::from_secs(1).saturating_mul(1 << tries.min(10)).min(LONGEST_PAUSE);
     tracing::error!(%version, why, ?pause, "version refused; the serving one stays");
     watch.metrics.refused();
-    watch.health.set_refused(Some(format!("version {version}: {why}")));
+    let refusal = Refusal { at: status::wall_clock_ms(), version, reason: why.to_owned() };
+    watch.status.change(|status| status.refuse(refusal));
     *refused = Some(Refused { version, tries, after: now() + pause });
 }
 

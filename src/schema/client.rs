@@ -202,12 +202,17 @@ fn meant(status: u16, text: &[u8]) -> Result<Json, Failed> {
 
 /// Why there was no answer.
 fn unanswered(error: &ureq::Error) -> String {
-    match error {
-        ureq::Error::Timeout(_) => "does not answer in time".to_owned(),
-        ureq::Error::HostNotFound => "has a name that no address is known for".to_owned(),
-        ureq::Error::ConnectionFailed => "refuses the connection".to_owned(),
-        ureq::Error::BodyExceedsLimit(most) => format!("answers more than {} MiB", most >> 20),
-        other => format!("does not answer: {other}"),
+    use ureq::Error;
+    if let Error::Timeout(_) = error {
+        "does not answer in time".to_owned()
+    } else if let Error::HostNotFound = error {
+        "has a name that no address is known for".to_owned()
+    } else if let Error::ConnectionFailed = error {
+        "refuses the connection".to_owned()
+    } else if let Error::BodyExceedsLimit(most) = error {
+        format!("answers more than {} MiB", most >> 20)
+    } else {
+        format!("does not answer: {error}")
     }
 }
 
@@ -237,9 +242,9 @@ fn certificates(ca: &std::path::Path) -> Result<Vec<Certificate<'static>>, Strin
         .map_err(|error| wrong(format!("cannot be read: {error}")))?;
     let mut found = Vec::new();
     for item in parse_pem(&pem) {
-        match item.map_err(|error| wrong(format!("are not valid PEM: {error}")))? {
-            PemItem::Certificate(certificate) => found.push(certificate),
-            _ => (),
+        let item = item.map_err(|error| wrong(format!("are not valid PEM: {error}")))?;
+        if let PemItem::Certificate(certificate) = item {
+            found.push(certificate);
         }
     }
     if found.is_empty() {

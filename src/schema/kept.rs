@@ -106,13 +106,17 @@ impl Kept {
 
 fn read(line: &str) -> Option<(Reference, Registered)> {
     let Line { id, guid, language, schema, references } = serde_json::from_str(line).ok()?;
-    let reference = id.map(Reference::Id).or(guid.map(Reference::Guid))?;
+    let reference = id.map(Reference::Id).or_else(|| guid.map(Reference::Guid))?;
     Some((reference, Registered { language, schema, references }))
 }
 
 fn digest(urls: &[String]) -> String {
+    use std::fmt::Write as _;
     let mut urls = urls.to_vec();
     urls.sort_unstable();
-    let digest = Sha256::digest(urls.join("\n"));
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(urls.join("\n")).iter().fold(String::new(), |mut text, byte| {
+        // A String takes every write.
+        write!(text, "{byte:02x}").unwrap_or_default();
+        text
+    })
 }

@@ -210,7 +210,7 @@ fn what_was_unknown_or_away_is_asked_for_again() {
                 rests.push(retry);
                 schemas.lock().rest.as_mut().unwrap().0 = now();
             }
-            other => break other,
+            other @ (Answer::Known(_) | Answer::Unknown(_)) => break other,
         }
     };
     assert!(matches!(unknown, Answer::Unknown(_)));
@@ -390,4 +390,53 @@ fn what_cannot_be_asked_is_said_at_the_start() {
     std::fs::write(&ca, "nothing").unwrap();
     assert!(Schemas::new(&with(&ca)).unwrap_err().contains("hold no certificate"));
     assert!(Schemas::new(&settings(&[])).unwrap_err().contains("has no URL"));
+}
+
+/// A server that is killed when a test ends.
+struct Ends(std::process::Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_server_is_trusted_by_the_certificates_that_are_named() {
+    use std::process::{Command, Stdio};
+    let folder = tempfile::tempdir().unwrap();
+    let openssl = |arguments: &[&str]| {
+        let mut command = Command::new("openssl");
+        command.args(arguments).current_dir(folder.path());
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"];
+    let key = ["-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "cert.pem"];
+    let made = openssl(&[&["req", "-x509", "-days", "2"][..], &name, &key].concat()).status();
+    assert!(made.unwrap().success());
+    std::fs::create_dir_all(folder.path().join("schemas/ids")).unwrap();
+    std::fs::write(folder.path().join("schemas/ids/7"), r#"{"schema":"\"int\""}"#).unwrap();
+    let address = nobody().replace("http://", "");
+    let serve =
+        ["s_server", "-WWW", "-quiet", "-cert", "cert.pem", "-key", "key.pem", "-accept", &address];
+    let _server = Ends(openssl(&serve).spawn().unwrap());
+    let url = format!("https://{address}");
+    let trusting = Settings { ca: Some(folder.path().join("cert.pem")), ..settings(&[&url]) };
+    let trusting = Schemas::new(&Settings { timeout: Duration::from_secs(5), ..trusting }).unwrap();
+    let begin = now();
+    loop {
+        match trusting.schema(Reference::Id(7)) {
+            Answer::Known(known) => break assert_eq!(known.schema, "\"int\""),
+            // It takes a while to begin.
+            Answer::Away { reason, retry } => {
+                assert!(begin.elapsed() < Duration::from_secs(60), "{reason}");
+                thread::park_timeout(retry);
+            }
+            unknown @ Answer::Unknown(_) => panic!("{unknown:?}"),
+        }
+    }
+    let Answer::Away { reason, .. } = schemas(&[&url]).schema(Reference::Id(7)) else { panic!() };
+    assert!(reason.contains("certificate"), "{reason}");
 }

@@ -53,7 +53,9 @@ impl Start<'_> {
         let Some(log) = self.unless_stopped("open the log", opened).await? else {
             return Ok(None);
         };
-        if let Some((model, before)) = log.last.as_ref().filter(|(model, _)| *model != served.id) {
+        if let Some((model, before)) =
+            log.sink.last.as_ref().filter(|(model, _)| *model != served.id)
+        {
             change::check(before, &served.signature, &config.model.allow_change).map_err(
                 |why| {
                     let message = format!("begin with {} after {model}: {why}", served.id);

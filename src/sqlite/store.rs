@@ -1,5 +1,6 @@
 //! Topics, records and offsets in `SQLite`.
 
+use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -8,6 +9,9 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use crate::log::message;
 use crate::log::note::Note;
 use crate::record::{Header, Offset};
+
+/// Records, and bytes of them, that a scan reads at once.
+const SCAN: (usize, usize) = (4_096, 4 << 20);
 
 const SCHEMA: &str = "
 create table if not exists topics (name text primary key, partitions integer not null) strict;
@@ -198,6 +202,30 @@ impl Store {
         most: usize,
     ) -> Result<Vec<Stored>, Error> {
         Ok(self.read_chunk(topic, partition, from, (most, usize::MAX))?.0)
+    }
+
+    /// Gives every record of a partition within these offsets to `visit`, which may end it. Of what is large, only a few are
+    /// in memory at once.
+    ///
+    /// # Errors
+    ///
+    /// What `SQLite` says, or what `visit` does.
+    pub fn scan<E: From<Error>>(
+        &self,
+        topic: &str,
+        partition: i32,
+        offsets: Range<i64>,
+        mut visit: impl FnMut(Stored) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut next = offsets.start;
+        while next < offsets.end {
+            let (stored, _) = self.read_chunk(topic, partition, Offset(next), SCAN)?;
+            let Some(last) = stored.last() else { break };
+            next = last.offset.next().0;
+            let mut within = stored.into_iter().filter(|stored| stored.offset.0 < offsets.end);
+            within.try_for_each(&mut visit)?;
+        }
+        Ok(())
     }
 
     /// Records of a partition from an offset on, at most so many and of so many bytes, but one if there is one; and

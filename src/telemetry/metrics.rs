@@ -1,4 +1,4 @@
-//! What the service counts. Every metric is declared here and nowhere else.
+//! What the service counts. Every metric is one of [`ALL`].
 //!
 //! Names are `tidemill_<what>_<unit>`, in base units (seconds, bytes); counters end in `_total`. Labels have
 //! few values, known when this is compiled, but for partitions and versions, which go when they are given up.
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use metrics::{
-    Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit,
+    Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString,
 };
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusRecorder};
 
@@ -18,64 +18,15 @@ use crate::log::How;
 use crate::memory;
 use crate::record::{FaultClass, ModelId, Partition, Reason};
 
-/// `[name, unit, help]` of every metric: the page that README shows is made of this.
-pub const ALL: &[(&str, Unit, &str)] = &[
-    (RECORDS, Unit::Count, "Records with a committed outcome, by outcome."),
-    (BATCHES, Unit::Count, "Batches closed, by what closed them."),
-    (BATCH_RECORDS, Unit::Count, "Records in a closed batch."),
-    (BATCH_BYTES, Unit::Bytes, "Payload bytes in a closed batch."),
-    (BATCH_TOKENS, Unit::Count, "Tokens in a closed batch."),
-    (
-        BATCH_LIMIT,
-        Unit::Count,
-        "Tokens that close a batch: configured, learned, or what fits the device.",
-    ),
-    (STAGE, Unit::Seconds, "Time of a batch in a stage."),
-    (AGE, Unit::Seconds, "From a record's timestamp to the commit of its outcome."),
-    (DEAD_LETTERS, Unit::Count, "Dead letters committed, by class."),
-    (TRANSACTIONS, Unit::Count, "Transactions, by how they ended."),
-    (CACHE_HITS, Unit::Count, "Records answered by what an equal one was answered before."),
-    (REBALANCES, Unit::Count, "Changes of the assignment."),
-    (PARTITIONS, Unit::Count, "Partitions assigned."),
-    (MODEL_INFO, Unit::Count, "1 for the version that serves."),
-    (MODEL_LOAD, Unit::Seconds, "Time to load, check and warm a version."),
-    (MODEL_SWAPS, Unit::Count, "Swaps, by result."),
-    (MODEL_MEMORY, Unit::Bytes, "Bytes of the weights of the version that serves."),
-    (LAG, Unit::Count, "Records between the committed offset and the partition's end."),
-    (DRAIN_ETA, Unit::Seconds, "Time to lag 0 at the rate of the last transactions; -1: never."),
-    (UNCOVERED, Unit::Count, "Partitions of the input topics that no member of the group reads."),
-    (CONNECTED, Unit::Count, "1 while the cluster answers, 0 while it does not."),
-    (
-        COMMIT_AGE,
-        Unit::Seconds,
-        "Time since the last commit of records, or since the start; grows while nothing arrives.",
-    ),
-    (RESIDENT, Unit::Bytes, "Resident memory of the process."),
-];
+mod declared;
 
-const RECORDS: &str = "tidemill_records_total";
-const BATCHES: &str = "tidemill_batches_total";
-const BATCH_RECORDS: &str = "tidemill_batch_records";
-const BATCH_BYTES: &str = "tidemill_batch_bytes";
-const BATCH_TOKENS: &str = "tidemill_batch_tokens";
-const BATCH_LIMIT: &str = "tidemill_batch_limit_tokens";
-const STAGE: &str = "tidemill_stage_duration_seconds";
-const AGE: &str = "tidemill_record_age_seconds";
-const DEAD_LETTERS: &str = "tidemill_dead_letters_total";
-const TRANSACTIONS: &str = "tidemill_transactions_total";
-const CACHE_HITS: &str = "tidemill_cache_hits_total";
-const REBALANCES: &str = "tidemill_rebalances_total";
-const PARTITIONS: &str = "tidemill_assigned_partitions";
-const MODEL_INFO: &str = "tidemill_model_info";
-const MODEL_LOAD: &str = "tidemill_model_load_seconds";
-const MODEL_SWAPS: &str = "tidemill_model_swaps_total";
-const MODEL_MEMORY: &str = "tidemill_model_memory_bytes";
-const LAG: &str = "tidemill_consumer_lag_records";
-const DRAIN_ETA: &str = "tidemill_drain_eta_seconds";
-const UNCOVERED: &str = "tidemill_uncovered_partitions";
-const CONNECTED: &str = "tidemill_kafka_connected";
-const COMMIT_AGE: &str = "tidemill_last_commit_age_seconds";
-const RESIDENT: &str = "tidemill_process_resident_memory_bytes";
+pub use declared::{ALL, Kind, Metric};
+
+use declared::{
+    AGE, BATCH_BYTES, BATCH_LIMIT, BATCH_RECORDS, BATCH_TOKENS, BATCHES, CACHE_HITS, COMMIT_AGE,
+    CONNECTED, DEAD_LETTERS, DRAIN_ETA, LAG, MODEL_INFO, MODEL_LOAD, MODEL_MEMORY, MODEL_SWAPS,
+    PARTITIONS, REBALANCES, RECORDS, RESIDENT, STAGE, TRANSACTIONS, UNCOVERED,
+};
 
 /// The handles. Cheap to clone.
 #[derive(Clone)]
@@ -130,16 +81,13 @@ fn key(name: &'static str, labels: Vec<Label>) -> Key {
 
 /// Registers every metric at zero: a rate over an absent series is no alert.
 pub fn register(recorder: PrometheusRecorder) -> Metrics {
-    for (name, unit, help) in ALL.iter().filter(|(name, ..)| *name != LAG) {
-        let (name, help) = (KeyName::from_const_str(name), SharedString::const_str(help));
-        match name.as_str() {
-            BATCH_RECORDS | BATCH_BYTES | BATCH_TOKENS | STAGE | AGE | MODEL_LOAD => {
-                recorder.describe_histogram(name, Some(*unit), help);
-            }
-            counter if counter.ends_with("_total") => {
-                recorder.describe_counter(name, Some(*unit), help);
-            }
-            _ => recorder.describe_gauge(name, Some(*unit), help),
+    for metric in ALL.iter().filter(|metric| metric.name != LAG) {
+        let name = KeyName::from_const_str(metric.name);
+        let (unit, help) = (Some(metric.unit), SharedString::const_str(metric.help));
+        match metric.kind {
+            Kind::Counter => recorder.describe_counter(name, unit, help),
+            Kind::Gauge => recorder.describe_gauge(name, unit, help),
+            Kind::Histogram => recorder.describe_histogram(name, unit, help),
         }
     }
     let counter = |name, label: &'static str, value: &'static str| {
@@ -269,7 +217,7 @@ impl Metrics {
 
     /// The lag of each partition that is ours, in Prometheus' text format.
     pub fn render_lags(&self) -> String {
-        let help = ALL.iter().find(|(name, ..)| *name == LAG).map_or("", |(.., help)| *help);
+        let help = ALL.iter().find(|metric| metric.name == LAG).map_or("", |metric| metric.help);
         let mut text = format!("# HELP {LAG} {help}\n# TYPE {LAG} gauge\n");
         for ((topic, partition), lag) in &*lock(&self.0.lags) {
             writeln!(text, "{LAG}{{topic=\"{topic}\",partition=\"{partition}\"}} {lag}")
@@ -393,6 +341,7 @@ pub fn recorder() -> Result<PrometheusRecorder, BuildError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Version;
 
     #[test]
     fn a_scrape_shows_every_metric_before_the_first_event() {
@@ -414,6 +363,42 @@ mod tests {
         assert!(scrape.contains("tidemill_batches_total{reason=\"time\"} 1"), "{scrape}");
         assert!(scrape.contains("tidemill_batch_records_bucket{le=\"4\"} 1"), "{scrape}");
         assert!(!scrape.contains("resident_memory_bytes 0\n"), "{scrape}");
+    }
+
+    /// What is scraped is what is declared: each once, with its kind and its labels.
+    #[test]
+    fn every_metric_is_scraped_as_it_is_declared() {
+        let recorder = recorder().unwrap();
+        let handle = recorder.handle();
+        let metrics = register(recorder);
+        let id = ModelId { name: "m".into(), version: Version(1), digest: "d".into() };
+        metrics.serving(&id, 1);
+        metrics.lag("in", Partition { topic: 0, number: 0 }, 7);
+        metrics.batch_closed(Reason::Time, 3, 100, 40);
+        metrics.loaded(Duration::from_secs(1));
+        metrics.record_ages([1.0].into_iter());
+        let second = Duration::from_secs(1);
+        metrics.waited(second);
+        let scrape = handle.render() + &metrics.render_lags();
+        let types: BTreeMap<&str, &str> = scrape
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+            .collect();
+        let declared: BTreeMap<&str, &str> =
+            ALL.iter().map(|metric| (metric.name, metric.kind.name())).collect();
+        assert_eq!(types, declared);
+        assert_eq!(declared.len(), ALL.len());
+        for metric in ALL {
+            let part = if metric.kind == Kind::Histogram { "_sum" } else { "" };
+            let name = format!("{}{part}", metric.name);
+            let of = |line: &str| Some(line.strip_prefix(&name)?.to_owned());
+            let series = scrape.lines().filter_map(of).find(|line| line.starts_with(['{', ' ']));
+            let series = series.unwrap_or_else(|| panic!("{name} is not in\n{scrape}"));
+            let labels = series.strip_prefix('{').and_then(|labels| labels.split_once('}'));
+            let labels = labels.map_or("", |(labels, _)| labels);
+            let names = labels.split(',').filter_map(|label| Some(label.split_once('=')?.0));
+            assert_eq!(names.collect::<Vec<_>>(), metric.labels, "{name}");
+        }
     }
 
     #[test]

@@ -11,11 +11,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::doubt::{Doubts, Source};
-use super::facts::{BatchId, Manifest, Outcome, What};
+use super::facts::{BatchId, Outcome, What};
 use super::index::{Found, Index, Model, Tally, few, kind};
 use super::offsets::Offsets;
 use super::report::{Kind, Report};
 use super::scope::{Input, Scope};
+use crate::log::manifest::Manifest;
 
 /// Clocks of two machines differ by at most so much, in ms.
 const SKEW: i64 = 60_000;

@@ -1,10 +1,10 @@
-//! What a reader of the topics sees: outcomes by their headers, manifests by their JSON.
+//! What a reader of the topics sees: outcomes by their headers.
 
 use std::fmt;
 
-use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
+use crate::log::headers;
 use crate::record::Header;
 
 /// A batch's id: a UUID, or for any other text a number that stands for it.
@@ -90,13 +90,13 @@ impl<'a> Message<'a> {
             let header = headers.iter().find(|header| header.name == name.as_bytes())?;
             std::str::from_utf8(header.value.as_ref()?).ok()
         };
-        let dead = find("__connect.errors.topic").is_some();
+        let dead = find(headers::ERRORS_TOPIC).is_some();
         let (topic, partition, offset) = if dead {
-            ("__connect.errors.topic", "__connect.errors.partition", "__connect.errors.offset")
+            (headers::ERRORS_TOPIC, headers::ERRORS_PARTITION, headers::ERRORS_OFFSET)
         } else {
-            ("tidemill.source.topic", "tidemill.source.partition", "tidemill.source.offset")
+            (headers::SOURCE_TOPIC, headers::SOURCE_PARTITION, headers::SOURCE_OFFSET)
         };
-        let (batch, offset) = (find("tidemill.batch.id"), find(offset));
+        let (batch, offset) = (find(headers::BATCH_ID), find(offset));
         match (batch, offset) {
             (None, _) if dead || !output => return Self::Foreign,
             (None, None) => return Self::Silent,
@@ -117,74 +117,11 @@ impl<'a> Message<'a> {
             partition,
             offset,
             batch,
-            version: find("tidemill.model.version").and_then(|text| text.parse().ok()),
-            model: find("tidemill.model.name"),
-            digest: find("tidemill.model.digest"),
-            class: find("tidemill.error.class"),
+            version: find(headers::MODEL_VERSION).and_then(|text| text.parse().ok()),
+            model: find(headers::MODEL_NAME),
+            digest: find(headers::MODEL_DIGEST),
+            class: find(headers::ERROR_CLASS),
         })
-    }
-}
-
-/// A manifest, or a piece of one, as it stands in its topic.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Manifest {
-    /// The batch.
-    pub batch_id: String,
-    /// Which piece, from 1; absent of a manifest in one piece.
-    #[serde(default)]
-    pub piece: Option<u32>,
-    /// Of how many.
-    #[serde(default)]
-    pub pieces: Option<u32>,
-    /// The consumer group that the batch was committed by.
-    #[serde(default)]
-    pub group: Option<String>,
-    /// The model's name.
-    pub model: String,
-    /// Its version.
-    pub version: u64,
-    /// The digest of its files.
-    #[serde(default)]
-    pub digest: String,
-    /// Outcomes of the whole batch.
-    pub records: u64,
-    /// Predictions among them.
-    pub predictions: u64,
-    /// Dead letters.
-    pub dead_letters: u64,
-    /// Tombstones.
-    pub tombstones: u64,
-    /// The records that this piece tells of, one range for each input partition.
-    pub ranges: Vec<Range>,
-}
-
-/// The records of one input partition in a batch: `count` of the offsets `first..next`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Range {
-    /// The input topic.
-    pub topic: String,
-    /// Its id, where the broker gave one.
-    #[serde(default)]
-    pub topic_id: Option<String>,
-    /// The partition.
-    pub partition: i32,
-    /// The first record's offset.
-    pub first: i64,
-    /// One past the last record's offset.
-    pub next: i64,
-    /// How many records.
-    pub count: u64,
-    /// `name/version` of the model that had answered this partition until here, where it is another one.
-    #[serde(default)]
-    pub previous: Option<String>,
-}
-
-impl Manifest {
-    /// Reads a manifest's value; `None` where it is no manifest.
-    pub fn read(value: &[u8]) -> Option<Self> {
-        let manifest: Self = serde_json::from_slice(value).ok()?;
-        let sane = |range: &Range| 0 <= range.first && range.first < range.next;
-        manifest.ranges.iter().all(sane).then_some(manifest)
     }
 }
 

@@ -243,12 +243,12 @@ impl History {
                 group: Some("g".to_owned()),
                 model: "m".to_owned(),
                 version,
-                digest: String::new(),
                 records: tally.iter().sum(),
                 predictions: tally[0],
                 dead_letters: tally[1],
                 tombstones: tally[2],
                 ranges: ranges.to_vec(),
+                ..Manifest::default()
             };
             self.write_manifest(dice, transaction, manifest);
         }
@@ -276,17 +276,13 @@ impl History {
             };
             let manifest = Manifest {
                 batch_id: batch.clone(),
-                piece: None,
-                pieces: None,
                 group: Some(group.to_owned()),
                 model: "m".to_owned(),
                 version: 1,
-                digest: String::new(),
                 records: 1,
                 predictions: 1,
-                dead_letters: 0,
-                tombstones: 0,
                 ranges: vec![range],
+                ..Manifest::default()
             };
             self.write_manifest(dice, transaction, manifest);
             let (place, what, version) = (0, What::Prediction, 1);

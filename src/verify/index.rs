@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::facts::{BatchId, Manifest, Range, What};
+use super::facts::{BatchId, What};
+use crate::log::manifest::{Manifest, Range};
 
 /// Outcomes by what they are: predictions, dead letters, tombstones.
 pub type Tally = [u64; 3];

@@ -103,11 +103,9 @@ impl<'a> Script<'a> {
             group: Some(get("group").unwrap_or("g").to_owned()),
             model: "m".to_owned(),
             version: version.parse().unwrap(),
-            digest: String::new(),
             records,
             predictions: number("predictions").unwrap_or(records - dead_letters),
             dead_letters,
-            tombstones: 0,
             ranges: vec![Range {
                 topic: "in".to_owned(),
                 topic_id: Some(get("id").unwrap_or("T").to_owned()),
@@ -117,6 +115,7 @@ impl<'a> Script<'a> {
                 count,
                 previous: get("prev").map(|version| format!("m/{version}")),
             }],
+            ..Manifest::default()
         }
     }
 
@@ -356,17 +355,12 @@ fn compact(records: [&[i64]; 2], spans: [(i64, i64, u64); 2], offsets: &[i64]) -
     let count = spans.iter().map(|(.., count)| count).sum();
     let manifest = Manifest {
         batch_id: "a".to_owned(),
-        piece: None,
-        pieces: None,
-        group: None,
         model: "m".to_owned(),
         version: 1,
-        digest: String::new(),
         records: count,
         predictions: count,
-        dead_letters: 0,
-        tombstones: 0,
         ranges: ["a", "b"].into_iter().zip(spans).map(range).collect(),
+        ..Manifest::default()
     };
     let mut checker = Checker::new(Scope {
         group: "g".to_owned(),

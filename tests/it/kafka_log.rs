@@ -18,7 +18,7 @@ use tidemill::failure::Exit;
 use tidemill::kafka;
 use tidemill::log::message::Naming;
 use tidemill::log::{
-    Arrival, BatchInfo, Control, Done, Finished, How, Log, Opening, Row, Transaction,
+    Arrival, BatchInfo, Control, Done, Finished, How, Log, Membership, Opening, Row, Transaction,
 };
 use tidemill::record::{Epoch, ModelId, Offset, Outcome, Partition, Reason, Record, Version};
 
@@ -156,7 +156,7 @@ pub(crate) struct Loop {
 
 impl Loop {
     pub(crate) fn new(log: Log, max: usize) -> Self {
-        let lanes = log.lanes.len();
+        let lanes = log.sink.lanes.len();
         Self {
             log,
             busy: vec![false; lanes],
@@ -182,19 +182,19 @@ impl Loop {
         while !over(self) && self.failure.is_none() {
             assert!(Instant::now() < deadline, "still at {:?} of {:?}", self.committed, self.ends);
             let mut idle = true;
-            while let Ok(control) = self.log.control.try_recv() {
+            while let Ok(control) = self.log.feed.membership.control.try_recv() {
                 idle = false;
                 self.control(control);
             }
             if self.waiting.iter().all(|(records, _)| records.len() < 4 * self.max)
-                && let Ok(chunk) = self.log.chunks.try_recv()
+                && let Ok(chunk) = self.log.feed.chunks.try_recv()
             {
                 idle = false;
                 for arrival in chunk.arrivals {
                     self.arrive(arrival);
                 }
             }
-            while let Ok(done) = self.log.done.try_recv() {
+            while let Ok(done) = self.log.sink.done.try_recv() {
                 idle = false;
                 self.busy[done.lane] = false;
                 self.committed.extend(&done.committed);
@@ -248,7 +248,7 @@ impl Loop {
     fn arrive(&mut self, arrival: Arrival) {
         let (partition, epoch, next) = match &arrival {
             Arrival::Record(epoch, record) => (record.partition, *epoch, record.offset.next()),
-            Arrival::End(epoch, partition, next) => (*partition, *epoch, *next),
+            Arrival::End(end) => (end.partition, end.epoch, end.next),
         };
         if self.assigned.get(&partition) != Some(&epoch) {
             return;
@@ -288,7 +288,9 @@ impl Loop {
         let batches = if rows.is_empty() { Vec::new() } else { vec![Finished { info, rows }] };
         self.id += 1;
         self.busy[lane] = true;
-        self.log.lanes[lane].blocking_send(Transaction { id: self.id, batches, next }).unwrap();
+        self.log.sink.lanes[lane]
+            .blocking_send(Transaction { id: self.id, batches, next })
+            .unwrap();
     }
 
     pub(crate) fn caught_up(&self) -> bool {
@@ -299,10 +301,11 @@ impl Loop {
 
     /// Leaves as the service does and gives back what was done.
     pub(crate) fn stop(self) -> Vec<Done> {
-        let Log { control, chunks, lanes, done, leave, threads, .. } = self.log;
+        let Log { feed, sink } = self.log;
+        let Membership { control, leave, threads, .. } = feed.membership;
         leave.ask(false);
-        drop((lanes, control, chunks, done));
-        for thread in threads {
+        drop((sink.lanes, control, feed.chunks, sink.done));
+        for thread in threads.into_iter().chain(sink.threads) {
             thread.join().unwrap();
         }
         self.done

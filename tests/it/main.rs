@@ -7,11 +7,13 @@
     reason = "a test that cannot go on fails; tests wait for real brokers"
 )]
 
+mod avro;
 mod bench;
 mod broker;
 mod campaign;
 mod chaos;
 mod check;
+mod commands;
 mod differential;
 mod dlq;
 mod embedded;
@@ -26,6 +28,7 @@ mod helm;
 mod hostile_models;
 mod journal;
 mod kafka_log;
+mod lines;
 mod mock_kafka;
 mod models;
 mod padded;

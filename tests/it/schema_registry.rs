@@ -14,14 +14,14 @@ use tidemill::field::Value;
 use tidemill::schema::{Answer, Auth, Failed, Language, Reference, Schemas, Settings, frame};
 
 /// A running registry, gone when dropped.
-struct Registry {
+pub(crate) struct Registry {
     home: PathBuf,
     url: String,
 }
 
 impl Registry {
     /// `None`, and a line on stderr, where Java is missing, or mvn and what it would fetch.
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let runs = |program: &str| {
             let mut run = Command::new(program);
             run.arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
@@ -49,7 +49,18 @@ impl Registry {
         Some(registry)
     }
 
-    fn kill9(&self) {
+    /// Starts it again, empty.
+    pub(crate) fn start_again(&self) {
+        let port = self.url.split([':', '/']).nth(4).unwrap();
+        script(&["up", self.home.to_str().unwrap(), port]);
+    }
+
+    /// Where it listens.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) fn kill9(&self) {
         script(&["kill9", self.home.to_str().unwrap()]);
     }
 
@@ -70,7 +81,7 @@ impl Registry {
     }
 
     /// Registers a schema that refers to others; its id.
-    fn register(&self, subject: &str, body: &Json) -> u32 {
+    pub(crate) fn register(&self, subject: &str, body: &Json) -> u32 {
         let place = format!("{}/subjects/{subject}/versions", self.url);
         let request =
             ureq::post(place).header("Content-Type", "application/vnd.schemaregistry.v1+json");
@@ -98,7 +109,7 @@ fn script(arguments: &[&str]) -> String {
 fn known(schemas: &Schemas, id: u32) -> std::sync::Arc<tidemill::schema::Registered> {
     match schemas.schema(Reference::Id(id)) {
         Answer::Known(known) => known,
-        other => panic!("schema {id}: {other:?}"),
+        other @ (Answer::Unknown(_) | Answer::Away { .. }) => panic!("schema {id}: {other:?}"),
     }
 }
 
@@ -165,7 +176,7 @@ fn a_real_registry_gives_the_three_answers() {
     assert_eq!(out, [Some(Value::Text("SELL".into())), Some(Value::Float(0.5))]);
 
     // JSON Schema says what it is.
-    let text = "{\"type\":\"object\"}";
+    let text = r#"{"$schema":"http://json-schema.org/draft-07/schema#","type":"object"}"#;
     let json_id = schemas.register("json-value", Language::Json, text).unwrap();
     assert_eq!(known(&schemas, json_id).language, Language::Json);
 

@@ -16,9 +16,10 @@ use tidemill::format::{Codec, Writer};
 use tidemill::model::Served;
 use tidemill::model::artifact::{self, LoadOptions};
 use tidemill::pipeline::arrive::Assigned;
-use tidemill::pipeline::{Batch, Effect, Event, Limits, Pipeline, batch};
-use tidemill::record::{Epoch, Offset, Outcome, Partition, Reason, Record, Version};
-use tidemill::workers::{Answer, Job, Workers};
+use tidemill::pipeline::batch::Cut;
+use tidemill::pipeline::{Batch, Effect, Event, Limits, Part, Pipeline, batch};
+use tidemill::record::{Epoch, Offset, Outcome, Partition, Record, Version};
+use tidemill::workers::{Answer, Finish, Job, Workers};
 use tokio::sync::mpsc;
 
 use crate::world::{Column, linear};
@@ -52,6 +53,7 @@ struct Bench {
     versions: BTreeMap<Version, Arc<Served>>,
     decoder: Decoder,
     workers: Workers,
+    finish: Finish,
     answers: mpsc::Receiver<Answer>,
 }
 
@@ -73,28 +75,25 @@ impl Bench {
         let writer = Arc::new(Writer::new(&config, Arc::clone(&codec)));
         let decoder = Decoder::new(codec);
         let (sender, answers) = mpsc::channel(8);
-        let workers = Workers::start(2, decoder.clone(), writer, sender).unwrap();
-        Self { versions: (1..).zip(versions).map(load).collect(), decoder, workers, answers }
+        let workers = Workers::start(2, decoder.clone(), sender).unwrap();
+        let finish = Finish::write(writer);
+        let versions = (1..).zip(versions).map(load).collect();
+        Self { versions, decoder, workers, finish, answers }
     }
 
-    fn run(&mut self, batch: Arc<Batch<Decoded>>, rows: std::ops::Range<usize>) -> Answer {
+    fn run(&mut self, batch: Arc<Batch<Decoded>>, rows: Vec<usize>) -> Answer {
         let served = Arc::clone(&self.versions[&batch.version]);
-        self.workers.submit(Job { batch, rows, served });
+        let finish = self.finish.clone();
+        self.workers.submit(Job { number: 0, batch, rows, served, finish });
         self.answers.blocking_recv().unwrap()
     }
 
     /// What a service says of a record that has run this version from the start.
     fn alone(&mut self, record: &Record, version: Version) -> Outcome<Vec<u8>> {
         let item = self.decoder.item(Epoch(1), record.clone(), None, &self.versions[&version]);
-        let batch = Batch {
-            number: 0,
-            lane: 0,
-            version,
-            reason: Reason::Records,
-            waited: Duration::ZERO,
-            items: vec![item],
-        };
-        self.run(Arc::new(batch), 0..1).outcomes.unwrap().remove(0)
+        let batch = Batch::new(0, 0, version, Cut::of(vec![item], epoch()), epoch());
+        let Part { answer, .. } = self.run(Arc::new(batch), vec![0]).parts.remove(0);
+        answer.unwrap().remove(0)
     }
 }
 
@@ -208,8 +207,8 @@ proptest! {
                 Step::Answer => {
                     if !calls.is_empty() {
                         let (batch, rows) = calls.remove(0);
-                        let Answer { batch, rows, outcomes, .. } = bench.run(batch, rows);
-                        events.push(Event::Inferred { batch, rows, answer: outcomes, bytes: 0 });
+                        let Answer { batch, parts, .. } = bench.run(batch, rows);
+                        events.push(Event::Inferred { batch, parts, bytes: 0 });
                     }
                 }
             }

@@ -2,19 +2,33 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use tidemill::config::{Config, Include, Output};
 use tidemill::decode::Decoder;
 use tidemill::format::{Codec, Writer};
 use tidemill::model::artifact::{self, LoadOptions};
-use tidemill::pipeline::Batch;
-use tidemill::record::{Epoch, Offset, Outcome, Partition, Reason, Record, Version};
-use tidemill::workers::{Answer, Job, Workers};
+use tidemill::pipeline::batch::Cut;
+use tidemill::pipeline::{Batch, Part};
+use tidemill::record::{Epoch, Offset, Outcome, Partition, Record, Version};
+use tidemill::workers::{Answer, Finish, Job, Workers};
 use tokio::sync::mpsc;
 
+/// The outcomes of a batch in the order of its records, each record's once.
+fn outcomes(parts: Vec<Part<Vec<u8>>>) -> Vec<Outcome<Vec<u8>>> {
+    let rows = parts.into_iter().flat_map(|part| {
+        let outcomes = part.answer.unwrap();
+        assert_eq!(part.rows.len(), outcomes.len());
+        part.rows.into_iter().zip(outcomes)
+    });
+    let mut rows: Vec<(usize, Outcome<Vec<u8>>)> = rows.collect();
+    rows.sort_by_key(|(row, _)| *row);
+    assert!((0..).zip(&rows).all(|(place, (row, _))| place == *row), "each row once");
+    rows.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
 /// What becomes of 60 records with 7 texts, one of which is none, a key each, in two batches.
-fn answers(cache: u64) -> Vec<Answer> {
+fn answers(cache: u64) -> Vec<(usize, Vec<Outcome<Vec<u8>>>)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data/tiny-bert-labels");
     let field = "text".to_owned();
     let options = LoadOptions { field, cache, ..LoadOptions::default() };
@@ -39,20 +53,20 @@ fn answers(cache: u64) -> Vec<Answer> {
         };
         decoder.item(Epoch(1), record, None, &served)
     };
+    let finish = Finish::write(writer);
     let (sender, mut answers) = mpsc::channel(8);
-    let workers = Workers::start(2, decoder.clone(), writer, sender).unwrap();
-    let batch = |number: u64, rows: std::ops::Range<u8>| Batch {
-        number,
-        lane: 0,
-        version: Version::default(),
-        reason: Reason::Records,
-        waited: Duration::ZERO,
-        items: rows.map(item).collect(),
+    let workers = Workers::start(2, decoder.clone(), sender).unwrap();
+    let batch = |number: u64, rows: std::ops::Range<u8>| {
+        let cut = Cut::of(rows.map(item).collect(), epoch());
+        Batch::new(number, 0, Version::default(), cut, epoch())
     };
     let mut answer = |batch: Batch<_>| {
-        let (rows, batch) = (0..batch.items.len(), Arc::new(batch));
-        workers.submit(Job { batch, rows, served: Arc::clone(&served) });
-        answers.blocking_recv().unwrap()
+        let (rows, batch) = ((0..batch.items.len()).collect(), Arc::new(batch));
+        let (served, finish) = (Arc::clone(&served), finish.clone());
+        workers.submit(Job { number: 7, batch, rows, served, finish });
+        let Answer { job, parts, hits, .. } = answers.blocking_recv().unwrap();
+        assert_eq!(job, 7);
+        (hits, outcomes(parts))
     };
     vec![answer(batch(0, 0..30)), answer(batch(1, 30..60))]
 }
@@ -61,13 +75,18 @@ fn answers(cache: u64) -> Vec<Answer> {
 #[test]
 fn a_cache_changes_the_time_and_nothing_else() {
     let (plain, cached) = (answers(0), answers(1 << 20));
-    for (plain, cached) in plain.iter().zip(&cached) {
-        assert_eq!(plain.outcomes, cached.outcomes);
-        assert_eq!(plain.hits, 0);
+    for ((plain_hits, plain), (_, cached)) in plain.iter().zip(&cached) {
+        assert_eq!(plain, cached);
+        assert_eq!(*plain_hits, 0);
     }
-    let second = cached[1].outcomes.as_ref().unwrap();
+    let (hits, second) = &cached[1];
     let predicted = second.iter().filter(|outcome| matches!(outcome, Outcome::Prediction(_)));
-    assert_eq!(cached[1].hits, predicted.count(), "every text was seen before");
+    assert_eq!(*hits, predicted.count(), "every text was seen before");
     let Outcome::Prediction(last) = &second[28] else { panic!("{:?}", second[28]) };
     assert!(String::from_utf8_lossy(last).ends_with(",\"key\":\"58\"}"), "its own key");
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test needs one arbitrary instant")]
+fn epoch() -> Instant {
+    Instant::now()
 }

@@ -33,15 +33,13 @@ fn written(prediction: &Prediction, top_k: Option<u32>, along: Along<'_>) -> Vec
 #[test]
 fn every_schema_is_of_its_name_and_every_field_has_a_default() {
     fn all_have_defaults(schema: &Schema) {
-        match schema {
-            Schema::Record(record) => {
-                for field in &record.fields {
-                    assert!(field.default.is_some() && field.doc.is_some(), "{}", field.name);
-                    all_have_defaults(&field.schema);
-                }
+        if let Schema::Record(record) = schema {
+            for field in &record.fields {
+                assert!(field.default.is_some() && field.doc.is_some(), "{}", field.name);
+                all_have_defaults(&field.schema);
             }
-            Schema::Array(array) => all_have_defaults(&array.items),
-            _ => (),
+        } else if let Schema::Array(array) = schema {
+            all_have_defaults(&array.items);
         }
     }
     for kind in Kind::ALL {
@@ -159,7 +157,7 @@ fn dead_letters_and_manifests_are_written_as_their_schemas_say() {
     }
     assert_eq!(read["ranges"][0]["next"], 7);
     let wrong = Encoder::new(&mut out).json(&schema(Kind::Manifest), &json!({"group": 1}));
-    assert_eq!(wrong.unwrap_err(), "group. is not a string");
+    assert_eq!(wrong.unwrap_err(), "group is not a string");
 }
 
 proptest! {

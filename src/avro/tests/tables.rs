@@ -24,7 +24,7 @@ fn seen(
     let reader = reader.map(schema);
     let plan = Plan::new(&schema(writer), reader.as_ref(), &[path(wanted)])?;
     let read = read(&plan, datum)?;
-    Ok(read[0].as_ref().map_or("absent".to_owned(), |value| format!("{value:?}")))
+    Ok(read[0].as_ref().map_or_else(|| "absent".to_owned(), |value| format!("{value:?}")))
 }
 
 #[test]
@@ -397,7 +397,7 @@ fn schemas_refer_to_others_in_any_order() {
     }
     for (schema, references, expect) in [
         ("{", vec![], "is not a valid Avro schema"),
-        ("\"strnig\"", vec![], "strnig"),
+        ("\"texts\"", vec![], "texts"),
         ("{\"type\":\"record\",\"name\":\"r\"}", vec![], "is not a valid Avro schema"),
         (
             "\"a.Gone\"",

@@ -19,9 +19,10 @@ use crate::failure::{Exit, Failure};
 use crate::format::{Codec, Writer};
 use crate::memory;
 use crate::model::Served;
+use crate::pipeline::batch::Cut;
 use crate::pipeline::{Batch, Item};
-use crate::record::{Reason, Version};
-use crate::workers::{Answer, Job, Workers};
+use crate::record::Version;
+use crate::workers::{Answer, Finish, Job, Workers};
 
 /// Batches in the model at once, as in the service: one that runs, one that is ready to.
 const IN_MODEL: usize = 2;
@@ -45,14 +46,8 @@ impl Records {
         let different = items.len();
         let tokens = items.iter().map(|item| item.tokens).sum();
         items.extend((0..longest).map(|row| again(row % different.max(1))));
-        let batch = Batch {
-            number: 0,
-            lane: 0,
-            version: Version::default(),
-            reason: Reason::Records,
-            waited: Duration::ZERO,
-            items,
-        };
+        let now = now();
+        let batch = Batch::new(0, 0, Version::default(), Cut::of(items, now), now);
         Self { batch: Arc::new(batch), different, tokens }
     }
 
@@ -89,6 +84,7 @@ pub(super) struct Side {
     pub(super) workers: u16,
     pub(super) sizes: Vec<Measured>,
     pool: Workers,
+    finish: Finish,
     answers: mpsc::Receiver<Answer>,
     /// Where the next window begins.
     next: usize,
@@ -102,11 +98,12 @@ impl Side {
         let codec = Arc::new(Codec::new(&config)?);
         let writer = Arc::new(Writer::new(&config, Arc::clone(&codec)));
         let decoder = Decoder::new(codec);
-        let pool =
-            Workers::start(usize::from(workers), decoder, writer, answers_in).map_err(|error| {
-                Failure { message: format!("start a thread: {error}"), exit: Exit::Temporary }
-            })?;
-        Ok(Self { served, workers, sizes: Vec::new(), pool, answers, next: 0 })
+        // As in the service, so that the times hold there.
+        let finish = Finish::write(writer);
+        let pool = Workers::start(usize::from(workers), decoder, answers_in).map_err(|error| {
+            Failure { message: format!("start a thread: {error}"), exit: Exit::Temporary }
+        })?;
+        Ok(Self { served, workers, sizes: Vec::new(), pool, finish, answers, next: 0 })
     }
 
     /// One short run of each size, rising, as long as `rounds` of all of them fit into `time`. The first size that
@@ -150,9 +147,11 @@ impl Side {
                 let items = &records.batch.items[window.clone()];
                 sample.tokens += items.iter().map(|item| item.tokens).sum::<u64>();
                 self.pool.submit(Job {
+                    number: 0,
                     batch: Arc::clone(&records.batch),
-                    rows: window,
+                    rows: window.collect(),
                     served: Arc::clone(&self.served),
+                    finish: self.finish.clone(),
                 });
                 submitted += 1;
                 in_model += 1;
@@ -166,14 +165,16 @@ impl Side {
                 exit: Exit::Software,
             })?;
             in_model -= 1;
-            answer.outcomes.map_err(|refused| Failure {
-                message: format!(
-                    "run a batch of {size} records: {refused}; try --max-records {}",
-                    (size / 2).max(1)
-                ),
-                exit: Exit::Data,
-            })?;
-            sample.batches.push(answer.took.as_secs_f64());
+            for part in answer.parts {
+                part.answer.map_err(|refused| Failure {
+                    message: format!(
+                        "run a batch of {size} records: {refused}; try --max-records {}",
+                        (size / 2).max(1)
+                    ),
+                    exit: Exit::Data,
+                })?;
+            }
+            sample.batches.push(answer.inference.busy.as_secs_f64());
         }
     }
 }

@@ -24,7 +24,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use super::facts::{Broker, Described, Facts, Settings, Topic};
 use super::{Asked, Finding, judge, topics};
 use crate::config::Config;
-use crate::kafka::{self, Journal, journal, native, settings};
+use crate::kafka::{Journal, journal, native, settings};
 
 /// How long a broker may take to accept a connection, and then to answer.
 const EACH: Duration = Duration::from_secs(5);
@@ -298,7 +298,7 @@ fn configuration(
     of: &ResourceSpecifier<'_>,
 ) -> Result<Settings, Asked> {
     let options = AdminOptions::new().request_timeout(Some(EACH));
-    let described = kafka::wait(admin.describe_configs([of], &options));
+    let described = pollster::block_on(admin.describe_configs([of], &options));
     let resource = described.map_err(Asked::Unanswered)?.into_iter().next();
     match resource {
         // A refusal is an answer without entries.

@@ -6,7 +6,8 @@ use std::fmt;
 use super::Finding;
 use super::facts::{Facts, Topic};
 use super::judge::{self, EVER, OFFSETS_RETENTION, count, span};
-use crate::config::{Config, OutputPartition, properties};
+use crate::config::{Config, properties};
+use crate::log::message::Naming;
 
 /// What a topic is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +62,7 @@ pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
             findings.push(Finding::problem(what, message, create(config, facts, role, &name)));
             continue;
         };
-        let wanted = partitions(config, facts, role, &name);
+        let wanted = partitions(config, facts, &name);
         if topic.partitions < wanted {
             let message = format!(
                 "has {}, fewer than the input's {wanted}: an outcome goes to the partition of its record's number",
@@ -133,12 +134,12 @@ fn inputs_of<'a>(
     config.input.topics.iter().filter(mine)
 }
 
-/// How many partitions a topic needs at least.
-fn partitions(config: &Config, facts: &Facts, role: Role, name: &str) -> usize {
-    let same = config.output.partition == OutputPartition::Same;
-    let numbered = role == Role::DeadLetters || (role == Role::Output && same);
-    let inputs = inputs_of(config, role, name).filter(|_| numbered);
-    inputs.filter_map(|input| Some(facts.topics.get(input)?.partitions)).max().unwrap_or(1)
+/// How many partitions a topic needs at least: the service refuses to start with fewer.
+fn partitions(config: &Config, facts: &Facts, name: &str) -> usize {
+    let naming = Naming::new(config);
+    let written = |number: u16| naming.numbered(number).any(|topic| topic == name);
+    let inputs = (0..).zip(&naming.inputs).filter(|(number, _)| written(*number));
+    inputs.filter_map(|(_, input)| Some(facts.topics.get(input)?.partitions)).max().unwrap_or(1)
 }
 
 fn replication(
@@ -302,7 +303,7 @@ fn connection(config: &Config) -> String {
 fn create(config: &Config, facts: &Facts, role: Role, name: &str) -> String {
     let mut command = topic_command(config, "create", name);
     let mut add = |text: String| command.push_str(&text);
-    add(format!(" --partitions {}", partitions(config, facts, role, name)));
+    add(format!(" --partitions {}", partitions(config, facts, name)));
     let replicas = facts.brokers.len().min(3);
     if 1 < replicas {
         add(format!(" --replication-factor {replicas}"));

@@ -8,15 +8,11 @@ use rdkafka::message::{Message as _, Timestamp};
 use super::progress::Progress;
 use crate::cli::cluster::{Cluster, Ends};
 use crate::config::Config;
-use crate::failure::{Exit, Failure, chain};
+use crate::failure::{Exit, Failure};
 use crate::kafka::native::{self, Topic};
 use crate::log::letter::{Letter, Original};
 use crate::log::message::Naming;
-use crate::record::Offset;
 use crate::sqlite::{self, Store};
-
-/// Most records of the embedded log that are read at once.
-const CHUNK: usize = 256;
 
 /// A dead letter and where it stands.
 #[derive(Debug)]
@@ -69,7 +65,7 @@ impl Letters {
                     message: format!("open the embedded log {}: {error}", file.display()),
                     exit: Exit::Config,
                 })?;
-                let store = Store::open(&file).map_err(|error| broken(&error))?;
+                let store = Store::open(&file)?;
                 Place::Embedded { store, file }
             }
             None => {
@@ -113,8 +109,8 @@ impl Letters {
                     let text = store.note_text(&self.group, topic, *partition)?;
                     Ok(next.map(|next| (*partition, (next.0, text.unwrap_or_default().into()))))
                 };
-                let found: Result<Vec<_>, _> = ends.keys().map(read).collect();
-                found.map_err(|error| broken(&error))?.into_iter().flatten().collect()
+                let found: Result<Vec<_>, sqlite::Error> = ends.keys().map(read).collect();
+                found?.into_iter().flatten().collect()
             }
         };
         let id = self.topics.get(topic).and_then(|topic| topic.id.as_ref()).map(|id| &*id.0);
@@ -141,7 +137,7 @@ impl Place {
                             topics.insert((*name).to_owned(), topic);
                         }
                         Err(sqlite::Error::NoTopic(_)) => (),
-                        Err(error) => return Err(broken(&error)),
+                        Err(error) => return Err(error.into()),
                     }
                 }
                 Ok(topics)
@@ -155,7 +151,7 @@ impl Place {
             Self::Kafka(cluster) => cluster.stable_ends(topic, partitions),
             Self::Embedded { store, .. } => {
                 let end = |number| Ok((number, 0..store.end(topic, number)?.0));
-                (0..partitions).map(end).collect::<Result<_, _>>().map_err(|error| broken(&error))
+                (0..partitions).map(end).collect()
             }
         }
     }
@@ -185,18 +181,11 @@ impl Place {
             }),
             Self::Embedded { store, .. } => {
                 for (partition, range) in ends {
-                    let mut next = range.start;
-                    while next < range.end {
-                        let stored = store.read(topic, *partition, Offset(next), CHUNK);
-                        let stored = stored.map_err(|error| broken(&error))?;
-                        let Some(last) = stored.last() else { break };
-                        next = last.offset.next().0;
-                        for one in stored.into_iter().filter(|one| one.offset.0 < range.end) {
-                            let sqlite::Message { key, value, headers, .. } = one.message;
-                            let written = Original { timestamp: None, key, value, headers };
-                            visit(found((topic, *partition, one.offset.0), written))?;
-                        }
-                    }
+                    store.scan(topic, *partition, range.clone(), |stored| {
+                        let sqlite::Message { key, value, headers, .. } = stored.message;
+                        let written = Original { timestamp: None, key, value, headers };
+                        visit(found((topic, *partition, stored.offset.0), written))
+                    })?;
                 }
                 Ok(())
             }
@@ -210,9 +199,4 @@ fn found((topic, partition, offset): (&str, i32, i64), written: Original) -> Fou
     let bytes = length(&written.key) + length(&written.value) + headers.sum::<usize>();
     let letter = Letter::read(written);
     Found { topic: topic.to_owned(), partition, offset, bytes, letter }
-}
-
-/// What the embedded log says.
-pub(super) fn broken(error: &sqlite::Error) -> Failure {
-    Failure { message: chain(error), exit: Exit::Temporary }
 }

@@ -19,7 +19,7 @@ use rdkafka::producer::{
 };
 use rdkafka::topic_partition_list::{Offset as At, TopicPartitionList};
 
-use super::place::{Letters, Place, broken};
+use super::place::{Letters, Place};
 use super::progress::Progress;
 use crate::cli::cluster::Cluster;
 use crate::config::Config;
@@ -86,7 +86,7 @@ impl<'a> Sender<'a> {
                     TryLockError::WouldBlock => fail("another process redrives it".to_owned()),
                     TryLockError::Error(error) => fail(error.to_string()),
                 })?;
-                let store = Store::open(log).map_err(|error| broken(&error))?;
+                let store = Store::open(log)?;
                 Ok(Self::Embedded { store, group: &letters.group, _lock: lock })
             }
         }
@@ -119,7 +119,7 @@ impl<'a> Sender<'a> {
                     })
                     .collect();
                 let done = store.append_and_commit(&messages, group, &offsets);
-                done.map_err(|error| broken(&error))?;
+                done?;
                 Ok(Vec::new())
             }
         }

@@ -211,7 +211,7 @@ fn read_manifests(
         deleted.0.entry(message.partition()).or_insert(time);
         if let Some(value) = message.payload() {
             let at = || format!("{topic}/{}/{}", message.partition(), message.offset());
-            checker.manifest(Manifest::read(value).as_ref(), &at);
+            checker.manifest(Manifest::read(value).ok().as_ref(), &at);
         }
         Ok(())
     })

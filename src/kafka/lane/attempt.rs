@@ -36,12 +36,12 @@ impl Lane {
         let deadline = Instant::now() + self.shared.config.limits.transaction.0;
         let shared = Arc::clone(&self.shared);
         self.producer.call(&shared, Call::Begin, deadline, |p, _| p.begin_transaction())?;
-        let mut notes = self.shared.notes(transaction.next.keys());
+        let mut notes = self.shared.owned.notes(transaction.next.keys());
         self.queue(transaction, amends, &mut notes, deadline)?;
         self.producer.drain(deadline)?;
         let metadata = self.membership()?;
         self.known_topics(deadline)?;
-        if !transaction.next.iter().all(|(p, (epoch, _))| shared.owns(*p, *epoch)) {
+        if !transaction.next.iter().all(|(p, (epoch, _))| shared.owned.holds(*p, *epoch)) {
             return Err(Trouble::own(Call::Offsets, Action::Redo, "partitions were revoked"));
         }
         let offsets = self.offsets(transaction, &notes)?;

@@ -10,10 +10,10 @@ use rdkafka::topic_partition_list::Offset as Place;
 
 use super::super::group::{self, Context, partition};
 use super::super::opening::{Claims, Opened};
-use super::super::shared::{Held, Shared};
+use super::super::shared::Shared;
 use super::{IDLE, Source, Split, waker};
 use crate::failure::{Exit, Failure};
-use crate::log::{Assigned, Control, Gate};
+use crate::log::{Assigned, Control, Gate, Held};
 use crate::record::{Epoch, Offset, Partition};
 
 /// What the engine has beyond `limits.transaction` to answer a revocation.
@@ -89,7 +89,7 @@ impl Source {
                 topic: note.topic.clone(),
                 gate: gate.clone(),
             });
-            shared.write_held().insert(partition, Held { epoch, committed: next, note });
+            shared.owned.write().insert(partition, Held { epoch, committed: next, note });
             splits.push(Split { partition, epoch, start: next, queue, gate });
         }
         if assigned.is_empty() {
@@ -115,13 +115,13 @@ impl Source {
     /// Stops reading partitions; unless they are lost, once nothing of theirs is being committed.
     pub(super) fn disown(&mut self, partitions: &[Partition], lost: bool) {
         let held = |shared: &Shared| {
-            let held = shared.read_held();
+            let held = shared.owned.read();
             partitions.iter().copied().filter(|p| held.contains_key(p)).collect::<Vec<_>>()
         };
         let read = held(&self.shared);
         partitions.iter().for_each(|p| self.shared.claim(*p, None));
         let drop_held = |shared: &Shared| {
-            let mut held = shared.write_held();
+            let mut held = shared.owned.write();
             read.iter().for_each(|p| drop(held.remove(p)));
         };
         if lost {

@@ -1,6 +1,7 @@
-//! `ModernBERT` as in [`encoder::modernbert`], padded. Our own forward rather than candle-transformers': that one adds an f32 mask, so it has neither
-//! bf16 nor f16; counts positions in the weights' dtype, so that bf16 would confuse those above 256; uploads the
-//! window's mask at each call; and takes a missing norm for one that should be missing.
+//! `ModernBERT` as in [`encoder::modernbert`](crate::model::encoder::modernbert), padded. Our own forward rather than
+//! candle-transformers': that one adds an f32 mask, so it has neither bf16 nor f16; counts positions in the weights'
+//! dtype, so that bf16 would confuse those above 256; uploads the window's mask at each call; and takes a missing norm
+//! for one that should be missing.
 
 use candle_core::{DType, Result, Tensor};
 

@@ -1,0 +1,94 @@
+//! What the log says that is no record: assignments, revocations, ends, how the cluster is.
+
+use super::{Engine, now};
+use crate::failure::{Failure, temporary};
+use crate::log::{self, Control};
+use crate::pipeline::{Event, arrive};
+use crate::record::{ModelId, Partition, Version};
+
+impl Engine {
+    pub(super) fn control(&mut self, control: Option<Control>) -> Result<(), Failure> {
+        match control {
+            None => {
+                return Err(temporary("the reading thread ended without a word; this is a bug"));
+            }
+            Some(Control::Failed(failure)) => return Err(failure),
+            Some(Control::Assigned(assigned)) => return self.assigned(assigned),
+            Some(Control::Revoked { partitions, lost, done }) => {
+                return self.revoked(partitions, lost, done);
+            }
+            Some(Control::Ends(ends)) => {
+                self.lag.ends(ends);
+                let (owned, observer) = (self.pipeline.owned(), &self.observer);
+                let lag = self.lag.report(owned, &observer.topics, &observer.metrics, now());
+                observer.status.change(|status| status.lag = Some(lag));
+            }
+            Some(Control::Finished) => self.finished = true,
+            Some(Control::Unfinished(records, partitions)) => {
+                self.unfinished = Some((records, partitions));
+                self.hidden = None;
+            }
+            Some(Control::Hidden(places)) => self.hidden = Some(places),
+            Some(Control::Reachable(reachable)) => {
+                let now = now();
+                self.observer.status.change(|status| status.reachable(reachable, now));
+                self.observer.metrics.reachable(reachable);
+            }
+            Some(Control::Uncovered(partitions)) => self.observer.metrics.uncovered(partitions),
+            Some(Control::Outside(why)) => {
+                self.observer.status.change(|status| status.outside = why);
+            }
+        }
+        Ok(())
+    }
+
+    fn assigned(&mut self, assigned: Vec<log::Assigned>) -> Result<(), Failure> {
+        self.assigned_once = true;
+        let mut taken = Vec::with_capacity(assigned.len());
+        for assigned in assigned {
+            let recorded = self.recorded(assigned.answered.as_ref());
+            let log::Assigned { partition, epoch, next, end, until, skip, topic, gate, .. } =
+                assigned;
+            self.parts.journal.assigned(partition, topic, next);
+            self.lag.assigned(partition, end);
+            self.gates.insert((partition, epoch), gate);
+            taken.push(arrive::Assigned { partition, epoch, next, until, skip, recorded });
+        }
+        self.handle(Event::Assigned(taken))?;
+        self.rebalanced();
+        Ok(())
+    }
+
+    /// The version that answered a partition last, where it is of the model that is followed here: of another model, a
+    /// pinned version or a plain directory it is no question to the registry, only a change to record.
+    fn recorded(&self, answered: Option<&ModelId>) -> Option<Version> {
+        let answered = answered.filter(|_| self.parts.ask.is_some())?;
+        (answered.name == self.parts.serving.id.name).then_some(answered.version)
+    }
+
+    fn revoked(
+        &mut self,
+        partitions: Vec<Partition>,
+        lost: bool,
+        done: std::sync::mpsc::SyncSender<()>,
+    ) -> Result<(), Failure> {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.tickets.insert(ticket, done);
+        self.gates.retain(|(partition, _), _| !partitions.contains(partition));
+        for partition in &partitions {
+            self.lag.revoked(*partition);
+            self.observer.metrics.revoked(self.observer.topic(partition.topic), *partition);
+        }
+        self.handle(Event::Revoked { partitions, lost, ticket })?;
+        self.rebalanced();
+        Ok(())
+    }
+
+    fn rebalanced(&self) {
+        let partitions = self.pipeline.owned().len();
+        self.observer.status.change(|status| status.assigned = Some(partitions));
+        self.observer.metrics.rebalanced(partitions);
+        tracing::info!(partitions, "assignment changed");
+    }
+}

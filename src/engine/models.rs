@@ -1,0 +1,70 @@
+//! The versions that are loaded, and which of them serves.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Engine;
+use crate::failure::{Failure, temporary};
+use crate::model::Served;
+use crate::pipeline::Event;
+use crate::record::Version;
+use crate::registry::watch::Heard;
+
+/// The versions that a batch may be of.
+#[derive(Debug)]
+pub(super) struct Models {
+    loaded: BTreeMap<Version, Arc<Served>>,
+    /// Of the newest batch.
+    serving: Version,
+    /// The newest version that passed the gate.
+    newest: Version,
+}
+
+impl Models {
+    pub(super) fn new(served: Arc<Served>) -> Self {
+        let version = served.id.version;
+        Self { loaded: BTreeMap::from([(version, served)]), serving: version, newest: version }
+    }
+
+    fn stage(&mut self, served: Arc<Served>) {
+        self.newest = served.id.version;
+        self.loaded.insert(self.newest, served);
+    }
+
+    /// No batch will need this version again.
+    pub(super) fn retire(&mut self, version: Version) -> Option<Arc<Served>> {
+        self.loaded.remove(&version)
+    }
+
+    pub(super) fn get(&self, version: Version) -> Result<Arc<Served>, Failure> {
+        self.loaded.get(&version).map(Arc::clone).ok_or_else(|| {
+            temporary(&format!("version {version} was cut but is not loaded; this is a bug"))
+        })
+    }
+
+    /// The version that serves.
+    pub(super) fn serving(&self) -> Option<&Served> {
+        self.loaded.get(&self.serving).map(|served| &**served)
+    }
+
+    /// A batch of this version was closed: the version that it replaces, where it is the first. With several lanes,
+    /// batches of the version before may still follow it: only the newest version counts as a swap, once.
+    pub(super) fn closed(&mut self, version: Version) -> Option<Version> {
+        let first = self.serving != version && version == self.newest;
+        first.then(|| std::mem::replace(&mut self.serving, version))
+    }
+}
+
+impl Engine {
+    pub(super) fn heard(&mut self, heard: Heard) -> Result<(), Failure> {
+        match heard {
+            Heard::Staged(served) => {
+                let version = served.id.version;
+                self.models.stage(Arc::clone(&served));
+                self.parts.current.set(served);
+                self.handle(Event::Staged(version))
+            }
+            Heard::Named(question) => self.handle(Event::Named(question)),
+        }
+    }
+}

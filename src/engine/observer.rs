@@ -1,0 +1,91 @@
+//! Who hears what happens to batches: the metrics, the status, the report at the end.
+//!
+//! Everything that is to be told of a batch is in its [`Flight`] when it is told here, so that what comes of it later, a
+//! span of a trace for instance, is made after the fact and from this file alone.
+
+use std::time::{Duration, Instant};
+
+use crate::log::Done;
+use crate::model::Served;
+use crate::record::Version;
+use crate::status::{Board, DeadLetter, Swap, wall_clock_ms};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::stage::Stage;
+
+use super::flight::{Committing, Flight};
+use super::outcomes::Tally;
+
+/// Told by the engine, never asked.
+#[derive(Debug)]
+pub(super) struct Observer {
+    pub(super) metrics: Metrics,
+    pub(super) status: Board,
+    /// Names of the topics, by their index.
+    pub(super) topics: Vec<String>,
+    pub(super) tally: Tally,
+}
+
+impl Observer {
+    /// This version serves from the start.
+    pub(super) fn begins(&self, served: &Served) {
+        self.metrics.serving(&served.id, served.model.about().bytes);
+        self.status.change(|status| status.serving = Some(served.id.clone()));
+    }
+
+    /// This version serves in the place of another.
+    pub(super) fn swapped(&self, from: Version, served: &Served) {
+        self.metrics.serving(&served.id, served.model.about().bytes);
+        self.metrics.swapped();
+        let swap = Swap { at: wall_clock_ms(), from, to: served.id.clone() };
+        self.status.change(|status| status.swapped(swap));
+    }
+
+    /// A batch was closed.
+    pub(super) fn closed(&self, flight: &Flight) {
+        let Flight { reason, records, bytes, tokens, wait, .. } = flight;
+        self.metrics.batch_closed(*reason, *records, *bytes, *tokens);
+        self.metrics.waited(wait.busy);
+    }
+
+    /// One of its jobs came back from the model: in what time, and how many of its records the cache had.
+    pub(super) fn answered(&self, inference: Stage, encode: Option<Stage>, hits: usize) {
+        let encode = encode.map_or(Duration::ZERO, |stage| stage.busy);
+        self.metrics.inferred(inference.busy, encode, hits);
+    }
+
+    /// A lane has answered, whatever the transaction held.
+    pub(super) fn transaction(&self, done: &Done) {
+        self.metrics.transaction(done.how, done.took);
+    }
+
+    /// It was committed, with the others of its transaction.
+    pub(super) fn committed(&mut self, committing: &Committing, done: &Done, now: Instant) {
+        committing.flights.iter().for_each(Flight::tell);
+        let (outcomes, wall) = (&committing.outcomes, wall_clock_ms());
+        self.metrics.record_ages(outcomes.ages(wall));
+        self.metrics.committed(now);
+        self.metrics.outcomes(&outcomes.by_label, &outcomes.by_class);
+        self.tally.add(outcomes);
+        let mut dead =
+            outcomes.dead_of(|partition| done.committed.contains_key(&partition)).peekable();
+        if dead.peek().is_some() {
+            self.status.change(|status| {
+                dead.for_each(|(partition, offset, fault)| {
+                    status.dead_letters.push(DeadLetter {
+                        at: wall,
+                        topic: self.topic(partition.topic).to_owned(),
+                        partition: *partition,
+                        offset: *offset,
+                        class: fault.class,
+                        reason: fault.message.clone(),
+                    });
+                });
+            });
+        }
+    }
+
+    /// The name of a topic.
+    pub(super) fn topic(&self, index: u16) -> &str {
+        self.topics.get(usize::from(index)).map_or("", String::as_str)
+    }
+}

@@ -1,0 +1,274 @@
+//! How the service is: plain data. The engine and the watcher of the registry write it, HTTP and whoever runs the service
+//! in its own process read it.
+//!
+//! The newest value is in a [`Board`]; a reader takes it as it is and holds up nobody. What is kept of the past is the
+//! newest few of each kind, by place and reason, never what a record holds.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::watch;
+
+use crate::record::{FaultClass, ModelId, Offset, Partition, Version};
+
+/// A cluster may be away for so long before the service counts as not ready.
+const OUTAGE: Duration = Duration::from_secs(60);
+
+/// So many swaps, refusals and dead letters are kept of each.
+pub const KEPT: usize = 16;
+
+/// Everything that is told of the service.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// What it does now.
+    pub doing: Doing,
+    /// Where HTTP listens.
+    pub listening: Option<SocketAddr>,
+    /// The version that serves; `None` while the first one is loaded.
+    pub serving: Option<ModelId>,
+    /// Partitions that are ours; `None` before the first assignment.
+    pub assigned: Option<usize>,
+    /// Offsets between what is committed and the ends of the partitions that are ours; `None` before it is known.
+    pub lag: Option<i64>,
+    /// Since when the cluster has not answered.
+    pub unreachable: Option<Instant>,
+    /// Why this process is not a member of its group.
+    pub outside: Option<String>,
+    /// The version that the registry names and that did not pass the gate. The serving one goes on: no reason to be
+    /// unready.
+    pub refused: Option<Refusal>,
+    /// The last swaps, the newest last.
+    pub swaps: Last<Swap>,
+    /// The last versions that did not pass the gate, the newest last.
+    pub refusals: Last<Refusal>,
+    /// The last dead letters that were committed, the newest last.
+    pub dead_letters: Last<DeadLetter>,
+}
+
+/// What the service does now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Doing {
+    /// It loads the first version, opens the log, or waits for its group.
+    #[default]
+    Starting,
+    /// It answers what arrives.
+    Running,
+    /// It was told to take nothing in.
+    Paused,
+    /// It finishes what was begun.
+    Stopping,
+    /// It is up, but does nothing any more, and says why.
+    Stopped(String),
+}
+
+/// A new version began to serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Swap {
+    /// When, in ms since 1970.
+    pub at: i64,
+    /// The version that served before.
+    pub from: Version,
+    /// The version that serves since.
+    pub to: ModelId,
+}
+
+/// A version that did not pass the gate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// When it was tried last, in ms since 1970.
+    pub at: i64,
+    /// The version.
+    pub version: Version,
+    /// Why it does not serve.
+    pub reason: String,
+}
+
+/// A record that could not be answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// When it was committed, in ms since 1970.
+    pub at: i64,
+    /// Its topic.
+    pub topic: String,
+    /// Its partition.
+    pub partition: Partition,
+    /// Its offset.
+    pub offset: Offset,
+    /// What kind of thing is wrong with it.
+    pub class: FaultClass,
+    /// One sentence that never holds the record's value.
+    pub reason: String,
+}
+
+/// The newest [`KEPT`] of a kind, the newest last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Last<T>(VecDeque<T>);
+
+impl<T> Default for Last<T> {
+    fn default() -> Self {
+        Self(VecDeque::new())
+    }
+}
+
+impl<T> Last<T> {
+    /// Adds one, in the place of the oldest where there are enough.
+    pub fn push(&mut self, one: T) {
+        if self.0.len() == KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back(one);
+    }
+
+    /// All that are kept, the newest last.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &T> {
+        self.0.iter()
+    }
+}
+
+impl Status {
+    /// Whether the cluster answers, as seen at `now`.
+    pub fn reachable(&mut self, reachable: bool, now: Instant) {
+        self.unreachable = if reachable { None } else { self.unreachable.or(Some(now)) };
+    }
+
+    /// A new version serves.
+    pub fn swapped(&mut self, swap: Swap) {
+        self.serving = Some(swap.to.clone());
+        self.swaps.push(swap);
+    }
+
+    /// A version was refused. The same one again, for the same reason, is the same refusal.
+    pub fn refuse(&mut self, refusal: Refusal) {
+        let same =
+            |last: &&mut Refusal| last.version == refusal.version && last.reason == refusal.reason;
+        match self.refusals.0.back_mut().filter(same) {
+            Some(last) => last.at = refusal.at,
+            None => self.refusals.push(refusal.clone()),
+        }
+        self.refused = Some(refusal);
+    }
+
+    /// Why the service is not ready at `now`; nothing if it is.
+    pub fn unready(&self, now: Instant) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.assigned.is_none() {
+            reasons.push("the group has not assigned partitions yet".to_owned());
+        }
+        if self.serving.is_none() {
+            reasons.push("no model is loaded".to_owned());
+        }
+        match &self.doing {
+            Doing::Starting | Doing::Running => (),
+            Doing::Paused => {
+                reasons.push("paused: nothing is taken in until it is resumed".to_owned());
+            }
+            Doing::Stopping => reasons.push("stopping".to_owned()),
+            Doing::Stopped(why) => reasons.push(why.clone()),
+        }
+        reasons.extend(self.outside.clone());
+        let away = self.unreachable.map(|since| now.duration_since(since));
+        reasons.extend(away.filter(|away| OUTAGE <= *away).map(|away| {
+            format!("no broker has answered for {} s; look at the cluster", away.as_secs())
+        }));
+        reasons
+    }
+}
+
+/// Where the newest [`Status`] is. Whoever holds it may write; a stream of changes is a receiver of it.
+#[derive(Debug, Clone, Default)]
+pub struct Board(watch::Sender<Arc<Status>>);
+
+impl Board {
+    /// Writes; readers see all of a change or nothing of it.
+    pub fn change(&self, change: impl FnOnce(&mut Status)) {
+        self.0.send_modify(|status| change(Arc::make_mut(status)));
+    }
+
+    /// The newest value.
+    pub fn now(&self) -> Arc<Status> {
+        Arc::clone(&self.0.borrow())
+    }
+
+    /// Hears of each newer value; where several came, of the newest only.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Status>> {
+        self.0.subscribe()
+    }
+}
+
+/// Wall time, in ms since 1970.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what people and producers reckon in, never the core"
+)]
+pub fn wall_clock_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(version: u64) -> ModelId {
+        ModelId { name: "m".into(), version: Version(version), digest: "d".into() }
+    }
+
+    #[test]
+    fn ready_wants_partitions_a_model_a_cluster_and_no_stop() {
+        #[expect(clippy::disallowed_methods, reason = "a test needs one arbitrary instant")]
+        let start = Instant::now();
+        let at = |after: u64| start + Duration::from_secs(after);
+        let mut status = Status::default();
+        assert_eq!(status.unready(start).len(), 2);
+        status.assigned = Some(0);
+        status.serving = Some(model(1));
+        assert!(status.unready(start).is_empty(), "a member without partitions is a warm standby");
+        status.reachable(false, start);
+        status.reachable(false, at(50));
+        assert!(status.unready(at(59)).is_empty(), "an outage may be short");
+        let away = status.unready(at(75));
+        assert!(away[0].contains("no broker has answered for 75 s"), "{away:?}");
+        status.reachable(true, at(80));
+        assert!(status.unready(at(155)).is_empty());
+        for (doing, expect) in [
+            (Doing::Running, None),
+            (Doing::Paused, Some("paused")),
+            (Doing::Stopping, Some("stopping")),
+            (Doing::Stopped("too many dead letters".to_owned()), Some("too many dead letters")),
+        ] {
+            status.doing = doing;
+            let reasons = status.unready(start);
+            let said = reasons.first().map(|reason| reason.split(':').next().unwrap());
+            assert_eq!((said, reasons.len()), (expect, usize::from(expect.is_some())));
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_the_past_is_bounded() {
+        let mut status = Status::default();
+        let refusal = |at, reason: &str| Refusal { at, version: Version(2), reason: reason.into() };
+        (0..3).for_each(|at| status.refuse(refusal(at, "digest")));
+        status.refuse(refusal(3, "golden"));
+        let kept: Vec<(i64, &str)> =
+            status.refusals.iter().map(|refusal| (refusal.at, &*refusal.reason)).collect();
+        assert_eq!(kept, [(2, "digest"), (3, "golden")], "each reason once, with its last time");
+        for at in 0..100 {
+            status.swapped(Swap { at, from: Version(1), to: model(2) });
+        }
+        let kept: Vec<i64> = status.swaps.iter().map(|swap| swap.at).collect();
+        assert_eq!(kept, (84..100).collect::<Vec<_>>());
+        assert_eq!(status.serving, Some(model(2)));
+    }
+
+    #[test]
+    fn a_reader_keeps_what_it_has_read() {
+        let board = Board::default();
+        let (before, mut changes) = (board.now(), board.subscribe());
+        board.change(|status| status.assigned = Some(3));
+        assert_eq!((before.assigned, board.now().assigned), (None, Some(3)));
+        assert!(changes.has_changed().unwrap());
+        assert_eq!(changes.borrow_and_update().assigned, Some(3));
+    }
+}

@@ -1,0 +1,191 @@
+//! Every metric: its name, what its number does, unit, labels and help.
+
+use metrics::Unit;
+
+/// A metric, as it is scraped.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// What its number does.
+    pub kind: Kind,
+    /// What it is counted in.
+    pub unit: Unit,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it says.
+    pub help: &'static str,
+}
+
+/// What a metric's number does, with Prometheus' names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It only grows.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// It is many, counted by buckets.
+    Histogram,
+}
+
+impl Kind {
+    /// As it is scraped.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+const fn metric(
+    name: &'static str,
+    kind: Kind,
+    unit: Unit,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
+    Metric { name, kind, unit, labels, help }
+}
+
+/// Every metric. README's table is this one; a test compares them.
+pub const ALL: &[Metric] = &[
+    metric(
+        RECORDS,
+        Kind::Counter,
+        Unit::Count,
+        &["outcome"],
+        "Records with a committed outcome, by outcome.",
+    ),
+    metric(
+        BATCHES,
+        Kind::Counter,
+        Unit::Count,
+        &["reason"],
+        "Batches closed, by what closed them.",
+    ),
+    metric(BATCH_RECORDS, Kind::Histogram, Unit::Count, &[], "Records in a closed batch."),
+    metric(BATCH_BYTES, Kind::Histogram, Unit::Bytes, &[], "Payload bytes in a closed batch."),
+    metric(BATCH_TOKENS, Kind::Histogram, Unit::Count, &[], "Tokens in a closed batch."),
+    metric(
+        BATCH_LIMIT,
+        Kind::Gauge,
+        Unit::Count,
+        &[],
+        "Tokens that close a batch: configured, learned, or what fits the device.",
+    ),
+    metric(STAGE, Kind::Histogram, Unit::Seconds, &["stage"], "Time of a batch in a stage."),
+    metric(
+        AGE,
+        Kind::Histogram,
+        Unit::Seconds,
+        &[],
+        "From a record's timestamp to the commit of its outcome.",
+    ),
+    metric(
+        DEAD_LETTERS,
+        Kind::Counter,
+        Unit::Count,
+        &["class"],
+        "Dead letters committed, by class.",
+    ),
+    metric(
+        TRANSACTIONS,
+        Kind::Counter,
+        Unit::Count,
+        &["outcome"],
+        "Transactions, by how they ended.",
+    ),
+    metric(
+        CACHE_HITS,
+        Kind::Counter,
+        Unit::Count,
+        &[],
+        "Records answered by what an equal one was answered before.",
+    ),
+    metric(REBALANCES, Kind::Counter, Unit::Count, &[], "Changes of the assignment."),
+    metric(PARTITIONS, Kind::Gauge, Unit::Count, &[], "Partitions assigned."),
+    metric(
+        MODEL_INFO,
+        Kind::Gauge,
+        Unit::Count,
+        &["model", "version", "digest"],
+        "1 for the version that serves.",
+    ),
+    metric(
+        MODEL_LOAD,
+        Kind::Histogram,
+        Unit::Seconds,
+        &[],
+        "Time to load, check and warm a version.",
+    ),
+    metric(MODEL_SWAPS, Kind::Counter, Unit::Count, &["result"], "Swaps, by result."),
+    metric(
+        MODEL_MEMORY,
+        Kind::Gauge,
+        Unit::Bytes,
+        &[],
+        "Bytes of the weights of the version that serves.",
+    ),
+    metric(
+        LAG,
+        Kind::Gauge,
+        Unit::Count,
+        &["topic", "partition"],
+        "Records between the committed offset and the partition's end.",
+    ),
+    metric(
+        DRAIN_ETA,
+        Kind::Gauge,
+        Unit::Seconds,
+        &[],
+        "Time to lag 0 at the rate of the last transactions; -1: never.",
+    ),
+    metric(
+        UNCOVERED,
+        Kind::Gauge,
+        Unit::Count,
+        &[],
+        "Partitions of the input topics that no member of the group reads.",
+    ),
+    metric(
+        CONNECTED,
+        Kind::Gauge,
+        Unit::Count,
+        &[],
+        "1 while the cluster answers, 0 while it does not.",
+    ),
+    metric(
+        COMMIT_AGE,
+        Kind::Gauge,
+        Unit::Seconds,
+        &[],
+        "Time since the last commit of records, or since the start; grows while nothing arrives.",
+    ),
+    metric(RESIDENT, Kind::Gauge, Unit::Bytes, &[], "Resident memory of the process."),
+];
+
+pub(super) const RECORDS: &str = "tidemill_records_total";
+pub(super) const BATCHES: &str = "tidemill_batches_total";
+pub(super) const BATCH_RECORDS: &str = "tidemill_batch_records";
+pub(super) const BATCH_BYTES: &str = "tidemill_batch_bytes";
+pub(super) const BATCH_TOKENS: &str = "tidemill_batch_tokens";
+pub(super) const BATCH_LIMIT: &str = "tidemill_batch_limit_tokens";
+pub(super) const STAGE: &str = "tidemill_stage_duration_seconds";
+pub(super) const AGE: &str = "tidemill_record_age_seconds";
+pub(super) const DEAD_LETTERS: &str = "tidemill_dead_letters_total";
+pub(super) const TRANSACTIONS: &str = "tidemill_transactions_total";
+pub(super) const CACHE_HITS: &str = "tidemill_cache_hits_total";
+pub(super) const REBALANCES: &str = "tidemill_rebalances_total";
+pub(super) const PARTITIONS: &str = "tidemill_assigned_partitions";
+pub(super) const MODEL_INFO: &str = "tidemill_model_info";
+pub(super) const MODEL_LOAD: &str = "tidemill_model_load_seconds";
+pub(super) const MODEL_SWAPS: &str = "tidemill_model_swaps_total";
+pub(super) const MODEL_MEMORY: &str = "tidemill_model_memory_bytes";
+pub(super) const LAG: &str = "tidemill_consumer_lag_records";
+pub(super) const DRAIN_ETA: &str = "tidemill_drain_eta_seconds";
+pub(super) const UNCOVERED: &str = "tidemill_uncovered_partitions";
+pub(super) const CONNECTED: &str = "tidemill_kafka_connected";
+pub(super) const COMMIT_AGE: &str = "tidemill_last_commit_age_seconds";
+pub(super) const RESIDENT: &str = "tidemill_process_resident_memory_bytes";
