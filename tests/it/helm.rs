@@ -133,9 +133,10 @@ impl Made {
                 ];
             }
         }
-        // What is no list of words has a form of its own, which the service judges.
         if !said.contains("variant") {
-            return vec![json!({"type": "string"})];
+            // A text of a form of its own is judged by the service; a number or a list is no text.
+            let form = !said.contains("invalid type");
+            return form.then(|| json!({"type": "string"})).into_iter().collect();
         }
         let default = tree::get(&self.defaults, path).and_then(Value::as_str);
         let mut known = Vec::new();
