@@ -20,7 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -164,6 +164,7 @@ impl Decoder {
                 (Some(1), Decoded { record: Arc::new(record), version, prepared })
             }
             Some(Mark::Alone(_) | Mark::Condemned(..)) => {
+                self.settle(&record);
                 (Some(1), Decoded::later(Arc::new(record)))
             }
         };
@@ -187,19 +188,34 @@ impl Decoder {
                 Ok(None) => Prepared::Tombstone,
                 Err(Unread::Fault(fault)) => Prepared::Fault(fault),
                 Err(Unread::Away { reason, retry }) => {
-                    if !self.away.swap(true, Ordering::AcqRel) {
-                        tracing::warn!(
-                            "waiting for the schema registry; nothing is lost: {reason}"
-                        );
-                    }
-                    std::thread::park_timeout(retry);
+                    self.wait(&reason, retry);
                     continue;
                 }
             };
-            if self.away.load(Ordering::Acquire) && self.away.swap(false, Ordering::AcqRel) {
-                tracing::info!("the schema registry answers again");
-            }
+            self.waited();
             return prepared;
+        }
+    }
+
+    /// Waits until the schema registry has said what a record is that is decoded only when its batch is in the model: no
+    /// record is suspected for the time that passes until then.
+    fn settle(&self, record: &Record) {
+        while let Err(Unread::Away { reason, retry }) = self.codec.settle(record) {
+            self.wait(&reason, retry);
+        }
+        self.waited();
+    }
+
+    fn wait(&self, reason: &str, retry: Duration) {
+        if !self.away.swap(true, Ordering::AcqRel) {
+            tracing::warn!("waiting for the schema registry; nothing is lost: {reason}");
+        }
+        std::thread::park_timeout(retry);
+    }
+
+    fn waited(&self) {
+        if self.away.load(Ordering::Acquire) && self.away.swap(false, Ordering::AcqRel) {
+            tracing::info!("the schema registry answers again");
         }
     }
 

@@ -91,7 +91,7 @@ pub struct Parts {
     pub commands: mpsc::Receiver<Command>,
     /// The version to begin with.
     pub serving: Arc<Served>,
-    /// Where the decode thread looks which version to prepare for.
+    /// Where the decode threads look which version to prepare for.
     pub current: Current,
     /// Where it is written what is in flight.
     pub journal: Journal,
@@ -269,7 +269,7 @@ impl Engine {
 
     fn arrived(&mut self, arrived: Option<Arrived>) -> Result<(), Failure> {
         let Some(Arrived { items, ends, decode, load: _load }) = arrived else {
-            return Err(temporary("the decode thread ended without a word; this is a bug"));
+            return Err(temporary("the decode threads ended without a word; this is a bug"));
         };
         if !items.is_empty() {
             let now = now();
@@ -335,7 +335,7 @@ impl Engine {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one reader of the clock")]
+#[expect(clippy::disallowed_methods, reason = "the one reader of the clock for the core")]
 fn now() -> Instant {
     Instant::now()
 }

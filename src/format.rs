@@ -29,6 +29,7 @@ use crate::field::Value;
 use crate::record::{Fault, FaultClass, Record};
 use crate::schema::{Auth, Failed, Language, Reference, Schemas, Settings, frame};
 
+mod content;
 mod datum;
 mod envelope;
 mod json;
@@ -126,7 +127,8 @@ impl Codec {
         record: &Record,
         take: impl FnOnce(Read<'_>) -> R,
     ) -> Result<Option<R>, Unread> {
-        let Some(value) = record.value.as_deref() else { return Ok(None) };
+        let Some(value) = content::of(record)? else { return Ok(None) };
+        let value = &*value;
         let read = match self.format_of(record) {
             InputFormat::Avro => {
                 return self.data.read(self.input.unwrap, wanted, record, value, take);
@@ -145,6 +147,18 @@ impl Codec {
             }
         };
         Ok(Some(take(read)))
+    }
+
+    /// Sees that a record can be read without asking anybody.
+    ///
+    /// # Errors
+    ///
+    /// [`Unread::Away`]: the schema registry does not say what the record is.
+    pub fn settle(&self, record: &Record) -> Result<(), Unread> {
+        match (self.format_of(record), content::of(record)) {
+            (InputFormat::Avro, Ok(Some(value))) => self.data.settle(record, &value),
+            _ => Ok(()),
+        }
     }
 
     /// JSON without the frame that serialisers of a schema registry write before it.
@@ -169,7 +183,8 @@ impl Codec {
     /// Writes the fields `names` of a record, or all, as a JSON object. The record was read, or there would be no
     /// prediction.
     fn include(&self, names: Option<&[String]>, record: &Record, out: &mut Vec<u8>) {
-        let value = record.value.as_deref().unwrap_or_default();
+        let value = content::of(record).ok().flatten().unwrap_or_default();
+        let value = &*value;
         let alone = |value: Json, out: &mut Vec<u8>| {
             let wanted = names.is_none_or(|names| names.contains(&self.input.field));
             let fields = wanted.then(|| (self.input.field.clone(), value));

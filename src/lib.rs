@@ -5,7 +5,7 @@
 //!       │                                                                          manifest topics + offsets
 //!       ▼                                                                                    ▲
 //!  log::Feed ──────► decode ─► engine ─► pipeline: arrive ► batch ► infer ► publish ─► engine ─► log::Sink
-//!  reading thread    thread    (tokio)   pure core: handle(event, now) → effects   │        a thread a lane
+//!  reading thread    threads   (tokio)   pure core: handle(event, now) → effects   │        a thread a lane
 //!                       │         │            │      ▲                            ▼
 //!                       └────┬────┘            workers    ◄──── registry: watch, verify, try, load, warm, stage
 //!                            ▼
@@ -23,8 +23,8 @@
 //!
 //! [`record`], [`answer`], [`field`], [`failure`] the nouns; [`pipeline`] the core; [`engine`] drives it; [`log`] the
 //! seams to what reads and what writes, [`kafka`], [`sqlite`] and [`lines`]; [`decode`], [`format`](mod@format), [`avro`] and
-//! [`schema`]; [`workers`], [`model`] and [`registry`]; [`journal`] what a crash leaves to the next start; [`service`] puts it together; [`config`], [`telemetry`], [`status`],
-//! [`http`]; [`cli`], [`demo`], [`verify`], [`bench`](mod@bench). Against strangers: [`file`](mod@file) opens what others write,
+//! [`schema`]; [`workers`], [`model`] and [`registry`]; [`journal`] what a crash leaves to the next start; [`service`] puts
+//! it together; [`config`], [`telemetry`], [`status`], [`http`]; [`cli`], [`demo`], [`verify`], [`bench`](mod@bench). Against strangers: [`file`](mod@file) opens what others write,
 //! [`memory`] says what is left, [`printable`] shows names that others chose. A room uses those below it only:
 //! `tests/it/tidy.rs` has the floors.
 //!

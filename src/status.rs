@@ -1,5 +1,5 @@
-//! How the service is: plain data. The engine and the watcher of the registry write it, HTTP and whoever runs the service
-//! in its own process read it.
+//! How the service is: plain data. The engine and the watcher of the registry write it (HTTP only where it listens); HTTP and
+//! whoever runs the service in its own process read it.
 //!
 //! The newest value is in a [`Board`]; a reader takes it as it is and holds up nobody. What is kept of the past is the
 //! newest few of each kind, by place and reason, never what a record holds.

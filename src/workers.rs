@@ -1,4 +1,4 @@
-//! The inference threads: sub-batches in, outcomes out.
+//! The inference threads: sub-batches in, outcomes out, each with its row and in no order.
 //!
 //! ```text
 //!  engine ─► submit(job) ─► [ sub-batch | sub-batch | … ] ─► infer-0 ─┐

@@ -1,6 +1,6 @@
 //! What an operator wants of a service that runs.
 //!
-//! One bounded channel, whoever commands: signals today. What is sent before the engine begins waits for it. A command is
+//! One bounded channel, whoever commands: signals, the demo, a program that runs the service in itself. What is sent before the engine begins waits for it. A command is
 //! no promise: the status says what came of it.
 
 use super::{Engine, now};

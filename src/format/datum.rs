@@ -125,6 +125,22 @@ impl Data {
             .map_err(|message| format!("was written by {reference}, which {message}")))
     }
 
+    /// Sees that the schema of a record's value is known, or known to be unknown.
+    ///
+    /// # Errors
+    ///
+    /// [`Unread::Away`].
+    pub(super) fn settle(&self, record: &Record, value: &[u8]) -> Result<(), Unread> {
+        let (Some(schemas), Ok((Some(reference), _))) = (&self.schemas, self.split(record, value))
+        else {
+            return Ok(());
+        };
+        match schemas.schema(reference) {
+            Answer::Known(_) | Answer::Unknown(_) => Ok(()),
+            Answer::Away { reason, retry } => Err(Unread::Away { reason, retry }),
+        }
+    }
+
     /// Reads the wanted fields of a record.
     pub(super) fn read<R>(
         &self,

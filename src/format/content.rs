@@ -1,0 +1,136 @@
+//! What a producer did to a value before it was sent: the header `content-encoding` (RFC 9110, section 8.4).
+
+use std::borrow::Cow;
+use std::io::Read;
+
+use flate2::read::MultiGzDecoder;
+use lz4_flex::frame::FrameDecoder;
+
+use super::undecodable;
+use crate::record::{Fault, Record};
+
+/// The header's name.
+const HEADER: &[u8] = b"content-encoding";
+
+/// A value may become so many times as large as it was sent, or [`SMALL`] if that is more.
+const RATIO: usize = 100;
+
+/// Whatever the ratio, so much is no bomb.
+const SMALL: usize = 1 << 20;
+
+/// Whatever the ratio, more is not read.
+const MOST: usize = 64 << 20;
+
+/// The value of a record as its producer had it; `None` where there is none.
+///
+/// # Errors
+///
+/// An encoding that is not known here, bytes that are not of it, and what becomes too large.
+pub(super) fn of(record: &Record) -> Result<Option<Cow<'_, [u8]>>, Fault> {
+    let Some(value) = record.value.as_deref() else { return Ok(None) };
+    let named = |name: &[u8]| name.eq_ignore_ascii_case(HEADER);
+    let Some(header) = record.headers.iter().rfind(|header| named(&header.name)) else {
+        return Ok(Some(Cow::Borrowed(value)));
+    };
+    let encoding = String::from_utf8_lossy(header.value.as_deref().unwrap_or_default());
+    let encoding = encoding.trim().to_ascii_lowercase();
+    let decoded = match encoding.as_str() {
+        // Some clients write the characters' encoding there.
+        "" | "identity" | "utf-8" | "utf8" => return Ok(Some(Cow::Borrowed(value))),
+        "gzip" | "x-gzip" => all(MultiGzDecoder::new(value), value.len()),
+        "lz4" => all(FrameDecoder::new(value), value.len()),
+        "zstd" => zstd::Decoder::with_buffer(value)
+            .map_err(|error| error.to_string())
+            .and_then(|decoder| all(decoder, value.len())),
+        _ => {
+            return Err(undecodable(
+                "has a header content-encoding that is not known here: gzip, zstd and lz4 are"
+                    .to_owned(),
+            ));
+        }
+    };
+    decoded.map(|bytes| Some(Cow::Owned(bytes))).map_err(|wrong| {
+        undecodable(format!("is not what its header content-encoding ({encoding}) says: {wrong}"))
+    })
+}
+
+fn all(decoder: impl Read, sent: usize) -> Result<Vec<u8>, String> {
+    let most = sent.saturating_mul(RATIO).clamp(SMALL, MOST);
+    let mut bytes = Vec::new();
+    let bound = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+    decoder.take(bound).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if most < bytes.len() {
+        return Err(format!("it becomes more than {most} bytes, of {sent}"));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::record::{Header, Offset, Partition};
+
+    fn record(value: Vec<u8>, encoding: &str) -> Record {
+        let header = Header {
+            name: b"Content-Encoding".to_vec(),
+            value: Some(encoding.as_bytes().to_vec()),
+        };
+        Record {
+            partition: Partition { topic: 0, number: 0 },
+            offset: Offset(0),
+            timestamp: None,
+            key: None,
+            value: Some(value),
+            headers: vec![header],
+        }
+    }
+
+    fn encoded(bytes: &[u8], encoding: &str) -> Vec<u8> {
+        match encoding {
+            "gzip" => {
+                let mut encoder =
+                    flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                encoder.write_all(bytes).unwrap();
+                encoder.finish().unwrap()
+            }
+            "lz4" => {
+                let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+                encoder.write_all(bytes).unwrap();
+                encoder.finish().unwrap()
+            }
+            "zstd" => zstd::encode_all(bytes, 1).unwrap(),
+            _ => bytes.to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_value_is_what_its_producer_had() {
+        let text = b"{\"a\":1}".repeat(20);
+        for encoding in ["gzip", "zstd", "lz4", "identity", "UTF-8", ""] {
+            let sent = encoded(&text, encoding);
+            let whole = record(sent.clone(), encoding);
+            assert_eq!(of(&whole).unwrap().as_deref(), Some(&*text), "{encoding}");
+            if ["gzip", "zstd", "lz4"].contains(&encoding) {
+                for end in 0..sent.len() {
+                    let cut = record(sent[..end].to_vec(), encoding);
+                    let cut = of(&cut);
+                    assert!(cut.is_err(), "{encoding}, cut to {end} bytes");
+                }
+            }
+        }
+        let other = record(text, "br");
+        let fault = of(&other).unwrap_err();
+        assert!(fault.message.contains("gzip, zstd and lz4"), "{fault}");
+    }
+
+    #[test]
+    fn bombs_are_not_blown_up() {
+        for encoding in ["gzip", "zstd", "lz4"] {
+            let bomb = record(encoded(&vec![0; 100 << 20], encoding), encoding);
+            let fault = of(&bomb).unwrap_err();
+            assert!(fault.message.contains("becomes more than"), "{encoding}: {fault}");
+        }
+    }
+}
