@@ -209,7 +209,7 @@ const RUNBOOK: &str = "helm/tidemill/RUNBOOK.md";
 #[test]
 fn alerts_runbook_and_dashboard_know_only_metrics_that_exist() {
     let exist: BTreeSet<String> =
-        metrics::ALL.iter().map(|(name, ..)| (*name).to_owned()).collect();
+        metrics::ALL.iter().map(|metric| metric.name.to_owned()).collect();
     for file in
         [ALERTS, RUNBOOK, "helm/tidemill/files/dashboard.json", "tests/helm/alerts_test.yaml"]
     {
