@@ -24,9 +24,10 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use tidemill::answer::Prediction;
-use tidemill::config::Precision;
-use tidemill::model::artifact::{self, LoadOptions};
+use tidemill::config::{self, Precision};
+use tidemill::model::gate;
 use tidemill::model::kernels::{self, Level};
+use tidemill::model::options::LoadOptions;
 use tidemill::model::{Input, Model, SUB_BATCH_TOKENS};
 use tidemill::pipeline::size::fit;
 
@@ -317,12 +318,12 @@ fn cosines(a: &[f32], b: &[f32]) -> (f64, f64) {
 }
 
 fn options(precision: Precision) -> LoadOptions {
-    let field = "text".into();
-    LoadOptions { field, precision, max_length: Some(512), ..LoadOptions::default() }
+    let model = config::Model { precision, max_length: Some(512), ..config::Model::default() };
+    LoadOptions { model, ..LoadOptions::default() }
 }
 
 fn load(model: &str, precision: Precision) -> Box<dyn Model> {
-    artifact::build(Path::new(model), &options(precision)).unwrap()
+    gate::build(Path::new(model), &options(precision)).unwrap()
 }
 
 fn prepare(model: &dyn Model, lines: &[&str]) -> Vec<Input> {
@@ -364,7 +365,7 @@ fn answer(model: &str) {
                 let build = begun.elapsed().as_secs_f64();
                 drop(built);
                 let begun = Instant::now();
-                drop(artifact::load(Path::new(model), &options(precision())).unwrap());
+                drop(gate::load(Path::new(model), &options(precision())).unwrap());
                 let gate = begun.elapsed().as_secs_f64();
                 json!({ "build": build, "gate": gate })
             }
@@ -434,8 +435,7 @@ fn run(model: &dyn Model, inputs: &[Input], command: &Value) -> Value {
 /// as a service does it on its decode thread.
 fn tabular(rows: u64) -> Value {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/demo");
-    let model =
-        artifact::build(&dir.join("models/breast-cancer/2"), &options(Precision::F32)).unwrap();
+    let model = gate::build(&dir.join("models/breast-cancer/2"), &options(Precision::F32)).unwrap();
     let text = std::fs::read_to_string(dir.join("records.jsonl")).unwrap();
     let fields = text.lines().filter_map(|line| serde_json::from_str::<Fields>(line).ok());
     let fields: Vec<Fields> = fields

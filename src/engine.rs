@@ -35,7 +35,7 @@ use crate::decode::{Arrived, Current, Decoded};
 use crate::failure::{Failure, temporary};
 use crate::journal::Journal;
 use crate::log::{Gate, Membership, Sink};
-use crate::model::Served;
+use crate::model::served::Served;
 use crate::pipeline::{Effect, Event, Pipeline};
 use crate::record::{Epoch, Partition};
 use crate::registry::watch::Heard;

@@ -9,6 +9,10 @@
 //! `prepare` runs on the decode threads, while the previous batch is in `predict`: text is tokenised and
 //! fields are imputed, scaled and encoded there. Its cost in tokens is what closes a batch.
 //!
+//! From the ground up: the nouns here; [`files`] reads a folder safely; [`kernels`], [`device`], [`encoder`] and [`padded`]
+//! compute; [`tabular`], [`text`] and [`image`] are the families; [`gate`] is what a version passes before it serves.
+//! `tests/it/tidy.rs` has the floors.
+//!
 //! # Invariants
 //!
 //! 1. Same input, same answer, whatever the batch: `predict` of n inputs equals n calls with one. Bit for bit where
@@ -16,25 +20,29 @@
 //! 2. `predict` answers each input, in order, or refuses the whole call.
 //! 3. No panic on input: what a record can cause is a [`Fault`] or a [`Refused`].
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
-
 use serde_json::Value;
 
 use crate::answer::{Prediction, Refused, Task};
 use crate::field::{self, Values};
-use crate::record::{Fault, ModelId, Signature};
-use cache::Cache;
+use crate::record::{Fault, Signature};
 
 pub mod artifact;
 pub mod cache;
 pub mod device;
 pub mod encoder;
+pub mod files;
+mod folder;
+mod found;
+pub mod gate;
 pub mod guard;
 pub mod image;
 pub mod kernels;
+mod labels;
+pub mod options;
 pub mod padded;
+pub mod report;
 pub mod scores;
+pub mod served;
 pub mod tabular;
 pub mod text;
 pub mod weights;
@@ -78,7 +86,7 @@ pub trait Model: Send + Sync {
     fn predict(&self, inputs: &[&Input]) -> Result<Vec<Prediction>, Refused>;
 
     /// The memory of the device that it computes on; `None` where that is the process's own.
-    fn memory(&self) -> Option<device::Memory> {
+    fn memory(&self) -> Option<Memory> {
         None
     }
 }
@@ -151,55 +159,6 @@ impl About {
     }
 }
 
-/// Labels by their ids from 0 on, as `id2label` of a `config.json` names them; `LABEL_0` and so on, `rows` of them, where it
-/// names none, as transformers does. A number or a truth value is its text.
-///
-/// # Errors
-///
-/// What is no label, or which one is missing.
-pub(crate) fn labels(id2label: Option<&Value>, rows: usize) -> Result<Vec<String>, String> {
-    let unnamed = || Ok((0..rows).map(|id| format!("LABEL_{id}")).collect());
-    let named = match id2label {
-        None | Some(Value::Null) => return unnamed(),
-        Some(Value::Object(named)) if named.is_empty() => return unnamed(),
-        Some(Value::Object(named)) => named,
-        Some(_) => return Err("id2label is no object of labels by their numbers".to_owned()),
-    };
-    let label = |id: usize| match named.get(&id.to_string()) {
-        Some(Value::String(label)) => Ok(label.clone()),
-        Some(label @ (Value::Number(_) | Value::Bool(_))) => Ok(label.to_string()),
-        Some(other) => Err(format!("id2label names label {id} {other}, which is no text")),
-        None => Err(format!("id2label has {} labels, but none for {id}", named.len())),
-    };
-    (0..named.len()).map(label).collect()
-}
-
-/// Labels as the names of scores: of those that occur more than once, all but the first bear a number, as in
-/// `crane`, `crane#2`; and a note on each label that was changed.
-pub(crate) fn unique(labels: Vec<String>) -> (Vec<String>, Vec<String>) {
-    let mut taken: HashSet<String> = labels.iter().cloned().collect();
-    let mut seen: HashMap<String, u64> = HashMap::new();
-    let (mut named, mut notes) = (Vec::with_capacity(labels.len()), Vec::new());
-    for (id, label) in labels.into_iter().enumerate() {
-        let count = seen.entry(label.clone()).or_insert(0);
-        *count += 1;
-        if *count == 1 {
-            named.push(label);
-            continue;
-        }
-        let mut name = format!("{label}#{count}");
-        while !taken.insert(name.clone()) {
-            *count += 1;
-            name = format!("{label}#{count}");
-        }
-        notes.push(format!(
-            "id2label has {label:?} more than once: that of id {id} is called {name:?}"
-        ));
-        named.push(name);
-    }
-    (named, notes)
-}
-
 /// One record, ready for its model.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
@@ -207,7 +166,7 @@ pub enum Input {
     /// [`encoder::TYPED`].
     Tokens(Box<[u32]>),
     /// Tokens of a text with their places in it, for models that label pieces of it.
-    Marked(Box<text::Marked>),
+    Marked(Box<Marked>),
     /// Features after imputation, scaling and encoding: `[features]` f64.
     Row(Box<[f64]>),
     /// An image, decoded and resized. Normalised in `predict` only: a batch that waits takes a quarter of the memory.
@@ -229,9 +188,7 @@ impl Input {
             Self::Pixels { tokens, .. } => *tokens,
         }
     }
-}
 
-impl Input {
     /// Bytes of memory that it takes.
     pub fn memory(&self) -> usize {
         match self {
@@ -243,20 +200,44 @@ impl Input {
     }
 }
 
-/// A model with its identity, as the registry hands it over.
-pub struct Served {
-    /// Name, version, digest.
-    pub id: ModelId,
-    /// What it takes and gives.
-    pub signature: Arc<Signature>,
-    /// The model itself.
-    pub model: Box<dyn Model>,
-    /// What it has answered before, where `model.cache` says so.
-    pub cache: Option<Cache>,
+/// A text's tokens with their places in it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Marked {
+    /// Token ids with their special tokens, at most the model's maximum.
+    pub ids: Box<[u32]>,
+    /// One for each id.
+    pub marks: Box<[Mark]>,
+    /// The part of the text that was looked at, as far as its tokens reach.
+    pub text: Box<str>,
+    /// Characters of the text before it.
+    pub before: u32,
 }
 
-impl std::fmt::Debug for Served {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Served").field("id", &self.id).finish_non_exhaustive()
+impl Marked {
+    /// Bytes of memory that it takes.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + size_of_val(&*self.ids) + size_of_val(&*self.marks) + self.text.len()
     }
+}
+
+/// A token's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// Its first character, counted in Unicode scalar values.
+    pub start: u32,
+    /// One past its last.
+    pub end: u32,
+    /// Whether it continues the word of the token before it.
+    pub joins: bool,
+    /// Whether the tokenizer added it: it has no place, and no label.
+    pub special: bool,
+}
+
+/// A device's memory, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// What could be allocated now.
+    pub free: u64,
+    /// All of it.
+    pub total: u64,
 }

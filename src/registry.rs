@@ -18,8 +18,9 @@ use std::path::{Path, PathBuf};
 use crate::config::uri::{self, LAST, Uri, is_name};
 use crate::failure::chain;
 use crate::file::{self, Links};
-use crate::model::Served;
-use crate::model::artifact::{self, LoadOptions};
+use crate::model::options::LoadOptions;
+use crate::model::served::Served;
+use crate::model::{artifact, files, gate};
 use crate::record::Version;
 
 pub mod change;
@@ -59,7 +60,7 @@ pub enum Error {
         /// Its directory.
         path: PathBuf,
         /// What is wrong.
-        source: artifact::Error,
+        source: files::Error,
     },
 }
 
@@ -178,11 +179,12 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// As [`resolve`](Self::resolve) and [`artifact::load`].
+    /// As [`resolve`](Self::resolve) and [`gate::load`].
     pub fn load(&self, uri: &Uri, options: &LoadOptions) -> Result<Served, Error> {
         let Resolved { name, version, dir } = self.resolve(uri)?;
         let options = LoadOptions { name, version, ..options.clone() };
-        artifact::load(&dir, &options).map_err(|source| Error::Artifact { path: dir, source })
+        gate::load(&dir, &options)
+            .map_err(|refused| Error::Artifact { path: dir, source: refused.error })
     }
 
     /// The version that an alias holds.

@@ -29,8 +29,8 @@ use crate::format::{Codec, Writer};
 use crate::http;
 use crate::journal::Journal;
 use crate::log::{Feed, Log, Opening};
-use crate::model::Served;
-use crate::model::artifact::LoadOptions;
+use crate::model::options::LoadOptions;
+use crate::model::served::Served;
 use crate::registry::{self, Registry, watch};
 use crate::status::Board;
 use crate::telemetry::Telemetry;
@@ -98,23 +98,6 @@ pub fn workers(config: &Config) -> usize {
     }
 }
 
-/// What loading a version of this configuration needs.
-pub fn load_options(config: &Config) -> LoadOptions {
-    LoadOptions {
-        field: config.input.field.clone(),
-        pair_field: Some(config.input.pair_field.clone()),
-        task: config.model.task,
-        precision: config.model.precision,
-        on_long: config.model.on_long,
-        max_length: config.model.max_length,
-        aggregation: config.model.aggregation,
-        device: config.model.device.clone(),
-        determinism: config.model.determinism,
-        cache: config.model.cache.0,
-        ..LoadOptions::default()
-    }
-}
-
 /// Loads the version that the configuration names now.
 ///
 /// # Errors
@@ -123,7 +106,7 @@ pub fn load_options(config: &Config) -> LoadOptions {
 pub fn load_model(config: &Config) -> Result<Served, Failure> {
     let uri = &config.model.uri;
     let registry = Registry::new(config.registry.root.clone());
-    registry.load(uri, &load_options(config)).map_err(|error| {
+    registry.load(uri, &LoadOptions::of(config)).map_err(|error| {
         // A directory that was named is not named again.
         let why = match (&error, uri) {
             (registry::Error::Artifact { source, .. }, Uri::Directory(_)) => chain(source),
@@ -155,7 +138,13 @@ pub async fn run(
     tasks.spawn("upkeep", upkeep(telemetry.clone()));
     let signals = signals(stop.clone(), options.commands.0.clone(), journal.clone());
     tasks.spawn("signals", signals);
-    let start = Start { config: &config, options: &options, stop: &stop, journal: &journal };
+    let start = Start {
+        config: &config,
+        options: &options,
+        stop: &stop,
+        journal: &journal,
+        metrics: &telemetry.metrics,
+    };
     let started = tokio::select! {
         started = start.run(open) => started,
         ended = tasks.next() => Err(ended),
@@ -249,7 +238,7 @@ fn assemble(
         watch::run(watch::Watch {
             registry,
             uri,
-            options: load_options(config),
+            options: LoadOptions::of(config),
             writer: Arc::clone(&writer),
             journal: journal.clone(),
             allow: config.model.allow_change.clone(),

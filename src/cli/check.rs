@@ -60,7 +60,8 @@ fn model(config: &Config) -> Result<String, (String, String)> {
     let notes =
         about.notes.iter().map(|note| format!("; note: {note}")).collect::<Vec<_>>().concat();
     let (task, architecture, precision) = (about.task, &about.architecture, about.precision);
-    Ok(format!("{}, {task:?}, {architecture}, {precision}{notes}", served.id))
+    let (id, gate) = (&served.id, &served.report);
+    Ok(format!("{id}, {task:?}, {architecture}, {precision}; passed {gate}{notes}"))
 }
 
 /// How long the cluster may take to answer: a connection, TLS, SASL and one request.

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 
 use super::terminal::{self, line};
-use crate::config::{self, Config, Include, InputFormat, LogFormat, Logging, Precision, Time, Uri};
-use crate::demo::assets;
+use crate::config::{
+    self, Config, Include, InputFormat, LogFormat, Logging, OutputFormat, Precision, Time, Uri,
+};
 use crate::demo::summary::Summary;
+use crate::demo::{assets, records};
 use crate::engine::Command;
 use crate::failure::{Exit, Failure, chain};
 use crate::log::Opening;
@@ -39,6 +41,9 @@ pub struct Args {
     /// With --model: f32, int8 or auto
     #[arg(long, default_value = "f32", value_parser = super::predict::precision)]
     precision: Precision,
+    /// What the bundled records and their predictions are: json or avro
+    #[arg(long, default_value = "json", value_parser = ["json", "avro"], conflicts_with = "model")]
+    format: String,
     /// Keep the log's files here; default: a temporary directory that is removed
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -48,6 +53,12 @@ pub struct Args {
     /// Where probes and metrics listen
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: std::net::SocketAddr,
+}
+
+impl Args {
+    fn is_avro(&self) -> bool {
+        self.format == "avro"
+    }
 }
 
 /// Partitions of the demo's topics.
@@ -90,6 +101,10 @@ impl Place {
     fn log(&self) -> PathBuf {
         self.dir.join("log.sqlite")
     }
+
+    fn schema(&self) -> PathBuf {
+        self.dir.join("measurements.avsc")
+    }
 }
 
 impl Drop for Place {
@@ -116,6 +131,12 @@ fn config(args: &Args, place: &Place) -> Config {
         None => {
             config.input.topics = vec!["measurements".to_owned()];
             "diagnoses".clone_into(&mut config.output.topic);
+            if args.is_avro() {
+                config.input.format = InputFormat::Avro;
+                config.input.schema = Some(place.schema());
+                config.input.fields = records::fields();
+                config.output.format = OutputFormat::Avro;
+            }
             let fields = ["id", "split", "diagnosis"].map(str::to_owned);
             config.output.include = Include::Fields(fields.to_vec());
             config.registry.root = Some(place.dir.join("models"));
@@ -144,6 +165,7 @@ fn demo(args: &Args) -> Result<Summary, Failure> {
     if args.model.is_none() {
         let root = place.dir.join("models");
         assets::write_registry(&root).map_err(|e| fail("write the bundled models", &e))?;
+        std::fs::write(place.schema(), assets::SCHEMA).map_err(|e| fail("write a schema", &e))?;
     }
     let options = service::Options::default();
     let (stop, status) = (options.stop.clone(), options.status.clone());
@@ -156,12 +178,12 @@ fn demo(args: &Args) -> Result<Summary, Failure> {
     let running = runtime.spawn(service::run(config.clone(), telemetry, options, open));
     let mut run = Run { store, naming, config, status, commands, running, total: 0 };
     match &args.model {
-        None => run.table(args.passes, &place)?,
+        None => run.table(args, &place)?,
         Some(_) => run.lines(&args.input)?,
     }
     run.wait_for(run.total)?;
-    let summary =
-        Summary::read(&run.store, &run.naming).map_err(|e| fail("read the outcomes", &e))?;
+    let summary = Summary::read(&run.store, &run.naming, run.config.output.format)
+        .map_err(|e| fail("read the outcomes", &e))?;
     line(format_args!("\n{summary}"))?;
     let listening = run.status.now().listening;
     if args.keep
@@ -193,8 +215,9 @@ struct Run {
 
 impl Run {
     /// The bundled table, `passes` times; the alias moves to version 2 half-way.
-    fn table(&mut self, passes: u32, place: &Place) -> Result<(), Failure> {
-        let lines: Vec<&str> = assets::RECORDS.lines().collect();
+    fn table(&mut self, args: &Args, place: &Place) -> Result<(), Failure> {
+        let passes = args.passes;
+        let lines = records::values(args.is_avro());
         line(format_args!(
             "{} records × {passes} passes of the breast-cancer table, model {} version 1",
             lines.len(),
@@ -213,7 +236,8 @@ impl Run {
                     "  alias champion moved to version 2: the service loads, checks and swaps it in",
                 )?;
             }
-            let records = lines.iter().enumerate().map(|(number, line)| message(number, line));
+            let records = lines.iter().enumerate();
+            let records = records.map(|(number, value)| message(number, value.clone()));
             self.append(records.collect())?;
         }
         Ok(())
@@ -234,7 +258,7 @@ impl Run {
         let mut messages = Vec::new();
         for (number, line) in reader.lines().enumerate() {
             let line = line.map_err(|e| fail(&format!("read line {}", number + 1), &e))?;
-            messages.push(message(number, &line));
+            messages.push(message(number, line.into_bytes()));
         }
         self.append(messages)?;
         self.wait_for(self.total)?;
@@ -308,13 +332,13 @@ impl Run {
     }
 }
 
-fn message(number: usize, line: &str) -> Message {
+fn message(number: usize, value: Vec<u8>) -> Message {
     #[expect(clippy::disallowed_methods, reason = "a record's timestamp is wall time")]
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Message {
         timestamp: i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
         key: Some(number.to_string().into_bytes()),
-        value: Some(line.as_bytes().to_vec()),
+        value: Some(value),
         headers: Vec::new(),
     }
 }

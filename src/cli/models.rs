@@ -1,5 +1,6 @@
 //! `tidemill models`: the versions of a registry.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,7 +12,8 @@ use crate::answer::Task;
 use crate::config::Uri;
 use crate::config::uri::NotAUri;
 use crate::failure::{Exit, Failure, chain};
-use crate::model::artifact::{self, LoadOptions};
+use crate::model::artifact;
+use crate::model::options::LoadOptions;
 use crate::record::Version;
 use crate::registry::{self, Broken, Error, Imported, Listed, Registry};
 
@@ -104,8 +106,10 @@ fn execute(command: &Models) -> Result<String, Error> {
             if let Some(alias) = alias {
                 registry::name(alias)?;
             }
-            let Imported { version, notes } = registry.import(from, name, &options(*task))?;
+            let Imported { version, notes, report } =
+                registry.import(from, name, &options(*task))?;
             let mut said = format!("imported {} as {name} version {version}\n", from.display());
+            said.extend(report.steps.iter().map(|done| format!("passed: {done}\n")));
             said.extend(notes.iter().map(|note| format!("note: {note}\n")));
             if let Some(alias) = alias {
                 registry.promote(name, version, alias)?;
@@ -126,7 +130,9 @@ fn execute(command: &Models) -> Result<String, Error> {
 }
 
 fn options(task: Option<Task>) -> LoadOptions {
-    LoadOptions { field: "text".to_owned(), task, ..LoadOptions::default() }
+    let mut options = LoadOptions::default();
+    options.model.task = task;
+    options
 }
 
 fn pointed(name: &str, alias: &str, version: Version) -> String {
@@ -142,7 +148,7 @@ fn verify(registry: &Registry, model: &str, task: Option<Task>) -> Result<String
     let about = served.model.about();
     let mib = about.bytes.div_ceil(1 << 20);
     Ok(format!(
-        "{} is good\n  digest        {}{}\n  task          {:?}\n  architecture  {}, {}, {mib} MiB\n  fields        {}\n  labels        {}\n{}",
+        "{} is good\n  digest        {}{}\n  task          {:?}\n  architecture  {}, {}, {mib} MiB\n  fields        {}\n  labels        {}\n{}{}",
         served.id,
         served.id.digest,
         if artifact::has_manifest(&dir) {
@@ -155,13 +161,14 @@ fn verify(registry: &Registry, model: &str, task: Option<Task>) -> Result<String
         about.precision,
         about.fields.join(", "),
         if about.labels.is_empty() { "-".to_owned() } else { about.labels.join(", ") },
-        about
-            .notes
-            .iter()
-            .map(|note| format!("  note          {note}\n"))
-            .collect::<Vec<_>>()
-            .concat(),
+        lines("passed", &served.report.steps),
+        lines("note", &about.notes),
     ))
+}
+
+/// A line for each, beginning with what they are.
+fn lines(what: &str, each: &[impl Display]) -> String {
+    each.iter().map(|one| format!("  {what:<13} {one}\n")).collect::<Vec<_>>().concat()
 }
 
 /// A line for each version, then one for each thing that is broken.

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::process::ExitCode;
 
 use crate::failure::{Exit, chain};
-use crate::model::artifact;
+use crate::model::gate;
 use crate::registry::trial::Task;
 
 /// Most bytes of a task.
@@ -26,7 +26,7 @@ pub fn run() -> ExitCode {
         .and_then(|_| serde_json::from_slice::<Task>(&text).map_err(|error| error.to_string()));
     let result = task
         .map_err(|error| format!("read what is to be tried: {error}"))
-        .and_then(|task| artifact::load(&task.dir, &task.options).map_err(|error| chain(&error)));
+        .and_then(|task| gate::load(&task.dir, &task.options).map_err(|error| chain(&error)));
     match result {
         Ok(_) => ExitCode::SUCCESS,
         Err(why) => {

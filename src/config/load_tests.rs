@@ -53,6 +53,27 @@ fn nothing_names_all_that_is_required() {
 }
 
 #[test]
+fn fields_and_topics_have_names_of_their_own() {
+    let text = "kafka: {group: g, common: {bootstrap.servers: a}}\n\
+                input: {topics: [a.b, c], fields: {x.y: /o/x~1y, text: /t}, formats: {a.b: text}}\n\
+                output: {topic: out}\nmodel: {uri: m}";
+    let config = from_yaml(text).unwrap();
+    let path = |name: &str| config.input.fields[name].path().join(" ");
+    assert_eq!((path("x.y"), path("text")), ("o x/y".to_owned(), "t".to_owned()));
+    assert_eq!(config.input.formats["a.b"], crate::config::InputFormat::Text);
+    for (from, to, part) in [
+        ("/t}", "t}", "input.fields.text"),
+        ("a.b: text", "a.b: xml", "input.formats"),
+        ("a.b: text", "d: text", "names \"d\", which is not one of input.topics"),
+        ("fields:", "format: avro, fields:", "nothing says by which schema values were written"),
+        ("fields:", "unwrap: none, format: bytes, fields:", "every value is one field"),
+    ] {
+        let problems = from_yaml(&text.replace(from, to)).unwrap_err().to_string();
+        assert!(problems.contains(part), "{problems}");
+    }
+}
+
+#[test]
 fn one_mistake_hides_no_other() {
     let text = "
 kafka: {grup: g, lanes: 99, common: {bootstrap.servers: 'b:1', acks: 1}}

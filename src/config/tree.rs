@@ -4,8 +4,9 @@ use serde_json::{Map, Value};
 
 use super::secret;
 
-/// Sections whose keys are librdkafka's own, with dots in them.
-pub const FREE: [&str; 3] = ["kafka.common", "kafka.consumer", "kafka.producer"];
+/// Sections whose keys are others' names, with dots in them: librdkafka's own, a record's fields, topics.
+pub const FREE: [&str; 5] =
+    ["kafka.common", "kafka.consumer", "kafka.producer", "input.fields", "input.formats"];
 
 /// `section.key`, or `key` at the top.
 pub fn join(section: &str, key: &str) -> String {

@@ -4,6 +4,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+/// The schema of the same records in Avro.
+pub const SCHEMA: &str = include_str!("../../config/demo/measurements.avsc");
+
 /// The table: one JSON record a line, some of them broken on purpose.
 pub const RECORDS: &str = include_str!("../../config/demo/records.jsonl");
 

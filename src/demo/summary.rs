@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::avro::{self, Plan};
+use crate::config::OutputFormat;
 use crate::log::message::Naming;
 use crate::printable::thousands;
 use crate::sqlite::{Error, Store, Stored};
@@ -53,8 +55,14 @@ impl Summary {
     /// # Errors
     ///
     /// When a topic cannot be read.
-    pub fn read(store: &Store, naming: &Naming) -> Result<Self, Error> {
+    pub fn read(store: &Store, naming: &Naming, format: OutputFormat) -> Result<Self, Error> {
         let mut summary = Self::default();
+        let plan = match format {
+            OutputFormat::Json => None,
+            OutputFormat::Avro => avro::parse(avro::Kind::Classification.schema(), &[])
+                .and_then(|schema| Plan::new(&schema, None, &[]))
+                .ok(),
+        };
         // Timestamp and outcomes of every record.
         let mut inputs: BTreeMap<(i32, i64), (i64, u32)> = BTreeMap::new();
         let (mut first, mut last) = (i64::MAX, i64::MIN);
@@ -78,7 +86,8 @@ impl Summary {
                     *outcomes += 1;
                     summary.ages.push((message.timestamp - *produced).max(0));
                 }
-                summary.count(&outcome, message.value.as_deref().unwrap_or_default());
+                let value = message.value.as_deref().unwrap_or_default();
+                summary.count(&outcome, value, plan.as_ref());
             })?;
         }
         scan(store, &naming.manifest, |_, Stored { message, .. }| {
@@ -98,7 +107,7 @@ impl Summary {
         Ok(summary)
     }
 
-    fn count(&mut self, outcome: &verify::Outcome<'_>, value: &[u8]) {
+    fn count(&mut self, outcome: &verify::Outcome<'_>, value: &[u8], plan: Option<&Plan>) {
         match outcome.what {
             What::Tombstone => self.tombstones += 1,
             What::DeadLetter => {
@@ -113,7 +122,7 @@ impl Summary {
                     let first = first.entry(partition).or_insert(outcome.offset);
                     *first = outcome.offset.min(*first);
                 }
-                judge(value, &mut self.accuracy);
+                judge(&prediction(value, plan), &mut self.accuracy);
             }
         }
     }
@@ -131,9 +140,21 @@ impl Summary {
     }
 }
 
+/// A prediction as JSON; of Avro by `plan`, where what goes along is JSON within a text.
+fn prediction(value: &[u8], plan: Option<&Plan>) -> Value {
+    let Some(plan) = plan else { return serde_json::from_slice(value).unwrap_or_default() };
+    let mut text = Vec::new();
+    plan.json(value, None, &mut text).unwrap_or_default();
+    let mut read: Value = serde_json::from_slice(&text).unwrap_or_default();
+    let input = read.get("input").and_then(Value::as_str).map(serde_json::from_str);
+    if let Some(Ok(input)) = input {
+        read["input"] = input;
+    }
+    read
+}
+
 /// Counts an answer on a held-out row whose diagnosis is known.
-fn judge(value: &[u8], accuracy: &mut (u64, u64)) {
-    let value: Value = serde_json::from_slice(value).unwrap_or_default();
+fn judge(value: &Value, accuracy: &mut (u64, u64)) {
     let text = |path: &str| value.pointer(path).and_then(Value::as_str);
     if let (Some("test"), Some(known)) = (text("/input/split"), text("/input/diagnosis")) {
         accuracy.0 += u64::from(text("/label") == Some(known));

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::decode::Decoded;
 use crate::log::{BatchInfo, Done, How};
-use crate::model::Served;
+use crate::model::served::Served;
 use crate::pipeline::Batch;
 use crate::record::{ModelId, Reason, Signature, Version};
 use crate::telemetry::stage::Stage;
@@ -251,13 +251,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::artifact::{self, LoadOptions};
+    use crate::model::gate;
+    use crate::model::options::LoadOptions;
     use crate::pipeline::batch::Cut;
 
     fn flight(number: u64, lane: usize, opened: Instant, closed: Instant) -> Flight {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/demo/models/breast-cancer/1");
         let options = LoadOptions::default();
-        let served = artifact::load(&dir, &options).unwrap();
+        let served = gate::load(&dir, &options).unwrap();
         let cut = Cut::of(Vec::new(), opened);
         Flight::of(&Batch::new(number, lane, Version(0), cut, closed), &served)
     }

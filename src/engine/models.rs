@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Engine;
 use crate::failure::{Failure, temporary};
-use crate::model::Served;
+use crate::model::served::Served;
 use crate::pipeline::Event;
 use crate::record::Version;
 use crate::registry::watch::Heard;

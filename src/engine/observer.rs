@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::log::Done;
-use crate::model::Served;
+use crate::model::served::Served;
 use crate::record::Version;
 use crate::status::{Board, DeadLetter, Swap, wall_clock_ms};
 use crate::telemetry::metrics::Metrics;

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::flight::Flight;
 use crate::config::{self, Sizing as Mode};
-use crate::model::{Model, Served};
+use crate::model::Model;
+use crate::model::served::Served;
 use crate::pipeline::size::{Known, Point, Size};
 use crate::record::Version;
 use crate::{file, memory};
@@ -150,12 +151,12 @@ fn memory(model: Option<&dyn Model>) -> (Option<u64>, Option<u64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::artifact::{self, LoadOptions};
+    use crate::model::gate;
+    use crate::model::options::LoadOptions;
 
     fn served() -> Served {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/demo/models/breast-cancer/1");
-        let options = LoadOptions::default();
-        artifact::load(&dir, &options).unwrap()
+        gate::load(&dir, &LoadOptions::default()).unwrap()
     }
 
     #[test]

@@ -1,280 +1,206 @@
-//! A version's files: read, checked against their digests, built, warmed up, compared with golden vectors.
+//! An artifact: a model's folder whose files have digests.
 //!
-//! An artifact is a directory. With `manifest.json` every file is checked against its SHA-256; a plain
-//! Hugging Face directory without one works as it stands, its digest is computed over the files that count.
-//! A version of a registry always has one.
-//!
-//! Nothing is mapped: a file that changes under a mapping is undefined behaviour, and a registry is a place
-//! where files change. Nothing outside the directory is read, whatever a name or a link says. Weights are
-//! safetensors only: no pickle, no code. Whoever wrote the files, loading them ends, with a model or a reason.
+//! With `manifest.json`, written last, every file is checked against its SHA-256; a plain Hugging Face folder without one
+//! works as it stands, its digest is computed over the files that count. A version of a registry always has one.
 
-use std::fs;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::Path;
-use std::sync::Arc;
 
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use super::cache::Cache;
-use super::{Model, Served, image, tabular, text};
+use super::files::{Error, files, inside, json, open, present};
+use super::found;
 use crate::answer::Task;
-use crate::config::{Aggregation, Determinism, OnLong, Place, Precision};
-use crate::memory::Room;
 use crate::printable;
-use crate::record::{ModelId, Version};
 
-mod files;
-mod found;
-mod golden;
-mod manifest;
-mod need;
-mod warm;
+/// The file in the artifact.
+const FILE: &str = "manifest.json";
 
-pub use golden::tolerance;
-pub use manifest::{FileDigest, Golden, Manifest};
-pub use manifest::{digest, digests, verify, verify_registered, write_manifest};
-
-pub(super) use files::{bytes, json, parse, pointer, present, within};
-pub(crate) use files::{files, open};
-pub(super) use found::{ends, is_adapter};
-pub(crate) use need::check as fits;
-
-/// What is wrong with an artifact.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A file cannot be read.
-    #[error("read {file}")]
-    Read {
-        /// Its name in the artifact, or the directory.
-        file: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The directory as a whole is not what it should be. Whoever named it says which one it is.
-    #[error("{0}")]
-    Folder(String),
-    /// A file cannot be written.
-    #[error("write {file}")]
-    Write {
-        /// Its path.
-        file: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// There is not enough memory to load it.
-    #[error(
-        "loading it takes about {} ({what}), {room}: give the process more memory, or choose a smaller model or \
-         model.precision",
-        crate::memory::mebibytes(*bytes)
-    )]
-    TooLarge {
-        /// Bytes that it takes.
-        bytes: u64,
-        /// What they are for.
-        what: String,
-        /// What is left.
-        room: Room,
-    },
-    /// A file is not what it should be.
-    #[error("{file}: {message}")]
-    Config {
-        /// Its name in the artifact.
-        file: String,
-        /// What is wrong, and what is expected.
-        message: String,
-    },
-    /// A tensor is missing or has another shape or type.
-    #[error("model.safetensors: tensor {name:?} {message}")]
-    Tensor {
-        /// Its name.
-        name: String,
-        /// What is wrong, expected and found.
-        message: String,
-    },
-    /// The files are not those of the manifest.
-    #[error("{file}: altered or truncated: {message}")]
-    Altered {
-        /// Its name in the artifact.
-        file: String,
-        /// Expected and found.
-        message: String,
-    },
-    /// The loaded model does not answer as it did when it was made.
-    #[error("the gate: {0}")]
-    Gate(String),
-    /// The text model's own.
-    #[error("load the text model")]
-    Text(#[source] text::Error),
-}
-
-impl Error {
-    pub(super) fn read(file: &str, source: std::io::Error) -> Self {
-        Self::Read { file: file.to_owned(), source }
-    }
-
-    pub(super) fn tensor(name: &str, message: &str) -> Self {
-        Self::Tensor { name: name.to_owned(), message: message.to_owned() }
-    }
-
-    pub(super) fn config(file: &str, message: impl Into<String>) -> Self {
-        Self::Config { file: file.to_owned(), message: message.into() }
-    }
-}
-
-/// How a version is to be loaded.
-#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
-pub struct LoadOptions {
-    /// The registered name; default: the manifest's, else the directory's.
+/// `manifest.json`, written last.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Manifest {
+    /// 1.
+    pub format: u32,
+    /// What the model is for.
+    pub task: Task,
+    /// `bert`, `mlp`, …
+    pub architecture: String,
+    /// The registered name when it was made; for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The version.
-    pub version: Version,
-    /// The field that holds the text, or an image in base64.
-    pub field: String,
-    /// The field that holds the second text of a pair; default: `text_pair`.
-    pub pair_field: Option<String>,
-    /// What the model is for; default: what its manifest says, else its files.
-    pub task: Option<Task>,
-    /// What the weights are computed in.
-    pub precision: Precision,
-    /// What happens to a text longer than the model takes.
-    pub on_long: OnLong,
-    /// Longest input in tokens.
-    pub max_length: Option<u32>,
-    /// How a token classifier's labels become spans.
-    pub aggregation: Aggregation,
-    /// Where it computes.
-    pub device: Place,
-    /// Whether an answer's last bits may depend on the batch.
-    pub determinism: Determinism,
-    /// Bytes of answers that are kept to be given again.
-    pub cache: u64,
+    /// Every other file.
+    pub files: BTreeMap<String, FileDigest>,
+    /// Over `files`, as [`digest`] computes it.
+    pub digest: String,
+    /// Inputs with the answers that they gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub golden: Option<Golden>,
 }
 
-/// Refuses numbers of `config.json` that are 0 or so large that no size should be computed from them: name, value,
-/// most.
-pub(super) fn bounded(numbers: &[(&str, usize, usize)]) -> Result<(), Error> {
-    match numbers.iter().find(|(_, value, most)| !(1..=*most).contains(value)) {
-        Some((name, value, most)) => {
-            let message = format!("{name} is {value}, not between 1 and {most}");
-            Err(Error::config("config.json", message))
+/// A file's size and SHA-256.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileDigest {
+    /// 64 hexadecimal digits.
+    pub sha256: String,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// Golden vectors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Golden {
+    /// The file: `[{"input": {…}, "output": {…}}, …]`, each output as it is published, whole.
+    pub file: String,
+    /// Largest difference of any number of an output, 0 to 0.05: of 1, or of the number where that is more.
+    pub tolerance: f64,
+}
+
+/// A file's size and SHA-256, read piece by piece.
+fn file_digest(dir: &Path, file: &str, size: u64) -> Result<FileDigest, Error> {
+    // A file that grows while it is read would never end.
+    let mut opened = open(dir, file)?.take(size.saturating_add(1));
+    let (mut hash, mut bytes, mut piece) = (Sha256::new(), 0, vec![0; 1 << 18]);
+    loop {
+        let count = opened.read(&mut piece).map_err(|source| Error::read(file, source))?;
+        if count == 0 {
+            return Ok(FileDigest { sha256: hexadecimal(&hash.finalize()), bytes });
         }
-        None => Ok(()),
+        hash.update(&piece[..count]);
+        bytes += u64::try_from(count).unwrap_or(0);
     }
 }
 
-/// As [`bounded`], for what every transformer has.
-pub(super) fn bounded_layers(
-    hidden: usize,
-    layers: usize,
-    heads: usize,
-    intermediate: usize,
-) -> Result<(), Error> {
-    bounded(&[
-        ("hidden_size", hidden, 16_384),
-        ("num_hidden_layers", layers, 256),
-        ("num_attention_heads", heads, 1_024),
-        ("intermediate_size", intermediate, 65_536),
-    ])
-}
-
-/// Builds the model of a directory without any check of the gate.
-///
-/// # Errors
-///
-/// What is wrong with its files.
-pub fn build(dir: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, Error> {
-    // A tokenizer's rules, for one, are code of others on text of others.
-    let built = catch_unwind(AssertUnwindSafe(|| unguarded(dir, options)));
-    built.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-        Err(Error::Gate(format!("loading panicked: {}", printable::name(text))))
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
+        use std::fmt::Write as _;
+        write!(text, "{byte:02x}").unwrap_or_default(); // a String takes every write
+        text
     })
 }
 
-/// Whether a directory is a tabular model's: by its task or, where that is missing or wrong, by its files.
-fn is_tabular(dir: &Path, config: &Value) -> bool {
-    let task = config.get("task").and_then(Value::as_str).unwrap_or_default();
-    let other = config.get("model_type").is_some() || config.get("architectures").is_some();
-    task.starts_with("tabular-") || (!other && present(dir, "preprocess.json"))
+/// The digest of an artifact: SHA-256 over a line `<sha256>  <name>` for each file, sorted by name.
+pub fn digest(files: &BTreeMap<String, FileDigest>) -> String {
+    let lines: Vec<String> =
+        files.iter().map(|(name, file)| format!("{}  {name}\n", file.sha256)).collect();
+    format!("sha256:{}", hexadecimal(&Sha256::digest(lines.concat().as_bytes())))
 }
 
-fn unguarded(dir: &Path, options: &LoadOptions) -> Result<Box<dyn Model>, Error> {
-    let folder = found::folder(dir)?;
-    let config: Value = json(dir, &within(&folder, "config.json"))?;
-    if is_tabular(dir, &config) {
-        if options.device != Place::Cpu {
-            let message = format!(
-                "tables are computed on the CPU, not on {:?}; set model.device: cpu",
-                options.device.to_string()
-            );
-            return Err(Error::config("config.json", message));
+/// Sizes and hashes of the files as they are.
+///
+/// # Errors
+///
+/// A file that cannot be read, a link, or no files at all.
+pub fn digests(dir: &Path) -> Result<BTreeMap<String, FileDigest>, Error> {
+    let names = files(dir)?;
+    if names.is_empty() {
+        return Err(Error::Folder(found::instead(dir, "")));
+    }
+    let digest =
+        |(name, size): (String, u64)| file_digest(dir, &name, size).map(|digest| (name, digest));
+    names.into_iter().map(digest).collect()
+}
+
+/// An artifact whose files are what they should be.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// What it says of itself; `None` of a plain folder.
+    pub manifest: Option<Manifest>,
+    /// Its files.
+    pub files: BTreeMap<String, FileDigest>,
+    /// Over `files`, as [`digest`] computes it.
+    pub digest: String,
+}
+
+/// Reads the manifest, if there is one, and checks every file of it; digests either way.
+///
+/// # Errors
+///
+/// What is missing, altered, or outside.
+pub fn verify(dir: &Path) -> Result<Checked, Error> {
+    if !dir.is_dir() {
+        return Err(Error::Folder(found::absent(dir)));
+    }
+    let found = digests(dir)?;
+    if !present(dir, FILE) {
+        return Ok(plain(found));
+    }
+    let manifest: Manifest = json(dir, FILE)?;
+    if manifest.format != 1 {
+        return Err(Error::config(FILE, format!("format {}, this reads 1", manifest.format)));
+    }
+    for (name, expected) in &manifest.files {
+        inside(dir, name)?;
+        let altered = |message| Error::Altered { file: name.clone(), message };
+        match found.get(name) {
+            Some(found) if found == expected => (),
+            Some(found) => {
+                let (f, e) = (found, expected);
+                let message = format!(
+                    "{} bytes with sha256 {}, the manifest says {} with {}",
+                    f.bytes, f.sha256, e.bytes, e.sha256
+                );
+                return Err(altered(message));
+            }
+            None => return Err(altered("of a kind that is not loaded".to_owned())),
         }
-        return Ok(Box::new(tabular::load(dir)?));
     }
-    if let Some(how) = config.get("quantization_config").filter(|how| !how.is_null()) {
-        let message = format!(
-            "quantization_config {how}: weights that were quantised are not supported; save the model in float32, \
-             bfloat16 or float16 without it, and set model.precision to compute in int8"
-        );
-        return Err(Error::config("config.json", message));
+    if let Some(extra) = found.keys().find(|name| !manifest.files.contains_key(*name)) {
+        let message =
+            "is not in the manifest: the artifact was altered after it was made".to_owned();
+        return Err(Error::Altered { file: extra.clone(), message });
     }
-    let architecture = config.pointer("/architectures/0").and_then(Value::as_str);
-    let family = config.get("model_type").and_then(Value::as_str);
-    if architecture.is_some_and(|name| name.contains("ForImageClassification"))
-        || family == Some("vit")
-    {
-        return Ok(Box::new(image::load(dir, options)?));
+    let computed = digest(&manifest.files);
+    if computed != manifest.digest {
+        let message = format!("digest {}, computed {computed}", manifest.digest);
+        return Err(Error::Altered { file: FILE.to_owned(), message });
     }
-    let text = text::Options {
-        field: options.field.clone(),
-        pair_field: options.pair_field.clone().unwrap_or_else(|| "text_pair".to_owned()),
-        task: options.task,
-        precision: options.precision,
-        on_long: options.on_long,
-        max_length: options.max_length,
-        aggregation: options.aggregation,
-        device: options.device.clone(),
-        determinism: options.determinism,
-    };
-    text::load(dir, &text).map_err(Error::Text)
+    Ok(Checked { manifest: Some(manifest), files: found, digest: computed })
+}
+
+/// As [`verify`], for a version of a registry: there it was imported, so it has a manifest, and a name for people.
+///
+/// # Errors
+///
+/// As [`verify`]; no manifest, or a name in it that could not stand in a line.
+pub fn verify_registered(dir: &Path) -> Result<Checked, Error> {
+    let checked = verify(dir)?;
+    let missing = "is missing: every version of a registry has one, and what is checked against it; import the model \
+                   again with `tidemill models import`";
+    let manifest = checked.manifest.as_ref().ok_or_else(|| Error::config(FILE, missing))?;
+    match &manifest.name {
+        Some(name) if *name != printable::name(name) => {
+            let message = format!(
+                "name {:?} has what cannot be printed, or more than 128 characters",
+                printable::name(name)
+            );
+            Err(Error::config(FILE, message))
+        }
+        _ => Ok(checked),
+    }
+}
+
+/// The files of a folder as they are, whatever a manifest says of them.
+pub(super) fn plain(files: BTreeMap<String, FileDigest>) -> Checked {
+    let digest = digest(&files);
+    Checked { manifest: None, files, digest }
 }
 
 /// Whether the files of a directory are checked against a manifest.
 pub fn has_manifest(dir: &Path) -> bool {
-    present(dir, manifest::FILE)
+    present(dir, FILE)
 }
 
-/// Loads a version through the whole gate: size, digests, build, warm-up, golden vectors. With `options.name` it is a
-/// registered version, and has a manifest.
-///
-/// # Errors
-///
-/// The first check that failed, and how.
-pub fn load(dir: &Path, options: &LoadOptions) -> Result<Served, Error> {
-    fits(dir, options)?;
-    let (manifest, digest) = if options.name.is_some() {
-        verify_registered(dir).map(|(manifest, digest)| (Some(manifest), digest))?
-    } else {
-        verify(dir)?
-    };
-    let said = manifest.as_ref().map(|manifest| manifest.task);
-    let options = &LoadOptions { task: options.task.or(said), ..options.clone() };
-    let model = build(dir, options)?;
-    for note in &model.about().notes {
-        tracing::warn!(model = %dir.display(), "{note}");
+impl Manifest {
+    /// Writes it into a directory whose other files are complete.
+    pub(super) fn write(&self, dir: &Path) -> Result<(), Error> {
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|error| Error::config(FILE, error.to_string()))?;
+        let path = dir.join(FILE);
+        let write = |source| Error::Write { file: FILE.to_owned(), source };
+        fs::write(&path, text).map_err(write)?;
+        File::open(&path).and_then(|file| file.sync_all()).map_err(write)
     }
-    warm::warm(model.as_ref())?;
-    golden::check(dir, model.as_ref(), manifest.as_ref())?;
-    let named = options.name.clone().or_else(|| manifest.and_then(|manifest| manifest.name));
-    let absolute = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
-    let directory = || absolute.file_name().map(|name| name.to_string_lossy().into_owned());
-    let name = named.or_else(directory).unwrap_or_else(|| "model".to_owned());
-    let id = ModelId {
-        name: printable::name(&name).into(),
-        version: options.version,
-        digest: digest.into(),
-    };
-    let signature = Arc::new(model.about().signature());
-    Ok(Served { id, signature, model, cache: Cache::new(options.cache) })
 }

@@ -12,9 +12,8 @@ use quick_cache::Weighter;
 use quick_cache::sync;
 use sha2::{Digest as _, Sha256};
 
-use super::{Input, Model};
+use super::{Input, Model, guard};
 use crate::answer::{Prediction, Refused};
-use crate::model::guard;
 
 /// An input's SHA-256.
 type Key = [u8; 32];

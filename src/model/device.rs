@@ -9,8 +9,8 @@ use std::sync::{Mutex, PoisonError, TryLockError};
 
 use candle_core::{DType, Device};
 
-use super::encoder;
 use super::kernels::{self, Level};
+use super::{Memory, files};
 use crate::answer::Refused;
 use crate::config::{Place, Precision};
 
@@ -18,6 +18,12 @@ use crate::config::{Place, Precision};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Error(String);
+
+impl From<Error> for files::Error {
+    fn from(error: Error) -> Self {
+        Self::Unsupported(error.0)
+    }
+}
 
 /// Opens a place's devices, in order.
 ///
@@ -69,12 +75,12 @@ pub fn dtype(place: &Place, precision: Precision) -> Result<DType, Error> {
 /// # Errors
 ///
 /// A precision that this CPU has no fast products for.
-pub fn packed(precision: Precision) -> Result<Option<encoder::Precision>, Error> {
+pub fn packed(precision: Precision) -> Result<Option<kernels::Precision>, Error> {
     match precision {
-        Precision::F32 => Ok(Some(encoder::Precision::F32)),
-        Precision::Int8 => Ok(Some(encoder::Precision::Int8)),
+        Precision::F32 => Ok(Some(kernels::Precision::F32)),
+        Precision::Int8 => Ok(Some(kernels::Precision::Int8)),
         Precision::Auto => Ok(None),
-        Precision::Bf16 if kernels::level() == Level::Bf16 => Ok(Some(encoder::Precision::Bf16)),
+        Precision::Bf16 if kernels::level() == Level::Bf16 => Ok(Some(kernels::Precision::Bf16)),
         Precision::Bf16 => Err(Error(
             "model.device: cpu: precision bf16 is fast only on CPUs with AVX512_BF16 (AMD Zen 4, Intel Cooper Lake and \
              Sapphire Rapids, and later), and this has none; set model.precision: f32, int8 or auto"
@@ -145,15 +151,6 @@ fn sorted(text: &str) -> Refused {
     } else {
         Refused::Batch(message)
     }
-}
-
-/// A device's memory, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
-    /// What could be allocated now.
-    pub free: u64,
-    /// All of it.
-    pub total: u64,
 }
 
 /// The memory of the device with the least left; `None` where that is the process's own.

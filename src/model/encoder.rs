@@ -12,7 +12,7 @@
 //! Devlin et al. 2019 (BERT); Sanh et al. 2019 (`DistilBERT`); Liu et al. 2019 (`RoBERTa`); Song et al. 2020 (`MPNet`).
 //! Tensor names as in Hugging Face's transformers.
 
-use super::artifact::Error;
+use super::files::Error;
 use super::kernels::{self, Attention};
 use super::weights::Weights;
 
@@ -21,44 +21,19 @@ mod config;
 mod layers;
 pub mod modernbert;
 mod names;
+mod packed;
 mod prenorm;
 
+pub use super::kernels::Precision;
 pub use activation::Activation;
 pub use config::{Config, Family};
 pub(super) use layers::LayerNorm;
 pub use layers::{Linear, Workspace};
 pub(super) use names::{Names, REACH};
+pub use packed::{Packed, States, TYPED, Take};
 pub(super) use prenorm::{Block, PreNorm};
 
 use layers::{keep_first, lay};
-
-/// A token of type 1, one of the second text of a pair, bears this bit in its id.
-pub const TYPED: u32 = 1 << 31;
-
-/// A forward without padding, on the CPU.
-pub trait Packed: std::fmt::Debug + Send + Sync {
-    /// The last hidden states of sequences laid end to end, `[tokens, hidden]` f32, and where each sequence begins
-    /// (`[sequences + 1]`); with [`States::First`] a sequence is its first token alone. The same bits either way, and
-    /// whatever other sequences there are. Ids must be known, sequences not empty and not longer than the model takes.
-    fn forward<'a>(
-        &self,
-        sequences: &[&[u32]],
-        states: States,
-        workspace: &'a mut Workspace,
-    ) -> (&'a [f32], &'a [usize]);
-
-    /// What its products are computed in.
-    fn precision(&self) -> Precision;
-
-    /// Width of a token's vector.
-    fn hidden(&self) -> usize;
-
-    /// Whether a token id has a vector.
-    fn knows(&self, id: u32) -> bool;
-
-    /// Bytes of the weights.
-    fn bytes(&self) -> u64;
-}
 
 #[derive(Debug)]
 struct Layer {
@@ -69,37 +44,6 @@ struct Layer {
     up: Linear,
     down: Linear,
     norm: LayerNorm,
-}
-
-/// What an encoder's matrix products are computed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
-    /// As it was trained.
-    F32,
-    /// Both factors rounded to bf16, sums in f32; everything between the products stays f32.
-    Bf16,
-    /// Weights by output, activations by row; everything between the products stays f32.
-    Int8,
-}
-
-impl Precision {
-    /// As `model.precision` calls it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::Int8 => "int8",
-        }
-    }
-}
-
-/// Which hidden states are asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum States {
-    /// Every token's.
-    All,
-    /// The first token's of each sequence: the last layer then computes the others' keys and values only.
-    First,
 }
 
 /// An encoder of the BERT family.

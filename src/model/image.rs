@@ -20,11 +20,14 @@ use candle_transformers::models::vit as candle_vit;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::artifact::{self, Error, LoadOptions};
 use super::device::{self, Replicas};
+use super::files::{self, Error};
+use super::folder::Json;
+use super::labels::{labels, unique};
+use super::options::LoadOptions;
 use super::scores::{sigmoid, softmax};
 use super::weights::Weights;
-use super::{About, Input, Model, SUB_BATCH_TOKENS, encoder, padded, unique};
+use super::{About, Input, Memory, Model, SUB_BATCH_TOKENS, encoder, padded};
 use crate::answer::{Prediction, Refused, Task};
 use crate::config::{Determinism, Place};
 use crate::field::{self, Values};
@@ -35,6 +38,7 @@ mod decode;
 mod encoded;
 mod gif;
 mod jpeg;
+mod picture;
 mod pixels;
 mod png;
 mod processor;
@@ -136,13 +140,13 @@ impl Config {
             num_channels: 3,
             qkv_bias: self.qkv_bias.unwrap_or(true),
         };
-        artifact::bounded_layers(
+        files::bounded_layers(
             vit.hidden_size,
             vit.num_hidden_layers,
             vit.num_attention_heads,
             vit.intermediate_size,
         )?;
-        artifact::bounded(&[
+        files::bounded(&[
             ("image_size", vit.image_size, 4_096),
             ("patch_size", vit.patch_size, vit.image_size),
         ])?;
@@ -167,7 +171,7 @@ impl Config {
     /// A label for each of the classifier's rows.
     fn labels(&self, rows: usize) -> Result<Vec<String>, Error> {
         let fail = |message: String| Error::config("config.json", message);
-        let labels = super::labels(self.id2label.as_ref(), rows).map_err(fail)?;
+        let labels = labels(self.id2label.as_ref(), rows).map_err(fail)?;
         if labels.len() != rows {
             let count = labels.len();
             return Err(fail(format!("id2label has {count} labels, the classifier {rows} rows")));
@@ -255,15 +259,15 @@ impl std::fmt::Debug for Image {
     }
 }
 
-/// Loads `config.json`, `preprocessor_config.json` and `model.safetensors` out of `dir`.
+/// Loads `preprocessor_config.json` and `model.safetensors` out of `dir`, whose `config.json` is at hand.
 ///
 /// # Errors
 ///
 /// With the file or tensor, what was expected and what was found.
-pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
+pub(super) fn load(dir: &Path, config: &Json, options: &LoadOptions) -> Result<Image, Error> {
     let fail = |error: device::Error| Error::config("config.json", error.to_string());
-    let place = &options.device;
-    let config: Config = artifact::json(dir, "config.json")?;
+    let place = &options.model.device;
+    let config: Config = config.parse()?;
     let (vit, patches) = config.checked()?;
     let side = u32::try_from(vit.image_size).unwrap_or(u32::MAX);
     let preprocess = Preprocess::load(dir, side)?;
@@ -278,19 +282,19 @@ pub fn load(dir: &Path, options: &LoadOptions) -> Result<Image, Error> {
     let independent = config.independent(rows)?;
     let (encoder, precision, chunk_tokens, bytes) = if *place == Place::Cpu {
         // Nothing to compare precisions by is known of images: `auto` is f32.
-        let precision = device::packed(options.precision).map_err(fail)?;
+        let precision = device::packed(options.model.precision).map_err(fail)?;
         let precision = precision.unwrap_or(encoder::Precision::F32);
         let vit = Vit::new(&vit, rows, &weights, precision)?;
         let bytes = vit.bytes();
         (Encoder::Packed(Box::new(vit)), precision.name(), SUB_BATCH_TOKENS, bytes)
     } else {
         let (dtype, devices) = (
-            device::dtype(place, options.precision).map_err(fail)?,
+            device::dtype(place, options.model.precision).map_err(fail)?,
             device::open(place).map_err(fail)?,
         );
         let elements = weights.bytes() / 4 * u64::try_from(devices.len()).unwrap_or(1);
         let bytes = elements * u64::try_from(dtype.size_in_bytes()).unwrap_or(4);
-        let how = (dtype, options.determinism == Determinism::Strict);
+        let how = (dtype, options.model.determinism == Determinism::Strict);
         let encoder = Encoder::Candle(Candle::new(&vit, rows, &weights, devices, how)?);
         (encoder, dtype.as_str(), padded::GPU_TOKENS, bytes)
     };
@@ -344,7 +348,7 @@ impl Model for Image {
         Ok(Input::Pixels { pixels, tokens: self.tokens })
     }
 
-    fn memory(&self) -> Option<device::Memory> {
+    fn memory(&self) -> Option<Memory> {
         match &self.encoder {
             Encoder::Packed(_) => None,
             Encoder::Candle(candle) => device::least(&candle.devices),
@@ -393,7 +397,7 @@ mod tests {
     #[test]
     fn the_packed_forward_is_that_of_candle() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data/tiny-vit");
-        let config: Config = artifact::json(&dir, "config.json").unwrap();
+        let config: Config = files::json(&dir, "config.json").unwrap();
         let (config, _) = config.checked().unwrap();
         let weights = Weights::open(&dir).unwrap();
         let side = config.image_size;

@@ -23,17 +23,18 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::artifact;
 use super::device::{self, Replicas};
-use super::encoder::{self, TYPED};
-use super::text::Take;
+use super::encoder::{self, TYPED, Take};
 use super::weights::Weights;
+use super::{Memory, files};
 use crate::answer::Refused;
 
+mod batch;
 mod bert;
 mod layers;
 mod modernbert;
 
+use batch::{Batch, Shape};
 use layers::Loader;
 
 /// Padded tokens that one call is best given on a GPU: enough to keep every unit of a large one busy, little enough
@@ -64,20 +65,6 @@ pub struct Padded {
     bytes: u64,
 }
 
-/// What an architecture says of itself.
-#[derive(Debug, Clone, Copy)]
-struct Shape {
-    hidden: usize,
-    vocab: usize,
-    /// Longest sequence in tokens.
-    longest: usize,
-    /// An id whose position is its own, as `RoBERTa` has it.
-    padding: Option<u32>,
-    /// Positions in the table, and types of tokens that it has them for.
-    positions: usize,
-    types: usize,
-}
-
 #[derive(Debug)]
 struct Replica {
     device: Device,
@@ -92,26 +79,6 @@ enum Layers {
     ModernBert(modernbert::ModernBert),
 }
 
-/// Sequences on the device.
-struct Batch {
-    rows: usize,
-    /// Columns: tokens of the longest sequence.
-    longest: usize,
-    /// `[rows × longest]` u32; 0 behind a sequence's end.
-    ids: Tensor,
-    /// `[rows × longest]` u32: rows of the table, where they do not just count up. A sequence has [`Shape::padding`]
-    /// inside, or tokens of two types.
-    positions: Option<Tensor>,
-    /// `[1, longest]` u32: 0, 1, 2, …
-    steps: Tensor,
-    /// `[rows, longest]` f32: 1 for a token, 0 behind the end. `None` where all are of one length.
-    kept: Option<Tensor>,
-    /// `[rows, 1]` f32: tokens of each.
-    lengths: Tensor,
-    /// `[tokens]` u32: where real tokens stand in `ids`; with [`Take::Tokens`] where something is padded.
-    tokens: Option<Tensor>,
-}
-
 impl Padded {
     /// The BERT family, from a checkpoint's tensors.
     ///
@@ -122,7 +89,7 @@ impl Padded {
         config: &encoder::Config,
         weights: &Weights,
         target: Target<'_>,
-    ) -> std::result::Result<Self, artifact::Error> {
+    ) -> std::result::Result<Self, files::Error> {
         let family = config.family()?;
         let shape = Shape {
             hidden: config.hidden(),
@@ -146,7 +113,7 @@ impl Padded {
         config: &encoder::modernbert::Config,
         weights: &Weights,
         target: Target<'_>,
-    ) -> std::result::Result<Self, artifact::Error> {
+    ) -> std::result::Result<Self, files::Error> {
         config.check()?;
         let (hidden, longest) = (config.hidden(), config.longest());
         let vocab = config.vocab();
@@ -159,8 +126,8 @@ impl Padded {
         weights: &Weights,
         target: Target<'_>,
         shape: Shape,
-        load: impl Fn(&Loader<'_>) -> std::result::Result<Layers, artifact::Error>,
-    ) -> std::result::Result<Self, artifact::Error> {
+        load: impl Fn(&Loader<'_>) -> std::result::Result<Layers, files::Error>,
+    ) -> std::result::Result<Self, files::Error> {
         let mut bytes = 0;
         let replicas = Replicas::new(target.devices, |device| {
             let loader = Loader::new(weights, device, target.dtype);
@@ -169,9 +136,9 @@ impl Padded {
             let longest = u32::try_from(shape.longest).unwrap_or(u32::MAX);
             let steps = Tensor::arange(0, longest, device).and_then(|steps| steps.unsqueeze(0));
             let steps = steps.map_err(|error| {
-                artifact::Error::config("config.json", format!("count positions: {error}"))
+                files::Error::config("config.json", format!("count positions: {error}"))
             })?;
-            Ok(Replica { device: device.clone(), layers, steps })
+            Ok::<_, files::Error>(Replica { device: device.clone(), layers, steps })
         })?;
         let devices = target.devices.to_vec();
         Ok(Self { replicas, devices, shape, strict: target.strict, bytes })
@@ -233,7 +200,7 @@ impl Padded {
     }
 
     /// The memory of the device with the least left; `None` where that is the process's own.
-    pub fn memory(&self) -> Option<device::Memory> {
+    pub fn memory(&self) -> Option<Memory> {
         device::least(&self.devices)
     }
 
@@ -251,116 +218,5 @@ impl Replica {
             Layers::ModernBert(layers) => layers.forward(&batch, take)?,
         };
         batch.take(&states, take)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
-    }
-}
-
-impl Batch {
-    /// Uploads sequences: everything in one copy, taken apart on the device.
-    fn new(
-        sequences: &[&[u32]],
-        take: Take,
-        shape: Shape,
-        steps: &Tensor,
-        device: &Device,
-    ) -> Result<Self> {
-        let rows = sequences.len();
-        let longest = sequences.iter().map(|sequence| sequence.len()).max().unwrap_or(0);
-        let area = rows * longest;
-        let uneven = sequences.iter().any(|sequence| sequence.len() != longest);
-        let short = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let mut upload = Vec::with_capacity(area * 2 + rows);
-        for sequence in sequences {
-            upload.extend(sequence.iter().map(|id| id & !TYPED));
-            upload.resize(upload.len() + longest - sequence.len(), 0);
-        }
-        upload.extend(sequences.iter().map(|sequence| short(sequence.len())));
-        let begins = upload.len();
-        if uneven && take == Take::Tokens {
-            for (row, sequence) in sequences.iter().enumerate() {
-                upload.extend((row * longest..row * longest + sequence.len()).map(short));
-            }
-        }
-        let ends = upload.len();
-        let odd = |id: &u32| TYPED <= *id || shape.padding == Some(*id);
-        let odd = sequences.iter().any(|sequence| sequence.iter().any(odd));
-        if odd {
-            for sequence in sequences {
-                let mut next = shape.padding.map_or(0, |padding| padding + 1);
-                for id in *sequence {
-                    let kind = if TYPED <= *id { short(shape.positions) } else { 0 };
-                    let own = shape.padding.filter(|padding| *padding == id & !TYPED);
-                    upload.push(kind + own.unwrap_or(next));
-                    next += u32::from(own.is_none());
-                }
-                upload.resize(upload.len() + longest - sequence.len(), 0);
-            }
-        }
-        let length = upload.len();
-        let all = Tensor::from_vec(upload, length, device)?;
-        let steps = steps.narrow(1, 0, longest)?;
-        let lengths = all.narrow(0, area, rows)?.reshape((rows, 1))?;
-        let kept = || steps.broadcast_lt(&lengths)?.to_dtype(DType::F32);
-        let positions = || all.narrow(0, ends, area);
-        let tokens = || all.narrow(0, begins, ends - begins);
-        Ok(Self {
-            rows,
-            longest,
-            ids: all.narrow(0, 0, area)?,
-            positions: odd.then(positions).transpose()?,
-            kept: uneven.then(kept).transpose()?,
-            lengths: lengths.to_dtype(DType::F32)?,
-            tokens: (begins < ends).then(tokens).transpose()?,
-            steps,
-        })
-    }
-
-    /// What is added to attention scores, broadcast over heads: `[rows, 1, 1, longest]` in `dtype`, 0 for a token,
-    /// −32768 behind the end, which is far enough and finite in f16 too.
-    fn mask(&self, dtype: DType) -> Result<Option<Tensor>> {
-        let mask = |kept: &Tensor| {
-            kept.reshape((self.rows, 1, 1, self.longest))
-                .and_then(|kept| layers::additive(&kept, dtype))
-        };
-        self.kept.as_ref().map(mask).transpose()
-    }
-
-    /// The rows of the last layer whose states are asked for: of `[rows × longest, hidden]` under [`Take::First`] the
-    /// first tokens', `[rows, hidden]`, else all.
-    fn asked(&self, states: Tensor, take: Take) -> Result<Tensor> {
-        if take != Take::First {
-            return Ok(states);
-        }
-        let hidden = states.dim(1)?;
-        states.reshape((self.rows, self.longest, hidden))?.narrow(1, 0, 1)?.squeeze(1)?.contiguous()
-    }
-
-    /// `states` is `[rows × longest, hidden]`, or what [`asked`](Self::asked) has left of it. Sums are taken in f32.
-    fn take(&self, states: &Tensor, take: Take) -> Result<Tensor> {
-        let hidden = states.dim(1)?;
-        let by_row = |states: &Tensor| states.reshape((self.rows, self.longest, hidden));
-        match take {
-            Take::Tokens => match &self.tokens {
-                Some(tokens) => states.index_select(tokens, 0),
-                None => Ok(states.clone()),
-            },
-            Take::First => Ok(states.clone()),
-            Take::Mean => {
-                // A product with the mask: one read of the states, summed in f32.
-                let kept = match &self.kept {
-                    Some(kept) => kept.clone(),
-                    None => Tensor::ones((self.rows, self.longest), DType::F32, states.device())?,
-                };
-                let share = kept.broadcast_div(&self.lengths)?.unsqueeze(1)?;
-                share.matmul(&by_row(&states.to_dtype(DType::F32)?)?)
-            }
-            Take::Max => {
-                let mut states = by_row(&states.to_dtype(DType::F32)?)?;
-                if let Some(kept) = &self.kept {
-                    let below = ((kept - 1.0)? * 1e30)?.unsqueeze(2)?;
-                    states = states.broadcast_add(&below)?;
-                }
-                states.max(1)
-            }
-        }
     }
 }

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::artifact::Error;
+use super::files::Error;
+use super::folder::Json;
 use super::kernels::Double;
 use super::weights::Weights;
 use super::{About, Input, Model};
@@ -91,13 +92,13 @@ pub struct Tabular {
     labels: Arc<[String]>,
 }
 
-/// Loads `config.json`, `preprocess.json` and `model.safetensors` out of `dir`.
+/// Loads `preprocess.json` and `model.safetensors` out of `dir`, whose `config.json` is at hand.
 ///
 /// # Errors
 ///
 /// With the file, the tensor, and what was expected and found.
-pub fn load(dir: &Path) -> Result<Tabular, Error> {
-    let config = Config::read(dir)?;
+pub(super) fn load(dir: &Path, config: &Json) -> Result<Tabular, Error> {
+    let config = Config::read(config)?;
     let columns = columns::read(dir)?;
     let width = columns.iter().map(Column::width).sum();
     let weights = Weights::open(dir)?;
@@ -171,9 +172,8 @@ fn layers(weights: &Weights, mut inputs: usize) -> Result<Vec<Double>, Error> {
 }
 
 impl Config {
-    fn read(dir: &Path) -> Result<Self, Error> {
-        const FILE: &str = "config.json";
-        let mut members = Members::of(FILE, String::new(), super::artifact::json(dir, FILE)?)?;
+    fn read(config: &Json) -> Result<Self, Error> {
+        let mut members = Members::of("config.json", String::new(), config.parse()?)?;
         let tasks = "\"tabular-classification\" or \"tabular-regression\"";
         let task = members.need("task", tasks)?;
         let wanted = "one of linear, logistic, mlp (others are not run here)";

@@ -54,18 +54,19 @@
 //! works row by row. [`padded`](super::padded) says what holds on the other.
 
 use std::borrow::Cow;
-use std::path::Path;
 
 use serde_json::Value;
 use tokenizers::Tokenizer;
 use tokenizers::utils::truncation::TruncationDirection as Side;
 
-use super::device::{self, Memory};
 use super::encoder::TYPED;
+use super::files::Error;
+use super::folder::{Folder, Json};
+use super::options::LoadOptions;
 use super::weights::Weights;
-use super::{About, Input, Model, artifact};
+use super::{About, Input, Memory, Model};
 use crate::answer::{Prediction, Refused, Task};
-use crate::config::{Aggregation, Determinism, OnLong, Place, Precision};
+use crate::config::OnLong;
 use crate::field::{self, Values};
 use crate::record::{Fault, FaultClass};
 
@@ -76,6 +77,7 @@ mod encode;
 mod head;
 mod layout;
 mod notes;
+mod outputs;
 mod pooling;
 mod rules;
 mod seam;
@@ -85,64 +87,17 @@ mod stages;
 mod template;
 mod tokenizer;
 
-pub use backbone::{Backbone, Take, Taken};
-pub use spans::{Mark, Marked};
+pub use backbone::{Backbone, Taken};
+pub(super) use layout::Layout;
 
 use architecture::Architecture;
 use cross::Cross;
 use encode::Encode;
 use head::{Head, Pairs};
-use layout::{Folder, Layout};
 use rules::Rules;
 use sequence::{Sequence, Sequencer};
 use spans::Marker;
 use template::Template;
-
-/// How a text model is to be loaded.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The field that holds the text.
-    pub field: String,
-    /// The field that holds the second text of a pair.
-    pub pair_field: String,
-    /// What the model is for; default: what its files say.
-    pub task: Option<Task>,
-    /// What the weights are computed in.
-    pub precision: Precision,
-    /// What happens to a text longer than the model takes.
-    pub on_long: OnLong,
-    /// Longest input in tokens; default: what the model's own files say.
-    pub max_length: Option<u32>,
-    /// How a token classifier's labels become spans.
-    pub aggregation: Aggregation,
-    /// Where it computes.
-    pub device: Place,
-    /// Whether an answer's last bits may depend on the batch.
-    pub determinism: Determinism,
-}
-
-/// Why a text model cannot be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A file.
-    #[error(transparent)]
-    File(Box<artifact::Error>),
-    /// Something this build does not do, and what does.
-    #[error("{0}")]
-    Unsupported(String),
-}
-
-impl From<device::Error> for Error {
-    fn from(error: device::Error) -> Self {
-        Self::Unsupported(error.to_string())
-    }
-}
-
-impl From<artifact::Error> for Error {
-    fn from(error: artifact::Error) -> Self {
-        Self::File(Box::new(error))
-    }
-}
 
 /// A text model. See the module.
 pub struct Text {
@@ -165,34 +120,39 @@ impl std::fmt::Debug for Text {
     }
 }
 
-/// Loads a directory.
+/// Loads a folder that was laid open, with its `config.json`.
 ///
 /// # Errors
 ///
 /// With the file or tensor, what was expected and what was found.
-pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
-    let place = &options.device;
-    let layout = Layout::read(dir)?;
+pub(super) fn load(
+    layout: &Layout<'_>,
+    config: &Json,
+    options: &LoadOptions,
+) -> Result<Box<dyn Model>, Error> {
+    let place = &options.model.device;
     let folder = &layout.encoder;
-    let architecture = Architecture::read(folder)?;
-    let mut encode = Encode::read(&layout)?;
-    let cross = Cross::of(&layout, options.task)?;
+    let architecture = Architecture::read(config)?;
+    let mut encode = Encode::read(layout)?;
+    let cross = Cross::of(layout, config, options.model.task)?;
     if let Some(cross) = &cross {
         (encode.longest, encode.prompt) = (cross.longest.clone(), cross.prompt.clone());
     }
-    let named: Value = folder.json("config.json")?;
-    let named = named.get("tokenizer_class").and_then(Value::as_str);
+    let named = config.value().get("tokenizer_class").and_then(Value::as_str);
     let rules = Rules::read(folder, architecture.name(), named, encode.lowercase)?;
     let longest = longest(&architecture, &encode, &rules, options)?;
     let tokenizer = tokenizer::bounded(rules.tokenizer, architecture.longest())?;
-    let weights = Weights::open_in(dir, folder.name())?;
+    let weights = Weights::open_in(folder.dir(), folder.name())?;
     let (backbone, precision) = architecture.backbone(&weights, place, options, &tokenizer)?;
     let side = if rules.cuts_left { Side::Left } else { Side::Right };
-    let mut sequencer = sequencer(folder, architecture.types(), (tokenizer, side), longest)?;
+    let typed = architecture.types() != 0 && template::hands_types(folder, config.value())?;
+    let types = (architecture.types(), typed);
+    let mut sequencer = sequencer(folder, types, (tokenizer, side), longest)?;
     let prompt = tokens_of(&encode.prompt, &sequencer)?;
-    let asked = (options.task, options.aggregation);
-    let head = Head::load(&layout, &architecture, &weights, asked, (&encode, prompt, cross))?;
-    let mut notes = notes::of(&layout, &encode, head.task(), &weights.finish()?);
+    let asked = (options.model.task, options.model.aggregation);
+    let head =
+        Head::load((layout, config), &architecture, &weights, asked, (&encode, prompt, cross))?;
+    let mut notes = notes::of(layout, &encode, head.task(), &weights.finish()?);
     notes.extend(head.notes().iter().cloned());
     let places = head.task() == Task::TokenClassification;
     let marker = places.then(|| Marker::load(folder, sequencer.tokenizer())).transpose()?;
@@ -218,19 +178,18 @@ pub fn load(dir: &Path, options: &Options) -> Result<Box<dyn Model>, Error> {
         notes,
     };
     let looks_at = [options.field.clone(), options.pair_field.clone()];
-    let (on_long, prompt) = (options.on_long, encode.prompt);
+    let (on_long, prompt) = (options.model.on_long, encode.prompt);
     Ok(Box::new(Text { about, backbone, head, sequencer, marker, prompt, on_long, looks_at }))
 }
 
-/// What makes sequences as the model takes them, which tells `types` types of tokens apart.
+/// What makes sequences as the model takes them, which tells `types` types of tokens apart; `typed` where it is told them.
 fn sequencer(
     folder: &Folder<'_>,
-    types: usize,
+    (types, typed): (usize, bool),
     (tokenizer, side): (Tokenizer, Side),
     longest: usize,
 ) -> Result<Sequencer, Error> {
     let fail = |why: String| folder.fail("tokenizer.json", why);
-    let typed = types != 0 && template::hands_types(folder)?;
     let known = |template: Template| {
         if template.is_typed() && types < 2 {
             return Err(
@@ -248,16 +207,6 @@ fn sequencer(
     }
     let pair = Template::of(&tokenizer, 2, typed).and_then(known);
     Ok(Sequencer::new((tokenizer, side), (single, pair), false, longest))
-}
-
-/// The folder in an artifact with the weights and the tokenizer: the one that `modules.json` names, else the artifact
-/// itself.
-///
-/// # Errors
-///
-/// What is wrong with `modules.json`.
-pub(super) fn folder(dir: &Path) -> Result<String, Error> {
-    Ok(Layout::read(dir)?.encoder.name().to_owned())
 }
 
 /// Tokens that stand before each text's own: the prompt's, without the special one that would close it.
@@ -280,15 +229,15 @@ fn longest(
     architecture: &Architecture,
     encode: &Encode,
     rules: &Rules,
-    options: &Options,
+    options: &LoadOptions,
 ) -> Result<usize, Error> {
     let places = architecture.longest();
-    let asked = options.max_length.and_then(|length| usize::try_from(length).ok());
+    let asked = options.model.max_length.and_then(|length| usize::try_from(length).ok());
     let (file, key, said) = match &encode.longest {
         Some((file, length)) => (&**file, "max_seq_length", Some(length)),
         None => ("tokenizer_config.json", "model_max_length", rules.longest.as_ref()),
     };
-    let fail = |message: String| Err(artifact::Error::config(file, message).into());
+    let fail = |message: String| Err(Error::config(file, message));
     let own = match said.map(|length| (length, length.as_u64(), length.as_f64())) {
         None => usize::MAX,
         Some((_, Some(length @ 2..), _)) => usize::try_from(length).unwrap_or(usize::MAX),
@@ -313,7 +262,7 @@ fn longest(
             "pad_token_id is {padding}, a token that texts have and that takes no position: more than {places} tokens \
              would fit, which is not supported; set model.max_length to at most {places}"
         );
-        return Err(artifact::Error::config("config.json", message).into());
+        return Err(Error::config("config.json", message));
     }
     Ok(asked.unwrap_or(own).clamp(2, places))
 }

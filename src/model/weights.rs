@@ -12,7 +12,7 @@ use candle_nn::var_builder::SimpleBackend;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::Deserialize;
 
-use super::artifact::{self, Error};
+use super::files::{self, Error};
 
 /// Bytes that are read and converted at once.
 const CHUNK: usize = 1 << 18;
@@ -95,10 +95,10 @@ impl Weights {
     ///
     /// As [`open`](Self::open).
     pub fn open_in(dir: &Path, folder: &str) -> Result<Self, Error> {
-        let name = |file: &str| artifact::within(folder, file);
+        let name = |file: &str| files::within(folder, file);
         let files: BTreeSet<String> =
-            if !artifact::present(dir, &name(FILE)) && artifact::present(dir, &name(INDEX)) {
-                let index: Index = artifact::json(dir, &name(INDEX))?;
+            if !files::present(dir, &name(FILE)) && files::present(dir, &name(INDEX)) {
+                let index: Index = files::json(dir, &name(INDEX))?;
                 index.weight_map.into_values().map(|file| name(&file)).collect()
             } else {
                 BTreeSet::from([name(FILE)])
@@ -312,7 +312,7 @@ impl Shard {
     fn open(dir: &Path, name: &str) -> Result<(Self, Metadata), Error> {
         let bad = |message: String| Error::config(name, message);
         let read = |source| Error::read(name, source);
-        let file = artifact::open(dir, name)?;
+        let file = files::open(dir, name)?;
         let length = file.metadata().map_err(read)?.len();
         let mut size = [0; 8];
         if length < 8 {
@@ -323,7 +323,7 @@ impl Shard {
         if length.min(LONGEST_HEADER) < start {
             let mut first = vec![0; usize::try_from(length.min(256)).unwrap_or(0)];
             file.read_exact_at(&mut first, 0).map_err(read)?;
-            if let Some(why) = artifact::pointer(&first) {
+            if let Some(why) = files::pointer(&first) {
                 return Err(bad(why));
             }
             return Err(bad(format!("a header of {start} bytes in a file of {length}")));

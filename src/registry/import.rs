@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::{Error, Registry, io as io_error};
-use crate::model::artifact::{self, LoadOptions};
+use crate::model::options::LoadOptions;
+use crate::model::report::Report;
+use crate::model::{files, gate};
 use crate::record::Version;
 
 /// What folders of unfinished imports are called, before a unique number.
@@ -25,6 +27,8 @@ pub struct Imported {
     pub version: Version,
     /// What whoever loads it should know.
     pub notes: Vec<String>,
+    /// How it came through the gate.
+    pub report: Report,
 }
 
 impl Registry {
@@ -41,22 +45,22 @@ impl Registry {
     ) -> Result<Imported, Error> {
         let dir = self.model(model)?;
         let bad = |source| Error::Artifact { path: from.to_owned(), source };
-        artifact::fits(from, options).map_err(bad)?;
+        gate::fits(from, options).map_err(bad)?;
         let beside = Beside::new(&dir)?;
-        for (file, _) in artifact::files(from).map_err(bad)? {
+        for (file, _) in files::files(from).map_err(bad)? {
             let to = beside.path.join(&file);
             if let Some(parent) = to.parent() {
                 fs::create_dir_all(parent).map_err(io_error("create", parent))?;
             }
-            let mut from = artifact::open(from, &file).map_err(bad)?;
+            let mut from = files::open(from, &file).map_err(bad)?;
             let mut copy = File::create(&to).map_err(io_error("write", &to))?;
             io::copy(&mut from, &mut copy).map_err(io_error("copy to", &to))?;
             copy.sync_all().map_err(io_error("sync", &to))?;
         }
-        artifact::write_manifest(&beside.path, model, options).map_err(bad)?;
-        let served = artifact::load(&beside.path, options).map_err(bad)?;
+        let (_, report, notes) =
+            gate::admit(&beside.path, model, options).map_err(|refused| bad(refused.error))?;
         let version = self.number(&beside.path, model)?;
-        Ok(Imported { version, notes: served.model.about().notes.clone() })
+        Ok(Imported { version, notes, report })
     }
 
     /// Renames a finished import to the next number.

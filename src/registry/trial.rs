@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use crate::memory;
-use crate::model::artifact::LoadOptions;
+use crate::model::options::LoadOptions;
 
 /// How often the memory of the trial is looked at.
 const LOOK: Duration = Duration::from_millis(50);

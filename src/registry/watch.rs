@@ -22,8 +22,9 @@ use crate::config::{Change, Uri};
 use crate::format::Writer;
 use crate::journal::Journal;
 use crate::memory;
-use crate::model::Served;
-use crate::model::artifact::{self, LoadOptions};
+use crate::model::gate;
+use crate::model::options::LoadOptions;
+use crate::model::served::Served;
 use crate::record::{ModelId, Signature, Version};
 use crate::status::{self, Board, Refusal};
 use crate::telemetry::metrics::Metrics;
@@ -144,7 +145,8 @@ async fn step(watch: &Watch, state: &mut State) -> Option<bool> {
     }
     match load(watch, resolved, &state.signature).await {
         Ok(served) => {
-            tracing::info!(model = %served.id, digest = %served.id.digest, "version staged");
+            let digest = &served.id.digest;
+            tracing::info!(model = %served.id, %digest, gate = %served.report, "version staged");
             state.serving = version;
             state.signature = Arc::clone(&served.signature);
             state.refused = None;
@@ -211,17 +213,21 @@ async fn load(watch: &Watch, resolved: Resolved, before: &Signature) -> Result<S
         trial::run(program, &task, room, &watch.stop).await?;
     }
     watch.journal.loading(&name, version);
-    let loaded = tokio::task::spawn_blocking(move || {
-        artifact::load(&dir, &options).map_err(|source| Error::Artifact { path: dir, source })
-    });
+    let place = dir.clone();
+    let loaded = tokio::task::spawn_blocking(move || gate::load(&dir, &options));
     let loaded = patiently(watch, "loading a version", loaded).await.ok_or(Failed::Stopped)?;
     watch.journal.loaded(&name, version);
     watch.metrics.loaded(started.elapsed());
     let served = match loaded {
         Ok(Ok(served)) => served,
-        Ok(Err(error)) => return Err(Failed::Refused(crate::failure::chain(&error))),
+        Ok(Err(refused)) => {
+            watch.metrics.gate(refused.report.times());
+            let error = Error::Artifact { path: place, source: refused.error };
+            return Err(Failed::Refused(crate::failure::chain(&error)));
+        }
         Err(panicked) => return Err(Failed::Refused(format!("loading panicked: {panicked}"))),
     };
+    watch.metrics.gate(served.report.times());
     change::check(before, &served.signature, &watch.allow).map_err(Failed::Refused)?;
     let (writer, task) = (Arc::clone(&watch.writer), served.model.about().task);
     let ready = tokio::task::spawn_blocking(move || writer.ready(task));

@@ -6,17 +6,19 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Options, load_options};
+use super::Options;
 use crate::config::{Config, Place, Uri};
 use crate::failure::{Exit, Failure, chain, temporary};
 use crate::journal::Journal;
 use crate::log::{Log, Opening};
 use crate::memory;
-use crate::model::Served;
-use crate::model::artifact::{self, LoadOptions};
+use crate::model::gate;
+use crate::model::options::LoadOptions;
+use crate::model::served::Served;
 use crate::record::Version;
 use crate::registry::trial::{self, Failed};
 use crate::registry::{Registry, Resolved, change};
+use crate::telemetry::metrics::Metrics;
 
 /// What the engine begins with.
 pub(super) struct Started {
@@ -33,6 +35,7 @@ pub(super) struct Start<'a> {
     pub(super) options: &'a Options,
     pub(super) stop: &'a CancellationToken,
     pub(super) journal: &'a Journal,
+    pub(super) metrics: &'a Metrics,
 }
 
 impl Start<'_> {
@@ -45,7 +48,8 @@ impl Start<'_> {
         let Some((registry, uri, served)) = self.first_version().await? else {
             return Ok(None);
         };
-        tracing::info!(model = %served.id, digest = %served.id.digest, "model loaded");
+        let digest = &served.id.digest;
+        tracing::info!(model = %served.id, %digest, gate = %served.report, "model loaded");
         let serving = Some(served.id.clone());
         let opening = Opening { until_end: options.until_end, serving, stop: stop.clone() };
         let own = config.clone();
@@ -112,25 +116,30 @@ impl Start<'_> {
             }
             tracing::error!(model = known, %version, why, "there is no previous version to serve instead: trying it again");
         }
-        let options = LoadOptions { name, version, ..load_options(self.config) };
+        let options = LoadOptions { name, version, ..LoadOptions::of(self.config) };
         if let Err(failed) = self.try_it(&dir, &options).await {
             return Ok(Err(failed));
         }
         self.journal.loading(&known, version);
-        let loading = tokio::task::spawn_blocking(move || {
-            Ok(artifact::load(&dir, &options).map_err(|error| chain(&error)))
-        });
+        let loading = tokio::task::spawn_blocking(move || Ok(gate::load(&dir, &options)));
         let loaded = self.unless_stopped("load the model", loading).await?;
         self.journal.loaded(&known, version);
         Ok(match loaded {
-            Some(loaded) => loaded.map_err(Failed::Refused),
+            Some(Ok(served)) => {
+                self.metrics.gate(served.report.times());
+                Ok(served)
+            }
+            Some(Err(refused)) => {
+                self.metrics.gate(refused.report.times());
+                Err(Failed::Refused(chain(&refused)))
+            }
             None => Err(Failed::Stopped),
         })
     }
 
     /// Loads a version in a process of its own first, where it is a program of ours that runs on the CPU.
     async fn try_it(self, dir: &Path, load: &LoadOptions) -> Result<(), Failed> {
-        let Some(program) = self.options.trial.as_ref().filter(|_| load.device == Place::Cpu)
+        let Some(program) = self.options.trial.as_ref().filter(|_| load.model.device == Place::Cpu)
         else {
             return Ok(());
         };

@@ -24,8 +24,8 @@ pub use declared::{ALL, Kind, Metric};
 
 use declared::{
     AGE, BATCH_BYTES, BATCH_LIMIT, BATCH_RECORDS, BATCH_TOKENS, BATCHES, CACHE_HITS, COMMIT_AGE,
-    CONNECTED, DEAD_LETTERS, DRAIN_ETA, LAG, MODEL_INFO, MODEL_LOAD, MODEL_MEMORY, MODEL_SWAPS,
-    PARTITIONS, REBALANCES, RECORDS, RESIDENT, STAGE, TRANSACTIONS, UNCOVERED,
+    CONNECTED, DEAD_LETTERS, DRAIN_ETA, GATE, LAG, MODEL_INFO, MODEL_LOAD, MODEL_MEMORY,
+    MODEL_SWAPS, PARTITIONS, REBALANCES, RECORDS, RESIDENT, STAGE, TRANSACTIONS, UNCOVERED,
 };
 
 /// The handles. Cheap to clone.
@@ -271,6 +271,15 @@ impl Metrics {
         self.0.model_load.record(took.as_secs_f64());
     }
 
+    /// A version went through these steps of the gate, in so long each. A service that is ready has loaded one, so the
+    /// series are there from then on.
+    pub fn gate(&self, steps: impl Iterator<Item = (&'static str, Duration)>) {
+        for (step, took) in steps {
+            let key = key(GATE, vec![Label::new("step", step)]);
+            self.0.recorder.register_histogram(&key, &METADATA).record(took.as_secs_f64());
+        }
+    }
+
     /// A new version serves.
     pub fn swapped(&self) {
         self.0.swapped.increment(1);
@@ -334,6 +343,7 @@ pub fn recorder() -> Result<PrometheusRecorder, BuildError> {
         .set_buckets_for_metric(full(BATCH_BYTES), BYTES)?
         .set_buckets_for_metric(full(STAGE), SECONDS)?
         .set_buckets_for_metric(full(MODEL_LOAD), SECONDS)?
+        .set_buckets_for_metric(full(GATE), SECONDS)?
         .set_buckets_for_metric(full(AGE), AGES)?;
     Ok(builder.build_recorder())
 }
@@ -358,10 +368,12 @@ mod tests {
             assert!(scrape.contains(&format!("{name}{line}")), "{name}{line} in\n{scrape}");
         }
         metrics.batch_closed(Reason::Time, 3, 100, 40);
+        metrics.gate([("build", Duration::from_secs(2))].into_iter());
         metrics.read();
         let scrape = handle.render();
         assert!(scrape.contains("tidemill_batches_total{reason=\"time\"} 1"), "{scrape}");
         assert!(scrape.contains("tidemill_batch_records_bucket{le=\"4\"} 1"), "{scrape}");
+        assert!(scrape.contains("tidemill_gate_seconds_count{step=\"build\"} 1"), "{scrape}");
         assert!(!scrape.contains("resident_memory_bytes 0\n"), "{scrape}");
     }
 

@@ -107,3 +107,21 @@ fn records_and_predictions_are_avro_by_the_registry() {
     assert_eq!(world.read(&world.topic("in-dlq"), "read_committed").len(), 4);
     assert!(replica.stop().success());
 }
+
+/// The demo in Avro needs neither broker nor registry, and its answers are those of the demo in JSON.
+#[test]
+fn the_demo_runs_in_avro() {
+    let accuracy = |format: &str| {
+        let arguments = ["demo", "--passes", "2", "--format", format];
+        let output =
+            std::process::Command::new(env!("CARGO_BIN_EXE_tidemill")).args(arguments).output();
+        let output = output.unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+        let line = |name: &str| {
+            said.lines().find(|line| line.trim_start().starts_with(name)).unwrap().to_owned()
+        };
+        (line("accuracy"), line("predictions"))
+    };
+    assert_eq!(accuracy("json"), accuracy("avro"));
+}

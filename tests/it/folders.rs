@@ -12,7 +12,8 @@ use serde_json::{Map, Value};
 use tidemill::answer::{Prediction, Task};
 use tidemill::failure::chain;
 use tidemill::model::Model;
-use tidemill::model::artifact::{self, LoadOptions};
+use tidemill::model::gate;
+use tidemill::model::options::LoadOptions;
 
 /// A record's fields.
 type Fields = Map<String, Value>;
@@ -158,8 +159,9 @@ pub(crate) fn json<T: serde::de::DeserializeOwned>(file: &Path) -> T {
 }
 
 fn options(task: Option<Task>) -> LoadOptions {
-    let field = "text".to_owned();
-    LoadOptions { field, task, ..LoadOptions::default() }
+    let mut options = LoadOptions::default();
+    options.model.task = task;
+    options
 }
 
 /// The largest difference of an answer to the expected one.
@@ -190,7 +192,7 @@ fn difference(model: &dyn Model, text: &str, expected: &Value) -> f64 {
 fn judge(case: &Case, texts: &[String]) -> Result<(), String> {
     let dir = tempfile::tempdir().unwrap();
     case.make(dir.path());
-    let built = artifact::load(dir.path(), &options(case.task));
+    let built = gate::load(dir.path(), &options(case.task));
     match (built, &case.refused) {
         (Err(error), Some(part)) if chain(&error).contains(part) => Ok(()),
         (Err(error), _) => Err(format!("refused: {}", chain(&error))),
@@ -239,7 +241,7 @@ fn a_snapshot_of_the_hub_cache_is_followed_and_nothing_else() {
     }
     symlink("../../blobs/blob-of-a-readme", snapshot.join("README.md")).unwrap();
     fs::write(cache.join("blobs/blob-of-a-readme"), "").unwrap();
-    artifact::load(&snapshot, &options(None)).unwrap();
+    gate::load(&snapshot, &options(None)).unwrap();
     let registry = tidemill::registry::Registry::new(Some(root.path().join("registry")));
     registry.import(&snapshot, "mine", &options(None)).unwrap();
     for target in
@@ -249,7 +251,7 @@ fn a_snapshot_of_the_hub_cache_is_followed_and_nothing_else() {
         fs::write(cache.join("other"), "{}").unwrap();
         drop(symlink("../other", cache.join("blobs/link")));
         symlink(target, &link).unwrap();
-        let said = chain(&artifact::load(&snapshot, &options(None)).unwrap_err());
+        let said = chain(&gate::load(&snapshot, &options(None)).unwrap_err());
         assert!(said.contains("more.json") && said.contains("cp -rL"), "{target}: {said}");
         fs::remove_file(&link).unwrap();
     }

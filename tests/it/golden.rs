@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tidemill::answer::{Number, Prediction, Span, Task};
-use tidemill::config::{Aggregation, OnLong, Precision};
+use tidemill::config::{self, Aggregation, OnLong, Precision};
 use tidemill::failure::chain;
-use tidemill::model::artifact::{self, LoadOptions};
+use tidemill::model::gate;
 use tidemill::model::kernels::{self, Level};
+use tidemill::model::options::LoadOptions;
 use tidemill::model::{Input, Model};
 use tidemill::record::FaultClass;
 
@@ -29,14 +30,13 @@ fn load_in(dir: &Path, precision: Precision) -> Box<dyn Model> {
 }
 
 fn load_as(dir: &Path, precision: Precision, aggregation: Aggregation) -> Box<dyn Model> {
-    artifact::build(dir, &options(precision, aggregation))
+    gate::build(dir, &options(precision, aggregation))
         .unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
 }
 
 fn options(precision: Precision, aggregation: Aggregation) -> LoadOptions {
-    let field = "text".to_owned();
-    let on_long = OnLong::Truncate;
-    LoadOptions { field, precision, aggregation, on_long, ..LoadOptions::default() }
+    let model = config::Model { precision, aggregation, ..config::Model::default() };
+    LoadOptions { model, ..LoadOptions::default() }
 }
 
 /// `[(input, expected output)]` of a golden file.
@@ -153,7 +153,7 @@ fn minilm_in_bf16_is_all_but_f32() {
     let Some(dir) = minilm() else { return };
     if kernels::level() < Level::Bf16 {
         let options = options(Precision::Bf16, Aggregation::default());
-        let error = artifact::build(&dir, &options).map(|_| ()).unwrap_err();
+        let error = gate::build(&dir, &options).map(|_| ()).unwrap_err();
         assert!(chain(&error).contains("AVX512_BF16"), "{error}");
         return;
     }
@@ -282,7 +282,7 @@ fn a_cross_encoder_answers_by_its_own_activation() {
         assert!((f64::from(scores[0]) - expect).abs() < 1e-5, "{keys}: {scores:?}, not {expect}");
     }
     let dir = changed("tiny-bert-pairs", &named("torch.nn.modules.activation.Mish"));
-    let error = artifact::build(dir.path(), &options(Precision::F32, Aggregation::default()));
+    let error = gate::build(dir.path(), &options(Precision::F32, Aggregation::default()));
     let message = error.err().map(|error| chain(&error)).unwrap_or_default();
     assert!(message.contains("Mish") && message.contains("Identity, Sigmoid"), "{message}");
 }
@@ -313,11 +313,13 @@ fn token_classifiers_are_transformers_pipeline() {
 /// Texts at the edges: each is an answer or a fault of its own, and never a panic.
 #[test]
 fn texts_at_the_edges_are_defined() {
-    let options =
-        |on_long| LoadOptions { field: "text".to_owned(), on_long, ..LoadOptions::default() };
+    let options = |on_long| LoadOptions {
+        model: config::Model { on_long, ..config::Model::default() },
+        ..LoadOptions::default()
+    };
     let dir = data("tiny-bert");
-    let model = artifact::build(&dir, &options(OnLong::Truncate)).unwrap();
-    let strict = artifact::build(&dir, &options(OnLong::Reject)).unwrap();
+    let model = gate::build(&dir, &options(OnLong::Truncate)).unwrap();
+    let strict = gate::build(&dir, &options(OnLong::Reject)).unwrap();
     let fields = |text: &str| Fields::from_iter([("text".to_owned(), Value::from(text))]);
     let long = "word ".repeat(100_000);
     for text in ["", " ", "\u{0}\u{feff}", "\u{1f980}\u{1f980}", "e\u{301}", &long] {

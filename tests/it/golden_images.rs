@@ -9,9 +9,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use tidemill::answer::{Prediction, Task};
-use tidemill::config::Precision;
+use tidemill::config::{self, Precision};
 use tidemill::field;
-use tidemill::model::artifact::{self, LoadOptions};
+use tidemill::model::gate;
+use tidemill::model::options::LoadOptions;
 use tidemill::model::{Input, Model};
 use tidemill::record::{Fault, FaultClass};
 
@@ -27,7 +28,7 @@ fn options() -> LoadOptions {
 }
 
 fn build(dir: &Path) -> Result<Box<dyn Model>, String> {
-    artifact::build(dir, &options()).map_err(|error| error.to_string())
+    gate::build(dir, &options()).map_err(|error| error.to_string())
 }
 
 fn read(file: &Path) -> Value {
@@ -115,7 +116,7 @@ fn names_of_weights_in_memory_are_known() {
     let tensors = held.tensors().into_iter().map(|(name, view)| (renamed(&name), view));
     let written = safetensors::serialize(tensors.collect::<Vec<_>>(), None).unwrap();
     fs::write(file, written).unwrap();
-    let served = artifact::load(dir.path(), &options()).unwrap();
+    let served = gate::load(dir.path(), &options()).unwrap();
     assert_eq!(served.model.about().labels, ["cat", "dog", "tide mill"]);
 }
 
@@ -366,8 +367,13 @@ fn configurations_out_of_bounds_are_refused() {
     for (device, precision, part) in
         [("cuda:0", Precision::F32, "cuda:0"), ("cpu", Precision::F16, "f16 is for GPUs")]
     {
-        let options = LoadOptions { device: device.parse().unwrap(), precision, ..options() };
-        let error = artifact::build(&data("tiny-vit"), &options).err().unwrap().to_string();
+        let model = config::Model {
+            device: device.parse().unwrap(),
+            precision,
+            ..config::Model::default()
+        };
+        let options = LoadOptions { model, ..options() };
+        let error = gate::build(&data("tiny-vit"), &options).err().unwrap().to_string();
         assert!(error.contains(part), "{error}");
     }
 }
@@ -408,8 +414,8 @@ fn an_image_model_passes_the_gate() {
     let scores = scores(&model.predict(&[&input]).unwrap()[0]);
     assert!((scores.iter().sum::<f64>() - 1.0).abs() > 1e-3, "sigmoids do not add up: {scores:?}");
     let single = build(&data("tiny-vit")).unwrap();
-    assert!(artifact::load(&data("tiny-vit"), &options()).is_ok());
+    assert!(gate::load(&data("tiny-vit"), &options()).is_ok());
     assert_ne!(scores, self::scores(&single.predict(&[&input]).unwrap()[0]));
-    artifact::write_manifest(dir.path(), "tiny", &options()).unwrap();
-    assert_eq!(artifact::load(dir.path(), &options()).unwrap().model.about(), model.about());
+    gate::admit(dir.path(), "tiny", &options()).unwrap();
+    assert_eq!(gate::load(dir.path(), &options()).unwrap().model.about(), model.about());
 }

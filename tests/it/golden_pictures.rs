@@ -9,7 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use flate2::read::ZlibDecoder;
 use serde_json::{Value, json};
-use tidemill::model::artifact::{self, LoadOptions};
+use tidemill::model::gate;
+use tidemill::model::options::LoadOptions;
 use tidemill::model::{Input, Model};
 use tidemill::record::{Fault, FaultClass};
 
@@ -34,8 +35,8 @@ fn model(file: &str, processor: &Value) -> Result<Box<dyn Model>, String> {
     fs::write(dir.path().join(file), processor.to_string()).unwrap();
     let options = LoadOptions { field: "image".to_owned(), ..LoadOptions::default() };
     // Through the whole gate, warm-up and all, and then alone, to be asked for its pixels.
-    artifact::load(dir.path(), &options).map_err(|error| error.to_string())?;
-    artifact::build(dir.path(), &options).map_err(|error| error.to_string())
+    gate::load(dir.path(), &options).map_err(|error| error.to_string())?;
+    gate::build(dir.path(), &options).map_err(|error| error.to_string())
 }
 
 fn prepared(model: &dyn Model, text: &Value) -> Result<Vec<u8>, Fault> {

@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use tidemill::failure::chain;
 use tidemill::model::Model;
-use tidemill::model::artifact::{self, LoadOptions};
+use tidemill::model::gate;
+use tidemill::model::options::LoadOptions;
 
 use crate::world::wait_for;
 
@@ -63,7 +64,7 @@ pub(crate) fn refused(model: &str, spoil: impl FnOnce(&Path)) -> String {
     spoil(dir.path());
     let field = if model == "tiny-vit" { "image" } else { "text" }.to_owned();
     let options = LoadOptions { field, ..LoadOptions::default() };
-    match artifact::load(dir.path(), &options) {
+    match gate::load(dir.path(), &options) {
         Err(error) => chain(&error),
         Ok(served) => panic!("{model} was loaded: {:?}", served.model.about()),
     }
@@ -187,7 +188,7 @@ fn an_integer_that_cannot_be_is_refused_or_does_not_matter() {
             };
             inputs.map(answer).collect()
         };
-        let before = answers(artifact::build(dir.path(), &options).unwrap().as_ref());
+        let before = answers(gate::build(dir.path(), &options).unwrap().as_ref());
         for file in [
             "config.json",
             "tokenizer_config.json",
@@ -204,7 +205,7 @@ fn an_integer_that_cannot_be_is_refused_or_does_not_matter() {
                     let mut changed = whole.clone();
                     *changed.pointer_mut(&place).unwrap() = number.clone();
                     fs::write(&path, changed.to_string()).unwrap();
-                    match artifact::build(dir.path(), &options) {
+                    match gate::build(dir.path(), &options) {
                         Ok(built) => assert!(
                             answers(built.as_ref()) == before,
                             "{model} {file}{place} {number}: it answers otherwise"

@@ -14,7 +14,9 @@ use tidemill::answer::{Prediction, Refused, Task};
 use tidemill::config::{Config, Logging};
 use tidemill::field::{Value, Values};
 use tidemill::log::message::Naming;
-use tidemill::model::{About, Input, Model, Served};
+use tidemill::model::report::Report;
+use tidemill::model::served::Served;
+use tidemill::model::{About, Input, Model};
 use tidemill::record::{Fault, FaultClass, ModelId, Offset, Version};
 use tidemill::sqlite::{Message, Store};
 use tidemill::telemetry::Telemetry;
@@ -97,6 +99,7 @@ fn a_life() {
         id,
         signature: Arc::new(about.signature()),
         model: Box::new(Deadly(about)),
+        report: Report::default(),
         cache: None,
     };
     let options = service::Options {

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tidemill::failure::chain;
-use tidemill::model::artifact::{self, LoadOptions};
+use tidemill::model::gate;
+use tidemill::model::options::LoadOptions;
 
 fn shipped(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -34,8 +35,7 @@ fn labels_without_names_are_numbered() {
     let dir = tempfile::tempdir().unwrap();
     copy(&shipped(TEXT), dir.path());
     change(&dir.path().join("config.json"), "\"id2label\"", "\"names\"");
-    let options = LoadOptions::default();
-    let model = artifact::build(dir.path(), &options).unwrap();
+    let model = gate::build(dir.path(), &LoadOptions::default()).unwrap();
     assert_eq!(model.about().labels, ["LABEL_0", "LABEL_1", "LABEL_2"]);
 }
 
@@ -46,8 +46,7 @@ fn refused(model: &str, spoil: impl Fn(&Path), parts: &[&str]) {
     let dir = dir.path().join("m");
     copy(&shipped(model), &dir);
     spoil(&dir);
-    let options = LoadOptions { field: "text".into(), ..LoadOptions::default() };
-    let said = chain(&artifact::load(&dir, &options).unwrap_err());
+    let said = chain(&gate::load(&dir, &LoadOptions::default()).unwrap_err());
     assert!(parts.iter().all(|part| said.contains(part)), "{parts:?} in\n{said}");
 }
 

@@ -8,9 +8,8 @@ use candle_transformers::models::modernbert as candle_modernbert;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tidemill::answer::Refused;
-use tidemill::model::encoder::{self, Encoder, Packed, States, Workspace, modernbert};
+use tidemill::model::encoder::{self, Encoder, Packed, States, Take, Workspace, modernbert};
 use tidemill::model::padded::{Padded, Target};
-use tidemill::model::text::Take;
 use tidemill::model::weights::Weights;
 use tokenizers::Tokenizer;
 

@@ -13,8 +13,9 @@ use proptest::prelude::*;
 use tidemill::config::{Config, Include, Input, Output, UnknownFields};
 use tidemill::decode::{Decoded, Decoder};
 use tidemill::format::{Codec, Writer};
-use tidemill::model::Served;
-use tidemill::model::artifact::{self, LoadOptions};
+use tidemill::model::gate;
+use tidemill::model::options::LoadOptions;
+use tidemill::model::served::Served;
 use tidemill::pipeline::arrive::Assigned;
 use tidemill::pipeline::batch::Cut;
 use tidemill::pipeline::{Batch, Effect, Event, Limits, Part, Pipeline, batch};
@@ -65,7 +66,7 @@ impl Bench {
             linear(&dir, columns, number as f32 * 1_000.0);
             let version = Version(number);
             let options = LoadOptions { version, ..LoadOptions::default() };
-            (version, Arc::new(artifact::load(&dir, &options).unwrap()))
+            (version, Arc::new(gate::load(&dir, &options).unwrap()))
         };
         let input = Input { unknown_fields: unknown, ..Input::default() };
         let include = Include::Fields(vec!["a".to_owned()]);

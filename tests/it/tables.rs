@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tidemill::answer::Prediction;
-use tidemill::model::artifact::{self, LoadOptions};
+use tidemill::model::gate;
+use tidemill::model::options::LoadOptions;
 
 use crate::hostile_models::{edit, models, refused};
 use crate::world::{Column, linear};
@@ -148,8 +149,7 @@ fn labels_are_chosen_as_scikit_learn_chooses() {
         fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
         fs::write(dir.path().join("preprocess.json"), columns.to_string()).unwrap();
         weights(dir.path(), &[("layers.0.weight", &[1, 1]), ("layers.0.bias", &[1])]);
-        let options = LoadOptions::default();
-        let model = artifact::build(dir.path(), &options).unwrap();
+        let model = gate::build(dir.path(), &LoadOptions::default()).unwrap();
         for (x, expected) in [(1e-17, expected), (0.0, 0), (-1e-17, 0), (800.0, 1), (-800.0, 0)] {
             let input =
                 model.prepare_object(&Fields::from_iter([("x".to_owned(), json!(x))])).unwrap();

@@ -1,5 +1,6 @@
 //! Rules no compiler knows.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -92,42 +93,155 @@ const ROOMS: [&str; 31] = [
     "main",
 ];
 
+/// The floors inside `model`, from the ground up; `model` itself are the nouns of its root.
+const FLOORS: [&str; 21] = [
+    "model", "labels", "scores", "kernels", "files", "weights", "folder", "found", "artifact",
+    "report", "guard", "cache", "served", "options", "device", "encoder", "padded", "tabular",
+    "text", "image", "gate",
+];
+
 /// Arrows go one way, so that a room can be read with what lies below it, and moved.
 #[test]
 fn rooms_use_those_below_them_only() {
-    let floor = |room: &str| ROOMS.iter().position(|known| *known == room);
+    let arrows = point_down("src", &ROOMS, |_| vec!["crate::"]);
+    assert!(300 < arrows, "{arrows} arrows: are they still found?");
+}
+
+/// Inside the largest room too. A name of the root, such as `Input`, is an arrow to the root.
+#[test]
+fn floors_of_a_model_use_those_below_them_only() {
+    let prefixes = |within: &Path| match within.components().count() {
+        1 => vec!["crate::model::", "super::"],
+        2 => vec!["crate::model::", "super::super::"],
+        _ => vec!["crate::model::"],
+    };
+    let arrows = point_down("src/model", &FLOORS, prefixes);
+    assert!(100 < arrows, "{arrows} arrows: are they still found?");
+    // The root declares its children and names none of them.
+    let root = code(&root().join("src/model.rs"));
+    let known = FLOORS.iter().filter(|floor| **floor != "model");
+    let named: Vec<_> = known.filter(|floor| mentions(&root, &format!("{floor}::"))).collect();
+    assert!(named.is_empty(), "model.rs names {named:?}");
+}
+
+/// Inside a floor as well: its files stand on one another, and none of them on the one that puts them together.
+#[test]
+fn files_of_a_floor_make_no_circle() {
+    let folder = |floor: &str| root().join("src/model").join(floor);
+    for floor in FLOORS.into_iter().filter(|floor| folder(floor).is_dir()) {
+        let children: BTreeSet<String> = fs::read_dir(folder(floor))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .map(|name| name.trim_end_matches(".rs").to_owned())
+            .filter(|name| !name.ends_with("tests"))
+            .collect();
+        let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let whole = code(&root().join(format!("src/model/{floor}.rs")));
+        let used = children.iter().filter(|child| mentions(&whole, &format!("{child}::")));
+        uses.insert(floor.to_owned(), used.cloned().collect());
+        let here = sources(&format!("src/model/{floor}"));
+        for path in here.iter().filter(|path| !path.to_str().unwrap().ends_with("tests.rs")) {
+            let within = path.strip_prefix(folder(floor)).unwrap();
+            let name = within.components().next().unwrap().as_os_str().to_str().unwrap();
+            let name = name.trim_end_matches(".rs").to_owned();
+            let above = "super::".repeat(within.components().count());
+            let code = code(path);
+            let absolute = format!("crate::model::{floor}::");
+            let names = [above, absolute].map(|prefix| -> Vec<String> {
+                paths(&code, &prefix).flat_map(names).map(str::to_owned).collect()
+            });
+            let names = names.into_iter().flatten().filter(|used| *used != name && used != "super");
+            let node =
+                |used: String| if children.contains(&used) { used } else { floor.to_owned() };
+            uses.entry(name.clone()).or_default().extend(names.map(node));
+        }
+        // What stands on nothing that is left is taken away, until nothing is left.
+        while let Some(free) = uses.iter().find(|(_, used)| used.is_empty()) {
+            let free = free.0.clone();
+            uses.remove(&free);
+            uses.values_mut().for_each(|used| used.retain(|name| *name != free));
+        }
+        assert!(uses.is_empty(), "{floor}: a circle within {uses:?}");
+    }
+}
+
+/// What a file says to the compiler: without comments, and without its tests.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    // Who may use something is no use of it.
+    code.collect::<Vec<_>>().join("\n").replace("pub(in crate::", "pub(in ")
+}
+
+/// Whether a path begins somewhere with this.
+fn mentions(code: &str, path: &str) -> bool {
+    paths(code, path).next().is_some()
+}
+
+/// What follows a prefix wherever a path begins with it.
+fn paths<'a>(code: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+    let inner = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    code.match_indices(prefix)
+        .filter(move |(at, _)| !code.get(..*at).is_some_and(|before| before.ends_with(inner)))
+        .filter_map(move |(at, _)| code.get(at + prefix.len()..))
+}
+
+/// The names that a path leads to: of `{a, b::c, d::{e, f}}` a, b and d.
+fn names(path: &str) -> Vec<&str> {
+    let word = |text: &str| -> usize {
+        text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len())
+    };
+    let Some(list) = path.strip_prefix('{') else { return vec![path.get(..word(path)).unwrap()] };
+    let (mut depth, mut names, mut begins) = (0, Vec::new(), true);
+    for (at, c) in list.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => begins = true,
+            c if begins && !c.is_whitespace() => {
+                let rest = list.get(at..).unwrap();
+                names.push(rest.get(..word(rest)).unwrap());
+                begins = false;
+            }
+            _ => (),
+        }
+    }
+    names
+}
+
+/// Fails where a file of `folder` uses what lies above it in `floors`; how many arrows there are. `prefixes` are what
+/// the floors' names follow in a file at this place in the folder.
+#[track_caller]
+fn point_down(
+    folder: &str,
+    floors: &[&str],
+    prefixes: impl Fn(&Path) -> Vec<&'static str>,
+) -> usize {
+    let floor = |name: &str| floors.iter().position(|known| *known == name);
     let (mut found, mut arrows) = (Vec::new(), 0);
-    for path in sources("src") {
-        let within = path.strip_prefix(root().join("src")).unwrap();
-        let room = within.components().next().unwrap().as_os_str().to_str().unwrap();
-        let room = room.trim_end_matches(".rs");
-        if room == "lib" || within.to_str().unwrap().ends_with("tests.rs") {
+    for path in sources(folder) {
+        let within = path.strip_prefix(root().join(folder)).unwrap();
+        let name = within.components().next().unwrap().as_os_str().to_str().unwrap();
+        let name = name.trim_end_matches(".rs");
+        if name == "lib" || within.to_str().unwrap().ends_with("tests.rs") {
             continue;
         }
-        let here = floor(room).unwrap_or_else(|| panic!("{room} has no floor in ROOMS"));
-        let text = fs::read_to_string(&path).unwrap();
-        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-        let code: Vec<&str> =
-            code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
-        for used in code.join("\n").split("crate::").skip(1) {
-            // `crate::{a, b::c}` names several.
-            let names = used
-                .strip_prefix('{')
-                .map_or(used, |list| list.split_once('}').map_or(list, |(names, _)| names));
-            let count = if used.starts_with('{') { usize::MAX } else { 1 };
-            for name in names.split(',').take(count) {
-                let word = |c: char| c.is_alphanumeric() || c == '_';
-                let name = name.trim_start().split(|c| !word(c)).next().unwrap_or_default();
-                let Some(there) = floor(name) else { continue };
+        let here = floor(name).unwrap_or_else(|| panic!("{name} has no place in the list"));
+        let code = code(&path);
+        for prefix in prefixes(within) {
+            for used in paths(&code, prefix).flat_map(names) {
+                let Some(there) = floor(used) else { continue };
                 arrows += 1;
                 if here < there {
-                    found.push(format!("{} uses {name}, which lies above {room}", path.display()));
+                    found.push(format!("{} uses {used}, which lies above {name}", path.display()));
                 }
             }
         }
     }
-    assert!(300 < arrows, "{arrows} arrows: are they still found?");
     assert!(found.is_empty(), "\n{}", found.join("\n"));
+    arrows
 }
 
 /// A file that is hard to hold in the head is split by a noun.

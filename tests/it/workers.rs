@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tidemill::config::{Config, Include, Output};
+use tidemill::config::{self, Config, Include, Output, Size};
 use tidemill::decode::Decoder;
 use tidemill::format::{Codec, Writer};
-use tidemill::model::artifact::{self, LoadOptions};
+use tidemill::model::gate;
+use tidemill::model::options::LoadOptions;
 use tidemill::pipeline::batch::Cut;
 use tidemill::pipeline::{Batch, Part};
 use tidemill::record::{Epoch, Offset, Outcome, Partition, Record, Version};
@@ -30,9 +31,9 @@ fn outcomes(parts: Vec<Part<Vec<u8>>>) -> Vec<Outcome<Vec<u8>>> {
 /// What becomes of 60 records with 7 texts, one of which is none, a key each, in two batches.
 fn answers(cache: u64) -> Vec<(usize, Vec<Outcome<Vec<u8>>>)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data/tiny-bert-labels");
-    let field = "text".to_owned();
-    let options = LoadOptions { field, cache, ..LoadOptions::default() };
-    let served = Arc::new(artifact::load(&dir, &options).unwrap());
+    let model = config::Model { cache: Size(cache), ..config::Model::default() };
+    let options = LoadOptions { model, ..LoadOptions::default() };
+    let served = Arc::new(gate::load(&dir, &options).unwrap());
     let output = Output { include: Include::Key, ..Output::default() };
     let config = Config { output, ..Config::default() };
     let codec = Arc::new(Codec::new(&config).unwrap());

@@ -18,7 +18,8 @@ use rdkafka::message::Message;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tidemill::kafka::native;
-use tidemill::model::artifact::{self, LoadOptions};
+use tidemill::model::gate;
+use tidemill::model::options::LoadOptions;
 
 use crate::broker::Broker;
 
@@ -195,7 +196,7 @@ impl World {
         let dir = self.registry().join("lin").join(version.to_string());
         #[expect(clippy::cast_precision_loss, reason = "versions are small")]
         linear(&dir, columns, version as f32);
-        artifact::write_manifest(&dir, "lin", &LoadOptions::default()).unwrap();
+        gate::admit(&dir, "lin", &LoadOptions::default()).unwrap();
     }
 
     /// Points `champion` at a version, as `tidemill models promote` does.

@@ -18,7 +18,7 @@ use crate::decode::{Decoded, Decoder};
 use crate::failure::{Exit, Failure};
 use crate::format::{Codec, Writer};
 use crate::memory;
-use crate::model::Served;
+use crate::model::served::Served;
 use crate::pipeline::batch::Cut;
 use crate::pipeline::{Batch, Item};
 use crate::record::Version;

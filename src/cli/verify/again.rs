@@ -7,15 +7,16 @@ use rdkafka::message::Message as _;
 
 use crate::answer::Refused;
 use crate::cli::cluster::Cluster;
-use crate::config::{Config, Uri};
+use crate::config::{Config, Size, Uri};
 use crate::decode::{Decoder, Prepared};
 use crate::failure::{Failure, chain};
 use crate::format::{Codec, Writer};
 use crate::kafka::Journal;
-use crate::model::{Served, artifact, guard};
+use crate::model::options::LoadOptions;
+use crate::model::served::Served;
+use crate::model::{gate, guard};
 use crate::record::{Fault, FaultClass, Offset, Outcome, Partition, Record, Version};
 use crate::registry::Registry;
-use crate::service;
 use crate::verify::recompute::{Same, Sample, Samples, compare};
 use crate::verify::{Kind, Model, Recomputed, Report};
 
@@ -55,7 +56,7 @@ pub(super) fn answer(
                             ready.map_err(|failure| failure.message)?;
                             again(served, &decoder, &writer, &record)
                         };
-                        compare(sample, now, artifact::tolerance(served.model.about()))
+                        compare(sample, now, gate::tolerance(served.model.about()))
                     }
                 },
             };
@@ -90,8 +91,8 @@ fn load(config: &Config, model: &Model) -> Result<Served, String> {
     } else {
         Uri::Version { model: name.clone(), version: Version(*version) }
     };
-    let mut options = service::load_options(config);
-    options.cache = 0;
+    let mut options = LoadOptions::of(config);
+    options.model.cache = Size(0);
     let served = Registry::new(config.registry.root.clone())
         .load(&uri, &options)
         .map_err(|error| format!("{name}/{version} cannot be loaded: {}", chain(&error)))?;

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::model::artifact::Error;
+use crate::model::files::Error;
 use crate::model::kernels;
 use crate::model::scores::sigmoid;
 

@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Activation;
-use crate::model::artifact::{self, Error};
+use super::activation::Activation;
+use crate::model::files::{self, Error};
 
 /// The layouts of checkpoints that this reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,18 +139,18 @@ impl Config {
         {
             return fail(format!("position_embedding_type {kind:?}; only absolute is supported"));
         }
-        artifact::bounded_layers(
+        files::bounded_layers(
             self.hidden_size,
             self.num_hidden_layers,
             self.num_attention_heads,
             self.intermediate_size,
         )?;
-        artifact::bounded(&[
+        files::bounded(&[
             ("vocab_size", self.vocab_size, 4_000_000),
             ("max_position_embeddings", self.max_position_embeddings, 1_000_000),
         ])?;
         // 0 is a checkpoint without token types.
-        artifact::bounded(&[("type_vocab_size", self.type_vocab_size.max(1), 65_536)])?;
+        files::bounded(&[("type_vocab_size", self.type_vocab_size.max(1), 65_536)])?;
         if family == Family::Roberta && self.vocab_size <= self.padding() {
             return fail(format!(
                 "pad_token_id is {}, not one of the vocabulary's {} tokens",

@@ -2,9 +2,8 @@
 
 use std::cell::RefCell;
 
-use super::Precision;
-use crate::model::artifact::Error;
-use crate::model::kernels::{self, Bf16, Dense, Int8, Norm, Rows, Scratch};
+use crate::model::files::Error;
+use crate::model::kernels::{self, Bf16, Dense, Int8, Norm, Precision, Rows, Scratch};
 use crate::model::weights::Weights;
 
 impl Weights {

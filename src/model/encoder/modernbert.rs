@@ -2,10 +2,12 @@
 //!
 //! Warner et al. 2024. Tensor names as in Hugging Face's transformers.
 
-use super::layers::{LayerNorm, lay};
-use super::{Activation, Block, Packed, PreNorm, Precision, States, Workspace};
-use crate::model::artifact::Error;
-use crate::model::kernels::{self, Dense};
+use super::activation::Activation;
+use super::layers::{LayerNorm, Workspace, lay};
+use super::packed::{Packed, States};
+use super::prenorm::{Block, PreNorm};
+use crate::model::files::Error;
+use crate::model::kernels::{self, Dense, Precision};
 use crate::model::weights::Weights;
 
 mod config;

@@ -1,7 +1,7 @@
 //! What a family's checkpoint calls its tensors, and the tables that are made of them.
 
-use super::{Config, Family};
-use crate::model::artifact::Error;
+use super::config::{Config, Family};
+use crate::model::files::Error;
 use crate::model::weights::Weights;
 
 /// The tensor that every encoder of these families has.

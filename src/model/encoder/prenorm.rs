@@ -7,9 +7,10 @@
 //!
 //! Xiong et al. 2020 (norms before); Shazeer 2020 (gates). Each sum and the norm that follows it are one pass.
 
+use super::activation::Activation;
 use super::layers::{LayerNorm, Linear, Workspace, keep_first};
-use super::{Activation, Precision, States};
-use crate::model::kernels::{self, Attention, Rotation};
+use super::packed::States;
+use crate::model::kernels::{self, Attention, Precision, Rotation};
 
 /// A layer.
 #[derive(Debug)]

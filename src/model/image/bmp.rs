@@ -10,7 +10,7 @@ use std::borrow::Cow;
 
 use ::image::RgbImage;
 
-use super::decode::{Picture, Refusal, bounded};
+use super::picture::{Picture, Refusal, bounded};
 use super::resample::index;
 
 /// How the pixels are stored: `biCompression`.

@@ -9,7 +9,7 @@
 use ::image::RgbImage;
 use gif::{ColorOutput, DecodeOptions, DecodingError, MemoryLimit};
 
-use super::decode::{MOST_BYTES, Picture, Refusal, bounded};
+use super::picture::{MOST_BYTES, Picture, Refusal, bounded};
 
 /// Decodes a GIF.
 pub(super) fn read(bytes: &[u8]) -> Result<Picture, Refusal> {

@@ -14,7 +14,7 @@
 use ::image::metadata::Orientation;
 use ::image::{DynamicImage, RgbImage};
 
-use super::decode::{Picture, Refusal, bounded, orientation, upright};
+use super::picture::{Picture, Refusal, bounded, orientation, upright};
 use huffman::{Codes, Halt, Table};
 use samples::Plane;
 use scan::Scan;

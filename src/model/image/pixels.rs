@@ -9,10 +9,11 @@ use std::path::Path;
 
 use ::image::{Rgb, RgbImage};
 
-use super::decode::{LONGEST_SIDE, Picture, decode};
+use super::decode::decode;
+use super::picture::{LONGEST_SIDE, Picture};
 use super::processor::{Processor, Size};
 use super::resample::resize;
-use crate::model::artifact::Error;
+use crate::model::files::Error;
 use crate::record::{Fault, FaultClass};
 
 /// From bytes to pixels. See the module.

@@ -18,7 +18,7 @@ use flate2::Compression;
 use flate2::read::ZlibDecoder;
 use flate2::write::ZlibEncoder;
 
-use super::decode::{MOST_BYTES, Picture, Refusal, decoded, upright};
+use super::picture::{MOST_BYTES, Picture, Refusal, decoded, upright};
 
 mod metadata;
 

@@ -18,9 +18,13 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::decode::LONGEST_SIDE;
+use super::picture::LONGEST_SIDE;
 use super::resample::Filter;
-use crate::model::artifact::{self, Error};
+use crate::model::files::{self, Error};
+
+mod class;
+
+use class::{CLASSES, Class};
 
 /// The files in the artifact; the first counts where it holds an image processor.
 const NESTED: &str = "processor_config.json";
@@ -73,76 +77,10 @@ pub(super) enum Size {
     Shortest(u32),
 }
 
-/// What a class of transformers takes for keys that are absent.
-#[derive(Debug)]
-struct Class {
-    /// Without `ImageProcessor`.
-    name: &'static str,
-    size: Size,
-    /// Whether one number is the shorter side, not a square's.
-    edge: bool,
-    filter: Filter,
-    /// The side of a square that is cut out, and whether one is.
-    crop: (Option<u32>, bool),
-    mean: [f64; 3],
-    std: [f64; 3],
-    white: bool,
-}
-
-const HALF: [f64; 3] = [0.5; 3];
-const CLIP_MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const CLIP_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
-
+/// A square's sides.
 const fn square(side: u32) -> Size {
     Size::Exact { height: side, width: side }
 }
-
-const VIT: Class = Class {
-    name: "ViT",
-    size: square(224),
-    edge: false,
-    filter: Filter::Bilinear,
-    crop: (None, false),
-    mean: HALF,
-    std: HALF,
-    white: false,
-};
-
-const CLIP: Class = Class {
-    name: "CLIP",
-    size: Size::Shortest(224),
-    edge: true,
-    filter: Filter::Bicubic,
-    crop: (Some(224), true),
-    mean: CLIP_MEAN,
-    std: CLIP_STD,
-    white: true,
-};
-
-/// Processors that do nothing but what the keys say, as transformers 5 has them.
-const CLASSES: [Class; 7] = [
-    VIT,
-    Class {
-        name: "DeiT",
-        size: square(256),
-        filter: Filter::Bicubic,
-        crop: (Some(224), true),
-        ..VIT
-    },
-    CLIP,
-    Class { name: "Bit", ..CLIP },
-    Class { name: "Beit", filter: Filter::Bicubic, crop: (Some(224), false), ..VIT },
-    Class { name: "Siglip", filter: Filter::Bicubic, edge: true, white: true, ..VIT },
-    Class {
-        name: "Blip",
-        size: square(384),
-        filter: Filter::Bicubic,
-        mean: CLIP_MEAN,
-        std: CLIP_STD,
-        white: true,
-        ..VIT
-    },
-];
 
 /// What is done with pixels.
 #[derive(Debug)]
@@ -164,25 +102,29 @@ impl Processor {
     ///
     /// What is not supported, or gives another size, with the file.
     pub(super) fn load(dir: &Path, side: u32) -> Result<Self, Error> {
-        if artifact::present(dir, NESTED) {
-            let nested: Nested = artifact::json(dir, NESTED)?;
+        if files::present(dir, NESTED) {
+            let nested: Nested = files::json(dir, NESTED)?;
             if nested.image_processor.is_object() {
                 let config = serde_json::from_value(nested.image_processor)
                     .map_err(|error| Error::config(NESTED, format!("image_processor: {error}")))?;
                 return Self::new(&config, side).map_err(|message| Error::config(NESTED, message));
             }
         }
-        if !artifact::present(dir, FILE) {
+        if !files::present(dir, FILE) {
             let message = "is missing: it says what is done with pixels; save it beside the model with \
                            AutoImageProcessor's save_pretrained";
             return Err(Error::config(FILE, message));
         }
-        let config = artifact::json(dir, FILE)?;
+        let config = files::json(dir, FILE)?;
         Self::new(&config, side).map_err(|message| Error::config(FILE, message))
     }
 
     fn new(config: &Config, side: u32) -> Result<Self, String> {
-        let class = class(config)?;
+        let class = match (&config.image_processor_type, &config.feature_extractor_type) {
+            (Some(name), _) => Class::named("image_processor_type", name)?,
+            (None, Some(name)) => Class::named("feature_extractor_type", name)?,
+            (None, None) => &CLASSES[0],
+        };
         if config.do_pad == Some(true) {
             return Err(
                 "do_pad is true; padding is not supported: set it to false, and resize or crop"
@@ -233,22 +175,6 @@ impl std::fmt::Display for Size {
             Self::Shortest(shortest) => write!(f, "{{shortest_edge: {shortest}}}"),
         }
     }
-}
-
-fn class(config: &Config) -> Result<&'static Class, String> {
-    let (key, name) = match (&config.image_processor_type, &config.feature_extractor_type) {
-        (Some(name), _) => ("image_processor_type", name),
-        (None, Some(name)) => ("feature_extractor_type", name),
-        (None, None) => return Ok(&CLASSES[0]),
-    };
-    let plain = name.trim_end_matches("Fast").trim_end_matches("Pil");
-    let plain =
-        plain.strip_suffix("ImageProcessor").or_else(|| plain.strip_suffix("FeatureExtractor"));
-    CLASSES.iter().find(|class| Some(class.name) == plain).ok_or_else(|| {
-        let known: Vec<_> =
-            CLASSES.iter().map(|class| format!("{}ImageProcessor", class.name)).collect();
-        format!("{key} {name:?} is not supported; supported are {}", known.join(", "))
-    })
 }
 
 fn filter(resample: &Value, class: &Class) -> Result<Filter, String> {

@@ -8,10 +8,10 @@
 
 use candle_transformers::models::vit::Config;
 
-use crate::model::artifact::Error;
 use crate::model::encoder::{
     Activation, Block, LayerNorm, Linear, PreNorm, Precision, States, Workspace,
 };
+use crate::model::files::Error;
 use crate::model::kernels;
 use crate::model::weights::Weights;
 

@@ -4,7 +4,7 @@
 #![expect(clippy::inline_always, reason = "must be compiled into the variant of each CPU")]
 #![expect(clippy::many_single_char_names, reason = "a, b, c of a × b + c")]
 
-use super::{Head, Norm, Rotation, Scratch};
+use super::operands::{Head, Norm, Rotation, Scratch};
 
 /// f32 in a block: one AVX-512 register, two of AVX2.
 const LANES: usize = 16;

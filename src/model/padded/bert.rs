@@ -2,11 +2,10 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::Batch;
+use super::batch::Batch;
 use super::layers::{Linear, Loader, Norm, attention};
-use crate::model::artifact::Error;
-use crate::model::encoder::{self, Activation, REACH};
-use crate::model::text::Take;
+use crate::model::encoder::{self, Activation, REACH, Take};
+use crate::model::files::Error;
 
 #[derive(Debug)]
 struct Layer {

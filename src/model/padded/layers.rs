@@ -4,10 +4,10 @@ use std::cell::Cell;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use crate::model::artifact::Error;
+use crate::model::files::Error;
 use crate::model::weights::Weights;
 
-use super::Batch;
+use super::batch::Batch;
 
 /// Puts a checkpoint's tensors on a device, and counts them.
 pub(super) struct Loader<'a> {
@@ -140,12 +140,6 @@ impl Norm {
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         candle_nn::ops::layer_norm(x, &self.gamma, &self.beta, self.eps)
     }
-}
-
-/// 1 where a score counts, 0 where not, as what is added to it.
-pub(super) fn additive(kept: &Tensor, dtype: DType) -> Result<Tensor> {
-    // A power of two, and 0 where it counts: exact in each dtype.
-    kept.affine(32_768.0, -32_768.0)?.to_dtype(dtype)
 }
 
 /// Positions as rotations of queries and keys: `[longest, hidden / heads / 2]` each.

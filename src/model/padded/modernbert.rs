@@ -5,12 +5,11 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::Batch;
-use super::layers::{Linear, Loader, Norm, Rotation, additive, attention};
-use crate::model::artifact::Error;
-use crate::model::encoder::Activation;
+use super::batch::{Batch, additive};
+use super::layers::{Linear, Loader, Norm, Rotation, attention};
 use crate::model::encoder::modernbert::{Config, Reach, rotations};
-use crate::model::text::Take;
+use crate::model::encoder::{Activation, Take};
+use crate::model::files::Error;
 
 #[derive(Debug)]
 struct Layer {
@@ -68,7 +67,7 @@ pub(super) fn load(config: &Config, loader: &Loader<'_>) -> std::result::Result<
     let table = |reach| {
         let (cos, sin) = rotations(hidden / heads, config.positions(), config.theta(reach));
         let shape = [config.positions(), hidden / heads / 2];
-        Ok((loader.put("cos", cos, &shape)?, loader.put("sin", sin, &shape)?))
+        Ok::<_, Error>((loader.put("cos", cos, &shape)?, loader.put("sin", sin, &shape)?))
     };
     let layers = config.reaches()?.into_iter().enumerate().map(layer);
     Ok(ModernBert {

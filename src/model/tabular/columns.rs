@@ -11,7 +11,7 @@ use serde_json::{Number, Value as Json};
 
 use super::members::{Members, shown};
 use crate::field::{self, Value};
-use crate::model::artifact::{self, Error};
+use crate::model::files::{self, Error};
 use crate::record::{Fault, FaultClass};
 
 /// The file in the artifact.
@@ -26,7 +26,7 @@ const MOST_FEATURES: usize = 65_536;
 ///
 /// With the column, its member, and what was expected and found.
 pub(super) fn read(dir: &std::path::Path) -> Result<Vec<Column>, Error> {
-    let mut top = Members::of(FILE, String::new(), artifact::json(dir, FILE)?)?;
+    let mut top = Members::of(FILE, String::new(), files::json(dir, FILE)?)?;
     let values: Vec<Json> = top.need("columns", "a list of columns")?;
     top.finish("columns")?;
     let (mut columns, mut names, mut features) = (Vec::new(), HashSet::new(), 0);

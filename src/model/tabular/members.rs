@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::model::artifact::Error;
+use crate::model::files::Error;
 use crate::printable;
 
 /// What is left of an object.

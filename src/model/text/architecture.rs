@@ -3,13 +3,14 @@
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-use super::layout::Folder;
-use super::{Backbone, Error, Options};
+use super::backbone::Backbone;
 use crate::config::{Determinism, Place};
-use crate::model::artifact;
 use crate::model::device;
 use crate::model::encoder::{self, Encoder, Family, Packed, States, Workspace, modernbert};
+use crate::model::files::Error;
+use crate::model::folder::Json;
 use crate::model::kernels::{self, Level};
+use crate::model::options::LoadOptions;
 use crate::model::padded::{Padded, Target};
 use crate::model::weights::Weights;
 
@@ -24,15 +25,13 @@ pub(super) enum Architecture {
 
 impl Architecture {
     /// Reads `config.json`.
-    pub(super) fn read(folder: &Folder<'_>) -> Result<Self, Error> {
-        const FILE: &str = "config.json";
-        let config: Value = folder.json(FILE)?;
-        if config.get("model_type").and_then(Value::as_str) == Some("modernbert") {
-            let config: modernbert::Config = folder.json(FILE)?;
+    pub(super) fn read(file: &Json) -> Result<Self, Error> {
+        if file.value().get("model_type").and_then(Value::as_str) == Some("modernbert") {
+            let config: modernbert::Config = file.parse()?;
             config.check()?;
             return Ok(Self::ModernBert(Box::new(config)));
         }
-        let config: encoder::Config = folder.json(FILE)?;
+        let config: encoder::Config = file.parse()?;
         let family = config.family()?;
         Ok(Self::Bert(Box::new(config), family))
     }
@@ -90,21 +89,21 @@ impl Architecture {
         &self,
         weights: &Weights,
         place: &Place,
-        options: &Options,
+        options: &LoadOptions,
         tokenizer: &Tokenizer,
     ) -> Result<(Backbone, &'static str), Error> {
         if *place == Place::Cpu {
             let build = |precision| self.packed(weights, precision);
-            let packed = match device::packed(options.precision)? {
+            let packed = match device::packed(options.model.precision)? {
                 Some(precision) => build(precision)?,
                 None => fastest(build, self.longest(), tokenizer)?,
             };
             let named = packed.precision().name();
             return Ok((Backbone::Packed(packed), named));
         }
-        let dtype = device::dtype(place, options.precision)?;
+        let dtype = device::dtype(place, options.model.precision)?;
         let devices = device::open(place)?;
-        let strict = options.determinism == Determinism::Strict;
+        let strict = options.model.determinism == Determinism::Strict;
         let target = Target { devices: &devices, dtype, strict };
         let padded = match self {
             Self::Bert(config, _) => Padded::bert(config, weights, target)?,
@@ -117,7 +116,7 @@ impl Architecture {
         &self,
         weights: &Weights,
         precision: encoder::Precision,
-    ) -> Result<Box<dyn Packed>, artifact::Error> {
+    ) -> Result<Box<dyn Packed>, Error> {
         Ok(match self {
             Self::Bert(config, _) => Box::new(Encoder::new(config, weights, precision)?),
             Self::ModernBert(config) => {
@@ -144,7 +143,7 @@ const CLOSE: f32 = 0.995;
 
 /// The fastest on this CPU in which the probes' mean states stay close to those in f32.
 fn fastest(
-    build: impl Fn(encoder::Precision) -> Result<Box<dyn Packed>, artifact::Error>,
+    build: impl Fn(encoder::Precision) -> Result<Box<dyn Packed>, Error>,
     longest: usize,
     tokenizer: &Tokenizer,
 ) -> Result<Box<dyn Packed>, Error> {

@@ -1,23 +1,9 @@
 //! The seam between a text model's heads and what computes its hidden states.
 
 use crate::answer::Refused;
-use crate::model::SUB_BATCH_TOKENS;
-use crate::model::device::Memory;
-use crate::model::encoder::{self, States, Workspace};
+use crate::model::encoder::{self, States, Take, Workspace};
 use crate::model::padded::Padded;
-
-/// What a head takes of the last hidden states, `[tokens, hidden]` f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Take {
-    /// Every token's.
-    Tokens,
-    /// The first token's of each sequence.
-    First,
-    /// The mean over all tokens of a sequence, special ones included, as sentence-transformers does.
-    Mean,
-    /// The largest of each dimension over a sequence.
-    Max,
-}
+use crate::model::{Memory, SUB_BATCH_TOKENS};
 
 /// What was taken.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,10 +3,11 @@
 
 use serde_json::{Map, Value};
 
-use super::Error;
-use super::head::Scores;
-use super::layout::{ENCODE, Folder, Layout};
+use super::layout::{ENCODE, Layout};
+use super::outputs::Scores;
 use crate::answer::Task;
+use crate::model::files::Error;
+use crate::model::folder::{Folder, Json};
 
 /// The file of the encoder.
 const OWN: &str = "sentence_bert_config.json";
@@ -27,13 +28,17 @@ pub(super) struct Cross {
 impl Cross {
     /// What the files say to a model of this task, where one is asked for: a task that the folder has by itself changes
     /// nothing, and one label is a score to some and a class to others.
-    pub(super) fn of(layout: &Layout<'_>, task: Option<Task>) -> Result<Option<Self>, Error> {
-        let config: Map<String, Value> = layout.encoder.json("config.json")?;
+    pub(super) fn of(
+        layout: &Layout<'_>,
+        config: &Json,
+        task: Option<Task>,
+    ) -> Result<Option<Self>, Error> {
+        let config = config.value();
         let labels = config.get("id2label").and_then(Value::as_object).map(Map::len);
         match task {
-            None => Self::read(layout, &config),
-            Some(Task::TextRanking) => Ok(Some(Self::read(layout, &config)?.unwrap_or_default())),
-            Some(Task::TextClassification) if labels != Some(1) => Self::read(layout, &config),
+            None => Self::read(layout, config),
+            Some(Task::TextRanking) => Ok(Some(Self::read(layout, config)?.unwrap_or_default())),
+            Some(Task::TextClassification) if labels != Some(1) => Self::read(layout, config),
             Some(
                 Task::TextEmbedding
                 | Task::TextClassification
@@ -46,7 +51,7 @@ impl Cross {
     }
 
     /// `None` where nothing in a directory says that sentence-transformers made a cross-encoder of it.
-    fn read(layout: &Layout<'_>, config: &Map<String, Value>) -> Result<Option<Self>, Error> {
+    fn read(layout: &Layout<'_>, config: &Value) -> Result<Option<Self>, Error> {
         let root = Folder::root(layout.encoder.dir());
         let mut own: Map<String, Value> = Map::new();
         if root.has("modules.json") {

@@ -3,8 +3,9 @@
 
 use serde_json::{Map, Value};
 
-use super::Error;
-use super::layout::{ENCODE, Folder, Layout};
+use super::layout::{ENCODE, Layout};
+use crate::model::files::Error;
+use crate::model::folder::Folder;
 
 /// The names that the encoder's file has had, in the order in which sentence-transformers looks for them.
 const OWN: [&str; 7] = [

@@ -6,18 +6,22 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::architecture::Architecture;
+use super::backbone::Taken;
 use super::cross::Cross;
 use super::encode::Encode;
-use super::layout::{Folder, Layout};
+use super::layout::Layout;
+use super::outputs::Scores;
 use super::spans::spans;
 use super::stages::{Embedding, Squash};
-use super::{Error, Take, Taken};
 use crate::answer::{Prediction, Refused, Task};
 use crate::config::Aggregation;
-use crate::model::encoder::{self, Activation, Family, Linear, Names, modernbert};
-use crate::model::scores::{sigmoid, softmax};
+use crate::model::Input;
+use crate::model::encoder::{self, Activation, Family, Linear, Names, Take, modernbert};
+use crate::model::files::Error;
+use crate::model::folder::{Folder, Json};
+use crate::model::labels::{labels as named, unique};
+use crate::model::scores::softmax;
 use crate::model::weights::Weights;
-use crate::model::{Input, artifact, unique};
 
 /// The file that says what the head is.
 const FILE: &str = "config.json";
@@ -63,22 +67,6 @@ pub(super) enum Before {
     Modern(modernbert::Head),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scores {
-    /// One label is right.
-    Softmax,
-    /// Each label is right or not.
-    Sigmoid,
-    /// Values, as they are.
-    Regression,
-    /// Of a cross-encoder, whose answer has labels in any case: outputs as they are.
-    Identity,
-    /// … between -1 and 1.
-    Tanh,
-    /// … from 0 on.
-    Relu,
-}
-
 /// Whether a second text is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pairs {
@@ -96,13 +84,13 @@ impl Head {
     /// The head that `config.json` and `modules.json` describe, or `asked` wants of them; `prompt` is the number of
     /// tokens that stand before each text.
     pub(super) fn load(
-        layout: &Layout<'_>,
+        (layout, config): (&Layout<'_>, &Json),
         model: &Architecture,
         weights: &Weights,
         asked: (Option<Task>, Aggregation),
         (encode, prompt, cross): (&Encode, usize, Option<Cross>),
     ) -> Result<Self, Error> {
-        let heads: Config = layout.encoder.json(FILE)?;
+        let heads: Config = config.parse()?;
         let (hidden, (asked, aggregation)) = (model.hidden(), asked);
         match task(layout, &heads, weights, asked)? {
             Task::TextClassification | Task::TextRanking => {
@@ -306,10 +294,7 @@ impl Head {
 }
 
 impl Before {
-    fn modern(
-        config: &modernbert::Config,
-        weights: &Weights,
-    ) -> Result<Box<Self>, artifact::Error> {
+    fn modern(config: &modernbert::Config, weights: &Weights) -> Result<Box<Self>, Error> {
         Ok(Box::new(Self::Modern(modernbert::Head::new(config, weights)?)))
     }
 
@@ -326,28 +311,8 @@ impl Before {
     }
 }
 
-impl Scores {
-    /// A classifier's outputs, `[labels]`, as its answer.
-    fn label(self, values: &[f32], labels: &Arc<[String]>) -> Prediction {
-        let scores = match (self, values) {
-            (Self::Regression, [value]) => return Prediction::Value((*value).into()),
-            (Self::Regression | Self::Identity, values) => values.to_vec(),
-            (Self::Tanh, values) => values.iter().map(|value| value.tanh()).collect(),
-            (Self::Relu, values) => values.iter().map(|value| value.max(0.0)).collect(),
-            (Self::Softmax, values) => softmax(values),
-            (Self::Sigmoid, values) => values.iter().map(|value| sigmoid(*value)).collect(),
-        };
-        Prediction::label(&scores, labels)
-    }
-}
-
 /// A dense layer of a head: a thousandth of the work, so it stays f32.
-fn exact(
-    weights: &Weights,
-    name: &str,
-    inputs: usize,
-    outputs: usize,
-) -> Result<Linear, artifact::Error> {
+fn exact(weights: &Weights, name: &str, inputs: usize, outputs: usize) -> Result<Linear, Error> {
     weights.linear(&[name], (inputs, outputs), encoder::Precision::F32)
 }
 
@@ -413,7 +378,7 @@ fn labels(
         Some([rows, width]) if *width == hidden => Some(*rows),
         _ => None, // taking it says what is wrong
     };
-    let labels = crate::model::labels(heads.id2label.as_ref(), rows.unwrap_or(2))
+    let labels = named(heads.id2label.as_ref(), rows.unwrap_or(2))
         .map_err(|message| folder.fail(FILE, message))?;
     match rows {
         Some(rows) if rows != labels.len() => {
@@ -422,7 +387,7 @@ fn labels(
                 labels.len(),
                 labels.len()
             );
-            Err(artifact::Error::tensor(&weight, &message).into())
+            Err(Error::tensor(&weight, &message))
         }
         Some(_) | None => Ok(labels),
     }

@@ -3,86 +3,13 @@
 use std::path::{Component, Path};
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::Error;
-use crate::model::artifact;
-
-/// What lists the modules of sentence-transformers.
-const MODULES: &str = "modules.json";
+use crate::model::files::Error;
+use crate::model::folder::{Folder, MODULES};
 
 /// What says which class of sentence-transformers a folder is for, and how its texts are to be encoded.
 pub(super) const ENCODE: &str = "config_sentence_transformers.json";
-
-/// A folder in an artifact, or the artifact itself.
-#[derive(Debug, Clone)]
-pub(super) struct Folder<'a> {
-    dir: &'a Path,
-    /// Relative; empty for the artifact itself.
-    name: String,
-}
-
-impl<'a> Folder<'a> {
-    /// The artifact itself.
-    pub(super) fn root(dir: &'a Path) -> Self {
-        Self { dir, name: String::new() }
-    }
-
-    /// The artifact.
-    pub(super) fn dir(&self) -> &'a Path {
-        self.dir
-    }
-
-    /// Its name in the artifact; empty for the artifact itself.
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The name in the artifact of a file in it.
-    pub(super) fn file(&self, file: &str) -> String {
-        artifact::within(&self.name, file)
-    }
-
-    /// Whether it has a file.
-    pub(super) fn has(&self, file: &str) -> bool {
-        artifact::present(self.dir, &self.file(file))
-    }
-
-    /// A file's bytes.
-    pub(super) fn bytes(&self, file: &str) -> Result<Vec<u8>, artifact::Error> {
-        artifact::bytes(self.dir, &self.file(file))
-    }
-
-    /// A JSON file.
-    pub(super) fn json<T: DeserializeOwned>(&self, file: &str) -> Result<T, artifact::Error> {
-        artifact::json(self.dir, &self.file(file))
-    }
-
-    /// A JSON file that may be absent.
-    pub(super) fn optional<T: DeserializeOwned>(
-        &self,
-        file: &str,
-    ) -> Result<Option<T>, artifact::Error> {
-        self.has(file).then(|| self.json(file)).transpose()
-    }
-
-    /// A JSON file of a module, which must be there.
-    pub(super) fn declared<T: DeserializeOwned>(&self, file: &str) -> Result<T, Error> {
-        if !self.has(file) {
-            let message = format!(
-                "is missing, and {MODULES} names its module: the folder is incomplete, copy it whole"
-            );
-            return Err(self.fail(file, message));
-        }
-        Ok(self.json(file)?)
-    }
-
-    /// An error about a file in it.
-    pub(super) fn fail(&self, file: &str, message: impl Into<String>) -> Error {
-        artifact::Error::config(&self.file(file), message).into()
-    }
-}
 
 /// A module that comes after the encoder.
 #[derive(Debug)]
@@ -139,9 +66,9 @@ impl Kind {
 
 /// Where the encoder's files are, and what comes after it.
 #[derive(Debug)]
-pub(super) struct Layout<'a> {
+pub(in crate::model) struct Layout<'a> {
     /// The folder with `config.json`, the weights and the tokenizer.
-    pub(super) encoder: Folder<'a>,
+    pub(in crate::model) encoder: Folder<'a>,
     /// What makes an embedding of the encoder's states; `None` without [`MODULES`], and of a cross-encoder.
     pub(super) modules: Option<Vec<Module<'a>>>,
 }
@@ -157,7 +84,7 @@ struct Line {
 
 impl<'a> Layout<'a> {
     /// Reads `modules.json`, where there is one.
-    pub(super) fn read(dir: &'a Path) -> Result<Self, Error> {
+    pub(in crate::model) fn read(dir: &'a Path) -> Result<Self, Error> {
         let root = Folder::root(dir);
         let Some(lines) = root.optional::<Vec<Line>>(MODULES)? else {
             return Ok(Self { encoder: root, modules: None });
@@ -189,7 +116,7 @@ impl<'a> Layout<'a> {
             if !inside {
                 return Err(fail(format!("path {:?} leads out of the folder", line.path)));
             }
-            modules.push(Module { kind, folder: Folder { dir, name: name.to_owned() } });
+            modules.push(Module { kind, folder: Folder::new(dir, name) });
         }
         let first = modules.first().filter(|module| module.kind == Kind::Transformer);
         let Some(encoder) = first.map(|module| module.folder.clone()) else {

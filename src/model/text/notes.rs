@@ -6,7 +6,7 @@ use std::path::Path;
 use super::encode::Encode;
 use super::layout::Layout;
 use crate::answer::Task;
-use crate::model::artifact::{ends, is_adapter};
+use crate::model::found::{ends, is_adapter};
 use crate::printable;
 
 /// Names that are shown.

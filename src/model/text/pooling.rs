@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use super::layout::Folder;
-use super::{Error, Take};
+use crate::model::encoder::Take;
+use crate::model::files::Error;
+use crate::model::folder::Folder;
 
 /// The file in the module's folder.
 const FILE: &str = "config.json";

@@ -12,45 +12,12 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-use super::Error;
-use super::layout::Folder;
 use super::sequence::Source;
-
 use crate::answer::{Span, best};
 use crate::config::Aggregation;
-
-/// A text's tokens with their places in it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Marked {
-    /// Token ids with their special tokens, at most the model's maximum.
-    pub ids: Box<[u32]>,
-    /// One for each id.
-    pub marks: Box<[Mark]>,
-    /// The part of the text that was looked at, as far as its tokens reach.
-    pub text: Box<str>,
-    /// Characters of the text before it.
-    pub before: u32,
-}
-
-impl Marked {
-    /// Bytes of memory that it takes.
-    pub fn memory(&self) -> usize {
-        size_of::<Self>() + size_of_val(&*self.ids) + size_of_val(&*self.marks) + self.text.len()
-    }
-}
-
-/// A token's place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
-    /// Its first character, counted in Unicode scalar values.
-    pub start: u32,
-    /// One past its last.
-    pub end: u32,
-    /// Whether it continues the word of the token before it.
-    pub joins: bool,
-    /// Whether the tokenizer added it: it has no place, and no label.
-    pub special: bool,
-}
+use crate::model::files::Error;
+use crate::model::folder::Folder;
+use crate::model::{Mark, Marked};
 
 /// Finds the places of tokens.
 #[derive(Debug)]

@@ -3,10 +3,11 @@
 use serde::Deserialize;
 
 use super::encode::Encode;
-use super::layout::{Folder, Kind, Module};
+use super::layout::{Kind, Module};
 use super::pooling::Pooling;
-use super::{Error, Take};
-use crate::model::encoder::{Activation, LayerNorm, Linear, Precision};
+use crate::model::encoder::{Activation, LayerNorm, Linear, Precision, Take};
+use crate::model::files::Error;
+use crate::model::folder::Folder;
 use crate::model::kernels;
 use crate::model::scores::sigmoid;
 use crate::model::weights::Weights;
@@ -273,7 +274,7 @@ fn open(folder: &Folder<'_>) -> Result<Weights, Error> {
                        sentence-transformers and save it again, which writes model.safetensors";
         return Err(folder.fail("pytorch_model.bin", message));
     }
-    Ok(Weights::open_in(folder.dir(), folder.name())?)
+    Weights::open_in(folder.dir(), folder.name())
 }
 
 /// Refuses a module's file that holds more than the module has, as sentence-transformers does.

@@ -3,9 +3,9 @@
 use serde_json::Value;
 use tokenizers::{Encoding, Token, Tokenizer};
 
-use super::layout::Folder;
-use crate::model::artifact;
 use crate::model::encoder::TYPED;
+use crate::model::files::Error;
+use crate::model::folder::Folder;
 
 /// What stands where, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,9 +103,8 @@ impl Piece {
 
 /// Whether a folder's tokenizer hands token types to its model: by `model_input_names`, else by its class, as
 /// transformers has it. Of the classes for models that are supported here, BERT's does.
-pub(super) fn hands_types(folder: &Folder<'_>) -> Result<bool, artifact::Error> {
+pub(super) fn hands_types(folder: &Folder<'_>, model: &Value) -> Result<bool, Error> {
     let own: Value = folder.optional("tokenizer_config.json")?.unwrap_or_default();
-    let model: Value = folder.optional("config.json")?.unwrap_or_default();
     if let Some(names) = own["model_input_names"].as_array() {
         return Ok(names.iter().any(|name| name == "token_type_ids"));
     }

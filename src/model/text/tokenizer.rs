@@ -4,8 +4,7 @@ use serde_json::Value;
 use tokenizers::normalizers::NormalizerWrapper as Normalizer;
 use tokenizers::{ModelWrapper, PostProcessor as _, Tokenizer};
 
-use super::Error;
-use crate::model::artifact;
+use crate::model::files::Error;
 
 /// The file in the artifact.
 const FILE: &str = "tokenizer.json";
@@ -19,7 +18,7 @@ const MOST_GROWTH: usize = 1_000;
 ///
 /// What is wrong with its file.
 pub(super) fn bounded(mut tokenizer: Tokenizer, places: usize) -> Result<Tokenizer, Error> {
-    let fail = |why: String| Error::from(artifact::Error::config(FILE, why));
+    let fail = |why: String| Error::config(FILE, why);
     if let ModelWrapper::BPE(model) = tokenizer.get_model()
         && model.dropout.is_some_and(|dropout| 0.0 < dropout)
     {

@@ -120,6 +120,13 @@ pub const ALL: &[Metric] = &[
         &[],
         "Time to load, check and warm a version.",
     ),
+    metric(
+        GATE,
+        Kind::Histogram,
+        Unit::Seconds,
+        &["step"],
+        "Time of a version in a step of the gate, passed or refused.",
+    ),
     metric(MODEL_SWAPS, Kind::Counter, Unit::Count, &["result"], "Swaps, by result."),
     metric(
         MODEL_MEMORY,
@@ -181,6 +188,7 @@ pub(super) const REBALANCES: &str = "tidemill_rebalances_total";
 pub(super) const PARTITIONS: &str = "tidemill_assigned_partitions";
 pub(super) const MODEL_INFO: &str = "tidemill_model_info";
 pub(super) const MODEL_LOAD: &str = "tidemill_model_load_seconds";
+pub(super) const GATE: &str = "tidemill_gate_seconds";
 pub(super) const MODEL_SWAPS: &str = "tidemill_model_swaps_total";
 pub(super) const MODEL_MEMORY: &str = "tidemill_model_memory_bytes";
 pub(super) const LAG: &str = "tidemill_consumer_lag_records";

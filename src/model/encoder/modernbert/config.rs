@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
-use crate::model::artifact::{self, Error};
-use crate::model::encoder::Activation;
-use crate::model::text::Take;
+use crate::model::encoder::activation::Activation;
+use crate::model::encoder::packed::Take;
+use crate::model::files::{self, Error};
 use crate::model::weights::Weights;
 
 /// Most numbers in a table of rotations: 128 MiB, as much as 500,000 positions of heads of 64 take.
@@ -118,8 +118,8 @@ impl Config {
     /// What is not supported, with what is.
     pub(in crate::model) fn check(&self) -> Result<(), Error> {
         let fail = |message: String| Err(Error::config("config.json", message));
-        artifact::bounded_layers(self.hidden(), self.layers(), self.heads(), self.wide())?;
-        artifact::bounded(&[
+        files::bounded_layers(self.hidden(), self.layers(), self.heads(), self.wide())?;
+        files::bounded(&[
             ("vocab_size", self.vocab(), 4_000_000),
             ("max_position_embeddings", self.positions(), 1_000_000),
             ("local_attention", self.window() * 2, 1_000_000),

@@ -15,7 +15,7 @@ use std::io::{self, Read as _};
 use ::image::metadata::Orientation;
 use flate2::read::ZlibDecoder;
 
-use crate::model::image::decode;
+use crate::model::image::picture;
 
 /// Longest text that is inflated, and all of them together, in bytes: Pillow's bounds.
 const LONGEST: u64 = 1 << 20;
@@ -98,7 +98,7 @@ impl<'a> Metadata<'a> {
         let profile = self.profile.as_deref().map(digits);
         let said = |text: &&[u8]| !text.is_empty();
         let xmp = self.xmp.as_deref().filter(said).or(self.packet.as_deref());
-        decode::orientation(self.exif.or(profile.as_deref()), xmp)
+        picture::orientation(self.exif.or(profile.as_deref()), xmp)
     }
 }
 

@@ -1,7 +1,7 @@
 //! f32.
 
 use super::{Line, PANEL, rows_of, slot};
-use crate::model::kernels::{Level, detected, level};
+use crate::model::kernels::level::{Level, detected, level};
 
 #[cfg(target_arch = "x86_64")]
 mod x86;

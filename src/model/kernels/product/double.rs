@@ -4,7 +4,7 @@
 use std::array;
 
 use super::{Line, rows_of};
-use crate::model::kernels::{Level, detected, level};
+use crate::model::kernels::level::{Level, detected, level};
 
 #[cfg(target_arch = "x86_64")]
 mod x86;

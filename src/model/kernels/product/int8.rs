@@ -1,7 +1,8 @@
 //! int8.
 
 use super::{Line, PANEL, Rows, rows_of, slot, spread};
-use crate::model::kernels::{Level, detected, level, room};
+use crate::model::kernels::buffer::room;
+use crate::model::kernels::level::{Level, detected, level};
 
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -1,4 +1,4 @@
-//! Whether a directory holds a model that can be loaded; where not, what it holds instead and how to go on from there.
+//! What a directory holds that is no model which can be loaded, and how to go on from there.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -6,10 +6,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::Error;
 use super::files::{json, present, within};
-use crate::model::text;
-use crate::model::weights::{FILE as WEIGHTS, INDEX};
+use super::weights::{FILE as WEIGHTS, INDEX};
 use crate::printable;
 
 /// Most entries that are looked at, and how far below: `models--ORG--NAME/snapshots/COMMIT` is three.
@@ -50,33 +48,8 @@ const PICKLES: [&str; 8] = [".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", "
 const OF_TRAINING: [&str; 5] = ["training_args", "optimizer", "scheduler", "scaler", "rng_state"];
 
 /// Whether a name ends as one of these.
-pub(in crate::model) fn ends(name: &str, ends: &[&str]) -> bool {
+pub(super) fn ends(name: &str, ends: &[&str]) -> bool {
     ends.iter().any(|end| name.ends_with(end))
-}
-
-/// The folder in a directory that holds the weights, `""` being the directory itself.
-///
-/// # Errors
-///
-/// Where the directory or its weights are not there: what is there instead.
-pub(super) fn folder(dir: &Path) -> Result<String, Error> {
-    match fs::metadata(dir) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Error::Folder(absent(dir)));
-        }
-        Err(error) => return Err(Error::read("the folder", error)),
-        Ok(found) if !found.is_dir() => {
-            return Err(Error::Folder("is no folder; name the one that it is in".to_owned()));
-        }
-        Ok(_) => (),
-    }
-    let folder = text::folder(dir).map_err(Error::Text)?;
-    let inside = |file: &str| present(dir, &within(&folder, file));
-    if inside(WEIGHTS) || inside(INDEX) {
-        return Ok(folder);
-    }
-    let message = instead(dir, &folder);
-    Err(if folder.is_empty() { Error::Folder(message) } else { Error::config(&folder, message) })
 }
 
 /// What is said of a directory that is not there.
@@ -157,7 +130,7 @@ fn resave(dir: &Path, folder: &str, config: bool) -> String {
 }
 
 /// Whether a file is an adapter's.
-pub(in crate::model) fn is_adapter(name: &str) -> bool {
+pub(super) fn is_adapter(name: &str) -> bool {
     name == "adapter_config.json" || name.starts_with("adapter_model.")
 }
 
@@ -215,97 +188,5 @@ fn walk(place: &Path, depth: usize, mut file: impl FnMut(&str)) {
                 _ => file(&name),
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What is said of a folder that holds these files, each of them empty.
-    fn said(files: &[&str]) -> String {
-        let dir = tempfile::tempdir().unwrap();
-        for file in files {
-            let file = dir.path().join(file);
-            fs::create_dir_all(file.parent().unwrap()).unwrap();
-            fs::write(file, "").unwrap();
-        }
-        folder(dir.path()).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn what_a_folder_holds_instead_is_named_with_the_way_on() {
-        let hub = "models--me--mine/snapshots/abc";
-        let snapshot = [format!("{hub}/config.json"), format!("{hub}/model.safetensors")];
-        let snapshot = snapshot.each_ref().map(String::as_str);
-        for (files, part) in [
-            (&[][..], "holds no model: config.json and model.safetensors are wanted"),
-            (&["config.json", "training_args.bin"], "holds config.json but no weights"),
-            (&["config.json", "model-00001-of-00002.safetensors"], "neither model.safetensors nor"),
-            (&["config.json", "onnx/model.onnx"], "holds onnx/model.onnx, an ONNX graph"),
-            (&["config.json", "tf_model.h5"], "tf_model.h5, weights of TensorFlow or Flax, which"),
-            (&["config.json", "flax_model.msgpack"], "a checkpoint of PyTorch is wanted"),
-            (&["mine.Q4_K_M.gguf"], "weights for llama.cpp"),
-            (&["adapter_config.json", "adapter_model.safetensors"], "merge_and_unload()"),
-            (&["config.json", "adapter_model.bin"], "merge_and_unload()"),
-            (&["config.json", "a.pt", "pytorch_model.bin"], "holds pytorch_model.bin, a pickle;"),
-            (
-                &["config.json", "pytorch_model.bin"],
-                "from transformers import AutoModel as M; M.from_pretrained",
-            ),
-            (&["model.pkl"], "config/demo/README.md shows how"),
-            (&snapshot, "its models--me--mine/snapshots/abc does: name that"),
-            (
-                &["a/config.json", "a/x.bin", "b/config.json", "b/x.bin", "c/config.json"],
-                "its a, b do",
-            ),
-            (&["1_Pooling/config.json"], "holds no model:"),
-        ] {
-            let said = said(files);
-            assert!(said.contains(part), "{files:?}: {said}");
-        }
-    }
-
-    #[test]
-    fn a_pickle_is_saved_again_by_its_own_class() {
-        let dir = tempfile::tempdir().unwrap();
-        let write = |file: &str, text: &str| fs::write(dir.path().join(file), text).unwrap();
-        write("config.json", r#"{"architectures": ["BertForTokenClassification"]}"#);
-        write("pytorch_model.bin", "");
-        let said = || folder(dir.path()).unwrap_err().to_string();
-        let own =
-            "from transformers import BertForTokenClassification as M; M.from_pretrained(\"DIR\")";
-        assert!(said().contains(own), "{}", said());
-        let line =
-            r#"[{"name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]"#;
-        write("modules.json", line);
-        let own = "from sentence_transformers import SentenceTransformer as M; M(\"DIR\").save_pretrained";
-        assert!(said().contains(own), "{}", said());
-        write(
-            "modules.json",
-            r#"[{"name": "0", "path": "0_CLIP", "type": "sentence_transformers.models.CLIPModel"}]"#,
-        );
-        let said = crate::failure::chain(&folder(dir.path()).unwrap_err());
-        assert!(said.contains("CLIPModel\" is not supported"), "{said}");
-    }
-
-    #[test]
-    fn a_folder_that_is_not_there_may_be_a_name_of_the_hub() {
-        for (name, hub) in [
-            ("sentence-transformers/all-MiniLM-L6-v2", true),
-            ("bert-base-uncased", true),
-            ("./bert-base-uncased", false),
-            ("/srv/models", false),
-            ("../m", false),
-            ("a/b/c", false),
-            ("a b", false),
-        ] {
-            let said = absent(Path::new(name));
-            assert_eq!(said.contains(&format!("hf download {name} ")), hub, "{said}");
-            assert!(said.contains("there is no such folder"), "{said}");
-        }
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let said = folder(file.path()).unwrap_err().to_string();
-        assert!(said.contains("is no folder; name the one that it is in"), "{said}");
     }
 }

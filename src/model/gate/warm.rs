@@ -5,8 +5,8 @@
 
 use serde_json::Value;
 
-use super::Error;
 use crate::answer::{Refused, Task};
+use crate::model::files::Error;
 use crate::model::{Input, Model, guard, image};
 use crate::record::FaultClass;
 
@@ -16,29 +16,30 @@ type Fields = serde_json::Map<String, Value>;
 /// No model takes texts of more words.
 const MOST_WORDS: usize = 1 << 20;
 
-/// Runs a model that nobody waits for yet.
+/// Runs a model that nobody waits for yet; on how many inputs of different sizes.
 ///
 /// # Errors
 ///
 /// What it refuses. A device that has no memory for a full call is asked for half of it, and so on: batches are halved
 /// in the same way.
-pub(super) fn warm(model: &dyn Model) -> Result<(), Error> {
+pub(super) fn warm(model: &dyn Model) -> Result<usize, Error> {
     let gate = |refused: &Refused| Error::Gate(format!("warm up: {refused}"));
     let about = model.about();
-    for input in inputs(model)? {
+    let inputs = inputs(model)?;
+    for input in &inputs {
         let full =
             if about.device == "cpu" { 2 } else { about.chunk_tokens / input.tokens().max(1) };
-        guard::predict(model, &[&input]).map_err(|refused| gate(&refused))?;
+        guard::predict(model, &[input]).map_err(|refused| gate(&refused))?;
         let mut rows = full;
         while 1 < rows {
-            match guard::predict(model, &vec![&input; rows]) {
+            match guard::predict(model, &vec![input; rows]) {
                 Ok(_) => break,
                 Err(Refused::OutOfMemory(_)) => rows /= 2,
                 Err(refused) => return Err(gate(&refused)),
             }
         }
     }
-    Ok(())
+    Ok(inputs.len())
 }
 
 /// One input of each size that matters.

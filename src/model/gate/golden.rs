@@ -11,10 +11,9 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Error;
-use super::files::{bytes, parse, present};
-use super::manifest::{Golden, Manifest};
 use crate::answer::{Prediction, Task};
+use crate::model::artifact::{Golden, Manifest};
+use crate::model::files::{Error, bytes, parse, present};
 use crate::model::{About, Input, Model, guard};
 
 /// A record's fields.
@@ -53,7 +52,7 @@ fn exact(about: &About) -> bool {
     ["f32", "f64"].contains(&about.precision)
 }
 
-/// Compares what the manifest names, else [`FILE`], where there is one.
+/// Compares what the manifest names, else [`FILE`], where there is one: how many numbers and texts.
 ///
 /// # Errors
 ///
@@ -62,14 +61,16 @@ pub(super) fn check(
     dir: &Path,
     model: &dyn Model,
     manifest: Option<&Manifest>,
-) -> Result<(), Error> {
+) -> Result<Option<usize>, Error> {
     let named = manifest.and_then(|manifest| manifest.golden.clone());
-    let Some(golden) = named.or_else(|| present(dir, FILE).then(own)) else { return Ok(()) };
+    let Some(golden) = named.or_else(|| present(dir, FILE).then(own)) else {
+        return Ok(None);
+    };
     if manifest.is_some_and(|manifest| !manifest.files.contains_key(&golden.file)) {
         let what = "is not among the files of manifest.json";
         return Err(Error::Gate(format!("{}: {what}", golden.file)));
     }
-    compare(dir, model, &golden)
+    compare(dir, model, &golden).map(Some)
 }
 
 /// Runs the inputs of a file, and compares every number.
@@ -77,7 +78,7 @@ fn compare(
     dir: &Path,
     model: &dyn Model,
     Golden { file, tolerance }: &Golden,
-) -> Result<(), Error> {
+) -> Result<usize, Error> {
     let fail = |what: String| Err(Error::Gate(format!("{file}: {what}")));
     if !(0.0..=ROUNDED).contains(tolerance) {
         return fail(format!(
@@ -109,7 +110,7 @@ fn compare(
                 .to_owned(),
         );
     }
-    Ok(())
+    Ok(compared)
 }
 
 /// How many numbers and texts of these answers are as they should be; else the first row that is not, and how.

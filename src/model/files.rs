@@ -1,4 +1,6 @@
-//! The files of an artifact: listed in linear time, opened without leaving the directory, each of a bounded size.
+//! The files of a model's folder: listed in linear time, opened without leaving the folder, each of a bounded size.
+//!
+//! Whoever wrote them, reading them ends, with what they hold or with an [`Error`] that names the file.
 
 use std::fs::{self, File};
 use std::path::{Component, Path, PathBuf};
@@ -6,9 +8,12 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::Error;
 use crate::file::{self, Links, irregular};
 use crate::printable;
+
+mod error;
+
+pub use error::Error;
 
 /// Largest file that is no weights, in bytes.
 const MAX_TEXT: u64 = 64 << 20;
@@ -29,15 +34,12 @@ const MOST_FILES: usize = 10_000;
 const DEEPEST: usize = 64;
 
 /// A JSON file of the artifact.
-pub(in crate::model) fn json<T: DeserializeOwned>(dir: &Path, file: &str) -> Result<T, Error> {
+pub(super) fn json<T: DeserializeOwned>(dir: &Path, file: &str) -> Result<T, Error> {
     parse(file, &bytes(dir, file)?)
 }
 
 /// What the bytes of a JSON file say.
-pub(in crate::model) fn parse<'a, T: Deserialize<'a>>(
-    file: &str,
-    bytes: &'a [u8],
-) -> Result<T, Error> {
+pub(super) fn parse<'a, T: Deserialize<'a>>(file: &str, bytes: &'a [u8]) -> Result<T, Error> {
     serde_json::from_slice(bytes).map_err(|error| {
         let why = pointer(bytes).unwrap_or_else(|| malformed(bytes, &error));
         Error::config(file, why)
@@ -45,7 +47,7 @@ pub(in crate::model) fn parse<'a, T: Deserialize<'a>>(
 }
 
 /// What a file is that only says where its content is, as copies of repositories have them.
-pub(in crate::model) fn pointer(bytes: &[u8]) -> Option<String> {
+pub(super) fn pointer(bytes: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(bytes.get(..bytes.len().min(256))?).ok()?;
     let line = text.lines().next()?;
     if line.starts_with("version https://git-lfs") {
@@ -63,7 +65,7 @@ pub(in crate::model) fn pointer(bytes: &[u8]) -> Option<String> {
 }
 
 /// The name in the artifact of a file in one of its folders, `""` being the artifact itself.
-pub(in crate::model) fn within(folder: &str, file: &str) -> String {
+pub(super) fn within(folder: &str, file: &str) -> String {
     if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") }
 }
 
@@ -90,14 +92,14 @@ pub(crate) fn open(dir: &Path, file: &str) -> Result<File, Error> {
 }
 
 /// A file's bytes, without leaving the directory.
-pub(in crate::model) fn bytes(dir: &Path, file: &str) -> Result<Vec<u8>, Error> {
+pub(super) fn bytes(dir: &Path, file: &str) -> Result<Vec<u8>, Error> {
     let most = if file.ends_with("tokenizer.json") { MAX_TEXT } else { MAX_JSON };
     let read = file::read(&inside(dir, file)?, most, Links::Refuse);
     read.map_err(|source| Error::read(file, source))
 }
 
 /// Whether the directory has something of this name, a link that leads nowhere too.
-pub(in crate::model) fn present(dir: &Path, file: &str) -> bool {
+pub(super) fn present(dir: &Path, file: &str) -> bool {
     dir.join(file).symlink_metadata().is_ok()
 }
 
@@ -208,6 +210,33 @@ fn counts(name: &str) -> bool {
     let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
     name != "manifest.json"
         && extension.is_some_and(|e| ["json", "safetensors", "txt"].contains(&e))
+}
+
+/// Refuses numbers of `config.json` that are 0 or so large that no size should be computed from them: name, value,
+/// most.
+pub(super) fn bounded(numbers: &[(&str, usize, usize)]) -> Result<(), Error> {
+    match numbers.iter().find(|(_, value, most)| !(1..=*most).contains(value)) {
+        Some((name, value, most)) => {
+            let message = format!("{name} is {value}, not between 1 and {most}");
+            Err(Error::config("config.json", message))
+        }
+        None => Ok(()),
+    }
+}
+
+/// As [`bounded`], for what every transformer has.
+pub(super) fn bounded_layers(
+    hidden: usize,
+    layers: usize,
+    heads: usize,
+    intermediate: usize,
+) -> Result<(), Error> {
+    bounded(&[
+        ("hidden_size", hidden, 16_384),
+        ("num_hidden_layers", layers, 256),
+        ("num_attention_heads", heads, 1_024),
+        ("intermediate_size", intermediate, 65_536),
+    ])
 }
 
 #[cfg(test)]

@@ -11,27 +11,27 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::files::{bytes, files, is_weights, json, within};
-use super::{Error, LoadOptions, found, is_tabular};
+use super::contents::Contents;
 use crate::config::{Place, Precision};
 use crate::memory::{self, Room, mebibytes};
+use crate::model::files::{Error, bytes, files, is_weights, within};
+use crate::model::options::LoadOptions;
 use crate::model::weights::Weights;
 
-/// Refuses a version that would not fit.
+/// Refuses a version that would not fit; what it takes, for people.
 ///
 /// # Errors
 ///
-/// That there are no weights; what it takes and what is left; what [`files`] refuses.
-pub(crate) fn check(dir: &Path, options: &LoadOptions) -> Result<(), Error> {
-    let folder = found::folder(dir)?;
+/// What it takes and what is left; what [`files`] refuses.
+pub(super) fn check(contents: &Contents<'_>, options: &LoadOptions) -> Result<String, Error> {
     match memory::room() {
-        Some(room) => against(dir, &folder, options, room),
-        None => files(dir).map(drop),
+        Some(room) => against(contents, options, room),
+        None => files(contents.dir()).map(|_| "how much memory there is is not known".to_owned()),
     }
 }
 
-/// `folder` is the one in `dir` with the weights.
-fn against(dir: &Path, folder: &str, options: &LoadOptions, room: Room) -> Result<(), Error> {
+fn against(contents: &Contents<'_>, options: &LoadOptions, room: Room) -> Result<String, Error> {
+    let (dir, folder) = (contents.dir(), contents.folder());
     let largest =
         files(dir)?.into_iter().filter(|(name, _)| is_weights(name)).max_by_key(|(_, size)| *size);
     // Before anything is made of them: whoever writes a version can make a file of any size that holds nothing.
@@ -41,14 +41,15 @@ fn against(dir: &Path, folder: &str, options: &LoadOptions, room: Room) -> Resul
         let what = format!("{name} has {}", mebibytes(size));
         return Err(Error::TooLarge { bytes: size, what, room });
     }
-    // A header that cannot be read is explained when the weights are.
-    let Ok(weights) = Weights::open_in(dir, folder) else { return Ok(()) };
-    let tabular = json(dir, "config.json").is_ok_and(|config| is_tabular(dir, &config));
-    let weights = if tabular { of_table(&weights) } else { of_weights(&weights, options) };
+    let Ok(weights) = Weights::open_in(dir, folder) else {
+        return Ok("a header that cannot be read is explained when the weights are".to_owned());
+    };
+    let weights =
+        if contents.is_tabular() { of_table(&weights) } else { of_weights(&weights, options) };
     let tokenizer = of_tokenizer(dir, folder);
     let bytes = weights.saturating_add(tokenizer) / 8 * 9;
     if bytes <= room.bytes {
-        return Ok(());
+        return Ok(format!("takes about {}, {room}", mebibytes(bytes)));
     }
     let what = match tokenizer {
         0 => format!("weights {}", mebibytes(weights)),
@@ -84,10 +85,10 @@ fn of_weights(weights: &Weights, options: &LoadOptions) -> u64 {
             largest = largest.max(elements);
         }
     }
-    let on_cpu = options.device == Place::Cpu;
+    let on_cpu = options.model.device == Place::Cpu;
     let floats = tables.saturating_add(others).saturating_mul(4);
     let packed = |bytes: u64| tables.saturating_mul(4).saturating_add(others.saturating_mul(bytes));
-    let resident = match options.precision {
+    let resident = match options.model.precision {
         _ if !on_cpu => largest.saturating_mul(8),
         Precision::F32 | Precision::F16 => floats,
         Precision::Bf16 => packed(2),
@@ -150,9 +151,11 @@ mod tests {
     }
 
     fn fits(dir: &Path, precision: Precision, mib: u64) -> Result<(), String> {
-        let options = LoadOptions { precision, ..LoadOptions::default() };
+        let mut options = LoadOptions::default();
+        options.model.precision = precision;
         let room = Room { bytes: mib * MIB, of: "here".to_owned() };
-        against(dir, "", &options, room).map_err(|error| error.to_string())
+        let contents = Contents::read(dir).map_err(|error| error.to_string())?;
+        against(&contents, &options, room).map(drop).map_err(|error| error.to_string())
     }
 
     #[test]
