@@ -64,9 +64,7 @@ impl Made {
             let path = tree::join(path, key);
             let inner = tree::get(&self.defaults, &path).unwrap().as_object();
             let schema = match inner {
-                Some(keys) if keys.is_empty() && !tree::FREE.contains(&path.as_str()) => {
-                    self.map(&path)
-                }
+                Some(keys) if keys.is_empty() && !path.starts_with("kafka.") => self.map(&path),
                 Some(_) => self.section(&path),
                 None => self.leaf(&path),
             };

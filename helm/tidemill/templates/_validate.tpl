@@ -20,7 +20,7 @@
 {{- range $name := list "password" "token" -}}
 {{- $value := include "tidemill.configured" (list $ "schema_registry" $name) -}}
 {{- if and $value (not (hasPrefix "${" $value)) -}}
-{{- fail (printf "config.schema_registry.%s would stand in a ConfigMap, which is no place for a secret: name the Secret under `secrets` and write ${file:/etc/tidemill/secrets/<name>/<key>}" $name) -}}
+{{- fail (printf "config.schema_registry.%s would stand in a ConfigMap, which is no place for a secret: set TIDEMILL_SCHEMA_REGISTRY__%s by extraEnv, with a secretKeyRef" $name (upper $name)) -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.autoscaling.enabled .Values.keda.enabled -}}
