@@ -290,8 +290,15 @@ impl State<'_> {
             };
             return Err((format!("is {}, which no property is", kind(value)), remedy.to_owned()));
         };
+        let value = self.revealed(text, properties::sensitive(name))?;
+        self.put(path, name, value);
+        Ok(())
+    }
+
+    /// A text with its references replaced. Where it has none and is a `secret`, it stands in the file itself.
+    fn revealed(&mut self, text: &str, secret: bool) -> Result<String, Unresolved> {
         let resolved = secret::resolve(text, &self.sources, &mut self.secrets)?;
-        if resolved.is_none() && properties::sensitive(name) {
+        if resolved.is_none() && secret {
             self.secrets.hide(text);
             if let Some(file) = self.file
                 && file.metadata().is_ok_and(|about| secret::everybody_reads(&about))
@@ -299,8 +306,24 @@ impl State<'_> {
                 self.secrets.expose(file);
             }
         }
-        self.put(path, name, resolved.unwrap_or_else(|| text.clone()));
-        Ok(())
+        Ok(resolved.unwrap_or_else(|| text.to_owned()))
+    }
+
+    /// The value of a key that is a secret: a reference to it, or the secret itself. A variable is taken as it is.
+    fn secret(&mut self, key: &str, text: &str) {
+        let value = if self.variables.contains_key(key) {
+            self.secrets.hide(text);
+            Ok(text.to_owned())
+        } else {
+            self.revealed(text, true)
+        };
+        match value {
+            Ok(value) => {
+                let place: Vec<&str> = key.split('.').collect();
+                tree::set(&mut self.tree, &place, Value::String(value));
+            }
+            Err((message, remedy)) => self.problem(key, message, remedy),
+        }
     }
 
     fn put(&mut self, section: &str, name: &str, value: String) {
@@ -320,6 +343,11 @@ impl State<'_> {
 
     /// One value: it must fit, and not refer to anything.
     fn leaf(&mut self, value: &Value, key: &str) {
+        if let Value::String(text) = value
+            && tree::SECRET.contains(&key)
+        {
+            return self.secret(key, text);
+        }
         let variable = self.variables.get(key).cloned();
         if variable.is_none() && any_text(value, &secret::refers) {
             let message = "refers to something by `${…}`: names, paths and amounts are shown in logs, metrics and \

@@ -53,6 +53,27 @@ fn nothing_names_all_that_is_required() {
 }
 
 #[test]
+fn the_registrys_secrets_are_put_in_and_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "hunter2hunter2\n").unwrap();
+    let text = |password: &str| {
+        format!(
+            "log: sqlite:x\ninput: {{topics: [in]}}\noutput: {{topic: out}}\nmodel: {{uri: m}}\n\
+             schema_registry: {{urls: ['http://r'], username: u, password: '{password}'}}"
+        )
+    };
+    for password in [format!("${{file:{}}}", file.display()), "hunter2hunter2".to_owned()] {
+        let config = from_yaml(&text(&password)).unwrap();
+        assert_eq!(config.schema_registry.password.as_deref(), Some("hunter2hunter2"));
+        assert!(config.secrets.within("password hunter2hunter2"));
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+    let problems = from_yaml(&text("${file:/nowhere/x}")).unwrap_err().to_string();
+    assert!(problems.contains("schema_registry.password"), "{problems}");
+}
+
+#[test]
 fn fields_and_topics_have_names_of_their_own() {
     let text = "kafka: {group: g, common: {bootstrap.servers: a}}\n\
                 input: {topics: [a.b, c], fields: {x.y: /o/x~1y, text: /t}, formats: {a.b: text}}\n\

@@ -8,6 +8,9 @@ use super::secret;
 pub const FREE: [&str; 5] =
     ["kafka.common", "kafka.consumer", "kafka.producer", "input.fields", "input.formats"];
 
+/// Keys whose values are secrets: they may refer to one, as librdkafka's properties may.
+pub const SECRET: [&str; 2] = ["schema_registry.password", "schema_registry.token"];
+
 /// `section.key`, or `key` at the top.
 pub fn join(section: &str, key: &str) -> String {
     if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") }

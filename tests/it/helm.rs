@@ -1,11 +1,10 @@
 //! The chart in `helm/tidemill` keeps step with the service: the schema of its `config:` is made from the
-//! configuration, its alerts and its dashboard know only metrics that exist, and `tests/helm/run.sh` renders and checks
-//! it with Kubernetes' own tools.
+//! configuration, its alerts and its dashboard know only metrics that exist. `tests/helm/run.sh`, which `tests/run` calls, renders and
+//! checks it with Kubernetes' own tools.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::{Map, Value, json};
 use tidemill::config::{Config, tree};
@@ -237,15 +236,4 @@ fn each_alert_has_its_runbook_and_its_test() {
         alerts(&read("tests/helm/alerts_test.yaml"), "alertname:"),
         "tests/helm/alerts_test.yaml"
     );
-}
-
-/// Lint, every kind against its schema, what each value does, the alerts and every example: `tests/helm/run.sh` says
-/// what it skips where a tool is missing.
-#[test]
-fn the_chart_is_what_kubernetes_takes() {
-    let ended = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/helm/run.sh"))
-        .env("TIDEMILL", env!("CARGO_BIN_EXE_tidemill"))
-        .status()
-        .unwrap();
-    assert!(ended.success(), "tests/helm/run.sh: {ended}");
 }
