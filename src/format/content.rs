@@ -37,7 +37,10 @@ pub(super) fn of(record: &Record) -> Result<Option<Cow<'_, [u8]>>, Fault> {
     let decoded = match encoding.as_str() {
         // Some clients write the characters' encoding there.
         "" | "identity" | "utf-8" | "utf8" => return Ok(Some(Cow::Borrowed(value))),
+        // Some decoders take it for the end of one that was whole.
+        "gzip" | "x-gzip" | "lz4" | "zstd" if value.is_empty() => Err("it is empty".to_owned()),
         "gzip" | "x-gzip" => all(MultiGzDecoder::new(value), value.len()),
+        "lz4" if !is_whole_lz4(value) => Err("it is cut off".to_owned()),
         "lz4" => all(FrameDecoder::new(value), value.len()),
         "zstd" => zstd::Decoder::with_buffer(value)
             .map_err(|error| error.to_string())
@@ -52,6 +55,35 @@ pub(super) fn of(record: &Record) -> Result<Option<Cow<'_, [u8]>>, Fault> {
     decoded.map(|bytes| Some(Cow::Owned(bytes))).map_err(|wrong| {
         undecodable(format!("is not what its header content-encoding ({encoding}) says: {wrong}"))
     })
+}
+
+/// Whether LZ4 frames end as their headers say: the decoder takes an end between two blocks for one.
+/// `lz4_Frame_format.md` of lz4 1.10.
+fn is_whole_lz4(mut bytes: &[u8]) -> bool {
+    /// Drops so many bytes from the front.
+    fn skip(bytes: &[u8], count: usize) -> Option<&[u8]> {
+        bytes.get(count..)
+    }
+    fn frame(bytes: &[u8]) -> Option<&[u8]> {
+        let flags = *bytes.get(4)?;
+        let has = |bit: u8, size: usize| if flags & bit == 0 { 0 } else { size };
+        // Magic, flags, block size, content size, dictionary, header's checksum.
+        let mut rest = skip(bytes, 6 + has(0x08, 8) + has(0x01, 4) + 1)?;
+        loop {
+            let (size, behind) = rest.split_first_chunk()?;
+            match u32::from_le_bytes(*size) & 0x7fff_ffff {
+                0 => return skip(behind, has(0x04, 4)),
+                size => rest = skip(behind, usize::try_from(size).ok()? + has(0x10, 4))?,
+            }
+        }
+    }
+    while !bytes.is_empty() {
+        match frame(bytes) {
+            Some(rest) => bytes = rest,
+            None => return false,
+        }
+    }
+    true
 }
 
 fn all(decoder: impl Read, sent: usize) -> Result<Vec<u8>, String> {

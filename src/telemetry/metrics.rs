@@ -388,6 +388,7 @@ mod tests {
         metrics.lag("in", Partition { topic: 0, number: 0 }, 7);
         metrics.batch_closed(Reason::Time, 3, 100, 40);
         metrics.loaded(Duration::from_secs(1));
+        metrics.gate([("build", Duration::from_secs(1))].into_iter());
         metrics.record_ages([1.0].into_iter());
         let second = Duration::from_secs(1);
         metrics.waited(second);

@@ -84,7 +84,8 @@ fn a_pipe_without_end_ends_with_its_reader() {
     });
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let mut answer = String::new();
-    for _ in 0..200_000 {
+    const LINES: usize = 200_000;
+    for _ in 0..LINES {
         answer.clear();
         output.read_line(&mut answer).unwrap();
         assert!(answer.contains("\"value\""), "{answer}");
@@ -95,7 +96,8 @@ fn a_pipe_without_end_ends_with_its_reader() {
     let mut said = String::new();
     std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
     assert_eq!((code, said.as_str()), (Some(0), ""));
-    assert!(6_000_000 < endless.join().unwrap());
+    // Of its last thousand lines it does not know how many went through.
+    assert!((LINES - 1_000) * line(1).len() <= endless.join().unwrap());
     assert!(peak < 200, "{peak} MiB");
 }
 
