@@ -33,6 +33,20 @@ fn produce(world: &World, values: &[Vec<u8>]) {
     producer.flush(std::time::Duration::from_secs(30)).unwrap();
 }
 
+/// The values of all predictions, by the schema that is ours.
+fn answers(world: &World) -> Vec<f64> {
+    let schema = AvroSchema::parse_str(Kind::Value.schema()).unwrap();
+    let plan = Plan::new(&schema, None, &[vec!["value".to_owned()]]).unwrap();
+    let value = |seen: super::world::Seen| {
+        let value = seen.value.unwrap();
+        let (_, datum) = frame::split(&value, None).unwrap();
+        let mut values = [None];
+        plan.read(datum, &mut values).unwrap();
+        values[0].as_ref().and_then(Value::number).unwrap()
+    };
+    world.read(&world.topic("out"), "read_committed").into_iter().map(value).collect()
+}
+
 #[test]
 fn records_and_predictions_are_avro_by_the_registry() {
     let Some(registry) = Registry::start() else { return };
@@ -46,10 +60,14 @@ fn records_and_predictions_are_avro_by_the_registry() {
     values[30][4] ^= 0x40;
     values[40] = br#"{"x":1}"#.to_vec();
     produce(&world, &values);
-    let config = world.config(
-        "a",
-        &format!("schema_registry: {{ urls: ['{}'], register: true }}", registry.url()),
+    let state = world.registry().with_file_name("state");
+    fs::create_dir_all(&state).unwrap();
+    let extra = format!(
+        "schema_registry: {{ urls: ['{}'], register: true }}\nstate: {{ dir: {} }}",
+        registry.url(),
+        state.display()
     );
+    let config = world.config("a", &extra);
     let text = fs::read_to_string(&config).unwrap();
     let text = text
         .replace("input: {", "input: { format: avro,")
@@ -59,22 +77,9 @@ fn records_and_predictions_are_avro_by_the_registry() {
     let (code, said) = replica.ended();
     assert_eq!(code, Some(0), "{said}");
 
-    let schema = AvroSchema::parse_str(Kind::Value.schema()).unwrap();
-    let plan = Plan::new(&schema, None, &[vec!["value".to_owned()]]).unwrap();
-    let predictions = world.read(&world.topic("out"), "read_committed");
     let expect: Vec<f64> =
         (0..100).filter(|x| ![10, 20, 30, 40].contains(x)).map(|x| f64::from(x) + 1.0).collect();
-    let got: Vec<f64> = predictions
-        .iter()
-        .map(|seen| {
-            let value = seen.value.as_deref().unwrap();
-            let (_, datum) = frame::split(value, None).unwrap();
-            let mut values = [None];
-            plan.read(datum, &mut values).unwrap();
-            values[0].as_ref().and_then(Value::number).unwrap()
-        })
-        .collect();
-    assert_eq!(got, expect);
+    assert_eq!(answers(&world), expect);
     let letters = world.read(&world.topic("in-dlq"), "read_committed");
     let class = |seen: &super::world::Seen| seen.headers["tidemill.error.class"].clone();
     assert_eq!(letters.iter().map(class).collect::<Vec<_>>(), ["undecodable"; 4]);

@@ -69,6 +69,9 @@ fn each_line_has_one_and_nothing_has_none() {
     }
 }
 
+/// Lines that are read of a pipe without end.
+const LINES: usize = 200_000;
+
 /// A pipe without end takes no more memory than a short one, also where nobody reads what comes out.
 #[test]
 fn a_pipe_without_end_ends_with_its_reader() {
@@ -84,7 +87,6 @@ fn a_pipe_without_end_ends_with_its_reader() {
     });
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let mut answer = String::new();
-    const LINES: usize = 200_000;
     for _ in 0..LINES {
         answer.clear();
         output.read_line(&mut answer).unwrap();
