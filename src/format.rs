@@ -188,7 +188,7 @@ impl Codec {
         let alone = |value: Json, out: &mut Vec<u8>| {
             let wanted = names.is_none_or(|names| names.contains(&self.input.field));
             let fields = wanted.then(|| (self.input.field.clone(), value));
-            write::json(&Json::Object(fields.into_iter().collect()), out);
+            write::json(Json::Object(fields.into_iter().collect()), out);
         };
         match self.format_of(record) {
             InputFormat::Bytes => alone(Json::from(BASE64.encode(value)), out),
@@ -362,7 +362,7 @@ impl Writer {
         let mut out = write::open(prediction, self.output.top_k);
         if self.output.include == Include::Key {
             let key = record.key.as_deref().map(String::from_utf8_lossy);
-            write::member("key", &Json::from(key.as_deref()), &mut out);
+            write::member("key", key.as_deref(), &mut out);
         }
         if let Some(input) = self.included(record) {
             out.extend_from_slice(b",\"input\":");

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value as Json;
+use serde::Serialize;
 
 use crate::answer::{Number, Prediction};
 
@@ -32,28 +32,28 @@ fn body(prediction: &Prediction, top_k: Option<u32>, out: &mut Vec<u8>) {
                 if place != 0 {
                     out.push(b',');
                 }
-                number((*value).into(), out);
+                json(Number::from(*value), out);
             }
             out.push(b']');
         }
         Prediction::Value(value) => {
             out.extend_from_slice(b"\"value\":");
-            number(*value, out);
+            json(*value, out);
         }
         Prediction::Label { best, scores, labels } => {
             let label = |index: usize| labels.get(index).map_or("", String::as_str);
             out.extend_from_slice(b"\"label\":");
-            json(&Json::from(label(*best)), out);
+            json(label(*best), out);
             out.extend_from_slice(b",\"score\":");
-            number(scores.get(*best).copied().unwrap_or(Number::Single(f32::NAN)), out);
+            json(scores.get(*best).copied().unwrap_or(Number::Single(f32::NAN)), out);
             out.extend_from_slice(b",\"scores\":{");
             for (place, index) in chosen(scores, top_k).into_iter().enumerate() {
                 if place != 0 {
                     out.push(b',');
                 }
-                json(&Json::from(label(index)), out);
+                json(label(index), out);
                 out.push(b':');
-                number(scores[index], out);
+                json(scores[index], out);
             }
             out.push(b'}');
         }
@@ -64,12 +64,12 @@ fn body(prediction: &Prediction, top_k: Option<u32>, out: &mut Vec<u8>) {
                     out.push(b',');
                 }
                 out.extend_from_slice(b"{\"label\":");
-                json(&Json::from(span.label.as_str()), out);
+                json(span.label.as_str(), out);
                 out.extend_from_slice(b",\"score\":");
-                number(span.score.into(), out);
-                member("start", &Json::from(span.start), out);
-                member("end", &Json::from(span.end), out);
-                member("word", &Json::from(span.word.as_str()), out);
+                json(Number::from(span.score), out);
+                member("start", span.start, out);
+                member("end", span.end, out);
+                member("word", span.word.as_str(), out);
                 out.push(b'}');
             }
             out.push(b']');
@@ -87,25 +87,20 @@ fn chosen(scores: &[Number], top_k: Option<u32>) -> Vec<usize> {
     chosen
 }
 
-pub(super) fn member(name: &str, value: &Json, out: &mut Vec<u8>) {
+pub(super) fn member(name: &str, value: impl Serialize, out: &mut Vec<u8>) {
     out.push(b',');
-    json(&Json::from(name), out);
+    json(name, out);
     out.push(b':');
     json(value, out);
 }
 
-pub(super) fn json(value: &Json, out: &mut Vec<u8>) {
-    out.extend_from_slice(value.to_string().as_bytes());
-}
-
-/// Shortest text that reads back as the same number; `null` for what JSON cannot say (a model refuses those).
-fn number(value: Number, out: &mut Vec<u8>) {
-    use std::io::Write as _;
+/// Writes a value: of a number the shortest text that reads back as the same; `null` where JSON cannot say it (a model
+/// refuses those).
+pub(super) fn json(value: impl Serialize, out: &mut Vec<u8>) {
     let start = out.len();
     if serde_json::to_writer(&mut *out, &value).is_err() {
         out.truncate(start);
-        // A Vec takes every write.
-        write!(out, "null").unwrap_or_default();
+        out.extend_from_slice(b"null");
     }
 }
 
@@ -119,7 +114,7 @@ pub(super) fn object<'a>(
         if place != 0 {
             out.push(b',');
         }
-        json(&Json::from(name), out);
+        json(name, out);
         out.push(b':');
         out.extend_from_slice(text.as_bytes());
     }
