@@ -209,9 +209,9 @@ impl Plan {
     }
 
     fn write_json(&self, datum: &[u8], names: Option<&[String]>, out: &mut Vec<u8>) -> Read<()> {
+        let most = out.len().saturating_add(json::most(datum.len()));
         let mut datum = Datum::new(datum);
         let chosen = names.map(|names| json::Chosen { names, called: &self.called });
-        let most = out.len().saturating_add(json::MAX_TEXT);
         let mut writer = json::Writer { types: &self.types, out, most };
         writer.value(self.root, &mut datum, chosen.as_ref(), 0)?;
         datum.end()

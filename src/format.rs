@@ -182,8 +182,13 @@ impl Codec {
 
     /// Writes the fields `names` of a record, or all, as a JSON object. The record was read, or there would be no
     /// prediction.
-    fn include(&self, names: Option<&[String]>, record: &Record, out: &mut Vec<u8>) {
-        let value = content::of(record).ok().flatten().unwrap_or_default();
+    fn include(
+        &self,
+        names: Option<&[String]>,
+        record: &Record,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
+        let value = content::of(record)?.unwrap_or_default();
         let value = &*value;
         let alone = |value: Json, out: &mut Vec<u8>| {
             let wanted = names.is_none_or(|names| names.contains(&self.input.field));
@@ -198,10 +203,17 @@ impl Codec {
                 self.include_json(names, text, out);
             }
             InputFormat::Avro => {
-                let text = self.data.json(record, value).unwrap_or_default();
+                let text = self.data.json(record, value).map_err(|unread| match unread {
+                    Unread::Fault(Fault { message, .. }) => {
+                        let message = format!("what output.include takes along {message}");
+                        Fault::new(FaultClass::Oversized, message)
+                    }
+                    Unread::Away { reason, .. } => undecodable(reason),
+                })?;
                 self.include_json(names, &text, out);
             }
         }
+        Ok(())
     }
 
     fn include_json(&self, names: Option<&[String]>, text: &str, out: &mut Vec<u8>) {
@@ -307,7 +319,11 @@ impl Writer {
                 let doing = format!("find the schema {} of predictions under {subject:?}", kind.name());
                 let (fix, exit) = match &failed {
                     Failed::Away(_) => ("look at the registry", Exit::Temporary),
-                    Failed::Absent { .. } | Failed::Refused(_) => (
+                    Failed::Refused(_) => (
+                        "the subject's rule of compatibility refuses it: name another output.topic or schema_registry.subject",
+                        Exit::Config,
+                    ),
+                    Failed::Absent { .. } => (
                         "set schema_registry.register: true, or register what `schemas/` of the release has",
                         Exit::Config,
                     ),
@@ -353,23 +369,23 @@ impl Writer {
     /// A model that answers something else than its task says.
     pub fn write(&self, prediction: &Prediction, record: &Record) -> Result<Vec<u8>, Fault> {
         match self.output.format {
-            OutputFormat::Json => Ok(self.json(prediction, record)),
+            OutputFormat::Json => self.json(prediction, record),
             OutputFormat::Avro => self.avro(prediction, record),
         }
     }
 
-    fn json(&self, prediction: &Prediction, record: &Record) -> Vec<u8> {
+    fn json(&self, prediction: &Prediction, record: &Record) -> Result<Vec<u8>, Fault> {
         let mut out = write::open(prediction, self.output.top_k);
         if self.output.include == Include::Key {
             let key = record.key.as_deref().map(String::from_utf8_lossy);
             write::member("key", key.as_deref(), &mut out);
         }
-        if let Some(input) = self.included(record) {
+        if let Some(input) = self.included(record)? {
             out.extend_from_slice(b",\"input\":");
             out.extend_from_slice(&input);
         }
         out.push(b'}');
-        out
+        Ok(out)
     }
 
     fn avro(&self, prediction: &Prediction, record: &Record) -> Result<Vec<u8>, Fault> {
@@ -387,7 +403,7 @@ impl Writer {
             frame::begin(id, &mut out);
         }
         let key = record.key.as_deref().filter(|_| self.output.include == Include::Key);
-        let input = self.included(record);
+        let input = self.included(record)?;
         let input = input.as_deref().map(String::from_utf8_lossy);
         let along = Along { key, input: input.as_deref() };
         avro::Encoder::new(&mut out).prediction(prediction, self.output.top_k, along);
@@ -395,15 +411,15 @@ impl Writer {
     }
 
     /// The fields of the record that go along, as JSON.
-    fn included(&self, record: &Record) -> Option<Vec<u8>> {
+    fn included(&self, record: &Record) -> Result<Option<Vec<u8>>, Fault> {
         let names = match &self.output.include {
-            Include::None | Include::Key => return None,
+            Include::None | Include::Key => return Ok(None),
             Include::All => None,
             Include::Fields(names) => Some(&**names),
         };
         let mut out = Vec::new();
-        self.codec.include(names, record, &mut out);
-        Some(out)
+        self.codec.include(names, record, &mut out)?;
+        Ok(Some(out))
     }
 }
 

@@ -10,8 +10,20 @@ use super::datum::{Datum, Read, Wrong};
 use super::decimal;
 use super::types::{Id, Type, Types, deeper};
 
-/// Most bytes of text. Its schema's names and symbols may make a datum a thousand times longer.
-pub(super) const MAX_TEXT: usize = 64 << 20;
+/// A datum may become so many times as long, or [`SMALL`] if that is more: its schema's names and symbols, and nulls, make
+/// text of what takes no bytes.
+const RATIO: usize = 100;
+
+/// Whatever the ratio, so much is no bomb.
+const SMALL: usize = 1 << 20;
+
+/// How long the text of a datum of so many bytes may become.
+pub(super) fn most(datum: usize) -> usize {
+    datum.saturating_mul(RATIO).clamp(SMALL, MAX_TEXT)
+}
+
+/// Most bytes of text.
+const MAX_TEXT: usize = 64 << 20;
 
 /// Which of the record's fields are written, and how they are called: the reader's names by the writer's.
 pub(super) struct Chosen<'c> {
@@ -37,7 +49,10 @@ impl Writer<'_> {
         depth: usize,
     ) -> Read<()> {
         if self.most < self.out.len() {
-            return Err(Wrong::new(format!("is longer than {} MiB as JSON", MAX_TEXT >> 20)));
+            return Err(Wrong::new(format!(
+                "is as JSON more than {RATIO} times as long, or more than {} MiB",
+                MAX_TEXT >> 20
+            )));
         }
         let depth = deeper(depth)?;
         let types = self.types;

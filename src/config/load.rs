@@ -290,7 +290,8 @@ impl State<'_> {
             };
             return Err((format!("is {}, which no property is", kind(value)), remedy.to_owned()));
         };
-        let value = self.revealed(text, properties::sensitive(name))?;
+        let value =
+            self.revealed(text, path.starts_with("kafka.") && properties::sensitive(name))?;
         // Names of fields and topics are anybody's, what they are given is not.
         let entry = serde_json::Map::from_iter([(name.to_owned(), Value::from(value.as_str()))]);
         if let Err(message) = self.fits(path, &Value::Object(entry)) {

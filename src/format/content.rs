@@ -40,8 +40,7 @@ pub(super) fn of(record: &Record) -> Result<Option<Cow<'_, [u8]>>, Fault> {
         // Some decoders take it for the end of one that was whole.
         "gzip" | "x-gzip" | "lz4" | "zstd" if value.is_empty() => Err("it is empty".to_owned()),
         "gzip" | "x-gzip" => all(MultiGzDecoder::new(value), value.len()),
-        "lz4" if !is_whole_lz4(value) => Err("it is cut off".to_owned()),
-        "lz4" => all(FrameDecoder::new(value), value.len()),
+        "lz4" => lz4(value),
         "zstd" => zstd::Decoder::with_buffer(value)
             .map_err(|error| error.to_string())
             .and_then(|decoder| all(decoder, value.len())),
@@ -57,42 +56,75 @@ pub(super) fn of(record: &Record) -> Result<Option<Cow<'_, [u8]>>, Fault> {
     })
 }
 
-/// Whether LZ4 frames end as their headers say: the decoder takes an end between two blocks for one.
-/// `lz4_Frame_format.md` of lz4 1.10.
-fn is_whole_lz4(mut bytes: &[u8]) -> bool {
-    /// Drops so many bytes from the front.
-    fn skip(bytes: &[u8], count: usize) -> Option<&[u8]> {
-        bytes.get(count..)
-    }
-    fn frame(bytes: &[u8]) -> Option<&[u8]> {
-        let flags = *bytes.get(4)?;
-        let has = |bit: u8, size: usize| if flags & bit == 0 { 0 } else { size };
-        // Magic, flags, block size, content size, dictionary, header's checksum.
-        let mut rest = skip(bytes, 6 + has(0x08, 8) + has(0x01, 4) + 1)?;
-        loop {
-            let (size, behind) = rest.split_first_chunk()?;
-            match u32::from_le_bytes(*size) & 0x7fff_ffff {
-                0 => return skip(behind, has(0x04, 4)),
-                size => rest = skip(behind, usize::try_from(size).ok()? + has(0x10, 4))?,
+/// The content of LZ4 frames, one behind the other (`lz4_Frame_format.md` of lz4 1.10). The decoder takes an end between two
+/// blocks for the end, so frames are told apart here.
+fn lz4(value: &[u8]) -> Result<Vec<u8>, String> {
+    let (mut rest, mut content) = (value, Vec::new());
+    while !rest.is_empty() {
+        let (frame, behind) = lz4_frame(rest).ok_or("it is no LZ4 frame, or cut off")?;
+        if let Some((frame, size)) = frame {
+            let part = all(FrameDecoder::new(frame), value.len())?;
+            if size.is_some_and(|size| u64::try_from(part.len()) != Ok(size)) {
+                return Err("it has not the size that it says".to_owned());
+            }
+            content.extend_from_slice(&part);
+            if bound(value.len()) < content.len() {
+                return Err(too_large(value.len()));
             }
         }
+        rest = behind;
     }
-    while !bytes.is_empty() {
-        match frame(bytes) {
-            Some(rest) => bytes = rest,
-            None => return false,
+    Ok(content)
+}
+
+/// The first frame with the size of its content, where it says one, or `None` of a frame to be skipped; and what follows.
+#[expect(clippy::type_complexity, reason = "a frame and the rest")]
+fn lz4_frame(bytes: &[u8]) -> Option<(Option<(&[u8], Option<u64>)>, &[u8])> {
+    let (magic, mut rest) = bytes.split_first_chunk()?;
+    let magic = u32::from_le_bytes(*magic);
+    if (0x184d_2a50..=0x184d_2a5f).contains(&magic) {
+        let (size, rest) = rest.split_first_chunk()?;
+        return Some((None, rest.get(usize::try_from(u32::from_le_bytes(*size)).ok()?..)?));
+    }
+    if magic != 0x184d_2204 {
+        return None;
+    }
+    let flags = *rest.first()?;
+    let has = |bit: u8, size: usize| if flags & bit == 0 { 0 } else { size };
+    let size = match has(0x08, 8) {
+        0 => None,
+        _ => rest.get(2..)?.first_chunk().map(|size| u64::from_le_bytes(*size)),
+    };
+    // Flags, block size, content size, dictionary, the header's checksum.
+    rest = rest.get(2 + has(0x08, 8) + has(0x01, 4) + 1..)?;
+    loop {
+        let (length, behind) = rest.split_first_chunk()?;
+        match usize::try_from(u32::from_le_bytes(*length) & 0x7fff_ffff).ok()? {
+            0 => {
+                let behind = behind.get(has(0x04, 4)..)?;
+                let frame = bytes.get(..bytes.len() - behind.len())?;
+                return Some((Some((frame, size)), behind));
+            }
+            length => rest = behind.get(length + has(0x10, 4)..)?,
         }
     }
-    true
+}
+
+fn bound(sent: usize) -> usize {
+    sent.saturating_mul(RATIO).clamp(SMALL, MOST)
+}
+
+fn too_large(sent: usize) -> String {
+    format!("it becomes more than {} bytes, of {sent}", bound(sent))
 }
 
 fn all(decoder: impl Read, sent: usize) -> Result<Vec<u8>, String> {
-    let most = sent.saturating_mul(RATIO).clamp(SMALL, MOST);
+    let most = bound(sent);
     let mut bytes = Vec::new();
     let bound = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
     decoder.take(bound).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if most < bytes.len() {
-        return Err(format!("it becomes more than {most} bytes, of {sent}"));
+        return Err(too_large(sent));
     }
     Ok(bytes)
 }
@@ -145,6 +177,10 @@ mod tests {
             let whole = record(sent.clone(), encoding);
             assert_eq!(of(&whole).unwrap().as_deref(), Some(&*text), "{encoding}");
             if ["gzip", "zstd", "lz4"].contains(&encoding) {
+                let twice = record([&*sent, &*sent].concat(), encoding);
+                assert_eq!(of(&twice).unwrap().as_deref(), Some(&*[&*text, &*text].concat()));
+                let more = record([&*sent, b"{}"].concat(), encoding);
+                assert!(of(&more).is_err(), "{encoding}, and more behind it");
                 for end in 0..sent.len() {
                     let cut = record(sent[..end].to_vec(), encoding);
                     let cut = of(&cut);

@@ -159,14 +159,14 @@ impl Data {
         plan.read(datum, &mut values).map_err(undecodable)?;
         if debezium {
             let (after, op) = (values.pop().flatten(), values.pop().flatten());
-            match (op, after) {
-                (Some(Value::Text(op)), _) if op == "d" => return Ok(None),
-                (Some(_), Some(Value::Null)) => return Ok(None),
-                (Some(_), Some(_)) => (),
-                (op, _) => {
-                    let lacks = if op.is_none() { "op" } else { "after" };
-                    return Err(undecodable(super::envelope::lacks(lacks)).into());
-                }
+            let op = match &op {
+                Some(Value::Text(op)) => Some(&**op),
+                Some(_) => Some(""),
+                None => None,
+            };
+            let has_row = crate::field::is_given(after.as_ref());
+            if super::envelope::is_deleted(op, has_row).map_err(undecodable)? {
+                return Ok(None);
             }
         }
         let unknown = plan.unknown().filter(|_| !debezium).map(Cow::Borrowed);
@@ -174,6 +174,10 @@ impl Data {
     }
 
     /// Writes a whole value as JSON.
+    ///
+    /// # Errors
+    ///
+    /// Where it becomes too large.
     pub(super) fn json(&self, record: &Record, value: &[u8]) -> Result<String, Unread> {
         let (of, datum) = self.split(record, value)?;
         let plan = self.plan(&self.whole, of, Vec::new)?;
@@ -264,6 +268,21 @@ mod tests {
         }
         let said = read(&config, b"\x06\x00\x00");
         assert!(!said.contains("Some("), "{said}");
+    }
+
+    /// Nulls take no bytes: what a record says of them may not take a thousand times its memory.
+    #[test]
+    fn what_goes_along_is_not_blown_up() {
+        let schema = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"int"},
+            {"name":"n","type":{"type":"array","items":"null"}}]}"#;
+        let (_file, config) = config(schema, Unwrap::None);
+        let writer = Writer::new(&config, Arc::new(Codec::new(&config).unwrap()));
+        let prediction = Prediction::Value(0.5_f32.into());
+        // 3, and 13,500,000 nulls.
+        let nulls = record(b"\x06\xc0\xf9\xef\x0c\x00");
+        let fault = writer.write(&prediction, &nulls).unwrap_err();
+        assert_eq!(fault.class, FaultClass::Oversized);
+        assert!(fault.message.contains("what output.include takes along"), "{fault}");
     }
 
     #[test]

@@ -36,19 +36,37 @@ pub(super) fn open(text: &str, unwrap: Unwrap) -> Result<Inside<'_>, String> {
     if unwrap == Unwrap::Connect {
         return Ok(Inside::Record(inside));
     }
-    match members(inside, ["op", "after"])? {
-        [Some("\"d\""), _] | [Some(_), Some("null")] => Ok(Inside::Deleted),
-        [Some(_), Some(after)] => Ok(Inside::Record(after)),
-        [op, _] => Err(lacks(if op.is_none() { "op" } else { "after" })),
-    }
+    let [op, after] = members(inside, ["op", "after"])?;
+    let after = after.filter(|after| *after != "null");
+    let deleted = is_deleted(op.map(|op| op.trim_matches('"')), after.is_some())?;
+    Ok(after.filter(|_| !deleted).map_or(Inside::Deleted, Inside::Record))
 }
 
-/// That an envelope has no field of this name.
-pub(super) fn lacks(field: &str) -> String {
-    format!(
-        "is not an envelope of Debezium's: it has no field {field:?}. Where the connector unwraps its records \
-         (ExtractNewRecordState), leave input.unwrap out"
-    )
+/// Whether the row of an envelope was deleted, by its `op` and whether it has a row in `after`.
+///
+/// # Errors
+///
+/// What it is instead of an envelope with a row.
+pub(super) fn is_deleted(op: Option<&str>, has_row: bool) -> Result<bool, String> {
+    match op {
+        Some("d") => Ok(true),
+        Some("c" | "r" | "u") if has_row => Ok(false),
+        Some("c" | "r" | "u") => Err(
+            "is an envelope of Debezium's without a row in its field \"after\": a connector that sends changes alone \
+             (MongoDB's capture.mode) must send the whole row"
+                .to_owned(),
+        ),
+        Some(_) => Err(
+            "is an envelope of Debezium's for no row: its field \"op\" is none of c, r, u and d (a truncation, a message)"
+                .to_owned(),
+        ),
+        None => Err(
+            "is not an envelope of Debezium's with a row: it has no field \"op\". A heartbeat, a transaction's and a schema \
+             change's records have none; where the connector unwraps its records (ExtractNewRecordState), leave \
+             input.unwrap out"
+                .to_owned(),
+        ),
+    }
 }
 
 fn members<'t>(text: &'t str, names: [&str; 2]) -> Result<[Option<&'t str>; 2], String> {
@@ -81,7 +99,10 @@ mod tests {
             (Debezium, r#"{"before":{"a":1},"after":null,"op":"d"}"#, Ok(Deleted)),
             (Debezium, r#"{"before":{"a":1},"op":"d"}"#, Ok(Deleted)),
             (Debezium, r#"{"a":1}"#, Err("no field \"op\"")),
-            (Debezium, r#"{"op":"c"}"#, Err("no field \"after\"")),
+            (Debezium, r#"{"op":"c"}"#, Err("without a row in its field \"after\"")),
+            (Debezium, r#"{"op":"u","after":null}"#, Err("without a row in its field \"after\"")),
+            (Debezium, r#"{"op":"t","after":null}"#, Err("for no row")),
+            (Debezium, r#"{"op":null,"after":{"a":1}}"#, Err("for no row")),
             (Debezium, r#"{"op":"c""#, Err("is not valid JSON")),
         ] {
             match (open(text, unwrap), expect) {

@@ -120,6 +120,9 @@ impl Column {
                         None => return Err(field::not(&self.name, other, "a number")),
                     },
                 };
+                if !number.is_finite() {
+                    return Err(self.invalid("is NaN or infinite"));
+                }
                 if !(*min..=*max).contains(&number) {
                     let range = format!("{min} to {max}");
                     return Err(self.invalid(&format!(
