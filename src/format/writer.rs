@@ -1,0 +1,167 @@
+//! Predictions as they are published: with what goes along of their records, by a schema that the registry has.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::{Codec, refused, write};
+use crate::answer::{Prediction, Task};
+use crate::avro::{self, Along, Kind};
+use crate::config::{Config, Include, Output, OutputFormat, SchemaRegistry};
+use crate::failure::{Exit, Failure, temporary};
+use crate::record::{Fault, FaultClass, Record};
+use crate::schema::{Failed, Language, Reference, frame};
+
+/// How predictions are written.
+#[derive(Debug)]
+pub struct Writer {
+    output: Output,
+    registry: SchemaRegistry,
+    codec: Arc<Codec>,
+    /// The ids that the schema registry has for our schemas.
+    ids: RwLock<BTreeMap<&'static str, u32>>,
+}
+
+impl Writer {
+    /// Writes as `config.output` says; records that go along are read by `codec`.
+    pub fn new(config: &Config, codec: Arc<Codec>) -> Self {
+        let (output, registry) = (config.output.clone(), config.schema_registry.clone());
+        Self { output, registry, codec, ids: RwLock::default() }
+    }
+
+    /// Sees that what a model for `task` answers can be written: that its schema is registered, or registers it. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Config`] where it is not, with what to do; [`Exit::Temporary`] where the registry does not answer.
+    pub fn ready(&self, task: Task) -> Result<(), Failure> {
+        let Some(schemas) = self.codec.schemas() else { return Ok(()) };
+        if self.output.format != OutputFormat::Avro {
+            return Ok(());
+        }
+        // A classifier with one output alone answers with its number.
+        let second = (task == Task::TextClassification).then_some(Kind::Value);
+        for kind in std::iter::once(Kind::of_task(task)).chain(second) {
+            let subject = self.registry.subject.of(&self.output.topic, kind.name());
+            let id = if self.registry.register {
+                schemas.register(&subject, Language::Avro, kind.schema())
+            } else {
+                schemas.look_up(&subject, Language::Avro, kind.schema())
+            };
+            let id = match id {
+                Ok(id) => {
+                    // So that it is known when the registry is away at the next start.
+                    schemas.schema(Reference::Id(id));
+                    Ok(id)
+                }
+                Err(Failed::Away(why)) => {
+                    schemas.known_id(Language::Avro, kind.schema()).ok_or(Failed::Away(why))
+                }
+                refused @ Err(Failed::Absent { .. } | Failed::Refused(_)) => refused,
+            };
+            let id = id.map_err(|failed| {
+                let doing = format!("find the schema {} of predictions under {subject:?}", kind.name());
+                let (fix, exit) = match &failed {
+                    Failed::Away(_) => ("look at the registry", Exit::Temporary),
+                    Failed::Refused(_) => (
+                        "the subject's rule of compatibility refuses it: name another output.topic or schema_registry.subject",
+                        Exit::Config,
+                    ),
+                    Failed::Absent { .. } => (
+                        "set schema_registry.register: true, or register what `schemas/` of the release has",
+                        Exit::Config,
+                    ),
+                };
+                Failure { message: format!("{doing}: {failed}; {fix}"), exit }
+            })?;
+            self.ids.write().unwrap_or_else(PoisonError::into_inner).insert(kind.name(), id);
+        }
+        Ok(())
+    }
+
+    /// Whether [`ready`](Self::ready) will find or register the schema, asked without registering anything. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn fits(&self, task: Task) -> Result<(), Failure> {
+        let (Some(schemas), true) = (self.codec.schemas(), self.registry.register) else {
+            return self.ready(task);
+        };
+        if self.output.format != OutputFormat::Avro {
+            return Ok(());
+        }
+        let kind = Kind::of_task(task);
+        let subject = self.registry.subject.of(&self.output.topic, kind.name());
+        match schemas.incompatible(&subject, Language::Avro, kind.schema()) {
+            Ok(None) => Ok(()),
+            Ok(Some(why)) => Err(refused(&format!(
+                "register the schema {} under {subject:?}: the registry will refuse it, since it is not compatible \
+                 with the newest version there: {why}; name another output.topic or schema_registry.subject",
+                kind.name()
+            ))),
+            Err(failed) => {
+                Err(temporary(&format!("ask for the versions of {subject:?}: {failed}")))
+            }
+        }
+    }
+
+    /// A prediction with what `output.include` takes along of its record, and at most `output.top_k` scores.
+    ///
+    /// # Errors
+    ///
+    /// A model that answers something else than its task says.
+    pub fn write(&self, prediction: &Prediction, record: &Record) -> Result<Vec<u8>, Fault> {
+        match self.output.format {
+            OutputFormat::Json => self.json(prediction, record),
+            OutputFormat::Avro => self.avro(prediction, record),
+        }
+    }
+
+    fn json(&self, prediction: &Prediction, record: &Record) -> Result<Vec<u8>, Fault> {
+        let mut out = write::open(prediction, self.output.top_k);
+        if self.output.include == Include::Key {
+            let key = record.key.as_deref().map(String::from_utf8_lossy);
+            write::member("key", key.as_deref(), &mut out);
+        }
+        if let Some(input) = self.included(record)? {
+            out.extend_from_slice(b",\"input\":");
+            out.extend_from_slice(&input);
+        }
+        out.push(b'}');
+        Ok(out)
+    }
+
+    fn avro(&self, prediction: &Prediction, record: &Record) -> Result<Vec<u8>, Fault> {
+        let kind = Kind::of(prediction);
+        let mut out = Vec::new();
+        if self.codec.schemas().is_some() {
+            let ids = self.ids.read().unwrap_or_else(PoisonError::into_inner);
+            let id = ids.get(kind.name()).copied().ok_or_else(|| {
+                let message = format!(
+                    "the prediction is a {}, which the model's task does not say",
+                    kind.name()
+                );
+                Fault::new(FaultClass::Refused, message)
+            })?;
+            frame::begin(id, &mut out);
+        }
+        let key = record.key.as_deref().filter(|_| self.output.include == Include::Key);
+        let input = self.included(record)?;
+        let input = input.as_deref().map(String::from_utf8_lossy);
+        let along = Along { key, input: input.as_deref() };
+        avro::Encoder::new(&mut out).prediction(prediction, self.output.top_k, along);
+        Ok(out)
+    }
+
+    /// The fields of the record that go along, as JSON.
+    fn included(&self, record: &Record) -> Result<Option<Vec<u8>>, Fault> {
+        let names = match &self.output.include {
+            Include::None | Include::Key => return Ok(None),
+            Include::All => None,
+            Include::Fields(names) => Some(&**names),
+        };
+        let mut out = Vec::new();
+        self.codec.include(names, record, &mut out)?;
+        Ok(Some(out))
+    }
+}
