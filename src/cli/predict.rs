@@ -1,4 +1,4 @@
-//! `tidemill predict`: the service on [lines](crate::lines), without Kafka.
+//! `tidemill predict`: the service on [`crate::lines`], without Kafka.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};

@@ -53,7 +53,7 @@ fn nothing_names_all_that_is_required() {
 }
 
 #[test]
-fn the_registrys_secrets_are_put_in_and_not_shown() {
+fn secrets_of_the_registry_are_put_in_and_not_shown() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("password");
     std::fs::write(&file, "hunter2hunter2\n").unwrap();

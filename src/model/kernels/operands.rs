@@ -36,7 +36,7 @@ pub struct Head<'a> {
     pub(super) rotation: Option<Rotation<'a>>,
 }
 
-/// Buffers of [`attention`], reused between calls.
+/// Buffers of [`attention`](super::attention::attention), reused between calls.
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// `[length, dim]`, scaled.
