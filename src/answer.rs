@@ -179,6 +179,16 @@ pub fn best<N: PartialOrd>(scores: &[N]) -> usize {
     best
 }
 
+/// Indices of the `top_k` best scores, the best first and equals in their order; without a number all, as they are.
+pub fn chosen(scores: &[Number], top_k: Option<u32>) -> Vec<usize> {
+    let mut chosen: Vec<usize> = (0..scores.len()).collect();
+    if let Some(most) = top_k {
+        chosen.sort_by(|a, b| f64::from(scores[*b]).total_cmp(&scores[*a].into()));
+        chosen.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+    }
+    chosen
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -43,10 +43,10 @@ pub use writer::Writer;
 
 /// What a record has of the fields that are wanted.
 #[derive(Debug)]
-pub struct Read<'a> {
+pub struct Read<'a, V = Value<'a>> {
     /// In the order in which they are wanted. Of a list or an object only its kind: no model takes one.
-    pub values: Vec<Option<Value<'a>>>,
-    /// The name of the record's first field that is not wanted.
+    pub values: Vec<Option<V>>,
+    /// The name of the record's first field that is not wanted, nor anything in it.
     pub unknown: Option<Cow<'a, str>>,
 }
 
@@ -138,10 +138,7 @@ impl Codec {
                 let text = utf8(self.unframed(value))?;
                 match envelope::open(text, self.input.unwrap).map_err(undecodable)? {
                     Inside::Deleted => return Ok(None),
-                    Inside::Record(text) => {
-                        let read = json::read(text, wanted).map_err(undecodable)?;
-                        Read { values: read.values, unknown: read.unknown }
-                    }
+                    Inside::Record(text) => json::read(text, wanted).map_err(undecodable)?,
                 }
             }
         };
@@ -179,18 +176,15 @@ impl Codec {
         Read { values, unknown: place.is_none().then_some(Cow::Borrowed(field)) }
     }
 
-    /// Writes the fields `names` of a record, or all, as a JSON object. The record was read, or there would be no
-    /// prediction.
-    fn include(
-        &self,
-        names: Option<&[String]>,
-        record: &Record,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Fault> {
+    /// Writes the fields of a record that go along as a JSON object. The record was read, or there would be no prediction.
+    fn include(&self, taken: &Taken, record: &Record, out: &mut Vec<u8>) -> Result<(), Fault> {
         let value = content::of(record)?.unwrap_or_default();
         let value = &*value;
         let alone = |value: Json, out: &mut Vec<u8>| {
-            let wanted = names.is_none_or(|names| names.contains(&self.input.field));
+            let wanted = match taken {
+                Taken::All => true,
+                Taken::Fields(names, _) => names.contains(&self.input.field),
+            };
             let fields = wanted.then(|| (self.input.field.clone(), value));
             write::json(Json::Object(fields.into_iter().collect()), out);
         };
@@ -199,7 +193,7 @@ impl Codec {
             InputFormat::Text => alone(Json::from(String::from_utf8_lossy(value)), out),
             InputFormat::Json => {
                 let text = std::str::from_utf8(self.unframed(value)).unwrap_or_default();
-                self.include_json(names, text, out);
+                self.include_json(taken, text, out);
             }
             InputFormat::Avro => {
                 let text = self.data.json(record, value).map_err(|unread| match unread {
@@ -209,24 +203,32 @@ impl Codec {
                     }
                     Unread::Away { reason, .. } => undecodable(reason),
                 })?;
-                self.include_json(names, &text, out);
+                self.include_json(taken, &text, out);
             }
         }
         Ok(())
     }
 
-    fn include_json(&self, names: Option<&[String]>, text: &str, out: &mut Vec<u8>) {
+    fn include_json(&self, taken: &Taken, text: &str, out: &mut Vec<u8>) {
         let Ok(Inside::Record(text)) = envelope::open(text, self.input.unwrap) else {
             return out.extend_from_slice(b"null");
         };
-        let Some(names) = names else {
+        let Taken::Fields(names, wanted) = taken else {
             return out.extend_from_slice(json::compact(text.trim()).as_bytes());
         };
-        let read = json::read::<&str>(text, &Wanted::new(names, &self.input.fields));
+        let read = json::read::<&str>(text, wanted);
         let values = read.map(|read| read.values).unwrap_or_default();
         let texts = names.iter().zip(values).filter_map(|(name, value)| Some((name, value?)));
         write::object(texts.map(|(name, value)| (name.as_str(), json::compact(value))), out);
     }
+}
+
+/// Which fields of a record go along with its prediction.
+#[derive(Debug)]
+enum Taken {
+    All,
+    /// These, by where they stand.
+    Fields(Vec<String>, Wanted),
 }
 
 fn utf8(value: &[u8]) -> Result<&str, Fault> {

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use crate::failure::{Exit, Failure, temporary, unwritten};
 use crate::log::note::Note;
 use crate::log::{
-    Arrival, Assigned, Chunk, Control, Done, Feed, Gate, Held, How, Joint, Leave, Log, Membership,
+    Arrival, Assigned, Chunk, Control, Done, Feed, Gate, Held, Joint, Leave, Log, Membership,
     Offsets, Sink, Transaction, Transit,
 };
 use crate::record::{End, Epoch, Offset, Outcome, Partition, Record};
@@ -221,15 +221,7 @@ impl<W: Write> Writer<W> {
                 return;
             }
             self.joint.owned.commit(&transaction);
-            let answer = Done {
-                lane: 0,
-                id: transaction.id,
-                committed: transaction.next.iter().map(|(p, (_, next))| (*p, *next)).collect(),
-                took: started.elapsed(),
-                how: if ours { How::Committed } else { How::Dropped },
-                buried: Vec::new(),
-                fits: None,
-            };
+            let answer = Done::at_once(0, &transaction, ours, started.elapsed());
             if done.blocking_send(answer).is_err() {
                 return;
             }

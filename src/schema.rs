@@ -277,7 +277,7 @@ impl Schemas {
     /// Where the registry refuses it, as not compatible for example, or is away.
     pub fn register(&self, subject: &str, language: Language, schema: &str) -> Result<u32, Failed> {
         let path = format!("/subjects/{}/versions", client::part(subject));
-        self.id_of(&self.client.ask(&path, Some(&body(language, schema)))?)
+        self.named(&path, language, schema)
     }
 
     /// The id of a schema that is registered under a subject.
@@ -287,7 +287,31 @@ impl Schemas {
     /// Where it is not, or the registry is away.
     pub fn look_up(&self, subject: &str, language: Language, schema: &str) -> Result<u32, Failed> {
         let path = format!("/subjects/{}", client::part(subject));
-        self.id_of(&self.client.ask(&path, Some(&body(language, schema)))?)
+        self.named(&path, language, schema)
+    }
+
+    /// The id that the registry names for a schema, which is known from then on.
+    fn named(&self, path: &str, language: Language, schema: &str) -> Result<u32, Failed> {
+        let id = self.id_of(&self.client.ask(path, Some(&body(language, schema)))?)?;
+        let known = Registered { language, schema: schema.to_owned(), references: Vec::new() };
+        self.know(Reference::Id(id), known);
+        Ok(id)
+    }
+
+    /// Takes over what the registry has said, and keeps it.
+    fn know(&self, reference: Reference, registered: Registered) -> Arc<Registered> {
+        let mut shared = self.lock();
+        if let Some(State::Known(known)) = shared.states.get(&reference) {
+            return Arc::clone(known);
+        }
+        let registered = Arc::new(registered);
+        shared.bytes += registered.bytes();
+        shared.states.insert(reference, State::Known(Arc::clone(&registered)));
+        drop(shared);
+        if let Some(kept) = &self.kept {
+            kept.keep(reference, &registered);
+        }
+        registered
     }
 
     fn id_of(&self, answer: &Json) -> Result<u32, Failed> {
@@ -374,15 +398,8 @@ impl Asked<'_> {
         }
         match found {
             Ok(registered) => {
-                let registered = Arc::new(registered);
-                let state = State::Known(Arc::clone(&registered));
-                shared.bytes += registered.bytes();
-                shared.states.insert(self.reference, state);
                 drop(shared);
-                if let Some(kept) = &self.schemas.kept {
-                    kept.keep(self.reference, &registered);
-                }
-                Answer::Known(registered)
+                Answer::Known(self.schemas.know(self.reference, registered))
             }
             Err(Failed::Absent { message, .. } | Failed::Refused(message)) => {
                 let why = format!(

@@ -4,7 +4,7 @@
 use apache_avro::Schema;
 use serde_json::Value as Json;
 
-use crate::answer::{Number, Prediction, Span, Task};
+use crate::answer::{Prediction, Span, Task, chosen};
 use crate::record::Header;
 
 #[cfg(test)]
@@ -283,14 +283,4 @@ impl<'o> Encoder<'o> {
         }
         self.long(0);
     }
-}
-
-/// Indices of the `top_k` best scores, the best first and equals in their order; without a number all, as they are.
-fn chosen(scores: &[Number], top_k: Option<u32>) -> Vec<usize> {
-    let mut chosen: Vec<usize> = (0..scores.len()).collect();
-    if let Some(most) = top_k {
-        chosen.sort_by(|a, b| f64::from(scores[*b]).total_cmp(&scores[*a].into()));
-        chosen.truncate(usize::try_from(most).unwrap_or(usize::MAX));
-    }
-    chosen
 }

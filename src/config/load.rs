@@ -290,13 +290,7 @@ impl State<'_> {
             };
             return Err((format!("is {}, which no property is", kind(value)), remedy.to_owned()));
         };
-        let value =
-            self.revealed(text, path.starts_with("kafka.") && properties::sensitive(name))?;
-        // Names of fields and topics are anybody's, what they are given is not.
-        let entry = serde_json::Map::from_iter([(name.to_owned(), Value::from(value.as_str()))]);
-        if let Err(message) = self.fits(path, &Value::Object(entry)) {
-            return Err((message, "see config/tidemill.yaml for its form".to_owned()));
-        }
+        let value = self.revealed(text, is_secret(path, name))?;
         self.put(path, name, value);
         Ok(())
     }
@@ -332,7 +326,13 @@ impl State<'_> {
         }
     }
 
+    /// Puts a value under a name that is not ours. What fields and topics are given must fit all the same.
     fn put(&mut self, section: &str, name: &str, value: String) {
+        let entry = serde_json::Map::from_iter([(name.to_owned(), Value::from(value.as_str()))]);
+        if let Err(message) = self.fits(section, &Value::Object(entry)) {
+            let key = tree::shown(&tree::join(section, name));
+            return self.problem(&key, message, "see config/tidemill.yaml for its form");
+        }
         let place: Vec<&str> = section.split('.').chain([name]).collect();
         tree::set(&mut self.tree, &place, Value::String(value));
     }
@@ -340,7 +340,7 @@ impl State<'_> {
     /// Puts in the properties that variables set.
     fn override_properties(&mut self) {
         for ((section, name), text) in std::mem::take(&mut self.properties) {
-            if properties::sensitive(&name) {
+            if is_secret(section, &name) {
                 self.secrets.hide(&text);
             }
             self.put(section, &name, text);
@@ -485,6 +485,11 @@ fn flatten<'a>(
 }
 
 /// Whether some text in `value` is such.
+/// Whether a name in a section of others' names is that of a secret: only librdkafka has such.
+fn is_secret(section: &str, name: &str) -> bool {
+    section.starts_with("kafka.") && properties::sensitive(name)
+}
+
 fn any_text(value: &Value, such: &impl Fn(&str) -> bool) -> bool {
     match value {
         Value::String(text) => such(text),

@@ -92,6 +92,7 @@ fn fields_and_topics_have_names_of_their_own() {
         let problems = from_yaml(&text.replace(from, to)).unwrap_err().to_string();
         assert!(problems.contains(part), "{problems}");
     }
+    refused(&[("TIDEMILL_INPUT__FORMATS__IN", "xml")], "input.formats.in", "unknown variant `xml`");
 }
 
 #[test]

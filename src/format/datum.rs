@@ -12,7 +12,7 @@ use crate::config::{Input, Unwrap};
 use crate::field::Value;
 use crate::file::{self, Links};
 use crate::record::Record;
-use crate::schema::{Answer, Language, Reference, Schemas, frame};
+use crate::schema::{Answer, Language, Reference, Registered, Schemas, frame};
 
 /// Most bytes of a schema's file.
 const MAX_SCHEMA: u64 = 1 << 20;
@@ -102,11 +102,7 @@ impl Data {
             })?;
             return Ok(Plan::new(schema, None, paths).map(Arc::new));
         };
-        let registered = match schemas.schema(reference) {
-            Answer::Known(registered) => registered,
-            Answer::Unknown(why) => return Err(undecodable(why).into()),
-            Answer::Away { reason, retry } => return Err(Unread::Away { reason, retry }),
-        };
+        let registered = registered(schemas, reference)?;
         let language = match registered.language {
             Language::Avro => None,
             Language::Json => Some("JSON Schema"),
@@ -131,13 +127,13 @@ impl Data {
     ///
     /// [`Unread::Away`].
     pub(super) fn settle(&self, record: &Record, value: &[u8]) -> Result<(), Unread> {
-        let (Some(schemas), Ok((Some(reference), _))) = (&self.schemas, self.split(record, value))
+        let (Some(schemas), Ok((Some(reference), _))) = (&self.schemas, &self.split(record, value))
         else {
             return Ok(());
         };
-        match schemas.schema(reference) {
-            Answer::Known(_) | Answer::Unknown(_) => Ok(()),
-            Answer::Away { reason, retry } => Err(Unread::Away { reason, retry }),
+        match registered(schemas, *reference) {
+            Err(away @ Unread::Away { .. }) => Err(away),
+            Ok(_) | Err(Unread::Fault(_)) => Ok(()),
         }
     }
 
@@ -184,6 +180,14 @@ impl Data {
         let mut text = Vec::new();
         plan.json(datum, None, &mut text).map_err(undecodable)?;
         String::from_utf8(text).map_err(|error| undecodable(error.to_string()).into())
+    }
+}
+
+fn registered(schemas: &Schemas, reference: Reference) -> Result<Arc<Registered>, Unread> {
+    match schemas.schema(reference) {
+        Answer::Known(registered) => Ok(registered),
+        Answer::Unknown(why) => Err(undecodable(why).into()),
+        Answer::Away { reason, retry } => Err(Unread::Away { reason, retry }),
     }
 }
 

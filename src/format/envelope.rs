@@ -4,6 +4,9 @@
 //! where it is not. Debezium's record is an envelope `{"before", "after", "op", …}`: the row is `after`; of a deleted row
 //! (`op` is `d`) there is none.
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
 use super::json;
 use super::wanted::Wanted;
 use crate::config::Unwrap;
@@ -25,7 +28,7 @@ pub(super) enum Inside<'t> {
 pub(super) fn open(text: &str, unwrap: Unwrap) -> Result<Inside<'_>, String> {
     let inside = match unwrap {
         Unwrap::None => return Ok(Inside::Record(text)),
-        Unwrap::Connect | Unwrap::Debezium => match members(text, ["schema", "payload"])? {
+        Unwrap::Connect | Unwrap::Debezium => match members(text, &CONNECT)? {
             [Some(_), Some(payload)] => payload,
             [_, _] => text,
         },
@@ -36,7 +39,7 @@ pub(super) fn open(text: &str, unwrap: Unwrap) -> Result<Inside<'_>, String> {
     if unwrap == Unwrap::Connect {
         return Ok(Inside::Record(inside));
     }
-    let [op, after] = members(inside, ["op", "after"])?;
+    let [op, after] = members(inside, &DEBEZIUM)?;
     let after = after.filter(|after| *after != "null");
     let deleted = is_deleted(op.map(|op| op.trim_matches('"')), after.is_some())?;
     Ok(after.filter(|_| !deleted).map_or(Inside::Deleted, Inside::Record))
@@ -69,9 +72,18 @@ pub(super) fn is_deleted(op: Option<&str>, has_row: bool) -> Result<bool, String
     }
 }
 
-fn members<'t>(text: &'t str, names: [&str; 2]) -> Result<[Option<&'t str>; 2], String> {
-    let wanted = Wanted::new(&names.map(str::to_owned), &std::collections::BTreeMap::new());
-    let read = json::read::<&str>(text, &wanted)?;
+/// Connect's envelope.
+static CONNECT: LazyLock<Wanted> = LazyLock::new(|| two(["schema", "payload"]));
+
+/// Debezium's envelope.
+static DEBEZIUM: LazyLock<Wanted> = LazyLock::new(|| two(["op", "after"]));
+
+fn two(names: [&str; 2]) -> Wanted {
+    Wanted::new(&names.map(str::to_owned), &BTreeMap::new())
+}
+
+fn members<'t>(text: &'t str, two: &Wanted) -> Result<[Option<&'t str>; 2], String> {
+    let read = json::read::<&str>(text, two)?;
     Ok([0, 1].map(|place| read.values.get(place).copied().flatten()))
 }
 

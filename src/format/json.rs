@@ -8,21 +8,13 @@ use std::borrow::Cow;
 
 use serde::de::IgnoredAny;
 
+use super::Read;
 use super::wanted::{Branch, Member, Wanted};
 use crate::field::Value;
 
 mod scan;
 
 use scan::{Scanner, Wrong};
-
-/// What an object has of the fields that are wanted.
-#[derive(Debug)]
-pub(super) struct Read<'t, V> {
-    /// In the order in which they are wanted; the last one where several have one name.
-    pub(super) values: Vec<Option<V>>,
-    /// The name of the first field of the object that is not wanted, nor anything in it.
-    pub(super) unknown: Option<Cow<'t, str>>,
-}
 
 /// What is kept of a value.
 pub(super) trait Keep<'t>: Sized {
@@ -52,65 +44,68 @@ impl<'t> Keep<'t> for &'t str {
 pub(super) fn read<'t, V: Keep<'t>>(text: &'t str, wanted: &Wanted) -> Result<Read<'t, V>, String> {
     let mut values: Vec<Option<V>> = Vec::with_capacity(wanted.len());
     values.resize_with(wanted.len(), || None);
-    let mut read = Read { values, unknown: None };
+    let mut unknown = None;
     let object = |scanner: &mut Scanner<'t>| {
         let mut next = 0;
         scanner.members(|scanner, name| match wanted.root().find(&name, &mut next) {
-            Some(member) => read.member(scanner, member),
+            Some(member) => keep(&mut values, scanner, member),
             None => {
-                if read.unknown.is_none() {
-                    read.unknown = Some(name);
+                if unknown.is_none() {
+                    unknown = Some(name);
                 }
                 scanner.skip()
             }
         })
     };
     match Scanner::new(text).whole(object) {
-        Ok(()) => Ok(read),
+        Ok(()) => Ok(Read { values, unknown }),
         Err(wrong) => Err(words(text, &wrong)),
     }
 }
 
-impl<'t, V: Keep<'t>> Read<'t, V> {
-    /// Reads the value of a member that is wanted, or that something is wanted of. As deep as the paths of what is wanted.
-    fn member(&mut self, scanner: &mut Scanner<'t>, member: &Member) -> Result<(), Wrong> {
-        let start = scanner.clone();
-        if let [place] = *member.places
-            && member.below.is_empty()
-        {
-            self.values[place] = Some(V::keep(scanner)?);
-            return Ok(());
-        }
-        // The last one of a name counts, with all that is in it.
-        self.forget(&member.below);
-        let mut next = 0;
-        let read = match scanner.peek() {
-            Some(b'{') if !member.below.is_empty() => {
-                scanner.members(|scanner, name| match member.below.find(&name, &mut next) {
-                    Some(member) => self.member(scanner, member),
-                    None => scanner.skip(),
-                })
-            }
-            Some(b'[') if !member.below.is_empty() => scanner.elements(|scanner, number| {
-                match member.below.find(&number.to_string(), &mut next) {
-                    Some(member) => self.member(scanner, member),
-                    None => scanner.skip(),
-                }
-            }),
-            _ => scanner.skip(),
-        };
-        read?;
-        for place in &member.places {
-            self.values[*place] = Some(V::keep(&mut start.clone())?);
-        }
-        Ok(())
+/// Reads the value of a member that is wanted, or that something is wanted of. As deep as the paths of what is wanted.
+fn keep<'t, V: Keep<'t>>(
+    values: &mut [Option<V>],
+    scanner: &mut Scanner<'t>,
+    member: &Member,
+) -> Result<(), Wrong> {
+    if let [place] = *member.places
+        && member.below.is_empty()
+    {
+        values[place] = Some(V::keep(scanner)?);
+        return Ok(());
     }
-
-    fn forget(&mut self, branch: &Branch) {
-        for member in branch.members() {
-            member.places.iter().for_each(|place| self.values[*place] = None);
-            self.forget(&member.below);
+    let start = scanner.clone();
+    // The last one of a name counts, with all that is in it.
+    forget(values, &member.below);
+    let mut next = 0;
+    let read = match scanner.peek() {
+        Some(b'{') if !member.below.is_empty() => {
+            scanner.members(|scanner, name| match member.below.find(&name, &mut next) {
+                Some(member) => keep(values, scanner, member),
+                None => scanner.skip(),
+            })
         }
+        Some(b'[') if !member.below.is_empty() => scanner.elements(|scanner, number| match member
+            .below
+            .find(&number.to_string(), &mut next)
+        {
+            Some(member) => keep(values, scanner, member),
+            None => scanner.skip(),
+        }),
+        _ => scanner.skip(),
+    };
+    read?;
+    for place in &member.places {
+        values[*place] = Some(V::keep(&mut start.clone())?);
+    }
+    Ok(())
+}
+
+fn forget<V>(values: &mut [Option<V>], branch: &Branch) {
+    for member in branch.members() {
+        member.places.iter().for_each(|place| values[*place] = None);
+        forget(values, &member.below);
     }
 }
 

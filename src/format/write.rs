@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use crate::answer::{Number, Prediction};
+use crate::answer::{Number, Prediction, chosen};
 
 /// A prediction as a JSON object, by itself.
 pub fn prediction_alone(prediction: &Prediction) -> Vec<u8> {
@@ -75,16 +75,6 @@ fn body(prediction: &Prediction, top_k: Option<u32>, out: &mut Vec<u8>) {
             out.push(b']');
         }
     }
-}
-
-/// Indices of the `top_k` best scores, the best first and equals in their order; without a number all, as they are.
-fn chosen(scores: &[Number], top_k: Option<u32>) -> Vec<usize> {
-    let mut chosen: Vec<usize> = (0..scores.len()).collect();
-    if let Some(most) = top_k {
-        chosen.sort_by(|a, b| f64::from(scores[*b]).total_cmp(&scores[*a].into()));
-        chosen.truncate(usize::try_from(most).unwrap_or(usize::MAX));
-    }
-    chosen
 }
 
 pub(super) fn member(name: &str, value: impl Serialize, out: &mut Vec<u8>) {

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::{Codec, refused, write};
+use super::{Codec, Taken, Wanted, refused, write};
 use crate::answer::{Prediction, Task};
 use crate::avro::{self, Along, Kind};
 use crate::config::{Config, Include, Output, OutputFormat, SchemaRegistry};
 use crate::failure::{Exit, Failure, temporary};
 use crate::record::{Fault, FaultClass, Record};
-use crate::schema::{Failed, Language, Reference, frame};
+use crate::schema::{Failed, Language, Schemas, frame};
 
 /// How predictions are written.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub struct Writer {
     output: Output,
     registry: SchemaRegistry,
     codec: Arc<Codec>,
+    /// Which fields of a record go along, where some do.
+    taken: Option<Taken>,
     /// The ids that the schema registry has for our schemas.
     ids: RwLock<BTreeMap<&'static str, u32>>,
 }
@@ -25,7 +27,24 @@ impl Writer {
     /// Writes as `config.output` says; records that go along are read by `codec`.
     pub fn new(config: &Config, codec: Arc<Codec>) -> Self {
         let (output, registry) = (config.output.clone(), config.schema_registry.clone());
-        Self { output, registry, codec, ids: RwLock::default() }
+        let taken = match &output.include {
+            Include::None | Include::Key => None,
+            Include::All => Some(Taken::All),
+            Include::Fields(names) => {
+                Some(Taken::Fields(names.clone(), Wanted::new(names, &codec.input().fields)))
+            }
+        };
+        Self { output, registry, codec, taken, ids: RwLock::default() }
+    }
+
+    /// The registry that has the schemas of what is written.
+    fn schemas(&self) -> Option<&Schemas> {
+        let schemas = self.codec.schemas().filter(|_| self.output.format == OutputFormat::Avro);
+        schemas.map(AsRef::as_ref)
+    }
+
+    fn subject(&self, kind: Kind) -> String {
+        self.registry.subject.of(&self.output.topic, kind.name())
     }
 
     /// Sees that what a model for `task` answers can be written: that its schema is registered, or registers it. Blocking.
@@ -34,30 +53,20 @@ impl Writer {
     ///
     /// [`Exit::Config`] where it is not, with what to do; [`Exit::Temporary`] where the registry does not answer.
     pub fn ready(&self, task: Task) -> Result<(), Failure> {
-        let Some(schemas) = self.codec.schemas() else { return Ok(()) };
-        if self.output.format != OutputFormat::Avro {
-            return Ok(());
-        }
+        let Some(schemas) = self.schemas() else { return Ok(()) };
         // A classifier with one output alone answers with its number.
         let second = (task == Task::TextClassification).then_some(Kind::Value);
         for kind in std::iter::once(Kind::of_task(task)).chain(second) {
-            let subject = self.registry.subject.of(&self.output.topic, kind.name());
+            let subject = self.subject(kind);
             let id = if self.registry.register {
                 schemas.register(&subject, Language::Avro, kind.schema())
             } else {
                 schemas.look_up(&subject, Language::Avro, kind.schema())
             };
-            let id = match id {
-                Ok(id) => {
-                    // So that it is known when the registry is away at the next start.
-                    schemas.schema(Reference::Id(id));
-                    Ok(id)
-                }
-                Err(Failed::Away(why)) => {
-                    schemas.known_id(Language::Avro, kind.schema()).ok_or(Failed::Away(why))
-                }
-                refused @ Err(Failed::Absent { .. } | Failed::Refused(_)) => refused,
-            };
+            let id = id.or_else(|failed| match failed {
+                Failed::Away(_) => schemas.known_id(Language::Avro, kind.schema()).ok_or(failed),
+                Failed::Absent { .. } | Failed::Refused(_) => Err(failed),
+            });
             let id = id.map_err(|failed| {
                 let doing = format!("find the schema {} of predictions under {subject:?}", kind.name());
                 let (fix, exit) = match &failed {
@@ -84,14 +93,11 @@ impl Writer {
     ///
     /// As there.
     pub fn fits(&self, task: Task) -> Result<(), Failure> {
-        let (Some(schemas), true) = (self.codec.schemas(), self.registry.register) else {
+        let (Some(schemas), true) = (self.schemas(), self.registry.register) else {
             return self.ready(task);
         };
-        if self.output.format != OutputFormat::Avro {
-            return Ok(());
-        }
         let kind = Kind::of_task(task);
-        let subject = self.registry.subject.of(&self.output.topic, kind.name());
+        let subject = self.subject(kind);
         match schemas.incompatible(&subject, Language::Avro, kind.schema()) {
             Ok(None) => Ok(()),
             Ok(Some(why)) => Err(refused(&format!(
@@ -123,9 +129,9 @@ impl Writer {
             let key = record.key.as_deref().map(String::from_utf8_lossy);
             write::member("key", key.as_deref(), &mut out);
         }
-        if let Some(input) = self.included(record)? {
+        if let Some(taken) = &self.taken {
             out.extend_from_slice(b",\"input\":");
-            out.extend_from_slice(&input);
+            self.codec.include(taken, record, &mut out)?;
         }
         out.push(b'}');
         Ok(out)
@@ -134,7 +140,7 @@ impl Writer {
     fn avro(&self, prediction: &Prediction, record: &Record) -> Result<Vec<u8>, Fault> {
         let kind = Kind::of(prediction);
         let mut out = Vec::new();
-        if self.codec.schemas().is_some() {
+        if self.schemas().is_some() {
             let ids = self.ids.read().unwrap_or_else(PoisonError::into_inner);
             let id = ids.get(kind.name()).copied().ok_or_else(|| {
                 let message = format!(
@@ -146,22 +152,13 @@ impl Writer {
             frame::begin(id, &mut out);
         }
         let key = record.key.as_deref().filter(|_| self.output.include == Include::Key);
-        let input = self.included(record)?;
-        let input = input.as_deref().map(String::from_utf8_lossy);
-        let along = Along { key, input: input.as_deref() };
+        let mut input = Vec::new();
+        if let Some(taken) = &self.taken {
+            self.codec.include(taken, record, &mut input)?;
+        }
+        let input = String::from_utf8_lossy(&input);
+        let along = Along { key, input: self.taken.as_ref().map(|_| &*input) };
         avro::Encoder::new(&mut out).prediction(prediction, self.output.top_k, along);
         Ok(out)
-    }
-
-    /// The fields of the record that go along, as JSON.
-    fn included(&self, record: &Record) -> Result<Option<Vec<u8>>, Fault> {
-        let names = match &self.output.include {
-            Include::None | Include::Key => return Ok(None),
-            Include::All => None,
-            Include::Fields(names) => Some(&**names),
-        };
-        let mut out = Vec::new();
-        self.codec.include(names, record, &mut out)?;
-        Ok(Some(out))
     }
 }

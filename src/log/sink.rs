@@ -113,6 +113,21 @@ pub struct Done {
     pub fits: Option<usize>,
 }
 
+impl Done {
+    /// The end of a transaction that is committed by one attempt, or dropped where nothing of it was `ours` any more.
+    pub fn at_once(lane: usize, transaction: &Transaction, ours: bool, took: Duration) -> Self {
+        Self {
+            lane,
+            id: transaction.id,
+            committed: transaction.next.iter().map(|(p, (_, next))| (*p, *next)).collect(),
+            took,
+            how: if ours { How::Committed } else { How::Dropped },
+            buried: Vec::new(),
+            fits: None,
+        }
+    }
+}
+
 /// How a transaction ended. The label `outcome` of `transactions_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum How {

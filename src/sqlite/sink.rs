@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::failure::Failure;
 use crate::log::manifest::Manifest;
 use crate::log::message::{self, Amend, Naming};
-use crate::log::{Committed, Control, Done, How, Joint, Offsets, Opening, Sink, Transaction};
+use crate::log::{Committed, Control, Done, Joint, Offsets, Opening, Sink, Transaction};
 use crate::record::{ModelId, Offset, Outcome, Signature};
 
 /// Longest that a commit may take: a disk that is slow, and another program that holds the file.
@@ -101,16 +101,7 @@ impl Writer {
                 self.joint.tell(Control::Failed(error.into()));
                 return;
             }
-            let committed = transaction.next.iter().map(|(p, (_, next))| (*p, *next)).collect();
-            let answer = Done {
-                lane: self.lane,
-                id: transaction.id,
-                committed,
-                took: started.elapsed(),
-                how: if ours { How::Committed } else { How::Dropped },
-                buried: Vec::new(),
-                fits: None,
-            };
+            let answer = Done::at_once(self.lane, &transaction, ours, started.elapsed());
             if done.blocking_send(answer).is_err() {
                 return;
             }
