@@ -49,7 +49,7 @@ impl Registry {
         Some(registry)
     }
 
-    /// Starts it again, empty.
+    /// Starts it again, with what it had.
     pub(crate) fn start_again(&self) {
         let port = self.url.split([':', '/']).nth(4).unwrap();
         script(&["up", self.home.to_str().unwrap(), port]);

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# A real schema registry with Confluent's REST API for integration tests: Apicurio Registry 3, all in memory.
+# A real schema registry with Confluent's REST API for integration tests: Apicurio Registry 3, its data in DIR.
 #
 #   schema-registry.sh up    DIR PORT   start, wait until ready, print the base URL of Confluent's API
 #   schema-registry.sh down  DIR        SIGTERM, wait (SIGKILL after 10 s)
 #   schema-registry.sh kill9 DIR        SIGKILL
 #   schema-registry.sh get              fetch it from Maven Central, once, and print the folder
 #
-# Needs Java 17 and, once, mvn. A second 'up' in the same DIR starts empty again.
+# Needs Java 17 and, once, mvn. A second 'up' in the same DIR has what the first one was told.
 # Env: APICURIO_VERSION (3.0.9; 3.3 wants Java 21)  APICURIO_HOME  SR_XMX (384m)  SR_JAVA_OPTS  SR_READY_S (120)
 set -euo pipefail
 V=${APICURIO_VERSION:-3.0.9}; HOME_=${APICURIO_HOME:-${TIDEMILL_CACHE:-$HOME/.cache/tidemill-test}/apicurio-$V}
@@ -31,7 +31,8 @@ case $cmd in
         for fd in /proc/self/fd/*; do fd=${fd##*/}; [ "$fd" -le 2 ] || exec {fd}>&-; done
         export APICURIO_STORAGE_KIND=sql QUARKUS_HTTP_HOST=127.0.0.1 QUARKUS_HTTP_PORT=$port
         exec setsid nohup java -Xmx"${SR_XMX:-384m}" -XX:+UseSerialGC -Dtidemill.sr.dir="$DIR" \
-          -Dquarkus.http.host=127.0.0.1 -Dquarkus.http.port="$port" -Dapicurio.storage.kind=sql ${SR_JAVA_OPTS:-} \
+          -Dquarkus.http.host=127.0.0.1 -Dquarkus.http.port="$port" -Dapicurio.storage.kind=sql \
+          -Dapicurio.datasource.url="jdbc:h2:file:$DIR/data;WRITE_DELAY=0" ${SR_JAVA_OPTS:-} \
           -jar "$main" </dev/null >"$DIR/log" 2>&1 ) &
       echo $! > "$DIR/pid"
       t0=$SECONDS
