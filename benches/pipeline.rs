@@ -103,7 +103,9 @@ fn fill<V: AsRef<[u8]>>(world: &World, records: usize, value: impl Fn(usize) -> 
         let (key, value) = (n.to_string(), value(n));
         let partition = i32::try_from(n).unwrap() % PARTITIONS;
         wait_for("room in the producer", || {
-            producer.send(BaseRecord::to("in").partition(partition).key(&key).payload(value.as_ref())).ok()
+            producer
+                .send(BaseRecord::to("in").partition(partition).key(&key).payload(value.as_ref()))
+                .ok()
         });
     }
     producer.flush(Duration::from_secs(60)).unwrap();

@@ -104,7 +104,9 @@ fn python(python: &str, arguments: &[&str]) -> Measured {
 fn row(side: &str, other: Measured, ours: Measured) {
     let (rate, cpu) = (ours.rate / other.rate, other.cpu / ours.cpu);
     let Measured { rate: records, cpu: seconds } = other;
-    println!("  {side:<28} {records:>8.0}/s, {seconds:>6.2} CPU s a million: {rate:.2} x and {cpu:.2} x");
+    println!(
+        "  {side:<28} {records:>8.0}/s, {seconds:>6.2} CPU s a million: {rate:.2} x and {cpu:.2} x"
+    );
 }
 
 /// Both formats; `quix` where the interpreter has it.
@@ -134,7 +136,11 @@ pub(crate) fn run(interpreter: &str) {
     row("a model that costs nothing", shown(&free), ours);
     let has_quix = Command::new(interpreter).args(["-c", "import quixstreams"]).output().unwrap();
     if has_quix.status.success() {
-        row("Quix Streams, 10,000 records", python(interpreter, &["quix", &servers, "10000", &names]), ours);
+        row(
+            "Quix Streams, 10,000 records",
+            python(interpreter, &["quix", &servers, "10000", &names]),
+            ours,
+        );
     }
     avro(interpreter, &rows, &fields);
 }

@@ -47,6 +47,7 @@ impl<'t> Scanner<'t> {
         found
     }
 
+    #[inline]
     fn space(&mut self) {
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
             self.at += 1;
@@ -261,12 +262,15 @@ impl<'t> Scanner<'t> {
     /// Takes the digits that are next, one at least, as further ones of `digits`; how many.
     #[inline]
     fn digits(&mut self, digits: &mut u64) -> Result<usize, Wrong> {
-        let start = self.at;
-        while let Some(byte @ b'0'..=b'9') = self.peek() {
-            *digits = digits.wrapping_mul(10).wrapping_add(u64::from(byte - b'0'));
-            self.at += 1;
+        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        let (mut count, mut sum) = (0, *digits);
+        while let Some(byte @ b'0'..=b'9') = rest.get(count) {
+            sum = sum.wrapping_mul(10).wrapping_add(u64::from(byte - b'0'));
+            count += 1;
         }
-        if self.at == start { self.wrong() } else { Ok(self.at - start) }
+        *digits = sum;
+        self.at += count;
+        if count == 0 { self.wrong() } else { Ok(count) }
     }
 
     /// A number by its digits.
