@@ -303,7 +303,11 @@ fn exact(model: &dyn Model, inputs: &[Input]) -> Vec<f32> {
 fn embedding(prediction: Prediction) -> Vec<f32> {
     match prediction {
         Prediction::Embedding(values) => values,
-        Prediction::Label { .. } | Prediction::Value(_) | Prediction::Spans(_) => Vec::new(),
+        Prediction::Label { .. }
+        | Prediction::Value(_)
+        | Prediction::Spans(_)
+        | Prediction::Chunks(_)
+        | Prediction::Mean { .. } => Vec::new(),
     }
 }
 
@@ -334,7 +338,7 @@ fn prepare(model: &dyn Model, lines: &[&str]) -> Vec<Input> {
 fn tokens(input: &Input) -> &[u32] {
     match input {
         Input::Tokens(ids) => ids,
-        Input::Marked(_) | Input::Row(_) | Input::Pixels { .. } => &[],
+        Input::Marked(_) | Input::Windows(_) | Input::Row(_) | Input::Pixels { .. } => &[],
     }
 }
 

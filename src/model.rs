@@ -167,6 +167,8 @@ pub enum Input {
     Tokens(Box<[u32]>),
     /// Tokens of a text with their places in it, for models that label pieces of it.
     Marked(Box<Marked>),
+    /// The windows of a text, for models that answer it in pieces.
+    Windows(Box<[Window]>),
     /// Features after imputation, scaling and encoding: `[features]` f64.
     Row(Box<[f64]>),
     /// An image, decoded and resized. Normalised in `predict` only: a batch that waits takes a quarter of the memory.
@@ -184,6 +186,7 @@ impl Input {
         match self {
             Self::Tokens(ids) => ids.len(),
             Self::Marked(marked) => marked.ids.len(),
+            Self::Windows(windows) => windows.iter().map(|window| window.ids.len()).sum(),
             Self::Row(_) => 1,
             Self::Pixels { tokens, .. } => *tokens,
         }
@@ -194,10 +197,25 @@ impl Input {
         match self {
             Self::Tokens(ids) => size_of_val(&**ids),
             Self::Marked(marked) => marked.memory(),
+            Self::Windows(windows) => {
+                let ids: usize = windows.iter().map(|window| size_of_val(&*window.ids)).sum();
+                size_of_val(&**windows) + ids
+            }
             Self::Row(features) => size_of_val(&**features),
             Self::Pixels { pixels, .. } => pixels.len(),
         }
     }
+}
+
+/// A piece of a text that the model takes whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Window {
+    /// Token ids with their special tokens, at most the model's maximum.
+    pub ids: Box<[u32]>,
+    /// Its first character, counted in Unicode scalar values.
+    pub start: usize,
+    /// One past its last.
+    pub end: usize,
 }
 
 /// A text's tokens with their places in it.

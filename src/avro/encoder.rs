@@ -21,6 +21,10 @@ pub enum Kind {
     Value,
     /// A prediction of labelled pieces.
     Spans,
+    /// A prediction of a text in windows.
+    Chunks,
+    /// A prediction of the mean of a text's windows.
+    Mean,
     /// A dead letter.
     DeadLetter,
     /// A manifest.
@@ -29,11 +33,13 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Embedding,
         Self::Classification,
         Self::Value,
         Self::Spans,
+        Self::Chunks,
+        Self::Mean,
         Self::DeadLetter,
         Self::Manifest,
     ];
@@ -57,6 +63,8 @@ impl Kind {
             Prediction::Label { .. } => Self::Classification,
             Prediction::Value(_) => Self::Value,
             Prediction::Spans(_) => Self::Spans,
+            Prediction::Chunks(_) => Self::Chunks,
+            Prediction::Mean { .. } => Self::Mean,
         }
     }
 
@@ -67,6 +75,8 @@ impl Kind {
             Self::Classification => "tidemill.Classification",
             Self::Value => "tidemill.Value",
             Self::Spans => "tidemill.Spans",
+            Self::Chunks => "tidemill.Chunks",
+            Self::Mean => "tidemill.Mean",
             Self::DeadLetter => "tidemill.DeadLetter",
             Self::Manifest => "tidemill.Manifest",
         }
@@ -79,6 +89,8 @@ impl Kind {
             Self::Classification => include_str!("../../schemas/classification.avsc"),
             Self::Value => include_str!("../../schemas/value.avsc"),
             Self::Spans => include_str!("../../schemas/spans.avsc"),
+            Self::Chunks => include_str!("../../schemas/chunks.avsc"),
+            Self::Mean => include_str!("../../schemas/mean.avsc"),
             Self::DeadLetter => include_str!("../../schemas/dead_letter.avsc"),
             Self::Manifest => include_str!("../../schemas/manifest.avsc"),
         }
@@ -136,9 +148,15 @@ impl<'o> Encoder<'o> {
     /// Writes a prediction with at most `top_k` scores, the best, by the schema of [`Kind::of`] it.
     pub fn prediction(&mut self, prediction: &Prediction, top_k: Option<u32>, along: Along<'_>) {
         match prediction {
-            Prediction::Embedding(numbers) => {
-                self.out.reserve(numbers.len() * 4 + 16);
-                self.block(numbers, |this, number| this.raw(&number.to_le_bytes()));
+            Prediction::Embedding(numbers) => self.floats(numbers),
+            Prediction::Chunks(chunks) => self.block(chunks, |this, chunk| {
+                this.size(chunk.start);
+                this.size(chunk.end);
+                this.floats(&chunk.embedding);
+            }),
+            Prediction::Mean { embedding, of } => {
+                self.floats(embedding);
+                self.size(*of);
             }
             Prediction::Label { best, scores, labels } => {
                 let label = |index: usize| labels.get(index).map_or("", String::as_str);
@@ -154,6 +172,11 @@ impl<'o> Encoder<'o> {
         }
         self.optional(along.key, Self::bytes);
         self.optional(along.input, Self::text);
+    }
+
+    fn floats(&mut self, numbers: &[f32]) {
+        self.out.reserve(numbers.len() * 4 + 16);
+        self.block(numbers, |this, number| this.raw(&number.to_le_bytes()));
     }
 
     fn span(&mut self, span: &Span) {

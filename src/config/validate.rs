@@ -106,6 +106,13 @@ fn zeros(config: &Config, found: &mut Found) {
         "is 0: nothing would be inferred",
         "write 1 or more, or `auto`",
     );
+    let idle = model.chunk_overlap != 0 && !model.on_long.cuts();
+    found.when(
+        idle,
+        "model.chunk_overlap",
+        "is about windows, and by model.on_long no text is cut into such",
+        "write `on_long: chunks` or `mean`, or leave it out",
+    );
     let none = model.max_length == Some(0);
     found.when(none, "model.max_length", "is 0: every text would be too long", "write 1 or more");
 }

@@ -17,6 +17,10 @@ pub fn prediction_alone(prediction: &Prediction) -> Vec<u8> {
 pub(super) fn open(prediction: &Prediction, top_k: Option<u32>) -> Vec<u8> {
     let mut out = Vec::with_capacity(match prediction {
         Prediction::Embedding(values) => 16 + values.len() * 13,
+        Prediction::Mean { embedding, .. } => 32 + embedding.len() * 13,
+        Prediction::Chunks(chunks) => {
+            chunks.iter().map(|chunk| 48 + chunk.embedding.len() * 13).sum::<usize>()
+        }
         Prediction::Label { .. } | Prediction::Value(_) | Prediction::Spans(_) => 128,
     });
     out.push(b'{');
@@ -27,14 +31,25 @@ pub(super) fn open(prediction: &Prediction, top_k: Option<u32>) -> Vec<u8> {
 fn body(prediction: &Prediction, top_k: Option<u32>, out: &mut Vec<u8>) {
     match prediction {
         Prediction::Embedding(values) => {
-            out.extend_from_slice(b"\"embedding\":[");
-            for (place, value) in values.iter().enumerate() {
-                if place != 0 {
-                    out.push(b',');
-                }
-                json(Number::from(*value), out);
+            out.extend_from_slice(b"\"embedding\":");
+            numbers(values, out);
+        }
+        Prediction::Chunks(chunks) => {
+            out.extend_from_slice(b"\"chunks\":[");
+            for (place, chunk) in chunks.iter().enumerate() {
+                out.extend_from_slice(if place == 0 { b"{\"start\":" } else { b",{\"start\":" });
+                json(chunk.start, out);
+                member("end", chunk.end, out);
+                out.extend_from_slice(b",\"embedding\":");
+                numbers(&chunk.embedding, out);
+                out.push(b'}');
             }
             out.push(b']');
+        }
+        Prediction::Mean { embedding, of } => {
+            out.extend_from_slice(b"\"mean_embedding\":");
+            numbers(embedding, out);
+            member("mean_of", of, out);
         }
         Prediction::Value(value) => {
             out.extend_from_slice(b"\"value\":");
@@ -75,6 +90,17 @@ fn body(prediction: &Prediction, top_k: Option<u32>, out: &mut Vec<u8>) {
             out.push(b']');
         }
     }
+}
+
+fn numbers(values: &[f32], out: &mut Vec<u8>) {
+    out.push(b'[');
+    for (place, value) in values.iter().enumerate() {
+        if place != 0 {
+            out.push(b',');
+        }
+        json(Number::from(*value), out);
+    }
+    out.push(b']');
 }
 
 pub(super) fn member(name: &str, value: impl Serialize, out: &mut Vec<u8>) {

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::{Codec, Taken, Wanted, refused, write};
 use crate::answer::{Prediction, Task};
 use crate::avro::{self, Along, Kind};
-use crate::config::{Config, Include, Output, OutputFormat, SchemaRegistry};
+use crate::config::{Config, Include, OnLong, Output, OutputFormat, SchemaRegistry};
 use crate::failure::{Exit, Failure, temporary};
 use crate::record::{Fault, FaultClass, Record};
 use crate::schema::{Failed, Language, Schemas, frame};
@@ -15,6 +15,7 @@ use crate::schema::{Failed, Language, Schemas, frame};
 #[derive(Debug)]
 pub struct Writer {
     output: Output,
+    on_long: OnLong,
     registry: SchemaRegistry,
     codec: Arc<Codec>,
     /// Which fields of a record go along, where some do.
@@ -34,13 +35,26 @@ impl Writer {
                 Some(Taken::Fields(names.clone(), Wanted::new(names, &codec.input().fields)))
             }
         };
-        Self { output, registry, codec, taken, ids: RwLock::default() }
+        let on_long = config.model.on_long;
+        Self { output, on_long, registry, codec, taken, ids: RwLock::default() }
     }
 
     /// The registry that has the schemas of what is written.
     fn schemas(&self) -> Option<&Schemas> {
         let schemas = self.codec.schemas().filter(|_| self.output.format == OutputFormat::Avro);
         schemas.map(AsRef::as_ref)
+    }
+
+    /// What a model for `task` may answer, the usual first.
+    fn kinds(&self, task: Task) -> impl Iterator<Item = Kind> + use<> {
+        let usual = match (Kind::of_task(task), self.on_long) {
+            (Kind::Embedding, OnLong::Chunks) => Kind::Chunks,
+            (Kind::Embedding, OnLong::Mean) => Kind::Mean,
+            (kind, _) => kind,
+        };
+        // A classifier with one output alone answers with its number.
+        let second = (task == Task::TextClassification).then_some(Kind::Value);
+        std::iter::once(usual).chain(second)
     }
 
     fn subject(&self, kind: Kind) -> String {
@@ -54,9 +68,7 @@ impl Writer {
     /// [`Exit::Config`] where it is not, with what to do; [`Exit::Temporary`] where the registry does not answer.
     pub fn ready(&self, task: Task) -> Result<(), Failure> {
         let Some(schemas) = self.schemas() else { return Ok(()) };
-        // A classifier with one output alone answers with its number.
-        let second = (task == Task::TextClassification).then_some(Kind::Value);
-        for kind in std::iter::once(Kind::of_task(task)).chain(second) {
+        for kind in self.kinds(task) {
             let subject = self.subject(kind);
             let id = if self.registry.register {
                 schemas.register(&subject, Language::Avro, kind.schema())
@@ -96,7 +108,7 @@ impl Writer {
         let (Some(schemas), true) = (self.schemas(), self.registry.register) else {
             return self.ready(task);
         };
-        let kind = Kind::of_task(task);
+        let Some(kind) = self.kinds(task).next() else { return Ok(()) };
         let subject = self.subject(kind);
         match schemas.incompatible(&subject, Language::Avro, kind.schema()) {
             Ok(None) => Ok(()),

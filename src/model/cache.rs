@@ -12,7 +12,7 @@ use quick_cache::Weighter;
 use quick_cache::sync;
 use sha2::{Digest as _, Sha256};
 
-use super::{Input, Model, guard};
+use super::{Input, Model, Window, guard};
 use crate::answer::{Prediction, Refused};
 
 /// An input's SHA-256.
@@ -44,6 +44,11 @@ impl Weighter<Key, Prediction> for Bytes {
                 .iter()
                 .map(|span| size_of_val(span) + span.label.len() + span.word.len())
                 .sum(),
+            Prediction::Chunks(chunks) => chunks
+                .iter()
+                .map(|chunk| size_of_val(chunk) + size_of_val(&chunk.embedding[..]))
+                .sum(),
+            Prediction::Mean { embedding, .. } => size_of_val(&embedding[..]),
         };
         u64::try_from(FRAME + bytes).unwrap_or(u64::MAX)
     }
@@ -115,6 +120,14 @@ fn key(input: &Input) -> Option<Key> {
             hash.update(u32::MAX.to_le_bytes());
             hash.update(marked.text.as_bytes());
         }
+        Input::Windows(windows) => {
+            for Window { ids, start, end } in windows {
+                ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+                hash.update(u32::MAX.to_le_bytes());
+                hash.update(start.to_le_bytes());
+                hash.update(end.to_le_bytes());
+            }
+        }
         Input::Pixels { pixels, .. } => hash.update(pixels),
         Input::Row(_) => return None,
     }
@@ -155,7 +168,7 @@ mod tests {
                     )]))
                 }
                 Input::Row(values) => Ok(Prediction::Value(values[0].into())),
-                Input::Tokens(_) | Input::Marked(_) | Input::Pixels { .. } => {
+                Input::Tokens(_) | Input::Marked(_) | Input::Windows(_) | Input::Pixels { .. } => {
                     Err(Refused::Row { row, message: "a 9".to_owned() })
                 }
             };

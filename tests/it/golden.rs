@@ -85,6 +85,7 @@ fn difference(prediction: &Prediction, expected: &Value) -> f64 {
             };
             spans.iter().zip(expected).map(gap).fold(0.0, f64::max)
         }
+        Prediction::Chunks(_) | Prediction::Mean { .. } => panic!("{prediction:?}"),
     }
 }
 

@@ -18,6 +18,8 @@ use super::seam::Seams;
 use super::template::Template;
 use crate::record::{Fault, FaultClass};
 
+mod windows;
+
 /// Bytes of text that are tokenised at first for each token that the model takes.
 const BYTES_A_TOKEN: usize = 8;
 /// How many times more is tokenised where that was not enough.
@@ -259,14 +261,21 @@ impl Sequencer {
     }
 
     fn tokenise(&self, text: &str) -> Result<Encoding, Fault> {
-        // A tokenizer's regular expressions may panic on hostile text.
-        let encoded = catch_unwind(AssertUnwindSafe(|| {
+        self.encode(|tokenizer| {
             if self.places {
-                self.tokenizer.encode_char_offsets(text, true)
+                tokenizer.encode_char_offsets(text, true)
             } else {
-                self.tokenizer.encode_fast(text, true)
+                tokenizer.encode_fast(text, true)
             }
-        }));
+        })
+    }
+
+    fn encode(
+        &self,
+        encode: impl FnOnce(&Tokenizer) -> tokenizers::Result<Encoding>,
+    ) -> Result<Encoding, Fault> {
+        // A tokenizer's regular expressions may panic on hostile text.
+        let encoded = catch_unwind(AssertUnwindSafe(|| encode(&self.tokenizer)));
         let invalid =
             |why: String| Fault::new(FaultClass::Invalid, format!("tokenise the text: {why}"));
         encoded
