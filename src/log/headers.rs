@@ -14,6 +14,9 @@ pub const SOURCE_TOPIC: &str = "tidemill.source.topic";
 pub const SOURCE_PARTITION: &str = "tidemill.source.partition";
 /// The record's offset.
 pub const SOURCE_OFFSET: &str = "tidemill.source.offset";
+/// Of a prediction for a part of its text: tokens that the model saw, a slash, and tokens of the whole, behind `>` where
+/// there are more than were counted.
+pub const INPUT_TRUNCATED: &str = "tidemill.input.truncated";
 /// Of a dead letter: the class of its fault.
 pub const ERROR_CLASS: &str = "tidemill.error.class";
 /// Of a value that was cut: how many bytes it had.

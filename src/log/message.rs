@@ -16,7 +16,7 @@ use crate::config::{Config, Headers, OutputPartition};
 use crate::log::manifest::{Manifest, Range};
 use crate::log::note::Note;
 use crate::log::{BatchInfo, Finished, Row, headers};
-use crate::record::{Fault, ModelId, Outcome, Partition, Record, Signature, TopicId};
+use crate::record::{Fault, ModelId, Outcome, Partition, Record, Signature, TopicId, Written};
 
 /// What Kafka adds to a message at most: record and batch framing, lengths, timestamps.
 const FRAMING: usize = 128;
@@ -221,7 +221,7 @@ impl Batch<'_> {
     /// The message of one row.
     pub fn message<'a>(&'a self, row: &'a Row) -> Message<'a> {
         let (topic, partition, value) = match &row.outcome {
-            Outcome::Prediction(value) => {
+            Outcome::Prediction(Written { value, .. }) => {
                 (self.naming.output.as_str(), self.number(row), Some(value))
             }
             Outcome::Tombstone => (self.naming.output.as_str(), self.number(row), None),
@@ -240,7 +240,14 @@ impl Batch<'_> {
         };
         match &row.outcome {
             Outcome::DeadLetter(fault) => self.explain(&mut message, &row.record, fault),
-            Outcome::Prediction(_) | Outcome::Tombstone => self.stamp(&mut message, &row.record),
+            Outcome::Prediction(Written { truncated, .. }) => {
+                self.stamp(&mut message, &row.record);
+                if let Some(truncated) = truncated.filter(|_| self.naming.headers != Headers::None)
+                {
+                    message.push(headers::INPUT_TRUNCATED, truncated.to_string());
+                }
+            }
+            Outcome::Tombstone => self.stamp(&mut message, &row.record),
         }
         message
     }

@@ -113,7 +113,7 @@ impl Cache {
 fn key(input: &Input) -> Option<Key> {
     let mut hash = Sha256::new();
     match input {
-        Input::Tokens(ids) => ids.iter().for_each(|id| hash.update(id.to_le_bytes())),
+        Input::Tokens(tokens) => tokens.ids.iter().for_each(|id| hash.update(id.to_le_bytes())),
         Input::Marked(marked) => {
             // The places of the tokens follow from these two.
             marked.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
@@ -140,7 +140,7 @@ mod tests {
 
     use super::*;
     use crate::field::Values;
-    use crate::model::About;
+    use crate::model::{About, Tokens};
     use crate::record::Fault;
 
     /// Answers a sequence by its sum, and refuses those with a 9.
@@ -156,13 +156,13 @@ mod tests {
         }
 
         fn prepare(&self, _values: &Values<'_>) -> Result<Input, Fault> {
-            Ok(Input::Tokens(Box::default()))
+            Ok(Input::Tokens(Tokens::default()))
         }
 
         fn predict(&self, inputs: &[&Input]) -> Result<Vec<Prediction>, Refused> {
             self.calls.lock().unwrap_or_else(PoisonError::into_inner).push(inputs.len());
             let answer = |(row, input): (usize, &&Input)| match input {
-                Input::Tokens(ids) if !ids.contains(&9) => {
+                Input::Tokens(Tokens { ids, .. }) if !ids.contains(&9) => {
                     Ok(Prediction::Embedding(vec![f32::from(
                         u8::try_from(ids.iter().sum::<u32>()).unwrap_or(0),
                     )]))

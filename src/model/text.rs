@@ -64,7 +64,7 @@ use super::files::Error;
 use super::folder::{Folder, Json};
 use super::options::LoadOptions;
 use super::weights::Weights;
-use super::{About, Input, Memory, Model};
+use super::{About, Input, Marked, Memory, Model, Tokens};
 use crate::answer::{Prediction, Refused, Task};
 use crate::config::{self, OnLong};
 use crate::field::{self, Values};
@@ -350,24 +350,24 @@ impl Model for Text {
             prompt => Cow::Owned([prompt, text].concat()),
         };
         if let Some(second) = second {
-            let (ids, long) = self.sequencer.pair([&text, second])?;
-            if long && self.on_long == OnLong::Reject {
+            let (ids, truncated) = self.sequencer.pair([&text, second])?;
+            if truncated.is_some() && self.on_long == OnLong::Reject {
                 return too_long(format!("fields {name:?} and {pair:?} have together"));
             }
-            return Ok(Input::Tokens(ids.into()));
+            return Ok(Input::Tokens(Tokens { ids: ids.into(), truncated }));
         }
-        let Sequence { ids, long, source } = self.sequencer.single(&text)?;
-        if long && self.on_long == OnLong::Reject {
+        let Sequence { ids, truncated, source } = self.sequencer.single(&text)?;
+        if truncated.is_some() && self.on_long == OnLong::Reject {
             return too_long(format!("field {name:?} has"));
         }
         if ids.is_empty() {
             return Err(nothing(name));
         }
         Ok(match &self.marker {
-            None => Input::Tokens(ids.into()),
+            None => Input::Tokens(Tokens { ids: ids.into(), truncated }),
             Some(marker) => {
                 let marked = marker.mark(ids, &source, self.sequencer.tokenizer());
-                Input::Marked(Box::new(marked))
+                Input::Marked(Box::new(Marked { truncated, ..marked }))
             }
         })
     }
@@ -383,7 +383,7 @@ impl Model for Text {
         for (row, input) in inputs.iter().enumerate() {
             let refused = |message: String| Refused::Row { row, message };
             match input {
-                Input::Tokens(ids) => sequences.push(ids),
+                Input::Tokens(tokens) => sequences.push(&tokens.ids),
                 Input::Marked(marked) => sequences.push(&marked.ids),
                 Input::Windows(windows) => sequences.extend(windows.iter().map(|one| &*one.ids)),
                 Input::Row(_) | Input::Pixels { .. } => {

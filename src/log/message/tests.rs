@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::record::{Epoch, FaultClass, Header, Offset, Reason, Version};
+use crate::record::{Epoch, FaultClass, Header, Offset, Reason, Truncated, Version};
 
 fn naming(headers: Headers) -> Naming {
     let mut config = Config::default();
@@ -33,7 +33,7 @@ fn info() -> BatchInfo {
     }
 }
 
-fn row(topic: u16, number: i32, offset: i64, outcome: Outcome<Vec<u8>>) -> Row {
+fn row(topic: u16, number: i32, offset: i64, outcome: Outcome<Written>) -> Row {
     let own = |name: &str, value: Option<&[u8]>| Header {
         name: name.as_bytes().to_vec(),
         value: value.map(<[u8]>::to_vec),
@@ -69,7 +69,8 @@ fn topics_have_default_names() {
 #[test]
 fn a_prediction_keeps_key_number_and_own_headers_and_says_where_it_comes_from() {
     let (naming, info) = (naming(Headers::Full), info());
-    let (batch, row) = (naming.batch(&info), row(1, 4, 99, Outcome::Prediction(b"out".to_vec())));
+    let (batch, row) =
+        (naming.batch(&info), row(1, 4, 99, Outcome::Prediction(b"out".to_vec().into())));
     let message = batch.message(&row);
     assert_eq!((message.topic, message.partition), ("sentiment", Some(4)));
     assert_eq!(message.key.as_deref(), Some(b"k".as_slice()));
@@ -100,6 +101,23 @@ fn headers_follow_the_mode() {
         ["trace", "tidemill.model.version", "tidemill.batch.id", "tidemill.source.offset"]
     );
     assert_eq!(names(Headers::None), ["trace"], "a predecessor's provenance is none of ours");
+}
+
+#[test]
+fn an_answer_to_a_part_of_a_text_says_so() {
+    let info = info();
+    for (mode, more, expect) in [
+        (Headers::Full, false, Some("256/1042")),
+        (Headers::Compact, true, Some("256/>1042")),
+        (Headers::None, false, None),
+    ] {
+        let truncated = Some(Truncated { kept: 256, of: 1_042, more });
+        let written = Written { value: Vec::new(), truncated };
+        let (naming, row) = (naming(mode), row(0, 0, 1, Outcome::Prediction(written)));
+        let found = headers(&naming.batch(&info).message(&row));
+        let found = found.into_iter().find(|(name, _)| name == "tidemill.input.truncated");
+        assert_eq!(found.and_then(|(_, value)| value).as_deref(), expect);
+    }
 }
 
 #[test]
@@ -140,7 +158,7 @@ fn a_manifest_says_what_became_of_the_batch() {
     let (naming, info) = (naming(Headers::Full), info());
     let fault = Fault::new(FaultClass::Missing, "no field");
     let rows = vec![
-        row(0, 1, 10, Outcome::Prediction(Vec::new())),
+        row(0, 1, 10, Outcome::Prediction(Written::default())),
         row(0, 1, 13, Outcome::DeadLetter(fault)),
         row(1, 0, 2, Outcome::Tombstone),
     ];

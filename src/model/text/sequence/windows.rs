@@ -133,7 +133,7 @@ impl Sequencer {
     /// The ids of a piece by itself, and whether some of its tokens are left out.
     fn alone(&self, prompt: &str, piece: &str) -> Result<(Vec<u32>, bool), Fault> {
         let joined = [prompt, piece].concat();
-        let Sequence { ids, long, .. } = self.single(&joined)?;
-        Ok((ids, long))
+        let Sequence { ids, truncated, .. } = self.single(&joined)?;
+        Ok((ids, truncated.is_some()))
     }
 }
