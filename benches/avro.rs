@@ -15,7 +15,7 @@ use std::time::Instant;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value as Theirs;
 use apache_avro::writer::datum::GenericDatumWriter;
-use tidemill::answer::Prediction;
+use tidemill::answer::{Prediction, Shape};
 use tidemill::avro::{Along, Encoder, Kind, Plan, parse};
 
 const RECORDS: usize = 20_000;
@@ -81,7 +81,7 @@ fn write() {
         ours.push(timed(|| {
             for _ in 0..RECORDS {
                 out.clear();
-                Encoder::new(&mut out).prediction(&prediction, None, Along::default());
+                Encoder::new(&mut out).prediction(&prediction, &Shape::default(), Along::default());
                 black_box(&out);
             }
         }));

@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+mod shape;
+
+pub use shape::{Out, Part, Scores, Shape, Vectors};
+
 /// What a model is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -121,6 +121,73 @@ fn an_answer_to_a_part_of_a_text_says_so() {
 }
 
 #[test]
+fn what_says_how_a_value_is_read_goes_with_that_value() {
+    let (naming, info) = (naming(Headers::None), info());
+    let batch = naming.batch(&info);
+    let names = |outcome| {
+        let mut row = row(0, 0, 1, outcome);
+        let record = Arc::get_mut(&mut row.record).unwrap();
+        for name in ["Content-Type", "content-encoding", "__value_schema_id", "ce_id", "ce_mine"] {
+            record.headers.push(Header { name: name.into(), value: Some(b"x".to_vec()) });
+        }
+        headers(&batch.message(&row)).into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    assert_eq!(names(Outcome::Prediction(Written::default())), ["trace", "ce_id", "ce_mine"]);
+    assert_eq!(names(Outcome::Tombstone), ["trace", "ce_id", "ce_mine"]);
+    let letter = names(Outcome::DeadLetter(Fault::new(FaultClass::Missing, "m")));
+    let kept =
+        ["trace", "Content-Type", "content-encoding", "__value_schema_id", "ce_id", "ce_mine"];
+    assert_eq!(letter[..6], kept, "the value is the record's own");
+}
+
+/// By the Kafka protocol binding of `CloudEvents` 1.0.2, section 3.2: attributes are headers `ce_…`, and `content-type` is
+/// the type of the value.
+#[test]
+fn a_prediction_is_an_event_where_that_is_asked() {
+    let mut config = Config::default();
+    config.input.topics = vec!["reviews".to_owned()];
+    config.output.topic = "sentiment".to_owned();
+    config.output.headers = Headers::None;
+    config.output.cloud_events = CloudEvents {
+        source: Some("/reviews/sentiment".to_owned()),
+        kind: Some("com.example.review.scored".to_owned()),
+    };
+    let info = info();
+    let told = |config: &Config, timestamp, outcome| {
+        let naming = Naming::new(config);
+        let mut row = row(0, 2, 7, outcome);
+        let record = Arc::get_mut(&mut row.record).unwrap();
+        record.timestamp = Some(timestamp);
+        for name in ["ce_id", "CE_type", "ce_ours", "content-type"] {
+            record.headers.push(Header { name: name.into(), value: Some(b"theirs".to_vec()) });
+        }
+        headers(&naming.batch(&info).message(&row))
+    };
+    let mut expected = vec![
+        ("trace".to_owned(), None),
+        pair("ce_specversion", "1.0"),
+        pair("ce_id", "reviews/2/7/sha256:ab"),
+        pair("ce_source", "/reviews/sentiment"),
+        pair("ce_type", "com.example.review.scored"),
+        pair("ce_time", "2025-11-26T02:05:48.123Z"),
+        pair("content-type", "application/json"),
+    ];
+    let prediction = || Outcome::Prediction(Written::default());
+    assert_eq!(told(&config, 1_764_122_748_123, prediction()), expected);
+    let content = expected.pop();
+    assert_eq!(told(&config, 1_764_122_748_123, Outcome::Tombstone), expected, "no data: no type");
+    assert!(content.is_some());
+    let timeless = told(&config, i64::MAX, prediction());
+    assert!(timeless.iter().all(|(name, _)| name != "ce_time"), "no time that RFC 3339 can say");
+    config.output.format = OutputFormat::Avro;
+    let avro = told(&config, 0, prediction());
+    assert!(avro.contains(&pair("content-type", "application/avro")), "{avro:?}");
+    let letter = told(&config, 0, Outcome::DeadLetter(Fault::new(FaultClass::Missing, "m")));
+    assert!(letter.contains(&pair("ce_id", "theirs")), "a dead letter is the record as it came");
+    assert!(!letter.iter().any(|(name, _)| name == "ce_specversion"));
+}
+
+#[test]
 fn a_tombstone_passes_through_without_a_value() {
     let (naming, info) = (naming(Headers::Full), info());
     let (batch, row) = (naming.batch(&info), row(0, 2, 1, Outcome::Tombstone));
