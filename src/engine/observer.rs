@@ -65,6 +65,7 @@ impl Observer {
         self.metrics.record_ages(outcomes.ages(wall));
         self.metrics.committed(now);
         self.metrics.outcomes(&outcomes.by_label, &outcomes.by_class);
+        self.metrics.truncated(outcomes.truncated);
         self.tally.add(outcomes);
         let mut dead =
             outcomes.dead_of(|partition| done.committed.contains_key(&partition)).peekable();

@@ -25,7 +25,8 @@ pub use declared::{ALL, Kind, Metric};
 use declared::{
     AGE, BATCH_BYTES, BATCH_LIMIT, BATCH_RECORDS, BATCH_TOKENS, BATCHES, CACHE_HITS, COMMIT_AGE,
     CONNECTED, DEAD_LETTERS, DRAIN_ETA, GATE, LAG, MODEL_INFO, MODEL_LOAD, MODEL_MEMORY,
-    MODEL_SWAPS, PARTITIONS, REBALANCES, RECORDS, RESIDENT, STAGE, TRANSACTIONS, UNCOVERED,
+    MODEL_SWAPS, PARTITIONS, REBALANCES, RECORDS, RESIDENT, STAGE, TRANSACTIONS, TRUNCATED,
+    UNCOVERED,
 };
 
 /// The handles. Cheap to clone.
@@ -49,6 +50,7 @@ struct Handles {
     dead_letters: BTreeMap<&'static str, Counter>,
     transactions: BTreeMap<How, Counter>,
     cache_hits: Counter,
+    truncated: Counter,
     rebalances: Counter,
     partitions: Gauge,
     model_load: Histogram,
@@ -120,6 +122,7 @@ pub fn register(recorder: PrometheusRecorder) -> Metrics {
             .map(|how| (how, counter(TRANSACTIONS, "outcome", how.name())))
             .into(),
         cache_hits: recorder.register_counter(&key(CACHE_HITS, Vec::new()), &METADATA),
+        truncated: recorder.register_counter(&key(TRUNCATED, Vec::new()), &METADATA),
         rebalances: recorder.register_counter(&key(REBALANCES, Vec::new()), &METADATA),
         partitions: gauge(PARTITIONS),
         model_load: histogram(MODEL_LOAD, Vec::new()),
@@ -197,6 +200,11 @@ impl Metrics {
                 }
             }
         }
+    }
+
+    /// So many predictions were for a part of their text.
+    pub fn truncated(&self, predictions: u64) {
+        self.0.truncated.increment(predictions);
     }
 
     /// The assignment changed to so many partitions.
