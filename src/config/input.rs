@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Pointer;
+use crate::clean::Cleans;
 
 /// What is read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,6 +28,8 @@ pub struct Input {
     pub pair_field: String,
     /// Where a field of the model stands in a record, if not under its own name: a JSON Pointer, such as `/customer/age`.
     pub fields: BTreeMap<String, Pointer>,
+    /// What a field must be before the model takes it, and what becomes of one that is not.
+    pub clean: Cleans,
     /// What was written around a record, and is taken off.
     pub unwrap: Unwrap,
     /// What a field means that the model does not read.
@@ -43,6 +46,7 @@ impl Default for Input {
             field: "text".to_owned(),
             pair_field: "text_pair".to_owned(),
             fields: BTreeMap::new(),
+            clean: BTreeMap::new(),
             unwrap: Unwrap::None,
             unknown_fields: UnknownFields::Ignore,
         }

@@ -8,6 +8,9 @@ use super::secret;
 pub const FREE: [&str; 5] =
     ["kafka.common", "kafka.consumer", "kafka.producer", "input.fields", "input.formats"];
 
+/// Sections whose keys are others' names, with values of ours: what is said of a field.
+pub const NAMED: [&str; 1] = ["input.clean"];
+
 /// Keys whose values are secrets: they may refer to one, as librdkafka's properties may.
 pub const SECRET: [&str; 2] = ["schema_registry.password", "schema_registry.token"];
 
