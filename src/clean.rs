@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use metrics::Counter;
 
 use crate::field::Value;
-use crate::record::Fault;
+use crate::record::{Fault, Signature};
 
 mod check;
 mod date;
@@ -120,6 +120,32 @@ impl Cleaning {
         }
         Ok(())
     }
+}
+
+/// What whoever configures should know of what is `stated` beside a model that looks at the fields `names` and has its
+/// `own` words: what has no effect, and what holds in place of something. `known` are names of fields that have a place in
+/// records all the same.
+pub fn doubts(
+    names: &[String],
+    own: &Cleans,
+    stated: &Cleans,
+    known: impl Fn(&String) -> bool,
+) -> Vec<String> {
+    let of = |name: &String| {
+        if own.contains_key(name) {
+            let said = "holds in place of all that the model's preprocess.json says of cleaning it";
+            return Some(format!("what input.clean says of field {name:?} {said}"));
+        }
+        let unknown = !names.contains(name) && !known(name);
+        unknown.then(|| {
+            format!(
+                "input.clean names field {name:?}, which neither the model nor input.fields knows: nothing is cleaned by it; \
+                 the model looks at {}",
+                Signature::short(names)
+            )
+        })
+    };
+    stated.keys().filter_map(of).collect()
 }
 
 fn missing(action: OnMissing) -> &'static str {

@@ -24,9 +24,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::clean::Cleaning;
+use crate::clean::{self, Cleaning};
 use crate::config::UnknownFields;
-use crate::format::{Codec, Read, Unread, Wanted};
+use crate::format::{Codec, Fields, Read, Unread};
 use crate::journal::{Journal, Mark};
 use crate::log::{Arrival, Chunk, Load, note};
 use crate::model::Input;
@@ -232,15 +232,16 @@ impl Decoder {
     fn decode(&self, record: &Record, served: &Served) -> Result<Option<Input>, Unread> {
         let looks = self.looks(served);
         let settings = self.codec.input();
-        let prepared = self.codec.read(&looks.wanted, record, |Read { mut values, unknown }| {
-            let reject = settings.unknown_fields == UnknownFields::Reject;
-            if let Some(name) = unknown.filter(|_| reject) {
-                let message = format!("field {name:?} is not one of the model's");
-                return Err(Fault::new(FaultClass::Invalid, message));
-            }
-            looks.cleaning.clean(&mut values)?;
-            served.model.prepare(&values)
-        })?;
+        let prepared =
+            self.codec.gather(&looks.fields, record, |Read { mut values, unknown }| {
+                let reject = settings.unknown_fields == UnknownFields::Reject;
+                if let Some(name) = unknown.filter(|_| reject) {
+                    let message = format!("field {name:?} is not one of the model's");
+                    return Err(Fault::new(FaultClass::Invalid, message));
+                }
+                looks.cleaning.clean(&mut values)?;
+                served.model.prepare(&values)
+            })?;
         Ok(prepared.transpose()?)
     }
 
@@ -267,7 +268,7 @@ impl Decoder {
 #[derive(Debug)]
 struct Looks {
     /// By where it stands in a record: what the model is given, and behind it what cleaning needs.
-    wanted: Wanted,
+    fields: Fields,
     cleaning: Cleaning,
 }
 
@@ -278,8 +279,13 @@ impl Looks {
         if let Some(metrics) = metrics {
             cleaning = cleaning.counted(|field, rule| metrics.cleaned(field, rule));
         }
+        for doubt in
+            clean::doubts(model.looks_at(), model.cleans(), &input.clean, |name| input.knows(name))
+        {
+            tracing::warn!(model = %served.id, "{doubt}");
+        }
         let names = [model.looks_at(), cleaning.units()].concat();
-        Self { wanted: Wanted::new(&names, &input.fields), cleaning }
+        Self { fields: Fields::new(&names, input), cleaning }
     }
 }
 

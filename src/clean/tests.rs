@@ -269,6 +269,21 @@ fn fields_are_cleaned_by_what_is_said_of_them() {
     assert!(Cleaning::new(&names, &Cleans::new(), &Cleans::new()).is_empty());
 }
 
+#[test]
+fn what_has_no_effect_is_said() {
+    let words = |names: &[&str]| -> Cleans {
+        names.iter().map(|name| ((*name).to_owned(), clean("{}"))).collect()
+    };
+    let names = ["a", "b"].map(str::to_owned);
+    let said = doubts(&names, &words(&["b"]), &words(&["a", "b", "c", "d"]), |name| name == "d");
+    let [replaced, unknown] = said.try_into().unwrap();
+    assert!(replaced.contains("field \"b\" holds in place"), "{replaced}");
+    assert!(
+        unknown.contains("field \"c\", which neither") && unknown.ends_with("looks at a, b"),
+        "{unknown}"
+    );
+}
+
 fn any_value() -> impl Strategy<Value = Json> {
     prop_oneof![
         Just(Json::Null),

@@ -5,8 +5,16 @@ use serde_json::{Map, Value};
 use super::secret;
 
 /// Sections whose keys are others' names, with dots in them: librdkafka's own, a record's fields, topics.
-pub const FREE: [&str; 5] =
-    ["kafka.common", "kafka.consumer", "kafka.producer", "input.fields", "input.formats"];
+pub const FREE: [&str; 8] = [
+    "kafka.common",
+    "kafka.consumer",
+    "kafka.producer",
+    "input.fields",
+    "input.formats",
+    "input.key.fields",
+    "input.headers",
+    "input.record",
+];
 
 /// Sections whose keys are others' names, with values of ours: what is said of a field.
 pub const NAMED: [&str; 1] = ["input.clean"];
