@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn words_that_do_not_go_together_are_refused() {
         for (text, part) in [
-            ("{on_mising: reject}", "unknown field `on_mising`"),
+            ("{on_absent: reject}", "unknown field `on_absent`"),
             ("{type: money}", "unknown variant `money`"),
             ("{type: number, decimal: ';'}", "unknown variant `;`"),
             ("{min: 0}", "min goes with type: number or date"),

@@ -107,12 +107,12 @@ fn what_is_said_of_fields_is_judged_by_field() {
     assert_eq!(words("a.b").missing, ["".into(), "NA".into(), serde_json::json!(-999)]);
     assert_eq!(words("member").yes, ["yes".into(), "y".into(), serde_json::json!(1)]);
     assert_eq!(words("price").max, Some(1e6));
-    let both = text.replace("clamp", "clamb").replace("on_missing", "on_mising");
+    let both = text.replace("clamp", "bound").replace("on_missing", "on_absent");
     let problems = from_yaml(&both).unwrap_err();
     assert_eq!(problems.0.len(), 2, "{problems}");
     for (from, to, parts) in [
-        ("clamp", "clamb", ["input.clean.price: ", "unknown variant `clamb`"]),
-        ("a.b: {missing", "a.b: {mising", ["input.clean.a.b: ", "unknown field `mising`"]),
+        ("clamp", "bound", ["input.clean.price: ", "unknown variant `bound`"]),
+        ("a.b: {missing", "a.b: {absent", ["input.clean.a.b: ", "unknown field `absent`"]),
         ("min: 0", "min: 2e6", ["input.clean.price: ", "nothing lies between"]),
         ("NA,", "'${env:NA}',", ["input.clean.a.b: ", "no secret may stand here"]),
         ("clean:\n", "clean: x\n  #", ["input.clean: ", "is not a map"]),

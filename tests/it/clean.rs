@@ -131,7 +131,7 @@ fn check_says_what_has_no_effect_and_what_is_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("c.yaml");
     let text = format!(
-        "log: sqlite:{}\ninput:\n  topics: [in]\n  clean: {{a: {{on_missing: 'null'}}, amuont: {{on_missing: reject}}}}\n\
+        "log: sqlite:{}\ninput:\n  topics: [in]\n  clean: {{a: {{on_missing: 'null'}}, total: {{on_missing: reject}}}}\n\
          output: {{topic: out}}\nmodel: {{uri: {}}}\n",
         dir.path().join("log.db").display(),
         model.path().display()
@@ -140,7 +140,7 @@ fn check_says_what_has_no_effect_and_what_is_replaced() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
     let output = command.arg("check").arg("--config").arg(&file).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    for part in ["field \"a\" holds in place of all", "names field \"amuont\", which neither"] {
+    for part in ["field \"a\" holds in place of all", "names field \"total\", which neither"] {
         assert!(said.contains(part), "{part} in {said}");
     }
     assert!(output.status.success(), "{said}");

@@ -454,8 +454,8 @@ mod tests {
                 "clean: trim goes with type: text",
             ),
             (
-                r#"{"name":"a","kind":"numeric","clean":{"on_mising":"null"}}"#,
-                "clean: unknown field `on_mising`",
+                r#"{"name":"a","kind":"numeric","clean":{"on_absent":"null"}}"#,
+                "clean: unknown field `on_absent`",
             ),
             (r#"{"name":"a","kind":"numeric","clean":7}"#, "clean: invalid type"),
             (
