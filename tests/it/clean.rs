@@ -3,10 +3,18 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
 use tidemill::clean::Clean;
+use tidemill::config::{Config, Key, KeyFormat, Uri};
+use tidemill::decode::{Decoder, Prepared};
 use tidemill::field::Value;
+use tidemill::format::Codec;
+use tidemill::model::Input;
+use tidemill::record::{Offset, Partition, Record};
+use tidemill::service;
+use tidemill::telemetry::Telemetry;
 
 fn data(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data").join(name)
@@ -144,4 +152,86 @@ fn check_says_what_has_no_effect_and_what_is_replaced() {
         assert!(said.contains(part), "{part} in {said}");
     }
     assert!(output.status.success(), "{said}");
+}
+
+fn record(key: Option<&str>, value: &str) -> Record {
+    Record {
+        partition: Partition { topic: 0, number: 0 },
+        offset: Offset(0),
+        timestamp: None,
+        key: key.map(|key| key.as_bytes().to_vec()),
+        value: Some(value.as_bytes().to_vec()),
+        headers: Vec::new(),
+    }
+}
+
+fn configured(model: &Path, cleans: &[(&str, Json)]) -> Config {
+    let mut config = Config::default();
+    config.input.topics = vec!["in".to_owned()];
+    config.model.uri = Uri::Directory(model.to_owned());
+    let clean = |(name, words): &(&str, Json)| {
+        ((*name).to_owned(), serde_json::from_value(words.clone()).unwrap())
+    };
+    config.input.clean = cleans.iter().map(clean).collect();
+    config
+}
+
+/// The configuration's words hold in place of the model's, whole, for fields in keys too; what they do is counted.
+#[test]
+fn the_configurations_words_hold_on_decode_threads_and_are_counted() {
+    let model = folder(&[("a", json!({"on_missing": "reject"}))]);
+    let words = [
+        ("a", json!({"type": "number", "decimal": ",", "missing": ["?"]})),
+        ("color", json!({"type": "text", "case": "lower"})),
+    ];
+    let mut config = configured(model.path(), &words);
+    config.input.key =
+        Key { format: KeyFormat::Text, field: Some("color".to_owned()), ..Key::default() };
+    let served = service::load_model(&config).unwrap();
+    let plain = service::load_model(&configured(&data("linear"), &[])).unwrap();
+    let telemetry = Telemetry::silent().unwrap();
+    let codec = Arc::new(Codec::new(&config).unwrap());
+    let decoder = Decoder::new(codec).counting(telemetry.metrics.clone());
+    let meant = |fields: Json| plain.model.prepare_object(fields.as_object().unwrap()).unwrap();
+    let is = |key: Option<&str>, value: &str, expect: Input| match decoder
+        .prepare(&record(key, value), &served)
+    {
+        Prepared::Input(input) => assert_eq!(input, expect, "{key:?} {value}"),
+        other => panic!("{other:?}"),
+    };
+    is(Some("RED"), r#"{"a":"1,5","b":2}"#, meant(json!({"a": 1.5, "b": 2, "color": "red"})));
+    is(Some("Blue"), r#"{"a":"?","b":2,"color":"red"}"#, meant(json!({"b": 2, "color": "blue"})));
+    is(None, r#"{"a":1}"#, meant(json!({"a": 1})));
+    let wrong = decoder.prepare(&record(None, r#"{"a":"1.5"}"#), &served);
+    assert!(
+        matches!(wrong, Prepared::Fault(fault) if fault.message.starts_with("field \"a\" is a string"))
+    );
+    let scrape = telemetry.render();
+    for (field, rule, count) in [
+        ("a", "missing_null", 1),
+        ("a", "invalid_reject", 1),
+        ("color", "missing_null", 2),
+        ("color", "invalid_reject", 0),
+    ] {
+        let line = format!("tidemill_cleaned_total{{field=\"{field}\",rule=\"{rule}\"}} {count}\n");
+        assert!(scrape.contains(&line), "{line} in {scrape}");
+    }
+}
+
+#[test]
+fn texts_are_cleaned_too() {
+    let words =
+        json!({"type": "text", "missing": ["NULL"], "on_missing": "impute", "impute": "nothing"});
+    let config = configured(&data("tiny-bert-labels"), &[("text", words)]);
+    let served = service::load_model(&config).unwrap();
+    let decoder = Decoder::new(Arc::new(Codec::new(&config).unwrap()));
+    let input = |value: &str| match decoder.prepare(&record(None, value), &served) {
+        Prepared::Input(input) => input,
+        other => panic!("{value}: {other:?}"),
+    };
+    let nothing = input(r#"{"text":"nothing"}"#);
+    assert_ne!(nothing, input(r#"{"text":"a b"}"#));
+    for missing in ["{}", r#"{"text":null}"#, r#"{"text":"NULL"}"#] {
+        assert_eq!(input(missing), nothing);
+    }
 }
