@@ -30,7 +30,7 @@ pub mod validate;
 pub mod yaml;
 
 pub use amount::{Size, Time};
-pub use input::{Input, InputFormat, UnknownFields, Unwrap};
+pub use input::{Input, InputFormat, Key, KeyFormat, Part, UnknownFields, Unwrap};
 pub use kafka::{Kafka, MissingOffset, OnStop, OutOfRange, Recreated, StartFrom};
 pub use limits::{Batch, Commit, Limits, Sizing, State, WhenIdle};
 pub use log::Log;

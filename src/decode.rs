@@ -24,14 +24,16 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use crate::clean::{self, Cleaning};
 use crate::config::UnknownFields;
-use crate::format::{Codec, Read, Unread, Wanted};
+use crate::format::{Codec, Fields, Read, Unread};
 use crate::journal::{Journal, Mark};
 use crate::log::{Arrival, Chunk, Load, note};
 use crate::model::Input;
 use crate::model::served::Served;
 use crate::pipeline::Item;
 use crate::record::{ALLOCATION, End, Epoch, Fault, FaultClass, Record, Version};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::stage::Stage;
 
 /// The version of a record that nobody has decoded yet: no registry counts so far.
@@ -131,13 +133,21 @@ pub struct Decoder {
     /// Whether the schema registry was away when it was asked last.
     away: Arc<AtomicBool>,
     /// What the newest versions look at.
-    wanted: Arc<RwLock<Vec<Known>>>,
+    looks: Arc<RwLock<Vec<Known>>>,
+    /// Where is counted what is cleaned.
+    metrics: Option<Metrics>,
 }
 
 impl Decoder {
     /// A decoder of what `codec` reads.
     pub fn new(codec: Arc<Codec>) -> Self {
-        Self { codec, away: Arc::default(), wanted: Arc::default() }
+        Self { codec, away: Arc::default(), looks: Arc::default(), metrics: None }
+    }
+
+    /// Counts what is cleaned, each time that a record is prepared.
+    #[must_use]
+    pub fn counting(self, metrics: Metrics) -> Self {
+        Self { metrics: Some(metrics), ..self }
     }
 
     /// One record, decoded and prepared for the version `served`, with what it costs. A suspect is not touched here.
@@ -220,43 +230,67 @@ impl Decoder {
     }
 
     fn decode(&self, record: &Record, served: &Served) -> Result<Option<Input>, Unread> {
-        let wanted = self.wanted(served);
+        let looks = self.looks(served);
         let settings = self.codec.input();
-        let prepared = self.codec.read(&wanted, record, |Read { values, unknown }| {
-            let reject = settings.unknown_fields == UnknownFields::Reject;
-            match unknown.filter(|_| reject) {
-                Some(name) => {
+        let prepared =
+            self.codec.gather(&looks.fields, record, |Read { mut values, unknown }| {
+                let reject = settings.unknown_fields == UnknownFields::Reject;
+                if let Some(name) = unknown.filter(|_| reject) {
                     let message = format!("field {name:?} is not one of the model's");
-                    Err(Fault::new(FaultClass::Invalid, message))
+                    return Err(Fault::new(FaultClass::Invalid, message));
                 }
-                None => served.model.prepare(&values),
-            }
-        })?;
+                looks.cleaning.clean(&mut values)?;
+                served.model.prepare(&values)
+            })?;
         Ok(prepared.transpose()?)
     }
 
-    /// What the version `served` looks at, by where it stands in a record.
-    fn wanted(&self, served: &Served) -> Arc<Wanted> {
+    /// What the version `served` looks at.
+    fn looks(&self, served: &Served) -> Arc<Looks> {
         let version = served.id.version;
-        let known = |wanted: &[Known]| {
-            wanted.iter().find(|(known, _)| *known == version).map(|(_, wanted)| Arc::clone(wanted))
+        let known = |looks: &[Known]| {
+            looks.iter().find(|(known, _)| *known == version).map(|(_, looks)| Arc::clone(looks))
         };
-        let read = self.wanted.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(wanted) = known(&read) {
-            return wanted;
+        let read = self.looks.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(looks) = known(&read) {
+            return looks;
         }
         drop(read);
-        let wanted = Wanted::new(served.model.looks_at(), &self.codec.input().fields);
-        let wanted = Arc::new(wanted);
-        let mut all = self.wanted.write().unwrap_or_else(PoisonError::into_inner);
+        let looks = Arc::new(Looks::new(&self.codec, served, self.metrics.as_ref()));
+        let mut all = self.looks.write().unwrap_or_else(PoisonError::into_inner);
         all.truncate(MOST_VERSIONS - 1);
-        all.insert(0, (version, Arc::clone(&wanted)));
-        wanted
+        all.insert(0, (version, Arc::clone(&looks)));
+        looks
+    }
+}
+
+/// What a version looks at.
+#[derive(Debug)]
+struct Looks {
+    /// By where it stands in a record: what the model is given, and behind it what cleaning needs.
+    fields: Fields,
+    cleaning: Cleaning,
+}
+
+impl Looks {
+    fn new(codec: &Codec, served: &Served, metrics: Option<&Metrics>) -> Self {
+        let (input, model) = (codec.input(), &served.model);
+        let mut cleaning = Cleaning::new(model.looks_at(), model.cleans(), &input.clean);
+        if let Some(metrics) = metrics {
+            cleaning = cleaning.counted(|field, rule| metrics.cleaned(field, rule));
+        }
+        for doubt in
+            clean::doubts(model.looks_at(), model.cleans(), &input.clean, |name| input.knows(name))
+        {
+            tracing::warn!(model = %served.id, "{doubt}");
+        }
+        let names = [model.looks_at(), cleaning.units()].concat();
+        Self { fields: Fields::new(&names, input), cleaning }
     }
 }
 
 /// A version and what it looks at.
-type Known = (Version, Arc<Wanted>);
+type Known = (Version, Arc<Looks>);
 
 /// Versions that are prepared for at one time, and one more.
 const MOST_VERSIONS: usize = 4;

@@ -48,6 +48,21 @@ impl Value<'_> {
         }
     }
 
+    /// The same, borrowed from nothing.
+    pub fn into_owned(self) -> Value<'static> {
+        match self {
+            Self::Null => Value::Null,
+            Self::Bool(truth) => Value::Bool(truth),
+            Self::Int(whole) => Value::Int(whole),
+            Self::Float(number) => Value::Float(number),
+            Self::Decimal(digits) => Value::Decimal(digits),
+            Self::Text(text) => Value::Text(text.into_owned().into()),
+            Self::Bytes(bytes) => Value::Bytes(bytes.into_owned().into()),
+            Self::List => Value::List,
+            Self::Map => Value::Map,
+        }
+    }
+
     /// The number nearest to a number; `None` of everything else.
     pub fn number(&self) -> Option<f64> {
         match self {

@@ -20,12 +20,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value as Json;
 
-use crate::config::{Config, Input, InputFormat};
+use crate::config::{Config, Input, InputFormat, KeyFormat};
 use crate::failure::{Exit, Failure};
 use crate::field::Value;
 use crate::record::{Fault, FaultClass, Record};
 use crate::schema::{Auth, Schemas, Settings};
 
+mod beside;
 mod content;
 mod datum;
 mod envelope;
@@ -34,6 +35,7 @@ mod wanted;
 mod write;
 mod writer;
 
+pub use beside::Fields;
 use datum::Data;
 use envelope::Inside;
 pub(crate) use json::explain;
@@ -81,6 +83,8 @@ pub struct Codec {
     /// The format of each topic, by its number.
     formats: Vec<InputFormat>,
     data: Data,
+    /// How Avro keys are read, where they are.
+    keys: Option<Data>,
 }
 
 impl Codec {
@@ -91,13 +95,17 @@ impl Codec {
     /// [`Exit::Config`]: a schema that is not valid, a registry's address that cannot be used.
     pub fn new(config: &Config) -> Result<Self, Failure> {
         let schemas = schemas(config)?;
-        let data = Data::new(&config.input, schemas).map_err(|message| refused(&message))?;
         let input = config.input.clone();
+        let keys = (input.key.format == KeyFormat::Avro)
+            .then(|| Data::of_keys(&input, schemas.clone()))
+            .transpose();
+        let keys = keys.map_err(|message| refused(&message))?;
+        let data = Data::new(&input, schemas).map_err(|message| refused(&message))?;
         let formats = input
             .topics
             .iter()
             .map(|topic| input.formats.get(topic).copied().unwrap_or(input.format));
-        Ok(Self { formats: formats.collect(), input, data })
+        Ok(Self { formats: formats.collect(), input, data, keys })
     }
 
     /// What it reads by, as configured.
@@ -151,6 +159,9 @@ impl Codec {
     ///
     /// [`Unread::Away`]: the schema registry does not say what the record is.
     pub fn settle(&self, record: &Record) -> Result<(), Unread> {
+        if let (Some(keys), Some(key)) = (&self.keys, &record.key) {
+            keys.settle(record, key)?;
+        }
         match (self.format_of(record), content::of(record)) {
             (InputFormat::Avro, Ok(Some(value))) => self.data.settle(record, &value),
             _ => Ok(()),

@@ -21,7 +21,7 @@
 //!
 //! # In reading order
 //!
-//! [`record`], [`answer`], [`field`], [`failure`] the nouns; [`pipeline`] the core; [`engine`] drives it; [`log`] the
+//! [`record`], [`answer`], [`field`], [`failure`] the nouns; [`clean`] what a field must be; [`pipeline`] the core; [`engine`] drives it; [`log`] the
 //! seams to what reads and what writes, [`kafka`], [`sqlite`] and [`lines`]; [`decode`], [`format`](mod@format), [`avro`] and
 //! [`schema`]; [`workers`], [`model`] and [`registry`]; [`journal`] what a crash leaves to the next start; [`service`] puts
 //! it together; [`config`], [`telemetry`], [`status`], [`http`]; [`cli`], [`demo`], [`verify`], [`bench`](mod@bench). Against strangers: [`file`](mod@file) opens what others write,
@@ -34,6 +34,7 @@
 pub mod answer;
 pub mod avro;
 pub mod bench;
+pub mod clean;
 pub mod cli;
 pub mod config;
 pub mod decode;

@@ -23,6 +23,7 @@
 use serde_json::Value;
 
 use crate::answer::{Prediction, Refused, Task};
+use crate::clean::{Cleaning, Cleans};
 use crate::field::{self, Values};
 use crate::record::{Fault, Signature, Truncated};
 
@@ -61,6 +62,13 @@ pub trait Model: Send + Sync {
         &self.about().fields
     }
 
+    /// What its author says that fields must be before they are prepared. The configuration's words about a field hold in
+    /// place of these.
+    fn cleans(&self) -> &Cleans {
+        static NONE: Cleans = Cleans::new();
+        &NONE
+    }
+
     /// Turns the values of the fields that it [looks at](Model::looks_at), in that order, into this model's input. Called
     /// on decode threads.
     ///
@@ -69,13 +77,17 @@ pub trait Model: Send + Sync {
     /// A [`Fault`] that names the field: the record becomes a dead letter, alone.
     fn prepare(&self, values: &Values<'_>) -> Result<Input, Fault>;
 
-    /// As [`Model::prepare`], from a JSON object.
+    /// As [`Model::prepare`], from a JSON object, cleaned as its author says.
     ///
     /// # Errors
     ///
     /// As there.
     fn prepare_object(&self, object: &serde_json::Map<String, Value>) -> Result<Input, Fault> {
-        self.prepare(&field::of_object(self.looks_at(), object))
+        let cleaning = Cleaning::new(self.looks_at(), self.cleans(), &Cleans::new());
+        let mut values = field::of_object(self.looks_at(), object);
+        values.extend(field::of_object(cleaning.units(), object));
+        cleaning.clean(&mut values)?;
+        self.prepare(&values)
     }
 
     /// One pass over `inputs`; one prediction for each, in order. Inputs come from this model's `prepare`.

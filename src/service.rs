@@ -254,7 +254,7 @@ fn assemble(
         }),
     );
     let (answers_in, answers) = mpsc::channel(16);
-    let decoder = Decoder::new(codec);
+    let decoder = Decoder::new(codec).counting(telemetry.metrics.clone());
     let workers =
         Workers::start(workers(config), decoder.clone(), answers_in).map_err(no_thread)?;
     let current = Current::new(Arc::clone(&served));

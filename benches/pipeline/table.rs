@@ -7,7 +7,7 @@ use apache_avro::writer::datum::GenericDatumWriter;
 use serde_json::{Map, Value as Json, json};
 use tidemill::avro::{Kind, parse};
 
-use super::*;
+use super::{Command, PARTITIONS, Path, Replica, World, fill, fs, median, rate_of_group, start};
 
 const RECORDS: usize = 200_000;
 const ROUNDS: usize = 3;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use rdkafka::error::KafkaError;
 
 use super::ConfigFile;
+use crate::clean;
 use crate::config::{Config, Log, load};
 use crate::failure::Exit;
 use crate::format::{Codec, Writer};
@@ -57,8 +58,16 @@ fn model(config: &Config) -> Result<String, (String, String)> {
     let written = Writer::new(config, Arc::new(codec)).fits(about.task);
     written
         .map_err(|failure| (failure.message, "see schema_registry and output.format".to_owned()))?;
-    let notes =
-        about.notes.iter().map(|note| format!("; note: {note}")).collect::<Vec<_>>().concat();
+    let (own, input) = (served.model.cleans(), &config.input);
+    let doubts =
+        clean::doubts(served.model.looks_at(), own, &input.clean, |name| input.knows(name));
+    let notes = about
+        .notes
+        .iter()
+        .chain(&doubts)
+        .map(|note| format!("; note: {note}"))
+        .collect::<Vec<_>>()
+        .concat();
     let (task, architecture, precision) = (about.task, &about.architecture, about.precision);
     let (id, gate) = (&served.id, &served.report);
     Ok(format!("{id}, {task:?}, {architecture}, {precision}; passed {gate}{notes}"))

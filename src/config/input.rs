@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Pointer;
+use crate::clean::Cleans;
 
 /// What is read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,6 +28,14 @@ pub struct Input {
     pub pair_field: String,
     /// Where a field of the model stands in a record, if not under its own name: a JSON Pointer, such as `/customer/age`.
     pub fields: BTreeMap<String, Pointer>,
+    /// What keys are, and which of the model's fields stand in them.
+    pub key: Key,
+    /// The header that a field of the model stands in, by the field's name: its value is a text.
+    pub headers: BTreeMap<String, String>,
+    /// What a field of the model is of the record itself.
+    pub record: BTreeMap<String, Part>,
+    /// What a field must be before the model takes it, and what becomes of one that is not.
+    pub clean: Cleans,
     /// What was written around a record, and is taken off.
     pub unwrap: Unwrap,
     /// What a field means that the model does not read.
@@ -43,10 +52,68 @@ impl Default for Input {
             field: "text".to_owned(),
             pair_field: "text_pair".to_owned(),
             fields: BTreeMap::new(),
+            key: Key::default(),
+            headers: BTreeMap::new(),
+            record: BTreeMap::new(),
+            clean: BTreeMap::new(),
             unwrap: Unwrap::None,
             unknown_fields: UnknownFields::Ignore,
         }
     }
+}
+
+impl Input {
+    /// Whether something says where the field `name` stands.
+    pub fn knows(&self, name: &String) -> bool {
+        self.fields.contains_key(name) || self.beside().any(|beside| beside == name)
+    }
+
+    /// The names of the fields that do not stand in a record's value.
+    pub fn beside(&self) -> impl Iterator<Item = &String> {
+        let key = self.key.field.iter().chain(self.key.fields.keys());
+        key.chain(self.headers.keys()).chain(self.record.keys())
+    }
+}
+
+/// What keys are. They go along untouched in any case; they are read where a field of the model stands in them.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Key {
+    /// How they are written.
+    pub format: KeyFormat,
+    /// A file with the Avro schema of keys: as `input.schema` for values.
+    pub schema: Option<PathBuf>,
+    /// The field that the whole key is.
+    pub field: Option<String>,
+    /// Where a field of the model stands in a key.
+    pub fields: BTreeMap<String, Pointer>,
+}
+
+/// How keys are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyFormat {
+    /// JSON: an object, or a text or number alone.
+    #[default]
+    Json,
+    /// Avro: behind Confluent's frame where there is a schema registry, else by `schema`.
+    Avro,
+    /// UTF-8 text.
+    Text,
+}
+
+/// Something of a record itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// The topic's name.
+    Topic,
+    /// The partition's number.
+    Partition,
+    /// The offset.
+    Offset,
+    /// Its time, milliseconds since 1970-01-01 UTC; missing where the log has none.
+    Timestamp,
 }
 
 /// What was written around a record.

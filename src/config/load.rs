@@ -233,6 +233,10 @@ impl State<'_> {
                 self.properties(value, &key);
                 continue;
             }
+            if tree::NAMED.contains(&key.as_str()) {
+                self.named_values(value, &key);
+                continue;
+            }
             match tree::get(&self.defaults, &key) {
                 // A dot inside a key would find a path; it is no key of its own.
                 None => self.unknown(&key, ""),
@@ -261,6 +265,34 @@ impl State<'_> {
                 self.property(path, &name, value, seen.insert(name.clone()))
             {
                 self.problem(&tree::shown(&tree::join(path, &name)), message, remedy);
+            }
+        }
+    }
+
+    /// Values of ours under names that are not: each must fit by itself.
+    fn named_values(&mut self, given: &Value, path: &str) {
+        let Value::Object(entries) = given else {
+            if !given.is_null() {
+                self.problem(path, "is not a map", "write `name: {…}` lines under it");
+            }
+            return;
+        };
+        for (name, value) in entries {
+            let key = tree::shown(&tree::join(path, name));
+            if any_text(value, &secret::refers) {
+                let message = "refers to something by `${…}`, and no secret may stand here";
+                self.problem(&key, message, "write the value itself");
+                continue;
+            }
+            let entry = serde_json::Map::from_iter([(name.clone(), value.clone())]);
+            match self.fits(path, &Value::Object(entry)) {
+                Ok(()) => {
+                    let place: Vec<&str> = path.split('.').chain([name.as_str()]).collect();
+                    tree::set(&mut self.tree, &place, value.clone());
+                }
+                Err(message) => {
+                    self.problem(&key, message, "see input.clean in config/tidemill.yaml");
+                }
             }
         }
     }

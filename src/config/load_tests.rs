@@ -95,6 +95,37 @@ fn fields_and_topics_have_names_of_their_own() {
     refused(&[("TIDEMILL_INPUT__FORMATS__IN", "xml")], "input.formats.in", "unknown variant `xml`");
 }
 
+/// What is said of a field is judged by itself, under the field's name, with the words as they are written.
+#[test]
+fn what_is_said_of_fields_is_judged_by_field() {
+    let text = "log: sqlite:x\noutput: {topic: out}\nmodel: {uri: m}\ninput:\n  topics: [a]\n  clean:\n    \
+                a.b: {missing: ['', NA, -999], on_missing: null, on_invalid: null}\n    \
+                member: {type: boolean, true: [yes, y, 1], false: [no, n]}\n    \
+                price: {type: number, decimal: ',', group: '.', min: 0, max: 1e6, on_invalid: clamp}\n";
+    let config = from_yaml(text).unwrap();
+    let words = |name: &str| config.input.clean[name].words().clone();
+    assert_eq!(words("a.b").missing, ["".into(), "NA".into(), serde_json::json!(-999)]);
+    assert_eq!(words("member").yes, ["yes".into(), "y".into(), serde_json::json!(1)]);
+    assert_eq!(words("price").max, Some(1e6));
+    let both = text.replace("clamp", "bound").replace("on_missing", "on_absent");
+    let problems = from_yaml(&both).unwrap_err();
+    assert_eq!(problems.0.len(), 2, "{problems}");
+    for (from, to, parts) in [
+        ("clamp", "bound", ["input.clean.price: ", "unknown variant `bound`"]),
+        ("a.b: {missing", "a.b: {absent", ["input.clean.a.b: ", "unknown field `absent`"]),
+        ("min: 0", "min: 2e6", ["input.clean.price: ", "nothing lies between"]),
+        ("NA,", "'${env:NA}',", ["input.clean.a.b: ", "no secret may stand here"]),
+        ("clean:\n", "clean: x\n  #", ["input.clean: ", "is not a map"]),
+    ] {
+        let mut text = text.replace(from, to);
+        if to.ends_with('#') {
+            text.truncate(text.find("  #").unwrap());
+        }
+        let problems = from_yaml(&text).unwrap_err().to_string();
+        assert!(parts.iter().all(|part| problems.contains(part)), "{parts:?} in {problems}");
+    }
+}
+
 #[test]
 fn one_mistake_hides_no_other() {
     let text = "

@@ -5,14 +5,20 @@ use serde_json::{Map, Value};
 use super::secret;
 
 /// Sections whose keys are others' names, with dots in them: librdkafka's own, a record's fields, topics.
-pub const FREE: [&str; 6] = [
+pub const FREE: [&str; 9] = [
     "kafka.common",
     "kafka.consumer",
     "kafka.producer",
     "input.fields",
     "input.formats",
+    "input.key.fields",
+    "input.headers",
+    "input.record",
     "output.fields",
 ];
+
+/// Sections whose keys are others' names, with values of ours: what is said of a field.
+pub const NAMED: [&str; 1] = ["input.clean"];
 
 /// Keys whose values are secrets: they may refer to one, as librdkafka's properties may.
 pub const SECRET: [&str; 2] = ["schema_registry.password", "schema_registry.token"];

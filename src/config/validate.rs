@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::properties::{self, Section};
 use super::{
-    Config, InputFormat, Log, OnStop, Problem, Time, UnknownFields, Unwrap, Uri, Workers, topics,
-    tree,
+    Config, InputFormat, KeyFormat, Log, OnStop, Problem, Time, UnknownFields, Unwrap, Uri,
+    Workers, topics, tree,
 };
 use crate::answer::Scores;
 
@@ -302,6 +302,7 @@ fn formats(config: &Config, found: &mut Found) {
             found.add("input.unwrap", message, fix);
         }
     }
+    keys(config, found);
     if has(InputFormat::Avro) && registry.urls.is_empty() && input.schema.is_none() {
         let message = "is avro, and nothing says by which schema values were written";
         found.add("input.format", message, "set schema_registry.urls, or input.schema to a file");
@@ -320,6 +321,39 @@ fn formats(config: &Config, found: &mut Found) {
     if registry.username.is_some() != registry.password.is_some() {
         let message = "username and password belong together, and one of them is missing";
         found.add("schema_registry.username", message, "set both, or none");
+    }
+}
+
+/// What is taken from beside a value.
+fn keys(config: &Config, found: &mut Found) {
+    let (input, key) = (&config.input, &config.input.key);
+    let mut seen: BTreeSet<&String> = input.fields.keys().collect();
+    for name in input.beside() {
+        if !seen.insert(name) {
+            let message = format!(
+                "say twice where the field {name:?} stands, or once in input.fields: a field has one place"
+            );
+            found.add("input.key, headers and record", message, "leave one of them out");
+        }
+    }
+    if key.format == KeyFormat::Text && !key.fields.is_empty() {
+        let message = "are in a key that is text, which has no fields";
+        found.add(
+            "input.key.fields",
+            message,
+            "name the field that the whole key is in input.key.field",
+        );
+    }
+    if key.format == KeyFormat::Avro
+        && config.schema_registry.urls.is_empty()
+        && key.schema.is_none()
+    {
+        let message = "is avro, and nothing says by which schema keys were written";
+        found.add(
+            "input.key.format",
+            message,
+            "set schema_registry.urls, or input.key.schema to a file",
+        );
     }
 }
 

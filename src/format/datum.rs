@@ -33,6 +33,8 @@ pub(super) struct Data {
     schemas: Option<Arc<Schemas>>,
     /// `input.schema`.
     schema: Option<AvroSchema>,
+    /// The header of a record that names a schema.
+    header: &'static str,
     /// Plans that write a whole value as JSON.
     whole: Plans,
 }
@@ -45,7 +47,17 @@ impl Data {
     /// What is wrong with it.
     pub(super) fn new(input: &Input, schemas: Option<Arc<Schemas>>) -> Result<Self, String> {
         let schema = input.schema.as_deref().map(schema_of).transpose()?;
-        Ok(Self { schemas, schema, whole: Plans::default() })
+        Ok(Self { schemas, schema, header: frame::VALUE_HEADER, whole: Plans::default() })
+    }
+
+    /// The same of keys: `input.key.schema`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub(super) fn of_keys(input: &Input, schemas: Option<Arc<Schemas>>) -> Result<Self, String> {
+        let schema = input.key.schema.as_deref().map(schema_of).transpose()?;
+        Ok(Self { schemas, schema, header: frame::KEY_HEADER, whole: Plans::default() })
     }
 
     pub(super) fn schemas(&self) -> Option<&Arc<Schemas>> {
@@ -61,8 +73,7 @@ impl Data {
         if self.schemas.is_none() {
             return Ok((None, value));
         }
-        let named =
-            record.headers.iter().rfind(|header| header.name == frame::VALUE_HEADER.as_bytes());
+        let named = record.headers.iter().rfind(|header| header.name == self.header.as_bytes());
         let header = named.and_then(|header| header.value.as_deref());
         let (reference, datum) = frame::split(value, header).map_err(undecodable)?;
         Ok((Some(reference), datum))

@@ -38,7 +38,11 @@ impl Wanted {
             Some(pointer) => pointer.path().to_vec(),
             None => vec![name.clone()],
         };
-        let paths: Vec<Vec<String>> = names.iter().map(path).collect();
+        Self::at(names.iter().map(path).collect())
+    }
+
+    /// What stands at these paths. The empty one is the whole: a format looks for it by itself.
+    pub(super) fn at(paths: Vec<Vec<String>>) -> Self {
         let mut root = Branch::default();
         paths.iter().enumerate().for_each(|(place, path)| root.add(path, place));
         Self { paths, root, plans: Plans::default() }

@@ -22,6 +22,7 @@ use super::kernels::Double;
 use super::weights::Weights;
 use super::{About, Input, Model};
 use crate::answer::{Prediction, Refused, Task, best};
+use crate::clean::Cleans;
 use crate::field::Values;
 use crate::model::SUB_BATCH_TOKENS;
 use crate::record::Fault;
@@ -83,6 +84,7 @@ enum Output {
 pub struct Tabular {
     about: About,
     columns: Vec<Column>,
+    cleans: Cleans,
     /// Features that the first layer takes.
     width: usize,
     layers: Vec<Double>,
@@ -99,7 +101,11 @@ pub struct Tabular {
 /// With the file, the tensor, and what was expected and found.
 pub(super) fn load(dir: &Path, config: &Json) -> Result<Tabular, Error> {
     let config = Config::read(config)?;
-    let columns = columns::read(dir)?;
+    let mut columns = columns::read(dir)?;
+    let cleans = columns
+        .iter_mut()
+        .filter_map(|column| Some((column.name.clone(), column.clean.take()?)))
+        .collect();
     let width = columns.iter().map(Column::width).sum();
     let weights = Weights::open(dir)?;
     let layers = layers(&weights, width)?;
@@ -121,7 +127,7 @@ pub(super) fn load(dir: &Path, config: &Json) -> Result<Tabular, Error> {
     };
     let Config { architecture, activation, labels, output, .. } = config;
     let labels = labels.into();
-    Ok(Tabular { about, columns, width, layers, architecture, activation, output, labels })
+    Ok(Tabular { about, columns, cleans, width, layers, architecture, activation, output, labels })
 }
 
 /// Layers 0, 1, … of `inputs` features, and nothing beside them.
@@ -276,6 +282,10 @@ impl Tabular {
 impl Model for Tabular {
     fn about(&self) -> &About {
         &self.about
+    }
+
+    fn cleans(&self) -> &Cleans {
+        &self.cleans
     }
 
     fn prepare(&self, values: &Values<'_>) -> Result<Input, Fault> {

@@ -23,10 +23,10 @@ mod declared;
 pub use declared::{ALL, Kind, Metric};
 
 use declared::{
-    AGE, BATCH_BYTES, BATCH_LIMIT, BATCH_RECORDS, BATCH_TOKENS, BATCHES, CACHE_HITS, COMMIT_AGE,
-    CONNECTED, DEAD_LETTERS, DRAIN_ETA, GATE, LAG, MODEL_INFO, MODEL_LOAD, MODEL_MEMORY,
-    MODEL_SWAPS, PARTITIONS, REBALANCES, RECORDS, RESIDENT, STAGE, TRANSACTIONS, TRUNCATED,
-    UNCOVERED,
+    AGE, BATCH_BYTES, BATCH_LIMIT, BATCH_RECORDS, BATCH_TOKENS, BATCHES, CACHE_HITS, CLEANED,
+    COMMIT_AGE, CONNECTED, DEAD_LETTERS, DRAIN_ETA, GATE, LAG, MODEL_INFO, MODEL_LOAD,
+    MODEL_MEMORY, MODEL_SWAPS, PARTITIONS, REBALANCES, RECORDS, RESIDENT, STAGE, TRANSACTIONS,
+    TRUNCATED, UNCOVERED,
 };
 
 /// The handles. Cheap to clone.
@@ -288,6 +288,12 @@ impl Metrics {
         }
     }
 
+    /// Counts what a rule for cleaning does with a field. Fields are those of the configuration and of models.
+    pub fn cleaned(&self, field: &str, rule: &'static str) -> Counter {
+        let labels = vec![Label::new("field", field.to_owned()), Label::new("rule", rule)];
+        self.0.recorder.register_counter(&key(CLEANED, labels), &METADATA)
+    }
+
     /// A new version serves.
     pub fn swapped(&self) {
         self.0.swapped.increment(1);
@@ -397,6 +403,7 @@ mod tests {
         metrics.batch_closed(Reason::Time, 3, 100, 40);
         metrics.loaded(Duration::from_secs(1));
         metrics.gate([("build", Duration::from_secs(1))].into_iter());
+        metrics.cleaned("age", "missing_null").increment(1);
         metrics.record_ages([1.0].into_iter());
         let second = Duration::from_secs(1);
         metrics.waited(second);

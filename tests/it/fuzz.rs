@@ -234,8 +234,8 @@ fn avro_is_what_apache_avro_reads() {
         });
         // They drop the bits of a varint that no long has, and pass over the length of a block.
         let strict = ["more than 64 bits", "not as long as it says", " claims a"];
-        let is_strict = |wrong: &&String| strict.iter().any(|words| wrong.contains(words));
-        let strictly = ours.as_ref().err().filter(is_strict).is_some();
+        let strictly =
+            ours.as_ref().is_err_and(|wrong| strict.iter().any(|words| wrong.contains(words)));
         prop_assert!(strictly || ours.is_ok() == theirs.unwrap_or(false), "{ours:?}");
         if let Err(message) = &ours {
             prop_assert!(message.len() < 2_000 && values.iter().all(Option::is_none));

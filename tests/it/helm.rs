@@ -77,8 +77,13 @@ impl Made {
     /// A map with names of the user's own.
     fn map(&self, path: &str) -> Value {
         let words = variants(&self.fits(path, json!({"x": "x"})).err().unwrap_or_default());
-        let each =
-            if words.is_empty() { json!({"type": "string"}) } else { json!({ "enum": words }) };
+        let each = if tree::NAMED.contains(&path) {
+            json!({"type": "object"})
+        } else if words.is_empty() {
+            json!({"type": "string"})
+        } else {
+            json!({ "enum": words })
+        };
         let mut schema = json!({"type": "object", "additionalProperties": each});
         if let Some(comment) = self.comments.get(path) {
             tree::set(&mut schema, &["description"], json!(comment));

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Number, Value as Json};
 
 use super::members::{Members, shown};
+use crate::clean::Clean;
 use crate::field::{self, Value};
 use crate::model::files::{self, Error};
 use crate::record::{Fault, FaultClass};
@@ -53,6 +54,8 @@ pub(super) fn read(dir: &std::path::Path) -> Result<Vec<Column>, Error> {
 #[derive(Debug)]
 pub(super) struct Column {
     pub(super) name: String,
+    /// What is done before it is encoded.
+    pub(super) clean: Option<Clean>,
     kind: Kind,
 }
 
@@ -81,6 +84,7 @@ impl Column {
         members.at = format!("column {number} ({name:?}): ");
         let wanted = "\"numeric\" or \"categorical\"";
         let kind: String = members.need("kind", wanted)?;
+        let clean = members.clean()?;
         let kind = match kind.as_str() {
             "numeric" => Kind::numeric(members)?,
             "categorical" => Kind::categorical(members)?,
@@ -89,7 +93,7 @@ impl Column {
                 return Err(members.error(&message));
             }
         };
-        Ok(Self { name, kind })
+        Ok(Self { name, clean, kind })
     }
 
     pub(super) fn width(&self) -> usize {
@@ -187,7 +191,7 @@ impl Kind {
         if max < min {
             return Err(members.error(&format!("min is {min} and max {max}: nothing lies between")));
         }
-        members.finish("name, kind, impute, mean, scale, min, max")?;
+        members.finish("name, kind, clean, impute, mean, scale, min, max")?;
         Ok(Self::Numeric { impute, mean, scale, min, max })
     }
 
@@ -201,7 +205,7 @@ impl Kind {
         if let Some(value @ (Json::Array(_) | Json::Object(_))) = &impute {
             return Err(members.error(&format!("impute is {}, a category is wanted", shown(value))));
         }
-        members.finish("name, kind, impute, categories, unknown")?;
+        members.finish("name, kind, clean, impute, categories, unknown")?;
         if let Some(value) = &impute {
             // Lists and objects were refused above.
             categories.null = categories.find(&Value::from(value)).unwrap_or_default();
@@ -441,6 +445,19 @@ mod tests {
             (r#"{"name":"a","kind":"categorical","categories":["a","a"]}"#, "\"a\" stands twice"),
             (r#"{"name":"a","kind":"categorical","categories":[1,1.0]}"#, "1.0 stands twice"),
             (r#"{"name":"a","kind":"categorical","categories":[1,true]}"#, "true stands twice"),
+            (
+                r#"{"name":"a","kind":"numeric","clean":{"type":"number","decimal":"x"}}"#,
+                "clean: unknown variant `x`",
+            ),
+            (
+                r#"{"name":"a","kind":"numeric","clean":{"type":"number","decimal":".","trim":true}}"#,
+                "clean: trim goes with type: text",
+            ),
+            (
+                r#"{"name":"a","kind":"numeric","clean":{"on_absent":"null"}}"#,
+                "clean: unknown field `on_absent`",
+            ),
+            (r#"{"name":"a","kind":"numeric","clean":7}"#, "clean: invalid type"),
             (
                 r#"{"name":"a","kind":"categorical","categories":["a"],"unknown":"infrequent"}"#,
                 "unknown is \"infrequent\", \"ignore\" or \"error\" is wanted",

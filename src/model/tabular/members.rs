@@ -1,8 +1,10 @@
 //! The members of a JSON object of the artifact, taken one by one, so that a refusal names the one that is wrong.
 
+use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::clean::Clean;
 use crate::model::files::Error;
 use crate::printable;
 
@@ -60,6 +62,17 @@ impl Members {
     ) -> Result<T, Error> {
         let found = self.take(key, wanted)?;
         found.ok_or_else(|| self.error(&format!("{key} is missing, {wanted} is wanted")))
+    }
+
+    /// Takes the member `clean`, where it is there.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with its words.
+    pub(super) fn clean(&mut self) -> Result<Option<Clean>, Error> {
+        let value = self.left.shift_remove("clean").filter(|value| !value.is_null());
+        let read = value.map(Clean::deserialize).transpose();
+        read.map_err(|error| self.error(&format!("clean: {}", printable::name(&error.to_string()))))
     }
 
     /// Says that every member was taken: one that is not known would change the answer where it was fitted, and not here.

@@ -111,6 +111,13 @@ pub const ALL: &[Metric] = &[
         &[],
         "Predictions for a part of their text, which is longer than the model takes.",
     ),
+    metric(
+        CLEANED,
+        Kind::Counter,
+        Unit::Count,
+        &["field", "rule"],
+        "Values that input.clean or the model's own rules replaced or rejected, each time a record was prepared.",
+    ),
     metric(REBALANCES, Kind::Counter, Unit::Count, &[], "Changes of the assignment."),
     metric(PARTITIONS, Kind::Gauge, Unit::Count, &[], "Partitions assigned."),
     metric(
@@ -192,6 +199,7 @@ pub(super) const DEAD_LETTERS: &str = "tidemill_dead_letters_total";
 pub(super) const TRANSACTIONS: &str = "tidemill_transactions_total";
 pub(super) const CACHE_HITS: &str = "tidemill_cache_hits_total";
 pub(super) const TRUNCATED: &str = "tidemill_truncated_total";
+pub(super) const CLEANED: &str = "tidemill_cleaned_total";
 pub(super) const REBALANCES: &str = "tidemill_rebalances_total";
 pub(super) const PARTITIONS: &str = "tidemill_assigned_partitions";
 pub(super) const MODEL_INFO: &str = "tidemill_model_info";

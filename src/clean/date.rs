@@ -1,0 +1,159 @@
+//! Dates in texts, by their formats.
+
+use jiff::civil::Date;
+use jiff::fmt::strtime::BrokenDownTime;
+use jiff::tz::{TimeZone, TimeZoneDatabase};
+
+use super::words::GivenAs;
+use crate::field::Value;
+
+/// How dates are written, and what is made of them.
+#[derive(Debug, Clone)]
+pub(super) struct Dates {
+    formats: Vec<String>,
+    zone: TimeZone,
+    /// What is bundled, whatever the machine has: a record's outcome is the same everywhere.
+    zones: TimeZoneDatabase,
+    pub(super) given_as: GivenAs,
+}
+
+impl Dates {
+    /// Dates by the first of `formats` that fits.
+    ///
+    /// # Errors
+    ///
+    /// A format that says no date, a zone that is not known.
+    pub(super) fn new(
+        formats: &[String],
+        zone: Option<&str>,
+        given_as: Option<GivenAs>,
+    ) -> Result<Self, String> {
+        let zones = TimeZoneDatabase::bundled();
+        let zone = match zone {
+            None => TimeZone::UTC,
+            Some(name) => zones.get(name).map_err(|_unknown| {
+                format!("zone {name:?} is not known: write a name such as Europe/Berlin, or leave it out for UTC")
+            })?,
+        };
+        if formats.is_empty() {
+            return Err("format is missing: write how the dates are written, such as \"%Y-%m-%d\""
+                .to_owned());
+        }
+        let dates =
+            Self { formats: formats.to_vec(), zone, zones, given_as: given_as.unwrap_or_default() };
+        let sample = Date::constant(2001, 12, 31).at(23, 58, 59, 0);
+        let sample = sample.to_zoned_datetime(TimeZone::UTC).map_err(|error| error.to_string())?;
+        for format in formats {
+            let read = BrokenDownTime::from(&sample).to_string(format).ok();
+            let read = read.and_then(|text| dates.by(format, &text));
+            if read.is_none() {
+                return Err(format!(
+                    "format {format:?} says no date: write strftime's signs for a year, a month and a day at least, such as \
+                     \"%d.%m.%Y %H:%M\""
+                ));
+            }
+        }
+        Ok(dates)
+    }
+
+    /// What a text is, where it is a date.
+    pub(super) fn read(&self, text: &str) -> Option<Value<'static>> {
+        self.formats.iter().find_map(|format| self.by(format, text))
+    }
+
+    fn by(&self, format: &str, text: &str) -> Option<Value<'static>> {
+        let time = BrokenDownTime::parse(format, text).ok()?;
+        let is_moment = time.timestamp().is_some() || time.offset().is_some();
+        let moment = || {
+            if is_moment {
+                return time.to_timestamp().ok();
+            }
+            if time.iana_time_zone().is_some() {
+                let zoned = time.to_zoned_datetime_with(&self.zones).ok()?;
+                return Some(zoned.timestamp());
+            }
+            Some(self.zone.to_zoned_datetime(time.to_datetime().ok()?).ok()?.timestamp())
+        };
+        if self.given_as == GivenAs::Days {
+            let date = match time.to_date() {
+                Ok(date) => date,
+                // Seconds alone say a moment, which is a day in the zone.
+                Err(_) => self.zone.to_datetime(moment()?).date(),
+            };
+            let days = (date - Date::constant(1970, 1, 1)).get_days();
+            return Some(Value::Int(days.into()));
+        }
+        let moment = moment()?;
+        Some(if moment.subsec_nanosecond() == 0 {
+            Value::Int(moment.as_second().into())
+        } else {
+            Value::Float(moment.as_duration().as_secs_f64())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn dates(format: &str, zone: Option<&str>, given_as: GivenAs) -> Dates {
+        Dates::new(&[format.to_owned()], zone, Some(given_as)).unwrap()
+    }
+
+    #[test]
+    fn a_text_is_a_date_by_its_format() {
+        use GivenAs::{Days, Seconds};
+        let berlin = Some("Europe/Berlin");
+        for (format, zone, given_as, text, expect) in [
+            ("%Y-%m-%d", None, Seconds, "1970-01-02", Some(86_400)),
+            ("%Y-%m-%d", None, Days, "1970-01-02", Some(1)),
+            ("%Y-%m-%d", None, Days, "1969-12-31", Some(-1)),
+            ("%d.%m.%Y", None, Days, "29.02.2024", Some(19_782)),
+            ("%d.%m.%Y", None, Days, "29.02.2023", None),
+            ("%d.%m.%Y", None, Days, "1.2.2024", Some(19_754)),
+            ("%d.%m.%Y", None, Days, "01.02.2024 ", None),
+            ("%d.%m.%Y", None, Days, "2024-02-01", None),
+            ("%m/%d/%y", None, Days, "02/01/24", Some(19_754)),
+            ("%d %b %Y", None, Days, "01 Feb 2024", Some(19_754)),
+            ("%Y-%m-%d %H:%M", None, Seconds, "2024-02-01 12:30", Some(1_706_790_600)),
+            ("%Y-%m-%d %H:%M", None, Seconds, "2024-02-01 24:00", None),
+            ("%Y-%m-%d %H:%M", berlin, Seconds, "2024-02-01 12:30", Some(1_706_787_000)),
+            ("%Y-%m-%d %H:%M", berlin, Days, "2024-02-01 00:30", Some(19_754)),
+            (
+                "%Y-%m-%dT%H:%M:%S%:z",
+                berlin,
+                Seconds,
+                "2024-02-01T12:30:00+02:00",
+                Some(1_706_783_400),
+            ),
+            ("%Y-%m-%dT%H:%M:%S%:z", None, Days, "2024-02-01T00:30:00+02:00", Some(19_754)),
+            ("%s", None, Seconds, "1706783400", Some(1_706_783_400)),
+            ("%s", berlin, Days, "1706783400", Some(19_754)),
+            ("%Y-%m-%d", None, Days, "99999-01-01", None),
+            ("%Y-%m-%d", None, Days, "２０２４-01-01", None),
+            ("%Y-%m-%d", None, Days, "", None),
+        ] {
+            let read = dates(format, zone, given_as).read(text);
+            assert_eq!(read, expect.map(Value::Int), "{text:?} by {format} in {zone:?}");
+        }
+        let fraction = dates("%Y-%m-%d %H:%M:%S%.f", None, Seconds).read("1970-01-01 00:00:01.25");
+        assert_eq!(fraction, Some(Value::Float(1.25)));
+    }
+
+    /// As RFC 5545 has it: what a change of the clock leaves out lies behind it, and of what is there twice the first.
+    #[test]
+    fn the_hours_of_a_change_of_the_clock_are_moments_too() {
+        let berlin = dates("%Y-%m-%d %H:%M", Some("Europe/Berlin"), GivenAs::Seconds);
+        assert_eq!(berlin.read("2024-03-31 02:30"), Some(Value::Int(1_711_848_600)));
+        assert_eq!(berlin.read("2024-10-27 02:30"), Some(Value::Int(1_729_989_000)));
+    }
+
+    #[test]
+    fn the_first_format_that_fits_counts() {
+        let formats = ["%d/%m/%Y", "%m/%d/%Y"].map(str::to_owned);
+        let dates = Dates::new(&formats, None, Some(GivenAs::Days)).unwrap();
+        assert_eq!(dates.read("01/02/2024"), Some(Value::Int(19_754)));
+        assert_eq!(dates.read("02/29/2024"), Some(Value::Int(19_782)));
+    }
+}
