@@ -36,6 +36,14 @@ pub(super) fn value(
         (Schema::Record(record), Json::Object(fields)) => {
             within(names, record, fields, first, rest)
         }
+        (Schema::Array(array), Json::Array(items)) => {
+            let place = first.parse().ok().filter(|place: &usize| place.to_string() == *first);
+            let item = place.and_then(|place| items.get(place));
+            item.map_or(Ok(None), |item| value(names, &array.items, item, rest))
+        }
+        (Schema::Map(map), Json::Object(values)) => {
+            values.get(first).map_or(Ok(None), |found| value(names, &map.types, found, rest))
+        }
         _ => Err(wrong(schema)),
     }
 }

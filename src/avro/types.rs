@@ -222,6 +222,21 @@ impl Types {
         self.all[id.0].size
     }
 
+    /// Passes over so many values, as [`skip`](Self::skip) does.
+    pub(super) fn skip_some(&self, id: Id, count: u64, datum: &mut Datum<'_>) -> Read<()> {
+        self.skip_at(id, count, datum, 0)
+    }
+
+    fn skip_at(&self, id: Id, count: u64, datum: &mut Datum<'_>, depth: usize) -> Read<()> {
+        match self.size(id) {
+            Some(size) => {
+                let all = usize::try_from(count).ok().and_then(|count| count.checked_mul(size));
+                datum.take(all.unwrap_or(usize::MAX), "the items of an array").map(drop)
+            }
+            None => (0..count).try_for_each(|_| self.skip(id, datum, depth)),
+        }
+    }
+
     /// Passes over a value, with every check of one that is read. Work is bounded by the datum's bytes: what is not of
     /// a known size takes at least one.
     pub(super) fn skip(&self, id: Id, datum: &mut Datum<'_>, depth: usize) -> Read<()> {
@@ -245,13 +260,9 @@ impl Types {
             Type::Uuid { fixed } => super::decimal::uuid(datum, *fixed).map(drop),
             Type::Duration => datum.take(12, "a duration").map(drop),
             Type::Enum(symbols) => datum.choice(symbols.len(), "an enum", "symbol").map(drop),
-            Type::Array(item) => datum.blocks("an array", |datum, count| match self.size(*item) {
-                Some(size) => {
-                    let all = usize::try_from(count).ok().and_then(|count| count.checked_mul(size));
-                    datum.take(all.unwrap_or(usize::MAX), "the items of an array").map(drop)
-                }
-                None => (0..count).try_for_each(|_| self.skip(*item, datum, depth)),
-            }),
+            Type::Array(item) => {
+                datum.blocks("an array", |datum, count| self.skip_at(*item, count, datum, depth))
+            }
             Type::Map(value) => datum.blocks("a map", |datum, count| {
                 (0..count).try_for_each(|_| {
                     datum.text()?;

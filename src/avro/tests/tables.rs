@@ -246,7 +246,7 @@ fn what_nobody_can_take_is_said_before_a_record_is_read() {
     for (wanted, expect) in [
         ("wait", "field \"wait\" is an Avro duration (months, days and milliseconds)"),
         ("text.length", "field \"text\" is a string, which has no field \"length\""),
-        ("list.0", "field \"list\" is an array, which has no field \"0\""),
+        ("list.0.x", "field \"list.0\" is an int, which has no field \"x\""),
     ] {
         let why = Plan::new(&schema(&writer), None, &[path(wanted)]).unwrap_err();
         assert!(why.starts_with(expect), "{why}");
@@ -420,4 +420,77 @@ fn schemas_refer_to_others_in_any_order() {
     let deep =
         format!("{}\"int\"{}", "{\"type\":\"array\",\"items\":".repeat(2_000), "}".repeat(2_000));
     assert!(parse(&deep, &[]).is_err());
+}
+
+#[test]
+fn elements_and_values_of_maps_are_found() {
+    let row = json!({"type": "record", "name": "Row", "fields": [
+        {"name": "x", "type": "int"}, {"name": "t", "type": ["null", "string"]}]});
+    let writer = record(&json!([
+        {"name": "list", "type": {"type": "array", "items": "int"}},
+        {"name": "rows", "type": {"type": "array", "items": row}},
+        {"name": "map", "type": {"type": "map", "values": "Row"}},
+        {"name": "nulls", "type": {"type": "array", "items": "null"}},
+    ]));
+    // [1, 2, 3] in two blocks, the second with its size; two rows; a key that stands twice; five nulls.
+    let datum = b"\x02\x02\x03\x04\x04\x06\x00\x04\x0a\x00\x0c\x02\x02a\x00\x06\x02k\x02\x02\x02z\x02j\x0e\x00\x02k\x04\x00\x00\x0a\x00";
+    let wanted = [
+        "list.0",
+        "list.2",
+        "list.3",
+        "list",
+        "rows.1.t",
+        "rows.0.x",
+        "map.k.t",
+        "map.j.x",
+        "map.none.x",
+        "map",
+        "nulls.4",
+        "nulls.5",
+        "list.01",
+        "list.x",
+        "rows.0",
+    ];
+    let plan = Plan::new(&schema(&writer), None, &wanted.map(path)).unwrap();
+    let mut out = vec![Some(Value::List); wanted.len()];
+    plan.read(datum, &mut out).unwrap();
+    let int = |number| Some(Value::Int(number));
+    let expect = [
+        int(1),
+        int(3),
+        None,
+        Some(Value::List),
+        Some(Value::Text("a".into())),
+        int(5),
+        Some(Value::Null),
+        int(7),
+        None,
+        Some(Value::Map),
+        Some(Value::Null),
+        None,
+        None,
+        None,
+        Some(Value::Map),
+    ];
+    assert_eq!(out, expect);
+    for end in 0..datum.len() {
+        assert!(plan.read(&datum[..end], &mut out).is_err(), "{end}");
+    }
+    let said = plan.read(b"\x02\x02\x00\x02\x02\x04", &mut out).unwrap_err();
+    assert!(said.starts_with("field \"rows"), "{said}");
+    // Billions of nulls take no time.
+    let nulls = b"\x00\x00\x00\xfe\xff\xff\xff\xff\xff\xff\xff\x7f\x00";
+    plan.read(nulls, &mut out).unwrap();
+
+    // A default of the reader's.
+    let reader = record(&json!([
+        {"name": "more", "type": {"type": "array", "items": "int"}, "default": [4, 5]},
+        {"name": "said", "type": {"type": "map", "values": "string"}, "default": {"a": "b"}},
+    ]));
+    let wanted = ["more.1", "more.2", "said.a", "said.c"];
+    let plan =
+        Plan::new(&schema(&record(&json!([]))), Some(&schema(&reader)), &wanted.map(path)).unwrap();
+    let mut out = vec![None; wanted.len()];
+    plan.read(b"", &mut out).unwrap();
+    assert_eq!(out, [int(5), None, Some(Value::Text("b".into())), None]);
 }
