@@ -37,6 +37,7 @@ mod steps;
 mod tests;
 mod types;
 
+pub(crate) use decimal::text as decimal_text;
 pub use encoder::{Along, DeadLetter, Encoder, Kind};
 
 /// A schema that is parsed.

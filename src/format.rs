@@ -10,7 +10,7 @@
 //!
 //! A format is a file beside and an arm in [`Codec::read`] and [`Codec::include`]. JSON goes both ways: an object in, an
 //! object out, numbers printed so that they read back as the same f32 or f64. Avro too, with a schema registry or by one
-//! schema.
+//! schema. Protobuf comes in the same way.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -26,10 +26,13 @@ use crate::field::Value;
 use crate::record::{Fault, FaultClass, Record};
 use crate::schema::{Auth, Schemas, Settings};
 
+mod cache;
 mod content;
+mod content_type;
 mod datum;
 mod envelope;
 mod json;
+mod protobuf;
 mod wanted;
 mod write;
 mod writer;
@@ -37,6 +40,7 @@ mod writer;
 use datum::Data;
 use envelope::Inside;
 pub(crate) use json::explain;
+use protobuf::Messages;
 pub use wanted::Wanted;
 pub use write::prediction_alone;
 pub use writer::Writer;
@@ -81,6 +85,7 @@ pub struct Codec {
     /// The format of each topic, by its number.
     formats: Vec<InputFormat>,
     data: Data,
+    messages: Messages,
 }
 
 impl Codec {
@@ -91,13 +96,14 @@ impl Codec {
     /// [`Exit::Config`]: a schema that is not valid, a registry's address that cannot be used.
     pub fn new(config: &Config) -> Result<Self, Failure> {
         let schemas = schemas(config)?;
-        let data = Data::new(&config.input, schemas).map_err(|message| refused(&message))?;
+        let data = Data::new(&config.input, schemas.clone()).map_err(|why| refused(&why))?;
+        let messages = Messages::new(&config.input, schemas).map_err(|why| refused(&why))?;
         let input = config.input.clone();
         let formats = input
             .topics
             .iter()
             .map(|topic| input.formats.get(topic).copied().unwrap_or(input.format));
-        Ok(Self { formats: formats.collect(), input, data })
+        Ok(Self { formats: formats.collect(), input, data, messages })
     }
 
     /// What it reads by, as configured.
@@ -110,8 +116,14 @@ impl Codec {
         self.data.schemas()
     }
 
-    fn format_of(&self, record: &Record) -> InputFormat {
-        self.formats.get(usize::from(record.partition.topic)).copied().unwrap_or(self.input.format)
+    /// By the record's own header where one is named and it has it, else by its topic.
+    fn format_of(&self, record: &Record) -> Result<InputFormat, Fault> {
+        let of_topic = || self.formats.get(usize::from(record.partition.topic)).copied();
+        let said = match &self.input.format_header {
+            Some(header) => content_type::of(record, header)?,
+            None => None,
+        };
+        Ok(said.or_else(of_topic).unwrap_or(self.input.format))
     }
 
     /// Gives the fields `wanted` of a record to `take`; `None` where its value says that there is no record any more.
@@ -128,9 +140,12 @@ impl Codec {
     ) -> Result<Option<R>, Unread> {
         let Some(value) = content::of(record)? else { return Ok(None) };
         let value = &*value;
-        let read = match self.format_of(record) {
+        let read = match self.format_of(record)? {
             InputFormat::Avro => {
                 return self.data.read(self.input.unwrap, wanted, record, value, take);
+            }
+            InputFormat::Protobuf => {
+                return self.messages.read(self.input.unwrap, wanted, record, value, take);
             }
             InputFormat::Bytes => self.alone(wanted, Value::Bytes(Cow::Borrowed(value))),
             InputFormat::Text => self.alone(wanted, Value::Text(Cow::Borrowed(utf8(value)?))),
@@ -152,7 +167,8 @@ impl Codec {
     /// [`Unread::Away`]: the schema registry does not say what the record is.
     pub fn settle(&self, record: &Record) -> Result<(), Unread> {
         match (self.format_of(record), content::of(record)) {
-            (InputFormat::Avro, Ok(Some(value))) => self.data.settle(record, &value),
+            (Ok(InputFormat::Avro), Ok(Some(value))) => self.data.settle(record, &value),
+            (Ok(InputFormat::Protobuf), Ok(Some(value))) => self.messages.settle(record, &value),
             _ => Ok(()),
         }
     }
@@ -188,15 +204,20 @@ impl Codec {
             let fields = wanted.then(|| (self.input.field.clone(), value));
             write::json(Json::Object(fields.into_iter().collect()), out);
         };
-        match self.format_of(record) {
+        match self.format_of(record)? {
             InputFormat::Bytes => alone(Json::from(BASE64.encode(value)), out),
             InputFormat::Text => alone(Json::from(String::from_utf8_lossy(value)), out),
             InputFormat::Json => {
                 let text = std::str::from_utf8(self.unframed(value)).unwrap_or_default();
                 self.include_json(taken, text, out);
             }
-            InputFormat::Avro => {
-                let text = self.data.json(record, value).map_err(|unread| match unread {
+            format @ (InputFormat::Avro | InputFormat::Protobuf) => {
+                let text = if format == InputFormat::Avro {
+                    self.data.json(record, value)
+                } else {
+                    self.messages.json(record, value)
+                };
+                let text = text.map_err(|unread| match unread {
                     Unread::Fault(Fault { message, .. }) => {
                         let message = format!("what output.include takes along {message}");
                         Fault::new(FaultClass::Oversized, message)
