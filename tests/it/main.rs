@@ -13,6 +13,7 @@ mod broker;
 mod campaign;
 mod chaos;
 mod check;
+mod clients;
 mod commands;
 mod differential;
 mod dlq;
