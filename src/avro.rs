@@ -65,6 +65,30 @@ pub fn parse(schema: &str, references: &[String]) -> Result<Schema, String> {
     }
 }
 
+/// Whether a datum of `schema` may have something at a path.
+pub fn has(schema: &Schema, path: &[String]) -> bool {
+    types::names(schema).is_ok_and(|names| within(&names, schema, path))
+}
+
+fn within(names: &types::Names<'_>, schema: &Schema, path: &[String]) -> bool {
+    let (Some((first, rest)), Ok(schema)) = (path.split_first(), types::follow(names, schema))
+    else {
+        return path.is_empty();
+    };
+    if let Schema::Record(record) = schema {
+        let field = record.fields.iter().find(|field| field.name == *first);
+        field.is_some_and(|field| within(names, &field.schema, rest))
+    } else if let Schema::Array(array) = schema {
+        within(names, &array.items, rest)
+    } else if let Schema::Map(map) = schema {
+        within(names, &map.types, rest)
+    } else if let Schema::Union(union) = schema {
+        union.variants().iter().any(|branch| within(names, branch, path))
+    } else {
+        false
+    }
+}
+
 /// How the wanted fields are read from a datum.
 #[derive(Debug)]
 pub struct Plan {

@@ -126,6 +126,14 @@ impl Codec {
         Ok(said.or_else(of_topic).unwrap_or(self.input.format))
     }
 
+    /// Which of the fields `names` are nowhere in `input.schema`; none where there is no such file.
+    pub fn lacking(&self, names: &[String]) -> Vec<String> {
+        let wanted = Wanted::new(names, &self.input.fields);
+        let places = names.iter().zip(wanted.paths());
+        let lacking = places.filter(|(_, path)| !(self.data.has(path) && self.messages.has(path)));
+        lacking.map(|(name, _)| name.clone()).collect()
+    }
+
     /// Gives the fields `wanted` of a record to `take`; `None` where its value says that there is no record any more.
     ///
     /// # Errors

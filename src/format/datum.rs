@@ -46,6 +46,11 @@ impl Data {
         self.schemas.as_ref()
     }
 
+    /// Whether `input.schema` has a field at a path, or is not of Avro.
+    pub(super) fn has(&self, path: &[String]) -> bool {
+        self.schema.as_ref().is_none_or(|schema| avro::has(schema, path))
+    }
+
     /// What names the schema of a record's value, and the datum.
     fn split<'a>(
         &self,

@@ -75,6 +75,11 @@ impl Messages {
         Ok(Self { schemas, only, files: Cache::default() })
     }
 
+    /// Whether `input.schema` has a field at a path, or is not of Protobuf.
+    pub(super) fn has(&self, path: &[String]) -> bool {
+        self.only.as_ref().is_none_or(|of| schema::has(of, path))
+    }
+
     /// What a value is, and its bytes.
     fn split<'a>(&self, record: &Record, value: &'a [u8]) -> Result<(Of, &'a [u8]), Unread> {
         if self.only.is_some() {

@@ -72,6 +72,24 @@ pub(super) fn at(file: &FileDescriptor, indexes: &[u32]) -> Result<MessageDescri
     found.flatten().ok_or_else(|| "has no message where the record says that its own is".to_owned())
 }
 
+/// Whether a message may have something at a path. What Google's own messages have depends on the record.
+pub(super) fn has(of: &MessageDescriptor, path: &[String]) -> bool {
+    let Some((first, rest)) = path.split_first() else { return true };
+    if of.full_name().starts_with("google.protobuf.") {
+        return true;
+    }
+    let Some(field) = of.get_field_by_name(first) else { return false };
+    let of = field.kind();
+    let of = of.as_message();
+    if field.is_map() {
+        let value = of.map(|of| of.map_entry_value_field().kind());
+        let value = value.as_ref().and_then(|kind| kind.as_message());
+        return rest.len() < 2 || value.is_some_and(|of| has(of, &rest[1..]));
+    }
+    let rest = if field.is_list() { rest.get(1..).unwrap_or_default() } else { rest };
+    rest.is_empty() || of.is_some_and(|of| has(of, rest))
+}
+
 /// Whether a file's name says that it is of Protobuf.
 pub(in crate::format) fn is_named(path: &Path) -> bool {
     let names = ["proto", "desc", "binpb", "pb", "protoset"];
