@@ -103,7 +103,11 @@ impl Codec {
             .topics
             .iter()
             .map(|topic| input.formats.get(topic).copied().unwrap_or(input.format));
-        Ok(Self { formats: formats.collect(), input, data, messages })
+        let formats: Vec<InputFormat> = formats.collect();
+        if data.schemas().is_none() {
+            fits(&input, &formats).map_err(|why| refused(&why))?;
+        }
+        Ok(Self { input, formats, data, messages })
     }
 
     /// What it reads by, as configured.
@@ -270,6 +274,24 @@ fn utf8(value: &[u8]) -> Result<&str, Fault> {
 
 fn refused(message: &str) -> Failure {
     Failure { message: message.to_owned(), exit: Exit::Config }
+}
+
+/// Whether `input.schema` is of the format of all topics that it alone speaks for.
+fn fits(input: &Input, formats: &[InputFormat]) -> Result<(), String> {
+    let Some(path) = &input.schema else { return Ok(()) };
+    let (wrong, format, fix) = if protobuf::is_named(path) {
+        (InputFormat::Avro, "avro", "a file with an Avro schema")
+    } else {
+        (InputFormat::Protobuf, "protobuf", "a .proto file, or a .desc, .binpb, .pb or .protoset")
+    };
+    if formats.contains(&wrong) {
+        let path = path.display();
+        return Err(format!(
+            "input.schema {path} says by which schema values are written, and not in {format}, as input.format says: name \
+             {fix}, or set schema_registry.urls"
+        ));
+    }
+    Ok(())
 }
 
 /// The schema registry of a configuration, where it has one.

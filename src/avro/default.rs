@@ -2,6 +2,8 @@
 
 use apache_avro::Schema;
 use apache_avro::schema::RecordSchema;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value as Json;
 
 use super::decimal;
@@ -45,6 +47,15 @@ pub(super) fn value(
             values.get(first).map_or(Ok(None), |found| value(names, &map.types, found, rest))
         }
         _ => Err(wrong(schema)),
+    }
+}
+
+/// A default as JSON text, as a datum's values are written: bytes in base64, decimals as numbers.
+pub(super) fn text(names: &Names<'_>, schema: &Schema, written: &Json) -> String {
+    match value(names, schema, written, &[]) {
+        Ok(Some(Value::Bytes(bytes))) => Json::from(BASE64.encode(bytes)).to_string(),
+        Ok(Some(Value::Decimal(digits))) => digits.into_string(),
+        _ => written.to_string(),
     }
 }
 

@@ -209,7 +209,8 @@ impl<'s> Compiler<'s> {
         let (all, below): (Vec<Want<'_>>, Vec<Want<'_>>) =
             wants.iter().partition(|want| want.path.is_empty());
         put(pair.at, &Value::Map, &all, steps);
-        let found = found(writer, reader);
+        let written: Vec<&str> = writer.fields.iter().map(|field| &*field.name).collect();
+        let found = found(&written, reader);
         let depth = pair.depth + 1;
         for (place, field) in writer.fields.iter().enumerate() {
             let at = join(pair.at, &field.name);
@@ -341,8 +342,8 @@ impl<'s> Compiler<'s> {
 }
 
 /// Which of the writer's fields each of the reader's is: by its name, or else by one of its aliases.
-pub(super) fn found(writer: &RecordSchema, reader: &RecordSchema) -> Vec<Option<usize>> {
-    let place = |name: &String| writer.fields.iter().position(|field| &field.name == name);
+pub(super) fn found(writer: &[&str], reader: &RecordSchema) -> Vec<Option<usize>> {
+    let place = |name: &String| writer.iter().position(|field| field == name);
     let by_name: Vec<Option<usize>> =
         reader.fields.iter().map(|field| place(&field.name)).collect();
     let with_aliases = reader.fields.iter().zip(&by_name).map(|(field, named)| {

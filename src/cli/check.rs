@@ -410,6 +410,11 @@ mod tests {
             ),
             ("format: avro, schema: gone.avsc", "", "problem  formats: read input.schema"),
             (
+                &format!("format: avro, schema: {}", place("row.proto")),
+                "",
+                "problem  formats: input.schema",
+            ),
+            (
                 "fields: {agee: /a}",
                 "",
                 "warning  input.fields: names [\"agee\"], which the model does not read",

@@ -217,13 +217,16 @@ fn fields_are_found_by_name_alias_or_default() {
     assert_eq!(plan.unknown(), Some("extra"));
     let mut text = Vec::new();
     plan.json(&full, Some(&["amount".to_owned(), "customer".to_owned()]), &mut text).unwrap();
-    assert_eq!(text, br#"{"amount":0.5,"customer":{"age":40,"name":"Ada"}}"#);
+    let expect = br#"{"amount":0.5,"customer":{"years":40,"name":"Ada","city":"Ulm"}}"#;
+    assert_eq!(text, expect);
     text.clear();
     plan.json(&full, Some(&["none".to_owned()]), &mut text).unwrap();
     assert_eq!(text, b"{}");
     text.clear();
     plan.json(&alone, None, &mut text).unwrap();
-    assert_eq!(text, br#"{"amt":0.5,"extra":{},"customer":null}"#);
+    let expect = r#"{"amount":0.5,"extra":{},"customer":null,"seller":{"years":7},"raw":"/2E=","price":0.01,"side":"left",
+        "either":"x"}"#;
+    assert_eq!(String::from_utf8(text).unwrap(), expect.replace("\n        ", ""));
     let plan = Plan::new(&writer, None, &["amt", "customer", "extra"].map(path)).unwrap();
     assert_eq!(plan.unknown(), None);
     let missing = record(&json!([{"name": "b", "type": "int"}]));
@@ -493,4 +496,30 @@ fn elements_and_values_of_maps_are_found() {
     let mut out = vec![None; wanted.len()];
     plan.read(b"", &mut out).unwrap();
     assert_eq!(out, [int(5), None, Some(Value::Text("b".into())), None]);
+}
+
+/// What goes along is called as the reader's schema calls it, within records and lists too.
+#[test]
+fn text_has_the_readers_names_and_defaults() {
+    let row = |more: Json| json!({"type": "array", "items": {"type": "record", "name": "Row", "fields": [more]}});
+    let writer = record(&json!([
+        {"name": "old", "type": "int"},
+        {"name": "rows", "type": ["null", row(json!({"name": "x", "type": "int"}))]},
+        {"name": "mine", "type": "int"},
+    ]));
+    let reader = record(&json!([
+        {"name": "rows", "type": ["null", row(json!({"name": "y", "type": "int", "aliases": ["x"]}))]},
+        {"name": "new", "type": "long", "aliases": ["old"]},
+        {"name": "more", "type": ["string", "null"], "default": "é"},
+    ]));
+    let plan = Plan::new(&schema(&writer), Some(&schema(&reader)), &[]).unwrap();
+    let datum = b"\x02\x02\x04\x04\x06\x00\x08";
+    for (names, expect) in [
+        (None, r#"{"new":1,"rows":[{"y":2},{"y":3}],"mine":4,"more":"é"}"#),
+        (Some(vec!["more".to_owned(), "new".to_owned()]), r#"{"new":1,"more":"é"}"#),
+    ] {
+        let mut text = Vec::new();
+        plan.json(datum, names.as_deref(), &mut text).unwrap();
+        assert_eq!(String::from_utf8(text).unwrap(), expect);
+    }
 }

@@ -295,10 +295,10 @@ proptest! {
                 }
             }
             (Err(why), Ok(_)) => {
-                // The oracle takes an entry of a map whose key is of another type.
-                let ours_alone = ["nanoseconds", "is a decimal of more", "is of another type"];
-                prop_assert!(flip.is_some() || !why.contains("another type"), "{}", why);
-                prop_assert!(ours_alone.iter().any(|rule| why.contains(rule)), "{}", why);
+                // The oracle does not look at the wire types of maps.
+                let ours_alone = ["nanoseconds", "is a decimal of more"];
+                let rule = ours_alone.iter().any(|rule| why.contains(rule));
+                prop_assert!(flip.is_some() || rule, "{}", why);
             }
             // What nobody wants is not looked at.
             (_, Err(_)) => prop_assert!(cut.is_some() || flip.is_some()),
