@@ -37,6 +37,7 @@ mod steps;
 mod tests;
 mod types;
 
+pub(crate) use decimal::text as decimal_text;
 pub use encoder::{Along, DeadLetter, Encoder, Kind};
 
 /// A schema that is parsed.
@@ -64,6 +65,30 @@ pub fn parse(schema: &str, references: &[String]) -> Result<Schema, String> {
     }
 }
 
+/// Whether a datum of `schema` may have something at a path.
+pub fn has(schema: &Schema, path: &[String]) -> bool {
+    types::names(schema).is_ok_and(|names| within(&names, schema, path))
+}
+
+fn within(names: &types::Names<'_>, schema: &Schema, path: &[String]) -> bool {
+    let (Some((first, rest)), Ok(schema)) = (path.split_first(), types::follow(names, schema))
+    else {
+        return path.is_empty();
+    };
+    if let Schema::Record(record) = schema {
+        let field = record.fields.iter().find(|field| field.name == *first);
+        field.is_some_and(|field| within(names, &field.schema, rest))
+    } else if let Schema::Array(array) = schema {
+        within(names, &array.items, rest)
+    } else if let Schema::Map(map) = schema {
+        within(names, &map.types, rest)
+    } else if let Schema::Union(union) = schema {
+        union.variants().iter().any(|branch| within(names, branch, path))
+    } else {
+        false
+    }
+}
+
 /// How the wanted fields are read from a datum.
 #[derive(Debug)]
 pub struct Plan {
@@ -76,8 +101,6 @@ pub struct Plan {
     /// Slots whose path stands twice among those wanted: from the first to the others.
     again: Box<[(usize, usize)]>,
     unknown: Option<String>,
-    /// The reader's names of the writer's fields, where they are others.
-    called: HashMap<String, String>,
 }
 
 impl Plan {
@@ -103,6 +126,9 @@ impl Plan {
             own.iter().map(|(slot, _)| Want { slot: *slot, path: &wanted[*slot] }).collect();
         let steps = compiler.compile(writer, seen, &wants)?;
         let root = compiler.types.add(&compiler.writer, writer)?;
+        if reader.is_some() {
+            compiler.types.see_as(&compiler.reader, root, seen);
+        }
         let written = steps::written(&steps);
         let mut plan = Self {
             unsure: (0..wanted.len()).filter(|slot| !written.contains(slot)).collect(),
@@ -112,36 +138,33 @@ impl Plan {
             slots: wanted.len(),
             again: again.into_boxed_slice(),
             unknown: None,
-            called: HashMap::new(),
         };
         plan.look_at_fields(writer, seen, wanted);
         Ok(plan)
     }
 
-    /// How the reader calls the writer's fields, and which of them nobody wants.
+    /// The first of the writer's fields that nobody wants, by the reader's names for them.
     fn look_at_fields(&mut self, writer: &Schema, reader: &Schema, wanted: &[Vec<String>]) {
         let all = wanted.iter().any(Vec::is_empty);
         for writer in branches(writer) {
             let Schema::Record(writer) = writer else { continue };
+            let written: Vec<&str> = writer.fields.iter().map(|field| &*field.name).collect();
+            let mut called = HashMap::new();
             for reader in branches(reader) {
                 let Schema::Record(reader) = reader else { continue };
-                let found = resolve::found(writer, reader);
+                let found = resolve::found(&written, reader);
                 for (field, place) in reader.fields.iter().zip(found) {
-                    if let Some(place) = place
-                        && writer.fields[place].name != field.name
-                    {
-                        let name = writer.fields[place].name.clone();
-                        self.called.entry(name).or_insert_with(|| field.name.clone());
+                    if let Some(place) = place {
+                        called.entry(written[place]).or_insert(&*field.name);
                     }
                 }
             }
-            let known = |name: &String| {
-                let name = self.called.get(name).unwrap_or(name);
-                all || wanted.iter().any(|path| path.first() == Some(name))
+            let known = |name: &str| {
+                let name = called.get(name).copied().unwrap_or(name);
+                all || wanted.iter().any(|path| path.first().is_some_and(|first| first == name))
             };
-            let mut names = writer.fields.iter().map(|field| &field.name);
-            let unknown = names.find(|name| !known(name)).cloned();
-            self.unknown = self.unknown.take().or(unknown);
+            let unknown = written.iter().find(|name| !known(name));
+            self.unknown = self.unknown.take().or_else(|| unknown.map(|name| (*name).to_owned()));
         }
     }
 
@@ -185,8 +208,9 @@ impl Plan {
         self.slots
     }
 
-    /// Writes a datum as JSON text: as it was written; of a record only the fields `names`, where some are given, by
-    /// the reader's names for them. A null and what is no record are written whole.
+    /// Writes a datum as JSON text: as it was written, by the reader's names for its fields, and behind them those that only
+    /// the reader has a default for; of the record itself only the fields `names`, where some are given. A null and what is
+    /// no record are written whole.
     ///
     /// Whole numbers and decimals keep all digits, bytes and fixed become base64, dates and times stay whole numbers of
     /// their unit, a union's value stands by itself. A NaN or an infinity becomes null.
@@ -211,9 +235,8 @@ impl Plan {
     fn write_json(&self, datum: &[u8], names: Option<&[String]>, out: &mut Vec<u8>) -> Read<()> {
         let most = out.len().saturating_add(json::most(datum.len()));
         let mut datum = Datum::new(datum);
-        let chosen = names.map(|names| json::Chosen { names, called: &self.called });
         let mut writer = json::Writer { types: &self.types, out, most };
-        writer.value(self.root, &mut datum, chosen.as_ref(), 0)?;
+        writer.value(self.root, &mut datum, names, 0)?;
         datum.end()
     }
 }

@@ -10,7 +10,7 @@
 //!
 //! A format is a file beside and an arm in [`Codec::read`] and [`Codec::include`]. JSON goes both ways: an object in, an
 //! object out, numbers printed so that they read back as the same f32 or f64. Avro too, with a schema registry or by one
-//! schema.
+//! schema. Protobuf comes in the same way.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -27,10 +27,13 @@ use crate::record::{Fault, FaultClass, Record};
 use crate::schema::{Auth, Schemas, Settings};
 
 mod beside;
+mod cache;
 mod content;
+mod content_type;
 mod datum;
 mod envelope;
 mod json;
+mod protobuf;
 mod wanted;
 mod write;
 mod writer;
@@ -39,6 +42,7 @@ pub use beside::Fields;
 use datum::Data;
 use envelope::Inside;
 pub(crate) use json::explain;
+use protobuf::Messages;
 pub use wanted::Wanted;
 pub use write::prediction_alone;
 pub use writer::Writer;
@@ -85,6 +89,7 @@ pub struct Codec {
     data: Data,
     /// How Avro keys are read, where they are.
     keys: Option<Data>,
+    messages: Messages,
 }
 
 impl Codec {
@@ -95,17 +100,22 @@ impl Codec {
     /// [`Exit::Config`]: a schema that is not valid, a registry's address that cannot be used.
     pub fn new(config: &Config) -> Result<Self, Failure> {
         let schemas = schemas(config)?;
-        let input = config.input.clone();
-        let keys = (input.key.format == KeyFormat::Avro)
-            .then(|| Data::of_keys(&input, schemas.clone()))
+        let data = Data::new(&config.input, schemas.clone()).map_err(|why| refused(&why))?;
+        let keys = (config.input.key.format == KeyFormat::Avro)
+            .then(|| Data::of_keys(&config.input, schemas.clone()))
             .transpose();
-        let keys = keys.map_err(|message| refused(&message))?;
-        let data = Data::new(&input, schemas).map_err(|message| refused(&message))?;
+        let keys = keys.map_err(|why| refused(&why))?;
+        let messages = Messages::new(&config.input, schemas).map_err(|why| refused(&why))?;
+        let input = config.input.clone();
         let formats = input
             .topics
             .iter()
             .map(|topic| input.formats.get(topic).copied().unwrap_or(input.format));
-        Ok(Self { formats: formats.collect(), input, data, keys })
+        let formats: Vec<InputFormat> = formats.collect();
+        if data.schemas().is_none() {
+            fits(&input, &formats).map_err(|why| refused(&why))?;
+        }
+        Ok(Self { input, formats, data, keys, messages })
     }
 
     /// What it reads by, as configured.
@@ -118,8 +128,22 @@ impl Codec {
         self.data.schemas()
     }
 
-    fn format_of(&self, record: &Record) -> InputFormat {
-        self.formats.get(usize::from(record.partition.topic)).copied().unwrap_or(self.input.format)
+    /// By the record's own header where one is named and it has it, else by its topic.
+    fn format_of(&self, record: &Record) -> Result<InputFormat, Fault> {
+        let of_topic = || self.formats.get(usize::from(record.partition.topic)).copied();
+        let said = match &self.input.format_header {
+            Some(header) => content_type::of(record, header)?,
+            None => None,
+        };
+        Ok(said.or_else(of_topic).unwrap_or(self.input.format))
+    }
+
+    /// Which of the fields `names` are nowhere in `input.schema`; none where there is no such file.
+    pub fn lacking(&self, names: &[String]) -> Vec<String> {
+        let wanted = Wanted::new(names, &self.input.fields);
+        let places = names.iter().zip(wanted.paths());
+        let lacking = places.filter(|(_, path)| !(self.data.has(path) && self.messages.has(path)));
+        lacking.map(|(name, _)| name.clone()).collect()
     }
 
     /// Gives the fields `wanted` of a record to `take`; `None` where its value says that there is no record any more.
@@ -136,9 +160,12 @@ impl Codec {
     ) -> Result<Option<R>, Unread> {
         let Some(value) = content::of(record)? else { return Ok(None) };
         let value = &*value;
-        let read = match self.format_of(record) {
+        let read = match self.format_of(record)? {
             InputFormat::Avro => {
                 return self.data.read(self.input.unwrap, wanted, record, value, take);
+            }
+            InputFormat::Protobuf => {
+                return self.messages.read(self.input.unwrap, wanted, record, value, take);
             }
             InputFormat::Bytes => self.alone(wanted, Value::Bytes(Cow::Borrowed(value))),
             InputFormat::Text => self.alone(wanted, Value::Text(Cow::Borrowed(utf8(value)?))),
@@ -163,7 +190,8 @@ impl Codec {
             keys.settle(record, key)?;
         }
         match (self.format_of(record), content::of(record)) {
-            (InputFormat::Avro, Ok(Some(value))) => self.data.settle(record, &value),
+            (Ok(InputFormat::Avro), Ok(Some(value))) => self.data.settle(record, &value),
+            (Ok(InputFormat::Protobuf), Ok(Some(value))) => self.messages.settle(record, &value),
             _ => Ok(()),
         }
     }
@@ -199,15 +227,20 @@ impl Codec {
             let fields = wanted.then(|| (self.input.field.clone(), value));
             write::json(Json::Object(fields.into_iter().collect()), out);
         };
-        match self.format_of(record) {
+        match self.format_of(record)? {
             InputFormat::Bytes => alone(Json::from(BASE64.encode(value)), out),
             InputFormat::Text => alone(Json::from(String::from_utf8_lossy(value)), out),
             InputFormat::Json => {
                 let text = std::str::from_utf8(self.unframed(value)).unwrap_or_default();
                 self.include_json(taken, text, out);
             }
-            InputFormat::Avro => {
-                let text = self.data.json(record, value).map_err(|unread| match unread {
+            format @ (InputFormat::Avro | InputFormat::Protobuf) => {
+                let text = if format == InputFormat::Avro {
+                    self.data.json(record, value)
+                } else {
+                    self.messages.json(record, value)
+                };
+                let text = text.map_err(|unread| match unread {
                     Unread::Fault(Fault { message, .. }) => {
                         let message = format!("what output.include takes along {message}");
                         Fault::new(FaultClass::Oversized, message)
@@ -252,6 +285,24 @@ fn utf8(value: &[u8]) -> Result<&str, Fault> {
 
 fn refused(message: &str) -> Failure {
     Failure { message: message.to_owned(), exit: Exit::Config }
+}
+
+/// Whether `input.schema` is of the format of all topics that it alone speaks for.
+fn fits(input: &Input, formats: &[InputFormat]) -> Result<(), String> {
+    let Some(path) = &input.schema else { return Ok(()) };
+    let (wrong, format, fix) = if protobuf::is_named(path) {
+        (InputFormat::Avro, "avro", "a file with an Avro schema")
+    } else {
+        (InputFormat::Protobuf, "protobuf", "a .proto file, or a .desc, .binpb, .pb or .protoset")
+    };
+    if formats.contains(&wrong) {
+        let path = path.display();
+        return Err(format!(
+            "input.schema {path} says by which schema values are written, and not in {format}, as input.format says: name \
+             {fix}, or set schema_registry.urls"
+        ));
+    }
+    Ok(())
 }
 
 /// The schema registry of a configuration, where it has one.

@@ -75,13 +75,41 @@ pub struct Registered {
     pub language: Language,
     /// Its text.
     pub schema: String,
-    /// The texts of those that it refers to, by others too.
-    pub references: Vec<String>,
+    /// Those that it refers to, by others too.
+    pub references: Vec<Referred>,
+}
+
+/// A schema that another one refers to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Referred {
+    /// How it is called there: of Protobuf the file that is imported, of Avro the full name.
+    pub name: String,
+    /// Its text.
+    pub schema: String,
+}
+
+impl Language {
+    /// Why a schema in it cannot be one of the format `asked`, with what to do, for a message that begins with the schema.
+    pub(crate) fn instead_of(self, asked: &str) -> String {
+        let (is, fix) = match self {
+            Self::Avro => ("Avro", "write `avro` for its topic"),
+            Self::Json => ("JSON Schema", "write `json` for its topic"),
+            Self::Protobuf => ("Protobuf", "write `protobuf` for its topic"),
+            Self::Other => ("a language that is not known here", "write it by another schema"),
+        };
+        format!("is {is}, where input.format says {asked}: {fix}")
+    }
 }
 
 impl Registered {
+    /// The texts of those that it refers to.
+    pub fn texts(&self) -> Vec<String> {
+        self.references.iter().map(|of| of.schema.clone()).collect()
+    }
+
     fn bytes(&self) -> usize {
-        self.schema.len() + self.references.iter().map(String::len).sum::<usize>()
+        self.schema.len()
+            + self.references.iter().map(|of| of.name.len() + of.schema.len()).sum::<usize>()
     }
 }
 
@@ -241,8 +269,10 @@ impl Schemas {
         let (mut references, mut seen) = (Vec::new(), HashSet::new());
         let mut open = referred(answer);
         let begin = now();
-        while let Some((subject, version)) = open.pop() {
-            if !seen.insert((subject.clone(), version)) {
+        while let Some((name, subject, version)) = open.pop() {
+            // Of Protobuf one file may be imported by two names.
+            let called = (language == Language::Protobuf).then(|| name.clone());
+            if !seen.insert((called, subject.clone(), version)) {
                 continue;
             }
             if MAX_REFERENCES < seen.len() {
@@ -264,7 +294,8 @@ impl Schemas {
                 other @ (Failed::Refused(_) | Failed::Away(_)) => other,
             })?;
             let text = answer.get("schema").and_then(Json::as_str);
-            references.push(text.ok_or_else(|| strange("answers without a schema"))?.to_owned());
+            let text = text.ok_or_else(|| strange("answers without a schema"))?;
+            references.push(Referred { name, schema: text.to_owned() });
             open.extend(referred(&answer));
         }
         Ok(Registered { language, schema: schema.to_owned(), references })
@@ -431,12 +462,13 @@ impl Drop for Asked<'_> {
     }
 }
 
-/// Subjects and versions that a schema refers to.
-fn referred(answer: &Json) -> Vec<(String, u64)> {
+/// Names, subjects and versions that a schema refers to.
+fn referred(answer: &Json) -> Vec<(String, String, u64)> {
     let references = answer.get("references").and_then(Json::as_array);
     let named = references.into_iter().flatten().filter_map(|reference| {
         let subject = reference.get("subject")?.as_str()?.to_owned();
-        Some((subject, reference.get("version")?.as_u64()?))
+        let name = reference.get("name").and_then(Json::as_str).unwrap_or(&subject).to_owned();
+        Some((name, subject, reference.get("version")?.as_u64()?))
     });
     named.collect()
 }

@@ -11,7 +11,7 @@ pub(super) const MAX_SCALE: usize = 1024;
 const LIMB: u64 = 1_000_000_000;
 
 /// A decimal's text: two's complement, big-endian, with `scale` digits behind the point.
-pub(super) fn text(digits: &[u8], scale: usize) -> Box<str> {
+pub(crate) fn text(digits: &[u8], scale: usize) -> Box<str> {
     let negative = digits.first().is_some_and(|first| 0x7f < *first);
     let whole = match digits.len() {
         ..=16 => {

@@ -2,6 +2,8 @@
 
 use apache_avro::Schema;
 use apache_avro::schema::RecordSchema;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value as Json;
 
 use super::decimal;
@@ -36,7 +38,24 @@ pub(super) fn value(
         (Schema::Record(record), Json::Object(fields)) => {
             within(names, record, fields, first, rest)
         }
+        (Schema::Array(array), Json::Array(items)) => {
+            let place = first.parse().ok().filter(|place: &usize| place.to_string() == *first);
+            let item = place.and_then(|place| items.get(place));
+            item.map_or(Ok(None), |item| value(names, &array.items, item, rest))
+        }
+        (Schema::Map(map), Json::Object(values)) => {
+            values.get(first).map_or(Ok(None), |found| value(names, &map.types, found, rest))
+        }
         _ => Err(wrong(schema)),
+    }
+}
+
+/// A default as JSON text, as a datum's values are written: bytes in base64, decimals as numbers.
+pub(super) fn text(names: &Names<'_>, schema: &Schema, written: &Json) -> String {
+    match value(names, schema, written, &[]) {
+        Ok(Some(Value::Bytes(bytes))) => Json::from(BASE64.encode(bytes)).to_string(),
+        Ok(Some(Value::Decimal(digits))) => digits.into_string(),
+        _ => written.to_string(),
     }
 }
 

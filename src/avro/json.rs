@@ -1,6 +1,5 @@
 //! A datum as JSON text: whole numbers and decimals with all their digits, bytes as base64, a union's value by itself.
 
-use std::collections::HashMap;
 use std::io::Write as _;
 
 use base64::Engine as _;
@@ -25,12 +24,6 @@ pub(super) fn most(datum: usize) -> usize {
 /// Most bytes of text.
 const MAX_TEXT: usize = 64 << 20;
 
-/// Which of the record's fields are written, and how they are called: the reader's names by the writer's.
-pub(super) struct Chosen<'c> {
-    pub(super) names: &'c [String],
-    pub(super) called: &'c HashMap<String, String>,
-}
-
 /// Writes values of `types`.
 pub(super) struct Writer<'w> {
     pub(super) types: &'w Types,
@@ -45,7 +38,7 @@ impl Writer<'_> {
         &mut self,
         id: Id,
         datum: &mut Datum<'_>,
-        chosen: Option<&Chosen<'_>>,
+        chosen: Option<&[String]>,
         depth: usize,
     ) -> Read<()> {
         if self.most < self.out.len() {
@@ -61,7 +54,7 @@ impl Writer<'_> {
                 let branch = datum.choice(branches.len(), "a union", "branch")?;
                 self.value(branches[branch], datum, chosen, depth)
             }
-            Type::Record(fields) => self.record(fields, datum, chosen, depth),
+            Type::Record(fields) => self.record(id, fields, datum, chosen, depth),
             Type::Array(item) => {
                 let mut next = b'[';
                 datum.blocks("an array", |datum, count| {
@@ -105,30 +98,31 @@ impl Writer<'_> {
 
     fn record(
         &mut self,
+        id: Id,
         fields: &[(String, Id)],
         datum: &mut Datum<'_>,
-        chosen: Option<&Chosen<'_>>,
+        chosen: Option<&[String]>,
         depth: usize,
     ) -> Read<()> {
         let mut next = b'{';
+        let is_chosen = |name: &String| chosen.is_none_or(|chosen| chosen.contains(name));
         for (name, id) in fields {
-            let called = match chosen {
-                None => Some(name),
-                Some(chosen) => {
-                    let called = chosen.called.get(name).unwrap_or(name);
-                    chosen.names.contains(called).then_some(called)
-                }
-            };
-            let done = match called {
-                None => self.types.skip(*id, datum, depth),
-                Some(called) => {
-                    self.out.push(std::mem::replace(&mut next, b','));
-                    self.text(called);
-                    self.out.push(b':');
-                    self.value(*id, datum, None, depth)
-                }
+            let done = if is_chosen(name) {
+                self.out.push(std::mem::replace(&mut next, b','));
+                self.text(name);
+                self.out.push(b':');
+                self.value(*id, datum, None, depth)
+            } else {
+                self.types.skip(*id, datum, depth)
             };
             done.map_err(|wrong| wrong.within(name))?;
+        }
+        let types = self.types;
+        for (name, default) in types.absent(id).iter().filter(|(name, _)| is_chosen(name)) {
+            self.out.push(std::mem::replace(&mut next, b','));
+            self.text(name);
+            self.out.push(b':');
+            self.raw(default);
         }
         self.close(next, *b"{}");
         Ok(())

@@ -1,12 +1,12 @@
 //! Compiles a pair of schemas and the wanted fields into steps: Avro's resolution, done once.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use apache_avro::Schema;
 use apache_avro::schema::{Name, RecordField, RecordSchema, UnionSchema, UuidSchema};
 
 use super::default;
-use super::steps::{Does, Step, Take};
+use super::steps::{Does, Entry, Step, Take};
 use super::types::{Names, Types, bounded, follow, size};
 use crate::field::Value;
 
@@ -209,7 +209,8 @@ impl<'s> Compiler<'s> {
         let (all, below): (Vec<Want<'_>>, Vec<Want<'_>>) =
             wants.iter().partition(|want| want.path.is_empty());
         put(pair.at, &Value::Map, &all, steps);
-        let found = found(writer, reader);
+        let written: Vec<&str> = writer.fields.iter().map(|field| &*field.name).collect();
+        let found = found(&written, reader);
         let depth = pair.depth + 1;
         for (place, field) in writer.fields.iter().enumerate() {
             let at = join(pair.at, &field.name);
@@ -261,11 +262,60 @@ impl<'s> Compiler<'s> {
         let items = Pair { writer, reader, depth: pair.depth + 1, ..pair };
         self.value(items, &[], &mut Vec::new())?;
         let id = self.types.add(&self.writer, pair.writer)?;
-        for want in wants {
-            no_field_in(pair, want)?;
-            steps.push(Step { field: pair.at.into(), does: Does::Take(want.slot, take(id)) });
+        let (whole, below): (Vec<Want<'_>>, Vec<Want<'_>>) =
+            wants.iter().partition(|want| want.path.is_empty());
+        if below.is_empty() {
+            steps.extend(
+                whole.iter().map(|want| Step {
+                    field: pair.at.into(),
+                    does: Does::Take(want.slot, take(id)),
+                }),
+            );
+            return Ok(());
         }
+        // What is looked into is there as a whole, too.
+        let value = if let Schema::Array(_) = pair.writer { Value::List } else { Value::Map };
+        put(pair.at, &value, &whole, steps);
+        let does = self.parts(items, &below, value == Value::List)?;
+        steps.push(Step { field: pair.at.into(), does });
         Ok(())
+    }
+
+    /// Elements of an array by their numbers, or values of a map by their keys.
+    fn parts(
+        &mut self,
+        items: Pair<'s, '_>,
+        wants: &[Want<'_>],
+        array: bool,
+    ) -> Result<Does, String> {
+        let id = self.types.add(&self.writer, items.writer)?;
+        let names: BTreeSet<&String> = wants.iter().filter_map(|want| want.path.first()).collect();
+        let (mut elements, mut entries) = (Vec::new(), Vec::new());
+        for name in names {
+            let mut own = Vec::new();
+            let at = join(items.at, name);
+            let inside = within(wants, name);
+            let element = Pair { at: &at, ..items };
+            // As of JSON: what is no number of an element is in no array.
+            let place = name.parse().ok().filter(|place: &u64| place.to_string() == *name);
+            if array && place.is_none() {
+                continue;
+            }
+            self.value(element, &inside, &mut own)?;
+            let steps = own.into_boxed_slice();
+            if let Some(place) = place.filter(|_| array) {
+                elements.push((place, steps));
+            } else {
+                let slots = inside.iter().map(|want| want.slot).collect();
+                entries.push(Entry { key: name.clone(), steps, slots });
+            }
+        }
+        elements.sort_by_key(|(place, _)| *place);
+        Ok(if array {
+            Does::Elements(elements.into(), id)
+        } else {
+            Does::Entries(entries.into(), id)
+        })
     }
 
     /// A value without parts.
@@ -292,8 +342,8 @@ impl<'s> Compiler<'s> {
 }
 
 /// Which of the writer's fields each of the reader's is: by its name, or else by one of its aliases.
-pub(super) fn found(writer: &RecordSchema, reader: &RecordSchema) -> Vec<Option<usize>> {
-    let place = |name: &String| writer.fields.iter().position(|field| &field.name == name);
+pub(super) fn found(writer: &[&str], reader: &RecordSchema) -> Vec<Option<usize>> {
+    let place = |name: &String| writer.iter().position(|field| field == name);
     let by_name: Vec<Option<usize>> =
         reader.fields.iter().map(|field| place(&field.name)).collect();
     let with_aliases = reader.fields.iter().zip(&by_name).map(|(field, named)| {

@@ -26,10 +26,23 @@ pub(super) enum Does {
     Take(usize, Take),
     /// Puts a value to a slot that is not in the datum, or says no more than its type.
     Put(usize, Value<'static>),
+    /// Elements of an array by their numbers; the others are passed over.
+    Elements(Box<[(u64, Box<[Step]>)]>, Id),
+    /// Values of a map by their keys; the others are passed over.
+    Entries(Box<[Entry]>, Id),
     /// Goes on by a union's branch.
     Union(Box<[Box<[Step]>]>),
     /// A branch that cannot be read as it is wanted.
     Refuse(Box<str>),
+}
+
+/// A value of a map that is wanted.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) steps: Box<[Step]>,
+    /// What they write to: of a key that stands twice the last one counts, and all of it.
+    pub(super) slots: Box<[usize]>,
 }
 
 /// How a value is read.
@@ -78,7 +91,12 @@ pub(super) fn written(steps: &[Step]) -> BTreeSet<usize> {
                 let first = each.next().unwrap_or_default();
                 slots.extend(each.fold(first, |all, branch| &all & &branch));
             }
-            Does::Skip(_) | Does::Advance(_) | Does::Refuse(_) => (),
+            // Nor is it sure that an element is there.
+            Does::Skip(_)
+            | Does::Advance(_)
+            | Does::Refuse(_)
+            | Does::Elements(..)
+            | Does::Entries(..) => (),
         }
     }
     slots
@@ -104,6 +122,45 @@ pub(super) fn run<'a>(
                     *place = Some(lend(value));
                 }
                 Ok(())
+            }
+            Does::Elements(wanted, id) => {
+                let (mut place, mut named) = (0_u64, false);
+                let done = datum.blocks("an array", |datum, count| {
+                    let end = place.saturating_add(count);
+                    while place < end {
+                        // The next that is wanted, or this block's end.
+                        let next = wanted.iter().find(|(wanted, _)| place <= *wanted);
+                        let to = next.map_or(end, |(next, _)| end.min(*next));
+                        types.skip_some(*id, to - place, datum)?;
+                        place = to;
+                        if let Some((_, steps)) = next.filter(|_| to < end) {
+                            run(steps, types, datum, out).inspect_err(|_| named = true)?;
+                            place += 1;
+                        }
+                    }
+                    Ok(())
+                });
+                if named {
+                    return done;
+                }
+                done
+            }
+            Does::Entries(wanted, id) => {
+                let mut named = false;
+                let done = datum.blocks("a map", |datum, count| {
+                    (0..count).try_for_each(|_| {
+                        let key = datum.text()?;
+                        let Some(entry) = wanted.iter().find(|entry| entry.key == key) else {
+                            return types.skip(*id, datum, 0);
+                        };
+                        entry.slots.iter().for_each(|slot| out[*slot] = None);
+                        run(&entry.steps, types, datum, out).inspect_err(|_| named = true)
+                    })
+                });
+                if named {
+                    return done;
+                }
+                done
             }
             // Steps within name their fields in full.
             Does::Union(branches) => match datum.choice(branches.len(), "a union", "branch") {

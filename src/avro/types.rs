@@ -1,9 +1,9 @@
 //! A writer's types, as they lie in a datum: enough to pass over any of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use apache_avro::Schema;
-use apache_avro::schema::{DecimalSchema, InnerDecimalSchema, Name, UuidSchema};
+use apache_avro::schema::{DecimalSchema, InnerDecimalSchema, Name, RecordSchema, UuidSchema};
 
 use super::datum::{Datum, Read, Wrong};
 
@@ -14,7 +14,7 @@ pub(super) const MAX_DEPTH: usize = 128;
 const MAX_SCHEMA_DEPTH: usize = 256;
 
 /// A type's place among [`Types`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Id(usize);
 
 /// How a value lies in a datum.
@@ -107,6 +107,8 @@ pub(super) fn bounded(depth: usize) -> Result<(), String> {
 pub(super) struct Types {
     all: Vec<Sized>,
     named: HashMap<Name, Id>,
+    /// Of records the fields that only the reader's schema has, with what it has for them as JSON.
+    absent: HashMap<Id, Vec<(String, String)>>,
 }
 
 impl Types {
@@ -217,9 +219,103 @@ impl Types {
         &self.all[id.0].is
     }
 
+    /// Calls fields as `reader` does, and notes what it has for those that are not there. What only the writer has keeps its
+    /// name.
+    pub(super) fn see_as(&mut self, names: &Names<'_>, id: Id, reader: &Schema) {
+        self.see(names, id, reader, &mut HashSet::new());
+    }
+
+    fn see(&mut self, names: &Names<'_>, id: Id, reader: &Schema, seen: &mut HashSet<Id>) {
+        let Ok(reader) = follow(names, reader) else { return };
+        let parts: Vec<Id> = match (&self.all[id.0].is, reader) {
+            (Type::Union(branches), _) => branches.to_vec(),
+            (_, Schema::Union(union)) => {
+                let mut branches = union.variants().iter().filter_map(|of| follow(names, of).ok());
+                if let Some(branch) = branches.find(|branch| self.is_alike(id, branch)) {
+                    self.see(names, id, branch, seen);
+                }
+                return;
+            }
+            (Type::Array(item), Schema::Array(_)) => vec![*item],
+            (Type::Map(value), Schema::Map(_)) => vec![*value],
+            (Type::Record(fields), Schema::Record(_)) => fields.iter().map(|(_, id)| *id).collect(),
+            _ => return,
+        };
+        if !seen.insert(id) {
+            return;
+        }
+        let part = match (&self.all[id.0].is, reader) {
+            (Type::Record(_), Schema::Record(record)) => {
+                let found = self.rename(names, id, record);
+                for (field, place) in record.fields.iter().zip(found) {
+                    if let Some(part) = place.and_then(|place| parts.get(place)) {
+                        self.see(names, *part, &field.schema, seen);
+                    }
+                }
+                return;
+            }
+            (Type::Array(_), Schema::Array(array)) => &*array.items,
+            (Type::Map(_), Schema::Map(map)) => &*map.types,
+            _ => reader,
+        };
+        parts.iter().for_each(|id| self.see(names, *id, part, seen));
+    }
+
+    /// Calls a record's fields as `reader` does; where each of the reader's is.
+    fn rename(&mut self, names: &Names<'_>, id: Id, reader: &RecordSchema) -> Vec<Option<usize>> {
+        let Type::Record(fields) = &mut self.all[id.0].is else { return Vec::new() };
+        let written: Vec<&str> = fields.iter().map(|(name, _)| &**name).collect();
+        let found = super::resolve::found(&written, reader);
+        let mut absent = Vec::new();
+        for (field, place) in reader.fields.iter().zip(&found) {
+            match (place, &field.default) {
+                (Some(place), _) => fields[*place].0.clone_from(&field.name),
+                (None, Some(default)) => {
+                    let text = super::default::text(names, &field.schema, default);
+                    absent.push((field.name.clone(), text));
+                }
+                (None, None) => (),
+            }
+        }
+        self.absent.insert(id, absent);
+        found
+    }
+
+    /// Whether a branch of the reader's union is what a type is seen as: of records that of the same name, or the only one.
+    fn is_alike(&self, id: Id, branch: &Schema) -> bool {
+        match (&self.all[id.0].is, branch) {
+            (Type::Array(_), Schema::Array(_)) | (Type::Map(_), Schema::Map(_)) => true,
+            (Type::Record(_), Schema::Record(record)) => {
+                let known = self.named.get(&record.name);
+                known.is_none_or(|known| *known == id)
+            }
+            _ => false,
+        }
+    }
+
+    /// The fields of a record that only the reader's schema has, with their defaults as JSON.
+    pub(super) fn absent(&self, id: Id) -> &[(String, String)] {
+        self.absent.get(&id).map_or(&[], Vec::as_slice)
+    }
+
     /// How many bytes each value takes, where that is known and nothing in them can be wrong.
     pub(super) fn size(&self, id: Id) -> Option<usize> {
         self.all[id.0].size
+    }
+
+    /// Passes over so many values, as [`skip`](Self::skip) does.
+    pub(super) fn skip_some(&self, id: Id, count: u64, datum: &mut Datum<'_>) -> Read<()> {
+        self.skip_at(id, count, datum, 0)
+    }
+
+    fn skip_at(&self, id: Id, count: u64, datum: &mut Datum<'_>, depth: usize) -> Read<()> {
+        match self.size(id) {
+            Some(size) => {
+                let all = usize::try_from(count).ok().and_then(|count| count.checked_mul(size));
+                datum.take(all.unwrap_or(usize::MAX), "the items of an array").map(drop)
+            }
+            None => (0..count).try_for_each(|_| self.skip(id, datum, depth)),
+        }
     }
 
     /// Passes over a value, with every check of one that is read. Work is bounded by the datum's bytes: what is not of
@@ -245,13 +341,9 @@ impl Types {
             Type::Uuid { fixed } => super::decimal::uuid(datum, *fixed).map(drop),
             Type::Duration => datum.take(12, "a duration").map(drop),
             Type::Enum(symbols) => datum.choice(symbols.len(), "an enum", "symbol").map(drop),
-            Type::Array(item) => datum.blocks("an array", |datum, count| match self.size(*item) {
-                Some(size) => {
-                    let all = usize::try_from(count).ok().and_then(|count| count.checked_mul(size));
-                    datum.take(all.unwrap_or(usize::MAX), "the items of an array").map(drop)
-                }
-                None => (0..count).try_for_each(|_| self.skip(*item, datum, depth)),
-            }),
+            Type::Array(item) => {
+                datum.blocks("an array", |datum, count| self.skip_at(*item, count, datum, depth))
+            }
             Type::Map(value) => datum.blocks("a map", |datum, count| {
                 (0..count).try_for_each(|_| {
                     datum.text()?;

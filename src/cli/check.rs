@@ -14,7 +14,7 @@ use rdkafka::error::KafkaError;
 
 use super::ConfigFile;
 use crate::clean;
-use crate::config::{Config, Log, load};
+use crate::config::{Config, Include, Log, load};
 use crate::failure::Exit;
 use crate::format::{Codec, Writer};
 use crate::kafka::settings;
@@ -48,14 +48,16 @@ pub fn run(args: &Args) -> ExitCode {
     code.unwrap_or(Exit::Io).into()
 }
 
+/// What a model is, and what else was found about it; or the problem and its remedy.
+type Judged = Result<(String, Vec<Finding>), (String, String)>;
+
 /// Loads the model through the gate, as the service will.
-fn model(config: &Config) -> Result<String, (String, String)> {
+fn model(config: &Config, codec: &Arc<Codec>) -> Judged {
     let remedy = "`tidemill models list` shows what is there, `tidemill models verify` one version";
     let served =
         service::load_model(config).map_err(|failure| (failure.message, remedy.to_owned()))?;
     let about = served.model.about();
-    let codec = Codec::new(config).map_err(|failure| (failure.message, String::new()))?;
-    let written = Writer::new(config, Arc::new(codec)).fits(about.task);
+    let written = Writer::new(config, Arc::clone(codec)).fits(about.task);
     written
         .map_err(|failure| (failure.message, "see schema_registry and output.format".to_owned()))?;
     let (own, input) = (served.model.cleans(), &config.input);
@@ -70,7 +72,37 @@ fn model(config: &Config) -> Result<String, (String, String)> {
         .concat();
     let (task, architecture, precision) = (about.task, &about.architecture, about.precision);
     let (id, gate) = (&served.id, &served.report);
-    Ok(format!("{id}, {task:?}, {architecture}, {precision}; passed {gate}{notes}"))
+    let seen = format!("{id}, {task:?}, {architecture}, {precision}; passed {gate}{notes}");
+    Ok((seen, fields(config, codec, served.model.looks_at())))
+}
+
+/// Places of fields that nobody reads, and fields of the model that no record will have.
+fn fields(config: &Config, codec: &Codec, looks_at: &[String]) -> Vec<Finding> {
+    let input = &config.input;
+    let along = match &config.output.include {
+        Include::Fields(names) => names.as_slice(),
+        Include::None | Include::Key | Include::All => &[],
+    };
+    let read = |name: &&String| looks_at.contains(name) || along.contains(name);
+    let unread: Vec<&String> = input.fields.keys().filter(|name| !read(name)).collect();
+    let unread = (!unread.is_empty()).then(|| {
+        let message = format!("names {unread:?}, which the model does not read");
+        let remedy = format!("it reads {looks_at:?}: is a name misspelt? Else leave it out");
+        Finding::warning("input.fields", message, remedy)
+    });
+    // A text model reads one text without its pair.
+    let needed: Vec<String> =
+        looks_at.iter().filter(|name| **name != input.pair_field).cloned().collect();
+    let lacking = codec.lacking(&needed);
+    let lacking = (!lacking.is_empty()).then(|| {
+        let message = format!(
+            "has no field {lacking:?}, which the model reads: a record without becomes a dead letter, or has what the \
+             model's author set for it"
+        );
+        let remedy = "name another schema, or say under input.fields where they stand";
+        Finding::warning("input.schema", message, remedy)
+    });
+    unread.into_iter().chain(lacking).collect()
 }
 
 /// How long the cluster may take to answer: a connection, TLS, SASL and one request.
@@ -147,10 +179,10 @@ impl Finding {
 pub fn look(
     file: Option<&Path>,
     env: impl Iterator<Item = (String, String)>,
-    model: impl FnOnce(&Config) -> Result<String, (String, String)>,
+    model: impl FnOnce(&Config, &Arc<Codec>) -> Judged,
     out: &mut impl Write,
 ) -> io::Result<Exit> {
-    let Some(config) = read(file, env, out)? else { return Ok(Exit::Config) };
+    let Some((config, codec)) = read(file, env, out)? else { return Ok(Exit::Config) };
     let mut good = true;
     if let Some(log) = config.embedded() {
         good &= show(out, &embedded(log))?;
@@ -159,12 +191,18 @@ pub fn look(
             good &= show(out, &finding)?;
         }
     }
-    if let Some(finding) = formats(&config) {
+    if let Some(finding) = schemas(&config, &codec) {
         good &= show(out, &finding)?;
     }
     let what = "model";
-    good &= match model(&config) {
-        Ok(seen) => show(out, &Finding::ok(what, seen))?,
+    good &= match model(&config, &codec) {
+        Ok((seen, others)) => {
+            let mut all = show(out, &Finding::ok(what, seen))?;
+            for finding in others {
+                all &= show(out, &finding)?;
+            }
+            all
+        }
         Err((message, remedy)) => show(out, &Finding::problem(what, message, remedy))?,
     };
     Ok(if good { Exit::Success } else { Exit::Config })
@@ -175,7 +213,7 @@ fn read(
     file: Option<&Path>,
     env: impl Iterator<Item = (String, String)>,
     out: &mut impl Write,
-) -> io::Result<Option<Config>> {
+) -> io::Result<Option<(Config, Arc<Codec>)>> {
     let config = match load::load(file, env) {
         Ok(config) => config,
         Err(problems) => {
@@ -184,10 +222,15 @@ fn read(
         }
     };
     let mut good = show(out, &Finding::ok("configuration", "every key is known and fits"))?;
-    for finding in secrets(&config).into_iter().chain(state(&config)) {
+    let codec = codec(&config);
+    let (codec, wrong) = match codec {
+        Ok(codec) => (Some(codec), None),
+        Err(finding) => (None, Some(finding)),
+    };
+    for finding in secrets(&config).into_iter().chain(state(&config)).chain(wrong) {
         good &= show(out, &finding)?;
     }
-    Ok(good.then_some(config))
+    Ok(codec.filter(|_| good).map(|codec| (config, codec)))
 }
 
 fn show(out: &mut impl Write, finding: &Finding) -> io::Result<bool> {
@@ -213,15 +256,18 @@ fn embedded(file: &Path) -> Finding {
     }
 }
 
-/// The files that formats name, and the schema registry; nothing where there is neither.
-fn formats(config: &Config) -> Option<Finding> {
-    let codec = match Codec::new(config) {
-        Ok(codec) => codec,
-        Err(failure) => {
-            let remedy = "see input.schema and schema_registry";
-            return Some(Finding::problem("formats", failure.message, remedy));
-        }
-    };
+/// How records are read: by the files that are named, and a registry's address and certificates. Keeps nothing.
+fn codec(config: &Config) -> Result<Arc<Codec>, Finding> {
+    let mut config = config.clone();
+    config.state.dir = None;
+    let codec = Codec::new(&config).map(Arc::new);
+    codec.map_err(|failure| {
+        Finding::problem("formats", failure.message, "see input.schema and schema_registry")
+    })
+}
+
+/// The schema registry, where there is one.
+fn schemas(config: &Config, codec: &Codec) -> Option<Finding> {
     let what = format!("schema registry {}", config.schema_registry.urls.join(", "));
     let topic = config.input.topics.first()?;
     let subject = config.schema_registry.subject.of(topic, topic);
@@ -284,7 +330,8 @@ mod tests {
         let check = |text: &str, model: Result<String, (String, String)>| {
             std::fs::write(&file, text).unwrap();
             let mut out = Vec::new();
-            let code = look(Some(&file), std::iter::empty(), |_| model, &mut out).unwrap();
+            let model = model.map(|seen| (seen, Vec::new()));
+            let code = look(Some(&file), std::iter::empty(), |_, _| model, &mut out).unwrap();
             (code, String::from_utf8(out).unwrap())
         };
         assert_eq!(check(text, Ok("m/1".to_owned())).0, Exit::Success);
@@ -325,7 +372,7 @@ mod tests {
                     .unwrap();
             }
             let mut out = Vec::new();
-            let model = |_: &Config| Ok("m".to_owned());
+            let model = |_: &Config, _: &Arc<Codec>| Ok(("m".to_owned(), Vec::new()));
             assert_eq!(
                 look(Some(&place("c.yaml")), std::iter::empty(), model, &mut out).unwrap(),
                 Exit::Success
@@ -338,6 +385,72 @@ mod tests {
         assert!(check(0o644, "hunter2").contains("c.yaml: holds a secret"));
         for password in ["'${file:password}'", "hunter2"] {
             assert!(!check(0o640, password).contains("warning"));
+        }
+    }
+
+    #[test]
+    fn what_formats_name_is_looked_at_without_a_cluster() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name).display().to_string();
+        let schema =
+            r#"{"type": "record", "name": "R", "fields": [{"name": "age", "type": "int"}]}"#;
+        std::fs::write(place("row.avsc"), schema).unwrap();
+        std::fs::write(place("row.proto"), "message R { optional int32 age = 1; }").unwrap();
+        let check = |input: &str, more: &str| {
+            let text = format!(
+                "log: sqlite:x\ninput: {{topics: [in], {input}}}\noutput: {{topic: out}}\nmodel: {{uri: m}}\n{more}"
+            );
+            std::fs::write(place("c.yaml"), text).unwrap();
+            let mut out = Vec::new();
+            let read =
+                read(Some(&folder.path().join("c.yaml")), std::iter::empty(), &mut out).unwrap();
+            let looks_at = ["age", "city"].map(str::to_owned);
+            let found = read.map(|(config, codec)| fields(&config, &codec, &looks_at));
+            for finding in found.into_iter().flatten() {
+                show(&mut out, &finding).unwrap();
+            }
+            String::from_utf8(out).unwrap()
+        };
+        for (input, more, expect) in [
+            (
+                "format: json",
+                "schema_registry: {urls: ['a:8081']}",
+                "problem  formats: the schema registry's URL",
+            ),
+            ("format: avro, schema: gone.avsc", "", "problem  formats: read input.schema"),
+            (
+                &format!("format: avro, schema: {}", place("row.proto")),
+                "",
+                "problem  formats: input.schema",
+            ),
+            (
+                "fields: {agee: /a}",
+                "",
+                "warning  input.fields: names [\"agee\"], which the model does not read",
+            ),
+            (
+                &format!("format: avro, schema: {}", place("row.avsc")),
+                "",
+                "warning  input.schema: has no field [\"city\"]",
+            ),
+            (
+                &format!("format: protobuf, schema: {}", place("row.proto")),
+                "",
+                "has no field [\"city\"]",
+            ),
+            (
+                &format!(
+                    "format: protobuf, schema: {}, fields: {{city: /age}}",
+                    place("row.proto")
+                ),
+                "",
+                "ok       configuration: every key is known and fits\n",
+            ),
+        ] {
+            let said = check(input, more);
+            assert!(said.contains(expect), "{input}: {said}");
+            let good = expect.starts_with("ok");
+            assert_eq!(good, !said.contains("problem") && !said.contains("warning"), "{said}");
         }
     }
 

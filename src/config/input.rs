@@ -18,9 +18,13 @@ pub struct Input {
     pub format: InputFormat,
     /// Where values are of another format than `format`, by topic.
     pub formats: BTreeMap<String, InputFormat>,
-    /// A file with an Avro schema: with a schema registry the reader's, whose defaults and aliases count; without one that
-    /// of all values.
+    /// A header by which a record says itself what its value is, in place of the two: `content-type`.
+    pub format_header: Option<String>,
+    /// A file with a schema. Of Avro: with a schema registry the reader's, whose defaults and aliases count; without one that
+    /// of all values. Of Protobuf (a `.proto`, or a set of descriptors): that of all values.
     pub schema: Option<PathBuf>,
+    /// The full name of the message that values are, where a `schema` of Protobuf has several.
+    pub message: Option<String>,
     /// For a text or image model: the field that holds the text, or the image in base64; also the name that a `text`
     /// or `bytes` value is given.
     pub field: String,
@@ -48,7 +52,9 @@ impl Default for Input {
             topics: Vec::new(),
             format: InputFormat::Json,
             formats: BTreeMap::new(),
+            format_header: None,
             schema: None,
+            message: None,
             field: "text".to_owned(),
             pair_field: "text_pair".to_owned(),
             fields: BTreeMap::new(),
@@ -140,6 +146,8 @@ pub enum InputFormat {
     Bytes,
     /// Avro: behind Confluent's frame where there is a schema registry, else by `input.schema`.
     Avro,
+    /// Protobuf: behind Confluent's frame where there is a schema registry, else by `input.schema`.
+    Protobuf,
 }
 
 /// What a field means that the model does not read.

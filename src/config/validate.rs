@@ -292,7 +292,13 @@ fn formats(config: &Config, found: &mut Found) {
         let message = format!("names {topic:?}, which is not one of input.topics");
         found.add("input.formats", message, "name a topic that is read, or leave it out");
     }
-    if !has(InputFormat::Json) && !has(InputFormat::Avro) {
+    let (avro, protobuf) = (has(InputFormat::Avro), has(InputFormat::Protobuf));
+    // By their headers records may be of every format.
+    let any = input.format_header.is_some();
+    if input.format_header.as_deref().is_some_and(|header| header.trim().is_empty()) {
+        found.add("input.format_header", "is empty", "name a header, such as `content-type`");
+    }
+    if !has(InputFormat::Json) && !avro && !protobuf && !any {
         let message = "is about fields, and by input.format every value is one field";
         let fix = "leave it out, or write `format: json`";
         if !input.fields.is_empty() {
@@ -303,15 +309,20 @@ fn formats(config: &Config, found: &mut Found) {
         }
     }
     keys(config, found);
-    if has(InputFormat::Avro) && registry.urls.is_empty() && input.schema.is_none() {
-        let message = "is avro, and nothing says by which schema values were written";
+    if (avro || protobuf) && registry.urls.is_empty() && input.schema.is_none() {
+        let format = if avro { "avro" } else { "protobuf" };
+        let message = format!("is {format}, and nothing says by which schema values were written");
         found.add("input.format", message, "set schema_registry.urls, or input.schema to a file");
     }
-    if has(InputFormat::Avro)
+    if input.message.is_some() && !((protobuf || any) && input.schema.is_some()) {
+        let message = "names a message of Protobuf, and no input.schema of Protobuf has it";
+        found.add("input.message", message, "leave it out, or set input.schema to the .proto file");
+    }
+    if (avro || protobuf || any)
         && input.unwrap == Unwrap::Debezium
         && input.unknown_fields == UnknownFields::Reject
     {
-        let message = "is reject, which is not known of Avro in Debezium's envelope";
+        let message = "is reject, which is not known of Avro and Protobuf in Debezium's envelope";
         found.add("input.unknown_fields", message, "write `ignore`, or leave input.unwrap out");
     }
     if registry.token.is_some() && registry.username.is_some() {

@@ -1,10 +1,10 @@
 //! Avro values: which schema each was written by, and its fields by a plan that is made once for a schema.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
+use super::cache::{Cache, Made};
 use super::wanted::Wanted;
 use super::{Read, Unread, undecodable};
 use crate::avro::{self, AvroSchema, Plan};
@@ -17,15 +17,8 @@ use crate::schema::{Answer, Language, Reference, Registered, Schemas, frame};
 /// Most bytes of a schema's file.
 const MAX_SCHEMA: u64 = 1 << 20;
 
-/// Most plans that are kept for what one version wants.
-const MAX_PLANS: usize = 1_000;
-
-/// Plans by what names the writer's schema (`None` where there is one schema for all), or why there is none.
-#[derive(Debug, Default)]
-pub(super) struct Plans(RwLock<HashMap<Option<Reference>, Made>>);
-
-/// A plan, or why there is none.
-type Made = Result<Arc<Plan>, String>;
+/// Plans by what names the writer's schema; `None` where there is one schema for all.
+pub(super) type Plans = Cache<Option<Reference>, Plan>;
 
 /// Where the schemas of values come from.
 #[derive(Debug)]
@@ -46,7 +39,8 @@ impl Data {
     ///
     /// What is wrong with it.
     pub(super) fn new(input: &Input, schemas: Option<Arc<Schemas>>) -> Result<Self, String> {
-        let schema = input.schema.as_deref().map(schema_of).transpose()?;
+        let path = input.schema.as_deref().filter(|path| !super::protobuf::is_named(path));
+        let schema = path.map(schema_of).transpose()?;
         Ok(Self { schemas, schema, header: frame::VALUE_HEADER, whole: Plans::default() })
     }
 
@@ -64,6 +58,11 @@ impl Data {
         self.schemas.as_ref()
     }
 
+    /// Whether `input.schema` has a field at a path, or is not of Avro.
+    pub(super) fn has(&self, path: &[String]) -> bool {
+        self.schema.as_ref().is_none_or(|schema| avro::has(schema, path))
+    }
+
     /// What names the schema of a record's value, and the datum.
     fn split<'a>(
         &self,
@@ -73,8 +72,7 @@ impl Data {
         if self.schemas.is_none() {
             return Ok((None, value));
         }
-        let named = record.headers.iter().rfind(|header| header.name == self.header.as_bytes());
-        let header = named.and_then(|header| header.value.as_deref());
+        let header = frame::header(&record.headers, self.header);
         let (reference, datum) = frame::split(value, header).map_err(undecodable)?;
         Ok((Some(reference), datum))
     }
@@ -86,24 +84,12 @@ impl Data {
         of: Option<Reference>,
         paths: impl FnOnce() -> Vec<Vec<String>>,
     ) -> Result<Arc<Plan>, Unread> {
-        let known = plans.0.read().unwrap_or_else(PoisonError::into_inner).get(&of).cloned();
-        let plan = match known {
-            Some(plan) => plan,
-            None => {
-                let plan = self.compile(of, &paths())?;
-                let mut plans = plans.0.write().unwrap_or_else(PoisonError::into_inner);
-                if MAX_PLANS <= plans.len() {
-                    plans.clear();
-                }
-                plans.insert(of, plan.clone());
-                plan
-            }
-        };
+        let plan = plans.get(&of, || self.compile(of, &paths()))?;
         plan.map_err(|message| undecodable(message).into())
     }
 
     /// Makes it; asks the registry where the schema is not known.
-    fn compile(&self, of: Option<Reference>, paths: &[Vec<String>]) -> Result<Made, Unread> {
+    fn compile(&self, of: Option<Reference>, paths: &[Vec<String>]) -> Result<Made<Plan>, Unread> {
         let (Some(schemas), Some(reference)) = (&self.schemas, of) else {
             let schema = self.schema.as_ref().ok_or_else(|| {
                 undecodable(
@@ -114,18 +100,11 @@ impl Data {
             return Ok(Plan::new(schema, None, paths).map(Arc::new));
         };
         let registered = registered(schemas, reference)?;
-        let language = match registered.language {
-            Language::Avro => None,
-            Language::Json => Some("JSON Schema"),
-            Language::Protobuf => Some("Protobuf"),
-            Language::Other => Some("a language that is not known here"),
-        };
-        if let Some(language) = language {
-            return Ok(Err(format!(
-                "was written by {reference}, which is {language}, where input.format says avro"
-            )));
+        if registered.language != Language::Avro {
+            let instead = registered.language.instead_of("avro");
+            return Ok(Err(format!("was written by {reference}, which {instead}")));
         }
-        let writer = avro::parse(&registered.schema, &registered.references);
+        let writer = avro::parse(&registered.schema, &registered.texts());
         let plan = writer.and_then(|writer| Plan::new(&writer, self.schema.as_ref(), paths));
         Ok(plan
             .map(Arc::new)
@@ -159,22 +138,13 @@ impl Data {
     ) -> Result<Option<R>, Unread> {
         let (of, datum) = self.split(record, value)?;
         let debezium = unwrap == Unwrap::Debezium;
-        let plan = self.plan(wanted.plans(), of, || {
+        let plan = self.plan(wanted.data(), of, || {
             if debezium { of_envelope(wanted.paths()) } else { wanted.paths().to_vec() }
         })?;
         let mut values = vec![None; plan.wanted()];
         plan.read(datum, &mut values).map_err(undecodable)?;
-        if debezium {
-            let (after, op) = (values.pop().flatten(), values.pop().flatten());
-            let op = match &op {
-                Some(Value::Text(op)) => Some(&**op),
-                Some(_) => Some(""),
-                None => None,
-            };
-            let has_row = crate::field::is_given(after.as_ref());
-            if super::envelope::is_deleted(op, has_row).map_err(undecodable)? {
-                return Ok(None);
-            }
+        if debezium && deleted(&mut values).map_err(undecodable)? {
+            return Ok(None);
         }
         let unknown = plan.unknown().filter(|_| !debezium).map(Cow::Borrowed);
         Ok(Some(take(Read { values, unknown })))
@@ -194,7 +164,11 @@ impl Data {
     }
 }
 
-fn registered(schemas: &Schemas, reference: Reference) -> Result<Arc<Registered>, Unread> {
+/// The schema that a record was written by.
+pub(super) fn registered(
+    schemas: &Schemas,
+    reference: Reference,
+) -> Result<Arc<Registered>, Unread> {
     match schemas.schema(reference) {
         Answer::Known(registered) => Ok(registered),
         Answer::Unknown(why) => Err(undecodable(why).into()),
@@ -203,12 +177,23 @@ fn registered(schemas: &Schemas, reference: Reference) -> Result<Arc<Registered>
 }
 
 /// Where the fields stand in Debezium's envelope, and behind them what it says itself.
-fn of_envelope(paths: &[Vec<String>]) -> Vec<Vec<String>> {
+pub(super) fn of_envelope(paths: &[Vec<String>]) -> Vec<Vec<String>> {
     let after = || "after".to_owned();
     let inside =
         |path: &Vec<String>| std::iter::once(after()).chain(path.iter().cloned()).collect();
     let own = [vec!["op".to_owned()], vec![after()]];
     paths.iter().map(inside).chain(own).collect()
+}
+
+/// Takes what an envelope says itself off `values` of [`of_envelope`]: whether its row was deleted.
+pub(super) fn deleted(values: &mut Vec<Option<Value<'_>>>) -> Result<bool, String> {
+    let (after, op) = (values.pop().flatten(), values.pop().flatten());
+    let op = match &op {
+        Some(Value::Text(op)) => Some(&**op),
+        Some(_) => Some(""),
+        None => None,
+    };
+    super::envelope::is_deleted(op, crate::field::is_given(after.as_ref()))
 }
 
 fn schema_of(path: &Path) -> Result<AvroSchema, String> {

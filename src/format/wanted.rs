@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::datum::Plans;
+use super::{datum, protobuf};
 use crate::config::Pointer;
 
 /// Fields by the paths that they have in a record. A path is the names from the record's own on; the number of an element
@@ -12,7 +12,9 @@ pub struct Wanted {
     paths: Vec<Vec<String>>,
     root: Branch,
     /// How they are read from Avro.
-    plans: Plans,
+    data: datum::Plans,
+    /// How they are read from Protobuf.
+    messages: protobuf::Plans,
 }
 
 /// An object that is looked into.
@@ -45,7 +47,7 @@ impl Wanted {
     pub(super) fn at(paths: Vec<Vec<String>>) -> Self {
         let mut root = Branch::default();
         paths.iter().enumerate().for_each(|(place, path)| root.add(path, place));
-        Self { paths, root, plans: Plans::default() }
+        Self { paths, root, data: datum::Plans::default(), messages: protobuf::Plans::default() }
     }
 
     /// How many fields are wanted.
@@ -63,8 +65,12 @@ impl Wanted {
         &self.paths
     }
 
-    pub(super) fn plans(&self) -> &Plans {
-        &self.plans
+    pub(super) fn data(&self) -> &datum::Plans {
+        &self.data
+    }
+
+    pub(super) fn messages(&self) -> &protobuf::Plans {
+        &self.messages
     }
 
     pub(super) fn root(&self) -> &Branch {

@@ -2,17 +2,19 @@
 //!
 //! | form | bytes |
 //! |---|---|
-//! | before the value | 0, the id in 4 bytes, then the datum |
-//! | header `__value_schema_id` or `__key_schema_id` | 1, the schema's GUID in 16 bytes; or 0 and the id. The value is the datum alone |
+//! | before the value | 0, the id in 4 bytes, then the datum; of Protobuf between them which message it is |
+//! | header `__value_schema_id` | 1, the schema's GUID in 16 bytes; or 0 and the id; of Protobuf then which message. The value is the datum alone |
 
 use std::fmt;
 
 use uuid::Uuid;
 
+use crate::record::Header;
+
 /// The header of a record that names the schema of its value.
 pub const VALUE_HEADER: &str = "__value_schema_id";
 
-/// The header of a record that names the schema of its key.
+/// The same for a key's.
 pub const KEY_HEADER: &str = "__key_schema_id";
 
 /// How many bytes stand before a datum.
@@ -36,17 +38,60 @@ impl fmt::Display for Reference {
     }
 }
 
+/// Most bytes of the places of a message: more are no schema's.
+const MAX_INDEXES: u64 = 32;
+
+/// The header `name` of a record, [`VALUE_HEADER`] or [`KEY_HEADER`], where it has one.
+pub fn header<'h>(headers: &'h [Header], name: &str) -> Option<&'h [u8]> {
+    let named = headers.iter().rfind(|header| header.name == name.as_bytes());
+    named.and_then(|header| header.value.as_deref())
+}
+
 /// Takes a value apart: what names its schema, and the datum. `header` is the record's header for it, where it has one.
 ///
 /// # Errors
 ///
 /// Where it has no frame, in words for a message that begins with the record.
 pub fn split<'a>(value: &'a [u8], header: Option<&[u8]>) -> Result<(Reference, &'a [u8]), String> {
-    if let Some(header) = header {
-        return of_header(header).map(|reference| (reference, value));
+    match header {
+        None => of_value(value),
+        Some(header) => match of_header(header) {
+            Some((reference, [])) => Ok((reference, value)),
+            _ => Err(no_header(header)),
+        },
     }
+}
+
+/// Takes a value of Protobuf apart: what names its schema, which of the schema's messages it is (its number in the file,
+/// then those within messages), and the message.
+///
+/// # Errors
+///
+/// As of [`split`].
+pub fn split_message<'a>(
+    value: &'a [u8],
+    header: Option<&[u8]>,
+) -> Result<(Reference, Vec<u32>, &'a [u8]), String> {
+    let Some(header) = header else {
+        let (reference, rest) = of_value(value)?;
+        let (indexes, message) = indexes(rest)?;
+        return Ok((reference, indexes, message));
+    };
+    match of_header(header) {
+        Some((reference, [])) => Ok((reference, Vec::new(), value)),
+        Some((reference, rest)) => match indexes(rest)? {
+            (indexes, []) => Ok((reference, indexes, value)),
+            _ => Err(no_header(header)),
+        },
+        None => Err(no_header(header)),
+    }
+}
+
+fn of_value(value: &[u8]) -> Result<(Reference, &[u8]), String> {
     match value {
-        [0, a, b, c, d, datum @ ..] => Ok((Reference::Id(u32::from_be_bytes([*a, *b, *c, *d])), datum)),
+        [0, a, b, c, d, datum @ ..] => {
+            Ok((Reference::Id(u32::from_be_bytes([*a, *b, *c, *d])), datum))
+        }
         [0, ..] | [] => Err(format!(
             "has {} bytes, fewer than the {FRAME} of Confluent's frame (a zero and a schema's id)",
             value.len()
@@ -62,16 +107,55 @@ pub fn split<'a>(value: &'a [u8], header: Option<&[u8]>) -> Result<(Reference, &
     }
 }
 
-fn of_header(header: &[u8]) -> Result<Reference, String> {
+/// What a header names, and what follows in it.
+fn of_header(header: &[u8]) -> Option<(Reference, &[u8])> {
     match header {
-        [0, id @ ..] => id.try_into().ok().map(|id| Reference::Id(u32::from_be_bytes(id))),
-        [1, guid @ ..] => Uuid::from_slice(guid).ok().map(Reference::Guid),
+        [0, rest @ ..] => rest
+            .split_first_chunk()
+            .map(|(id, rest)| (Reference::Id(u32::from_be_bytes(*id)), rest)),
+        [1, rest @ ..] => {
+            let (guid, rest) = rest.split_first_chunk()?;
+            Some((Reference::Guid(Uuid::from_bytes(*guid)), rest))
+        }
         _ => None,
     }
-    .ok_or_else(|| {
-        let size = header.len();
-        format!("has a header for its schema of {size} bytes that is neither 1 and a GUID nor 0 and an id")
-    })
+}
+
+fn no_header(header: &[u8]) -> String {
+    let size = header.len();
+    format!(
+        "has a header for its schema of {size} bytes that is neither 1 and a GUID nor 0 and an id"
+    )
+}
+
+/// The places of a message, and what follows: how many they are and each as a zigzag varint; a zero alone is the first.
+fn indexes(bytes: &[u8]) -> Result<(Vec<u32>, &[u8]), String> {
+    let wrong = || {
+        "has no message's number behind its schema's id, as Confluent's serialisers of Protobuf write it: its producer \
+         is another one, or an old one (use.deprecated.format)"
+            .to_owned()
+    };
+    let mut rest = bytes;
+    let count = number(&mut rest).filter(|count| *count <= MAX_INDEXES).ok_or_else(wrong)?;
+    let indexes: Option<Vec<u32>> =
+        (0..count).map(|_| number(&mut rest).and_then(|index| u32::try_from(index).ok())).collect();
+    let indexes = indexes.ok_or_else(wrong)?;
+    // The first message has two forms.
+    Ok((if indexes == [0] { Vec::new() } else { indexes }, rest))
+}
+
+/// A zigzag varint that is not negative.
+fn number(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0_u64;
+    for place in 0..5 {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        number |= u64::from(byte & 0x7f) << (7 * place);
+        if *byte < 0x80 {
+            return (number & 1 == 0).then_some(number >> 1);
+        }
+    }
+    None
 }
 
 /// Begins a value that is written by the schema `id`.
@@ -111,6 +195,31 @@ mod tests {
                 (Ok(split), Ok(expect)) => assert_eq!(*split, expect),
                 (Err(said), Err(expect)) => assert!(said.contains(expect), "{said}"),
                 _ => panic!("{value:?}: {split:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_of_protobuf_names_its_message_too() {
+        let header = [&[1][..], &[7; 16], b"\x02\x04"].concat();
+        for (value, header, expect) in [
+            (&b"\0\0\0\0\x07\0ab"[..], None, Ok((&[][..], &b"ab"[..]))),
+            (b"\0\0\0\0\x07\x02\0ab", None, Ok((&[], b"ab"))),
+            (b"\0\0\0\0\x07\x04\x02\x80\x01ab", None, Ok((&[1, 64], b"ab"))),
+            (b"\0\0\0\0\x07\0", None, Ok((&[], b""))),
+            (b"ab", Some(&header[..]), Ok((&[2], b"ab"))),
+            (b"ab", Some(&header[..17]), Ok((&[], b"ab"))),
+            (b"ab", Some(&header[..18]), Err("has no message's number")),
+            (b"\0\0\0\0\x07", None, Err("has no message's number")),
+            (b"\0\0\0\0\x07\x04\x02", None, Err("has no message's number")),
+            (b"\0\0\0\0\x07\x01\x02", None, Err("has no message's number")),
+            (b"\0\0\0\0\x07\xff\xff\xff\xff\xff\xff", None, Err("has no message's number")),
+            (b"\0\0\0\0", None, Err("has 4 bytes, fewer than the 5")),
+        ] {
+            match (split_message(value, header), expect) {
+                (Ok((_, indexes, rest)), Ok(expect)) => assert_eq!((&*indexes, rest), expect),
+                (Err(said), Err(expect)) => assert!(said.contains(expect), "{said}"),
+                (said, _) => panic!("{value:?}: {said:?}"),
             }
         }
     }

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{Language, MAX_KNOWN, Reference, Registered};
+use super::{Language, MAX_KNOWN, Reference, Referred, Registered};
 use crate::file::{self, Links};
 
 /// Most bytes of the file. Beyond them nothing more is kept.
@@ -32,7 +32,7 @@ struct Line {
     language: Language,
     schema: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    references: Vec<String>,
+    references: Vec<Referred>,
 }
 
 /// The file of a registry's schemas.

@@ -14,6 +14,7 @@ mod campaign;
 mod chaos;
 mod check;
 mod clean;
+mod clients;
 mod commands;
 mod differential;
 mod dlq;

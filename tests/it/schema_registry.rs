@@ -134,7 +134,7 @@ fn a_real_registry_gives_the_three_answers() {
         assert_eq!(schemas.latest(&subject).unwrap().id, id);
         let there = known(&schemas, id);
         assert_eq!(there.language, Language::Avro);
-        let there = avro::parse(&there.schema, &there.references).unwrap();
+        let there = avro::parse(&there.schema, &there.texts()).unwrap();
         assert_eq!(
             there.canonical_form(),
             avro::parse(kind.schema(), &[]).unwrap().canonical_form()
@@ -158,7 +158,7 @@ fn a_real_registry_gives_the_three_answers() {
         "references": [{"name": "shop.Side", "subject": "side", "version": 1}]});
     let id = registry.register("orders-value", &order);
     let writer = known(&schemas, id);
-    let writer = avro::parse(&writer.schema, &writer.references).unwrap();
+    let writer = avro::parse(&writer.schema, &writer.texts()).unwrap();
     let value = Theirs::Record(vec![
         ("side".to_owned(), Theirs::Enum(1, "SELL".to_owned())),
         ("amount".to_owned(), Theirs::Double(0.5)),

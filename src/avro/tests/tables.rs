@@ -217,13 +217,16 @@ fn fields_are_found_by_name_alias_or_default() {
     assert_eq!(plan.unknown(), Some("extra"));
     let mut text = Vec::new();
     plan.json(&full, Some(&["amount".to_owned(), "customer".to_owned()]), &mut text).unwrap();
-    assert_eq!(text, br#"{"amount":0.5,"customer":{"age":40,"name":"Ada"}}"#);
+    let expect = br#"{"amount":0.5,"customer":{"years":40,"name":"Ada","city":"Ulm"}}"#;
+    assert_eq!(text, expect);
     text.clear();
     plan.json(&full, Some(&["none".to_owned()]), &mut text).unwrap();
     assert_eq!(text, b"{}");
     text.clear();
     plan.json(&alone, None, &mut text).unwrap();
-    assert_eq!(text, br#"{"amt":0.5,"extra":{},"customer":null}"#);
+    let expect = r#"{"amount":0.5,"extra":{},"customer":null,"seller":{"years":7},"raw":"/2E=","price":0.01,"side":"left",
+        "either":"x"}"#;
+    assert_eq!(String::from_utf8(text).unwrap(), expect.replace("\n        ", ""));
     let plan = Plan::new(&writer, None, &["amt", "customer", "extra"].map(path)).unwrap();
     assert_eq!(plan.unknown(), None);
     let missing = record(&json!([{"name": "b", "type": "int"}]));
@@ -246,7 +249,7 @@ fn what_nobody_can_take_is_said_before_a_record_is_read() {
     for (wanted, expect) in [
         ("wait", "field \"wait\" is an Avro duration (months, days and milliseconds)"),
         ("text.length", "field \"text\" is a string, which has no field \"length\""),
-        ("list.0", "field \"list\" is an array, which has no field \"0\""),
+        ("list.0.x", "field \"list.0\" is an int, which has no field \"x\""),
     ] {
         let why = Plan::new(&schema(&writer), None, &[path(wanted)]).unwrap_err();
         assert!(why.starts_with(expect), "{why}");
@@ -420,4 +423,103 @@ fn schemas_refer_to_others_in_any_order() {
     let deep =
         format!("{}\"int\"{}", "{\"type\":\"array\",\"items\":".repeat(2_000), "}".repeat(2_000));
     assert!(parse(&deep, &[]).is_err());
+}
+
+#[test]
+fn elements_and_values_of_maps_are_found() {
+    let row = json!({"type": "record", "name": "Row", "fields": [
+        {"name": "x", "type": "int"}, {"name": "t", "type": ["null", "string"]}]});
+    let writer = record(&json!([
+        {"name": "list", "type": {"type": "array", "items": "int"}},
+        {"name": "rows", "type": {"type": "array", "items": row}},
+        {"name": "map", "type": {"type": "map", "values": "Row"}},
+        {"name": "nulls", "type": {"type": "array", "items": "null"}},
+    ]));
+    // [1, 2, 3] in two blocks, the second with its size; two rows; a key that stands twice; five nulls.
+    let datum = b"\x02\x02\x03\x04\x04\x06\x00\x04\x0a\x00\x0c\x02\x02a\x00\x06\x02k\x02\x02\x02z\x02j\x0e\x00\x02k\x04\x00\x00\x0a\x00";
+    let wanted = [
+        "list.0",
+        "list.2",
+        "list.3",
+        "list",
+        "rows.1.t",
+        "rows.0.x",
+        "map.k.t",
+        "map.j.x",
+        "map.none.x",
+        "map",
+        "nulls.4",
+        "nulls.5",
+        "list.01",
+        "list.x",
+        "rows.0",
+    ];
+    let plan = Plan::new(&schema(&writer), None, &wanted.map(path)).unwrap();
+    let mut out = vec![Some(Value::List); wanted.len()];
+    plan.read(datum, &mut out).unwrap();
+    let int = |number| Some(Value::Int(number));
+    let expect = [
+        int(1),
+        int(3),
+        None,
+        Some(Value::List),
+        Some(Value::Text("a".into())),
+        int(5),
+        Some(Value::Null),
+        int(7),
+        None,
+        Some(Value::Map),
+        Some(Value::Null),
+        None,
+        None,
+        None,
+        Some(Value::Map),
+    ];
+    assert_eq!(out, expect);
+    for end in 0..datum.len() {
+        assert!(plan.read(&datum[..end], &mut out).is_err(), "{end}");
+    }
+    let said = plan.read(b"\x02\x02\x00\x02\x02\x04", &mut out).unwrap_err();
+    assert!(said.starts_with("field \"rows"), "{said}");
+    // Billions of nulls take no time.
+    let nulls = b"\x00\x00\x00\xfe\xff\xff\xff\xff\xff\xff\xff\x7f\x00";
+    plan.read(nulls, &mut out).unwrap();
+
+    // A default of the reader's.
+    let reader = record(&json!([
+        {"name": "more", "type": {"type": "array", "items": "int"}, "default": [4, 5]},
+        {"name": "said", "type": {"type": "map", "values": "string"}, "default": {"a": "b"}},
+    ]));
+    let wanted = ["more.1", "more.2", "said.a", "said.c"];
+    let plan =
+        Plan::new(&schema(&record(&json!([]))), Some(&schema(&reader)), &wanted.map(path)).unwrap();
+    let mut out = vec![None; wanted.len()];
+    plan.read(b"", &mut out).unwrap();
+    assert_eq!(out, [int(5), None, Some(Value::Text("b".into())), None]);
+}
+
+/// What goes along is called as the reader's schema calls it, within records and lists too.
+#[test]
+fn text_has_the_readers_names_and_defaults() {
+    let row = |more: Json| json!({"type": "array", "items": {"type": "record", "name": "Row", "fields": [more]}});
+    let writer = record(&json!([
+        {"name": "old", "type": "int"},
+        {"name": "rows", "type": ["null", row(json!({"name": "x", "type": "int"}))]},
+        {"name": "mine", "type": "int"},
+    ]));
+    let reader = record(&json!([
+        {"name": "rows", "type": ["null", row(json!({"name": "y", "type": "int", "aliases": ["x"]}))]},
+        {"name": "new", "type": "long", "aliases": ["old"]},
+        {"name": "more", "type": ["string", "null"], "default": "é"},
+    ]));
+    let plan = Plan::new(&schema(&writer), Some(&schema(&reader)), &[]).unwrap();
+    let datum = b"\x02\x02\x04\x04\x06\x00\x08";
+    for (names, expect) in [
+        (None, r#"{"new":1,"rows":[{"y":2},{"y":3}],"mine":4,"more":"é"}"#),
+        (Some(vec!["more".to_owned(), "new".to_owned()]), r#"{"new":1,"more":"é"}"#),
+    ] {
+        let mut text = Vec::new();
+        plan.json(datum, names.as_deref(), &mut text).unwrap();
+        assert_eq!(String::from_utf8(text).unwrap(), expect);
+    }
 }

@@ -1,0 +1,212 @@
+//! Protobuf values: which message each is, and its fields by a plan that is made once for a message.
+//!
+//! ```text
+//!  registry's text ─┐
+//!  .proto, .desc ───┴─► schema ─► descriptors ─► plan ─► read: wanted fields, borrowed from the record
+//!                                      └──────────────► json: the message as JSON, for what goes along
+//! ```
+//!
+//! `protox` compiles schemas, `prost_reflect` has their descriptors and writes JSON, and tests compare with its messages. It
+//! would build a tree of owned values for each record, so what a model wants is read from the wire here.
+//!
+//! # Invariants
+//!
+//! 1. What is wanted has the value that Google's rules give it: the last of several counts, messages that are given twice
+//!    are merged, a oneof has one field, a proto3 field without presence has its default.
+//! 2. What nobody wants is passed over by the wire alone, as unknown fields are.
+//! 3. Work and memory are bounded by the message's bytes, whatever lengths it claims.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use prost_reflect::{DynamicMessage, FileDescriptor, MessageDescriptor, SerializeOptions};
+
+use super::cache::{Cache, Made};
+use super::datum::{deleted, of_envelope, registered};
+use super::wanted::Wanted;
+use super::{Read, Unread, undecodable};
+use crate::config::{Input, Unwrap};
+use crate::record::Record;
+use crate::schema::{Language, Reference, Schemas, frame};
+use plan::Plan;
+
+mod plan;
+mod read;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub(super) use schema::is_named;
+
+/// What a record's bytes say that it is: the schema and the message in it. Nothing of either where `input.schema` says it.
+type Of = (Option<Reference>, Vec<u32>);
+
+/// Plans by messages.
+pub(super) type Plans = Cache<Of, Plan>;
+
+/// A message may become so many times as long as JSON, or [`SMALL`] if that is more.
+const RATIO: usize = 100;
+
+/// Whatever the ratio, so much is no bomb.
+const SMALL: usize = 1 << 20;
+
+/// Most bytes of JSON.
+const MAX_TEXT: usize = 64 << 20;
+
+/// Where the messages of values come from.
+#[derive(Debug)]
+pub(super) struct Messages {
+    schemas: Option<Arc<Schemas>>,
+    /// That of `input.schema`, which all values are.
+    only: Option<MessageDescriptor>,
+    files: Cache<Reference, FileDescriptor>,
+}
+
+impl Messages {
+    /// Reads `input.schema`, where it is of Protobuf.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub(super) fn new(input: &Input, schemas: Option<Arc<Schemas>>) -> Result<Self, String> {
+        let path = input.schema.as_deref().filter(|path| is_named(path));
+        let only = path.map(|path| schema::of_file(path, input.message.as_deref())).transpose()?;
+        Ok(Self { schemas, only, files: Cache::default() })
+    }
+
+    /// Whether `input.schema` has a field at a path, or is not of Protobuf.
+    pub(super) fn has(&self, path: &[String]) -> bool {
+        self.only.as_ref().is_none_or(|of| schema::has(of, path))
+    }
+
+    /// What a value is, and its bytes.
+    fn split<'a>(&self, record: &Record, value: &'a [u8]) -> Result<(Of, &'a [u8]), Unread> {
+        if self.only.is_some() {
+            return Ok(((None, Vec::new()), value));
+        }
+        if self.schemas.is_none() {
+            let message =
+                "is Protobuf, and neither input.schema nor a schema registry says which message";
+            return Err(undecodable(message.to_owned()).into());
+        }
+        let header = frame::header(&record.headers, frame::VALUE_HEADER);
+        let (reference, indexes, message) =
+            frame::split_message(value, header).map_err(undecodable)?;
+        Ok(((Some(reference), indexes), message))
+    }
+
+    /// The message that a value is; asks the registry where it is not known.
+    fn message(
+        &self,
+        (reference, indexes): &Of,
+    ) -> Result<Result<MessageDescriptor, String>, Unread> {
+        let (Some(reference), Some(schemas)) = (reference, &self.schemas) else {
+            return Ok(self.only.clone().ok_or_else(|| "has no schema".to_owned()));
+        };
+        let file = self.files.get(reference, || {
+            let registered = registered(schemas, *reference)?;
+            if registered.language != Language::Protobuf {
+                return Ok(Err(registered.language.instead_of("protobuf")));
+            }
+            let file = schema::of_text(&registered.schema, &registered.references);
+            Ok::<Made<_>, Unread>(file.map(Arc::new))
+        })?;
+        let message = file.and_then(|file| schema::at(&file, indexes));
+        Ok(message.map_err(|why| format!("was written by {reference}, which {why}")))
+    }
+
+    /// Sees that the schema of a record's value is known, or known to be unknown.
+    ///
+    /// # Errors
+    ///
+    /// [`Unread::Away`].
+    pub(super) fn settle(&self, record: &Record, value: &[u8]) -> Result<(), Unread> {
+        let (Some(schemas), Ok(((Some(reference), _), _))) =
+            (&self.schemas, &self.split(record, value))
+        else {
+            return Ok(());
+        };
+        match registered(schemas, *reference) {
+            Err(away @ Unread::Away { .. }) => Err(away),
+            Ok(_) | Err(Unread::Fault(_)) => Ok(()),
+        }
+    }
+
+    /// Reads the wanted fields of a record.
+    pub(super) fn read<R>(
+        &self,
+        unwrap: Unwrap,
+        wanted: &Wanted,
+        record: &Record,
+        value: &[u8],
+        take: impl FnOnce(Read<'_>) -> R,
+    ) -> Result<Option<R>, Unread> {
+        let (of, message) = self.split(record, value)?;
+        let debezium = unwrap == Unwrap::Debezium;
+        let plan = wanted.messages().get(&of, || {
+            let message = self.message(&of)?;
+            let paths =
+                if debezium { of_envelope(wanted.paths()) } else { wanted.paths().to_vec() };
+            Ok::<Made<_>, Unread>(message.and_then(|of| Plan::new(&of, &paths)).map(Arc::new))
+        })?;
+        let plan = plan.map_err(undecodable)?;
+        let (mut values, unknown) = plan.read(message).map_err(undecodable)?;
+        if debezium && deleted(&mut values).map_err(undecodable)? {
+            return Ok(None);
+        }
+        let unknown = unknown.filter(|_| !debezium).map(Cow::Owned);
+        Ok(Some(take(Read { values, unknown })))
+    }
+
+    /// Writes a whole value as JSON, by the names that fields have in their `.proto` file.
+    ///
+    /// # Errors
+    ///
+    /// Where it becomes too large, or has what JSON cannot say.
+    pub(super) fn json(&self, record: &Record, value: &[u8]) -> Result<String, Unread> {
+        let (of, bytes) = self.split(record, value)?;
+        let message = self.message(&of)?.map_err(undecodable)?;
+        text(message, bytes).map_err(|why| undecodable(why).into())
+    }
+}
+
+fn text(of: MessageDescriptor, bytes: &[u8]) -> Result<String, String> {
+    let message =
+        DynamicMessage::decode(of, bytes).map_err(|error| format!("is not read: {error}"))?;
+    let options = SerializeOptions::new()
+        .stringify_64_bit_integers(false)
+        .use_proto_field_name(true)
+        .skip_default_fields(false);
+    let most = bytes.len().saturating_mul(RATIO).clamp(SMALL, MAX_TEXT);
+    let mut out = Bounded { out: Vec::new(), most };
+    let mut writer = serde_json::Serializer::new(&mut out);
+    message
+        .serialize_with_options(&mut writer, &options)
+        .map_err(|error| format!("is not JSON: {error}"))?;
+    String::from_utf8(out.out).map_err(|error| error.to_string())
+}
+
+/// Text that may not become longer than `most`.
+struct Bounded {
+    out: Vec<u8>,
+    most: usize,
+}
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.most < self.out.len() + bytes.len() {
+            let rule = format!(
+                "it is as JSON more than {RATIO} times as long, or more than {} MiB",
+                MAX_TEXT >> 20
+            );
+            return Err(std::io::Error::other(rule));
+        }
+        self.out.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,260 @@
+//! Schemas of Protobuf: the text of `.proto` files and sets of descriptors, compiled in memory.
+
+use std::panic::catch_unwind;
+use std::path::{Component, Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use prost_reflect::prost::Message as _;
+use prost_reflect::prost_types::FileDescriptorProto;
+use prost_reflect::{DescriptorPool, FileDescriptor, MessageDescriptor};
+use protox::Compiler;
+use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
+
+use crate::file::{self, Links};
+use crate::schema::Referred;
+
+/// Most bytes of a schema's file.
+const MAX_SCHEMA: u64 = 8 << 20;
+
+/// Deepest nesting of braces in a text: the parser calls itself for each.
+const MAX_NESTING: usize = 64;
+
+/// What the text of a registry is called among those that it refers to.
+const MAIN: &str = "tidemill/schema.proto";
+
+/// Files that Confluent's registry and clients know without being told.
+const CONFLUENT: [(&str, &str); 2] = [
+    ("confluent/meta.proto", include_str!("confluent/meta.proto")),
+    ("confluent/type/decimal.proto", include_str!("confluent/type/decimal.proto")),
+];
+
+/// The file of a registry's schema, with the files that it refers to.
+///
+/// # Errors
+///
+/// What is wrong with it, for a message that begins with the schema.
+pub(super) fn of_text(schema: &str, references: &[Referred]) -> Result<FileDescriptor, String> {
+    let mut texts = vec![(MAIN.to_owned(), schema.to_owned())];
+    texts.extend(references.iter().map(|of| (of.name.clone(), of.schema.clone())));
+    compile(MAIN, Texts(texts))
+}
+
+fn compile(name: &str, first: impl FileResolver + 'static) -> Result<FileDescriptor, String> {
+    let mut resolver = ChainFileResolver::new();
+    resolver.add(first);
+    resolver.add(Texts(CONFLUENT.map(|(name, text)| (name.to_owned(), text.to_owned())).into()));
+    resolver.add(GoogleFileResolver::new());
+    let compiled = catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut compiler = Compiler::with_file_resolver(resolver);
+        compiler.open_file(name).map(|compiler| compiler.descriptor_pool())
+    }));
+    let pool = match compiled {
+        Ok(Ok(pool)) => pool,
+        Ok(Err(error)) => return Err(format!("is not a valid Protobuf schema: {error}")),
+        Err(_panic) => return Err("is not a valid Protobuf schema".to_owned()),
+    };
+    pool.get_file_by_name(name).ok_or_else(|| "is not a valid Protobuf schema".to_owned())
+}
+
+/// The message of a file that stands at `indexes`: its number in the file, then those within messages.
+///
+/// # Errors
+///
+/// Where there is none, in words for a message that begins with the schema.
+pub(super) fn at(file: &FileDescriptor, indexes: &[u32]) -> Result<MessageDescriptor, String> {
+    let place = |index: &u32| usize::try_from(*index).unwrap_or(usize::MAX);
+    let mut indexes = indexes.iter().map(place);
+    let first = indexes.next().unwrap_or_default();
+    let found = indexes.try_fold(file.messages().nth(first), |message, index| {
+        message.map(|message| message.child_messages().filter(|of| !of.is_map_entry()).nth(index))
+    });
+    found.flatten().ok_or_else(|| "has no message where the record says that its own is".to_owned())
+}
+
+/// Whether a message may have something at a path. What Google's own messages have depends on the record.
+pub(super) fn has(of: &MessageDescriptor, path: &[String]) -> bool {
+    let Some((first, rest)) = path.split_first() else { return true };
+    if of.full_name().starts_with("google.protobuf.") {
+        return true;
+    }
+    let Some(field) = of.get_field_by_name(first) else { return false };
+    let of = field.kind();
+    let of = of.as_message();
+    if field.is_map() {
+        let value = of.map(|of| of.map_entry_value_field().kind());
+        let value = value.as_ref().and_then(|kind| kind.as_message());
+        return rest.len() < 2 || value.is_some_and(|of| has(of, &rest[1..]));
+    }
+    let rest = if field.is_list() { rest.get(1..).unwrap_or_default() } else { rest };
+    rest.is_empty() || of.is_some_and(|of| has(of, rest))
+}
+
+/// Whether a file's name says that it is of Protobuf.
+pub(in crate::format) fn is_named(path: &Path) -> bool {
+    let names = ["proto", "desc", "binpb", "pb", "protoset"];
+    path.extension().is_some_and(|name| names.iter().any(|known| name.eq_ignore_ascii_case(known)))
+}
+
+/// The message `named` of a file; its only one where no name is given.
+///
+/// # Errors
+///
+/// What is wrong with the file or the name.
+pub(super) fn of_file(path: &Path, named: Option<&str>) -> Result<MessageDescriptor, String> {
+    let at = |why: String| format!("read input.schema {}: {why}", path.display());
+    let is_text = path.extension().is_some_and(|name| name.eq_ignore_ascii_case("proto"));
+    let (pool, own) = if is_text { of_proto(path) } else { of_set(path) }.map_err(at)?;
+    let all = |all: &[MessageDescriptor]| {
+        let names: Vec<&str> = all.iter().map(MessageDescriptor::full_name).take(20).collect();
+        names.join(", ")
+    };
+    match (named, own.as_slice()) {
+        (Some(name), _) => {
+            pool.get_message_by_name(name.trim_start_matches('.')).ok_or_else(|| {
+                at(format!(
+                    "has no message {name:?}, which input.message names; it has {}",
+                    all(&own)
+                ))
+            })
+        }
+        (None, [only]) => Ok(only.clone()),
+        (None, []) => Err(at("has no message".to_owned())),
+        (None, several) => Err(at(format!(
+            "has several messages; set input.message to the one that values are: {}",
+            all(several)
+        ))),
+    }
+}
+
+/// The descriptors of a `.proto` file and the messages that stand in it by themselves.
+type Found = (DescriptorPool, Vec<MessageDescriptor>);
+
+fn of_proto(path: &Path) -> Result<Found, String> {
+    let (Some(folder), Some(name)) =
+        (path.parent(), path.file_name().and_then(|name| name.to_str()))
+    else {
+        return Err("is no file".to_owned());
+    };
+    // Imports are named from a folder above, mostly.
+    let canonical = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let canonical = canonical.canonicalize().map_err(|error| error.to_string())?;
+    let file = compile(name, Folders(canonical.ancestors().map(Path::to_owned).collect()))?;
+    Ok((file.parent_pool().clone(), file.messages().collect()))
+}
+
+fn of_set(path: &Path) -> Result<Found, String> {
+    let bytes = file::read(path, MAX_SCHEMA, Links::Follow).map_err(|error| error.to_string())?;
+    let wrong = |error: &dyn std::fmt::Display| {
+        format!(
+            "is not a valid FileDescriptorSet, as `protoc --include_imports -o FILE` writes it: {error}"
+        )
+    };
+    let decoded = catch_unwind(|| DescriptorPool::decode(&*bytes));
+    let pool = match decoded {
+        Ok(pool) => pool.map_err(|error| wrong(&error))?,
+        Err(_panic) => return Err(wrong(&"it cannot be read")),
+    };
+    // What other files import is not what values are.
+    let imported: Vec<String> = pool
+        .files()
+        .flat_map(|file| file.dependencies().map(|of| of.name().to_owned()).collect::<Vec<_>>())
+        .collect();
+    let own = pool.files().filter(|file| !imported.iter().any(|name| name == file.name()));
+    let own = own.flat_map(|file| file.messages().collect::<Vec<_>>()).collect();
+    Ok((pool, own))
+}
+
+/// Files by their names and texts.
+struct Texts(Vec<(String, String)>);
+
+impl FileResolver for Texts {
+    fn resolve_path(&self, path: &Path) -> Option<String> {
+        let name = path.to_str()?;
+        self.0.iter().any(|(known, _)| known == name).then(|| name.to_owned())
+    }
+
+    fn open_file(&self, name: &str) -> Result<File, protox::Error> {
+        match self.0.iter().find(|(known, _)| known == name) {
+            Some((_, text)) => parse(name, text),
+            None => Err(protox::Error::file_not_found(name)),
+        }
+    }
+}
+
+/// Files below one of some folders.
+struct Folders(Vec<PathBuf>);
+
+impl FileResolver for Folders {
+    fn resolve_path(&self, path: &Path) -> Option<String> {
+        path.to_str().map(str::to_owned)
+    }
+
+    fn open_file(&self, name: &str) -> Result<File, protox::Error> {
+        let path = Path::new(name);
+        let below = path.components().all(|part| matches!(part, Component::Normal(_)));
+        for folder in self.0.iter().filter(|_| below) {
+            match file::read(&folder.join(path), MAX_SCHEMA, Links::Follow) {
+                Ok(bytes) => {
+                    let text = String::from_utf8(bytes).map_err(protox::Error::new)?;
+                    return parse(name, &text);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
+                Err(error) => return Err(protox::Error::new(error)),
+            }
+        }
+        Err(protox::Error::file_not_found(name))
+    }
+}
+
+fn parse(name: &str, text: &str) -> Result<File, protox::Error> {
+    // As Confluent's client for Python registers it: a descriptor in base64, which no text of a schema can be.
+    let bytes = BASE64.decode(text.trim()).unwrap_or_default();
+    if !bytes.is_empty() {
+        let mut descriptor = FileDescriptorProto::decode(&*bytes).map_err(protox::Error::new)?;
+        descriptor.name = Some(name.to_owned());
+        return Ok(File::from_file_descriptor_proto(descriptor));
+    }
+    if MAX_NESTING < nesting(text) {
+        let message = format!("{name} is nested deeper than {MAX_NESTING} levels");
+        return Err(protox::Error::new(std::io::Error::other(message)));
+    }
+    File::from_source(name, text)
+}
+
+/// How deep braces are nested, outside of comments and texts.
+fn nesting(text: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let mut rest = text.as_bytes();
+    let behind = |text: &[u8], end: &[u8]| {
+        text.windows(end.len()).position(|part| part == end).map_or(text.len(), |at| at + end.len())
+    };
+    while let [first, others @ ..] = rest {
+        rest = match (first, others) {
+            (b'/', [b'/', more @ ..]) => &more[behind(more, b"\n")..],
+            (b'/', [b'*', more @ ..]) => &more[behind(more, b"*/")..],
+            (quote @ (b'"' | b'\''), _) => &others[text_end(others, *quote)..],
+            (b'{' | b'[' | b'<', _) => {
+                depth += 1;
+                deepest = deepest.max(depth);
+                others
+            }
+            (b'}' | b']' | b'>', _) => {
+                depth = depth.saturating_sub(1);
+                others
+            }
+            _ => others,
+        };
+    }
+    deepest
+}
+
+fn text_end(text: &[u8], quote: u8) -> usize {
+    let mut escaped = false;
+    let end = text.iter().position(|byte| {
+        let ends = !escaped && (*byte == quote || *byte == b'\n');
+        escaped = !escaped && *byte == b'\\';
+        ends
+    });
+    end.map_or(text.len(), |end| end + 1)
+}
