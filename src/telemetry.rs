@@ -11,6 +11,7 @@ use crate::failure::{Exit, Failure};
 mod lines;
 pub mod metrics;
 pub mod stage;
+pub mod trace;
 
 use lines::Lines;
 use metrics::Metrics;

@@ -71,7 +71,7 @@ impl Engine {
         let Some(served) = self.models.serving() else { return };
         let first = batch.items.first().map(|item| (item.partition.number, item.offset.0));
         tracing::info!(%from, model = %served.id, digest = %served.id.digest, ?first, "swapped");
-        self.observer.swapped(from, served);
+        self.observer.swapped(from, served, now());
         self.sizing.serve(served);
     }
 

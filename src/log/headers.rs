@@ -37,6 +37,11 @@ pub const ERRORS_EXCEPTION: &str = "__connect.errors.exception.class.name";
 /// The fault in words.
 pub const ERRORS_MESSAGE: &str = "__connect.errors.exception.message";
 
+/// W3C's name of the span that a message comes from.
+pub const TRACEPARENT: &str = "traceparent";
+/// Beside it, what tracing systems add.
+pub const TRACESTATE: &str = "tracestate";
+
 /// What the names begin with that only we write. A record's own headers of these names are left out of what we write, so
 /// that a reader never meets a predecessor's provenance.
 const RESERVED: [&str; 2] = ["tidemill.", "__connect.errors."];

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use crate::config::{Config, Headers, OutputPartition};
 use crate::log::manifest::{Manifest, Range};
 use crate::log::note::Note;
-use crate::log::{BatchInfo, Finished, Row, headers};
+use crate::log::{BatchInfo, Finished, Row, headers, trace};
 use crate::record::{Fault, ModelId, Outcome, Partition, Record, Signature, TopicId};
 
 /// What Kafka adds to a message at most: record and batch framing, lengths, timestamps.
@@ -241,6 +241,9 @@ impl Batch<'_> {
         match &row.outcome {
             Outcome::DeadLetter(fault) => self.explain(&mut message, &row.record, fault),
             Outcome::Prediction(_) | Outcome::Tombstone => self.stamp(&mut message, &row.record),
+        }
+        if let Some(parent) = row.parent {
+            trace::replace(&mut message.headers, parent);
         }
         message
     }

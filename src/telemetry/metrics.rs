@@ -25,7 +25,7 @@ pub use declared::{ALL, Kind, Metric};
 use declared::{
     AGE, BATCH_BYTES, BATCH_LIMIT, BATCH_RECORDS, BATCH_TOKENS, BATCHES, CACHE_HITS, COMMIT_AGE,
     CONNECTED, DEAD_LETTERS, DRAIN_ETA, GATE, LAG, MODEL_INFO, MODEL_LOAD, MODEL_MEMORY,
-    MODEL_SWAPS, PARTITIONS, REBALANCES, RECORDS, RESIDENT, STAGE, TRANSACTIONS, UNCOVERED,
+    MODEL_SWAPS, PARTITIONS, REBALANCES, RECORDS, RESIDENT, SPANS, STAGE, TRANSACTIONS, UNCOVERED,
 };
 
 /// The handles. Cheap to clone.
@@ -60,6 +60,7 @@ struct Handles {
     connected: Gauge,
     commit_age: Gauge,
     resident: Gauge,
+    spans: [Counter; 3],
     /// When records were committed last.
     committed: Mutex<Instant>,
     /// The lag of each partition that is ours. Written beside the recorder, which cannot forget a series: an
@@ -133,6 +134,7 @@ pub fn register(recorder: PrometheusRecorder) -> Metrics {
         committed: Mutex::new(now()),
         lags: Mutex::default(),
         resident: gauge(RESIDENT),
+        spans: ["exported", "failed", "dropped"].map(|result| counter(SPANS, "result", result)),
         recorder,
     };
     Metrics(Arc::new(handles))
@@ -288,6 +290,21 @@ impl Metrics {
     /// A version did not pass the gate.
     pub fn refused(&self) {
         self.0.refused.increment(1);
+    }
+
+    /// The collector has taken so many spans.
+    pub fn spans_exported(&self, spans: usize) {
+        self.0.spans[0].increment(u64::try_from(spans).unwrap_or(0));
+    }
+
+    /// It has not taken so many.
+    pub fn spans_failed(&self, spans: usize) {
+        self.0.spans[1].increment(u64::try_from(spans).unwrap_or(0));
+    }
+
+    /// There was no room for so many to wait.
+    pub fn spans_dropped(&self, spans: usize) {
+        self.0.spans[2].increment(u64::try_from(spans).unwrap_or(0));
     }
 
     /// Reads what changes by itself: the process's resident memory, the age of the last commit. At each scrape.

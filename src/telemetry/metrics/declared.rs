@@ -171,6 +171,13 @@ pub const ALL: &[Metric] = &[
         "Time since the last commit of records, or since the start; grows while nothing arrives.",
     ),
     metric(RESIDENT, Kind::Gauge, Unit::Bytes, &[], "Resident memory of the process."),
+    metric(
+        SPANS,
+        Kind::Counter,
+        Unit::Count,
+        &["result"],
+        "Spans of traces: taken by the collector, not taken by it, or without room in the queue.",
+    ),
 ];
 
 pub(super) const RECORDS: &str = "tidemill_records_total";
@@ -196,4 +203,5 @@ pub(super) const DRAIN_ETA: &str = "tidemill_drain_eta_seconds";
 pub(super) const UNCOVERED: &str = "tidemill_uncovered_partitions";
 pub(super) const CONNECTED: &str = "tidemill_kafka_connected";
 pub(super) const COMMIT_AGE: &str = "tidemill_last_commit_age_seconds";
+pub(super) const SPANS: &str = "tidemill_trace_spans_total";
 pub(super) const RESIDENT: &str = "tidemill_process_resident_memory_bytes";
