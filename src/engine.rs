@@ -331,7 +331,6 @@ impl Engine {
             Effect::Retire(version) => {
                 if let Some(served) = self.models.retire(version) {
                     tracing::info!(model = %served.id, "version retired");
-                    self.observer.metrics.retired(&served.id);
                 }
                 Ok(())
             }

@@ -140,8 +140,11 @@ impl Flight {
     /// All of it, as a line of the log.
     pub(super) fn tell(&self) {
         let busy = |stage: Option<Stage>| stage.map(|stage| stage.busy);
+        // The trace's id is the batch's: so a line leads to its spans.
+        let trace_id = self.chosen.as_ref().map(|_| self.id.simple().to_string());
         tracing::debug!(
             id = %self.id,
+            trace_id,
             lane = self.lane,
             model = %self.model,
             reason = self.reason.name(),

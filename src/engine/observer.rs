@@ -95,7 +95,13 @@ impl Observer {
     /// The spans of a batch and its sampled records.
     fn trace(&self, flight: &mut Flight, done: &Done) {
         let Some(chosen) = flight.chosen.take() else { return };
-        let (own, rows) = chosen.committed(|partition| done.committed.contains_key(&partition));
+        let (own, mut rows) = chosen.committed(|partition| done.committed.contains_key(&partition));
+        for (place, offset, fault) in &done.buried {
+            let row = rows.iter_mut().find(|row| (row.place, row.offset) == (*place, *offset));
+            if let Some(row) = row {
+                row.class = Some(fault.class);
+            }
+        }
         self.traces.committed(trace::Batch {
             own,
             id: flight.id,

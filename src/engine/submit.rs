@@ -116,7 +116,8 @@ impl Engine {
         if let Some(refused) = refusals().next() {
             let rows = parts.iter().filter(|part| part.answer.is_err());
             let rows: usize = rows.map(|part| part.rows.len()).sum();
-            tracing::warn!(batch, rows, %refused, "batch refused");
+            let id = flight.id;
+            tracing::warn!(%id, batch, rows, %refused, "batch refused");
         }
         if refusals().any(|refused| matches!(refused, Refused::OutOfMemory(_)))
             && let Some(asked) = asked

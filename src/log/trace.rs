@@ -141,7 +141,7 @@ mod tests {
             (with(2, "_"), None),
             (with(35, "_"), None),
             (with(52, "_"), None),
-            (GOOD[..54].to_owned(), None),
+            (GOOD.trim_end_matches('1').to_owned(), None),
             (String::new(), None),
         ] {
             let read = TraceParent::read(text.as_bytes());

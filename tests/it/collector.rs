@@ -15,6 +15,7 @@ pub(crate) struct Collector {
     child: Child,
     dir: tempfile::TempDir,
     http: u16,
+    grpc: u16,
 }
 
 /// A span as the collector has it, with OTLP's names.
@@ -33,10 +34,11 @@ impl Collector {
         }
         let program = String::from_utf8(built.stdout).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let http = free_port();
+        let (http, grpc) = (free_port(), free_port());
         let file = dir.path().join("traces.jsonl");
         let config = format!(
-            "receivers:\n  otlp:\n    protocols:\n      http: {{endpoint: '127.0.0.1:{http}'}}\n\
+            "receivers:\n  otlp:\n    protocols:\n      http: {{endpoint: '127.0.0.1:{http}'}}\n      \
+             grpc: {{endpoint: '127.0.0.1:{grpc}'}}\n\
              exporters:\n  file: {{path: {}, flush_interval: 50ms}}\n\
              service:\n  telemetry: {{metrics: {{level: none}}}}\n  pipelines:\n    \
              traces: {{receivers: [otlp], exporters: [file]}}\n",
@@ -51,14 +53,21 @@ impl Collector {
             .stderr(log)
             .spawn()
             .unwrap();
-        let collector = Self { child, dir, http };
-        wait_for("the collector", || TcpStream::connect(("127.0.0.1", http)).ok());
+        let collector = Self { child, dir, http, grpc };
+        for port in [http, grpc] {
+            wait_for("the collector", || TcpStream::connect(("127.0.0.1", port)).ok());
+        }
         Some(collector)
     }
 
     /// Where it takes OTLP over HTTP.
     pub(crate) fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.http)
+    }
+
+    /// Where it takes OTLP over gRPC.
+    pub(crate) fn grpc_endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.grpc)
     }
 
     /// What it has once it has so many: it writes a little later than it takes.

@@ -30,6 +30,8 @@ mod hostile_models;
 mod journal;
 mod kafka_log;
 mod lines;
+
+mod metrics;
 mod mock_kafka;
 mod models;
 mod padded;

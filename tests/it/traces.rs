@@ -72,8 +72,15 @@ fn one_trace_leads_from_the_producer_to_the_reader() {
         );
         let batch = format!("batch: {{ max_records: {records}, max_wait: 60s }}");
         let config = world.config("a", &batch);
-        let endpoint = collector.endpoint();
-        let (code, log) = run(&config, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)]);
+        let (endpoint, protocol) = match name {
+            "small" => (collector.endpoint(), "http/protobuf"),
+            _ => (collector.grpc_endpoint(), "grpc"),
+        };
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+        ];
+        let (code, log) = run(&config, &variables);
         assert_eq!(code, Some(0), "{log}");
         // A span for each record, six for their batch, seven for the model.
         let all = usize::try_from(records).unwrap() + 13;

@@ -9,6 +9,7 @@ use opentelemetry::{Key, KeyValue};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
+use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
 use super::client::{Client, Why};
@@ -27,6 +28,8 @@ const LONGEST: Duration = Duration::from_secs(3600);
 
 struct Sender {
     exporter: SpanExporter,
+    /// What gRPC needs: a runtime of this thread's own.
+    runtime: Runtime,
     queue: Arc<Queue>,
     metrics: Metrics,
     maker: Arc<Maker>,
@@ -53,11 +56,15 @@ pub(super) fn start(
     metrics: &Metrics,
 ) -> Result<oneshot::Receiver<()>, Failure> {
     let why = Why::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| temporary(&format!("send traces: {error}")))?;
+    let entered = runtime.enter();
     let mut exporter = exporter(settings, &why).map_err(|error| {
         let message = format!("send traces to {}: {error}", settings.endpoint);
         Failure { message, exit: Exit::Config }
     })?;
     exporter.set_resource(&resource(config));
+    drop(entered);
     let system = match config.log {
         Log::Kafka => "kafka",
         Log::Sqlite(_) => "sqlite",
@@ -66,6 +73,7 @@ pub(super) fn start(
     let maker = Arc::new(maker);
     let sender = Sender {
         exporter,
+        runtime,
         queue: Arc::clone(queue),
         metrics: metrics.clone(),
         maker,
@@ -93,6 +101,12 @@ fn exporter(settings: &Settings, why: &Why) -> Result<SpanExporter, String> {
             .with_endpoint(&settings.endpoint)
             .with_timeout(settings.timeout)
             .with_http_client(Client::new(settings, why)?)
+            .build()
+            .map_err(|error| error.to_string()),
+        Protocol::Grpc => SpanExporter::builder()
+            .with_tonic()
+            .with_endpoint(&settings.endpoint)
+            .with_timeout(settings.timeout)
             .build()
             .map_err(|error| error.to_string()),
     }
@@ -151,8 +165,8 @@ impl Sender {
         let sent = if self.queue.is_over() {
             Err("the service has stopped".to_owned())
         } else {
-            // Everything in it blocks, on this thread, which is there for it.
-            pollster::block_on(self.exporter.export(spans)).map_err(|error| {
+            // HTTP blocks, on this thread, which is there for it.
+            self.runtime.block_on(self.exporter.export(spans)).map_err(|error| {
                 let why = self.why.lock().unwrap_or_else(PoisonError::into_inner).take();
                 why.unwrap_or_else(|| error.to_string())
             })

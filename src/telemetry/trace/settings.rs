@@ -30,6 +30,8 @@ pub(super) struct Settings {
 pub(super) enum Protocol {
     /// HTTP with protobuf.
     Http,
+    /// gRPC, without TLS.
+    Grpc,
 }
 
 /// Which spans are recorded.
@@ -94,6 +96,13 @@ impl Settings {
         let base = || base().or_else(configured).map(|(name, url)| (name, protocol.at(&url)));
         let Some((name, endpoint)) = whole.or_else(base) else { return Ok(None) };
         address(name, &endpoint)?;
+        if protocol == Protocol::Grpc && endpoint.starts_with("https:") {
+            let message = format!(
+                "send traces to {endpoint}: over gRPC they are sent without TLS only; set \
+                 OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf and the collector's port for HTTP, 4318"
+            );
+            return Err(Failure { message, exit: Exit::Config });
+        }
         let number = |name: &str, default: u64| match set(name).map(|text| (text.parse(), text)) {
             None => default,
             Some((Ok(number @ 1..), _)) => number,
@@ -118,7 +127,9 @@ impl Settings {
             queue,
             batch: count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512).min(queue),
             delay: Duration::from_millis(number("OTEL_BSP_SCHEDULE_DELAY", 5_000)),
-            timeout: Duration::from_millis(number(limit, 10_000)),
+            timeout: Duration::from_millis(
+                number(limit, 10_000).min(number("OTEL_BSP_EXPORT_TIMEOUT", 30_000)),
+            ),
             ca: otlp("CERTIFICATE"),
             certificate: otlp("CLIENT_CERTIFICATE"),
             key: otlp("CLIENT_KEY"),
@@ -133,6 +144,7 @@ impl Protocol {
     fn of(name: Option<&str>) -> Self {
         match name {
             None | Some("http/protobuf") => Self::Http,
+            Some("grpc") => Self::Grpc,
             Some(other) => {
                 tracing::warn!(
                     "OTEL_EXPORTER_OTLP_PROTOCOL is {other:?}, which is not spoken here: http/protobuf is used"
@@ -146,6 +158,7 @@ impl Protocol {
     fn at(self, base: &str) -> String {
         match self {
             Self::Http => format!("{}/v1/traces", base.trim_end_matches('/')),
+            Self::Grpc => base.to_owned(),
         }
     }
 }
@@ -216,6 +229,11 @@ mod tests {
             let read = read(&variables, key).unwrap().map(|settings| settings.endpoint);
             assert_eq!(read.as_deref(), expect, "{variables:?} {key:?}");
         }
+        let grpc = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+        let plain = read(&[grpc, ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:4317")], None);
+        assert_eq!(plain.unwrap().unwrap().endpoint, "http://a:4317");
+        let said = read(&[grpc, ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://a:4317")], None);
+        assert!(said.unwrap_err().contains("without TLS only"));
         for url in ["a:4318", "http://", "http:///x", "grpc://a"] {
             let said = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", url)], None).unwrap_err();
             assert!(

@@ -337,3 +337,64 @@ impl Clock {
         self.wall.checked_sub(ago).unwrap_or(self.wall)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> TraceParent {
+        TraceParent { trace: [1; 16], span: [0xff; 8], flags: 1 }
+    }
+
+    fn maker() -> Maker {
+        Maker::new("kafka", "g".to_owned(), vec!["in".to_owned()])
+    }
+
+    /// The steps lie end to end and end with the load; the one that refused says why, and so does the load.
+    #[test]
+    fn a_load_is_a_span_with_its_steps_inside() {
+        let ms = Duration::from_millis;
+        let start = now().checked_sub(ms(100)).unwrap();
+        let told = Told::Load(
+            Box::new(Load {
+                name: "reviews".to_owned(),
+                version: Version(3),
+                whole: Stage::new(start, start + ms(100)),
+                steps: vec![("folder", ms(10)), ("build", ms(30))],
+                refused: Some("no".to_owned()),
+            }),
+            own(),
+        );
+        let maker = maker();
+        let spans: Vec<SpanData> = maker.spans(&told).collect();
+        assert_eq!(spans.len(), told.spans());
+        let names: Vec<&str> = spans.iter().map(|span| &*span.name).collect();
+        assert_eq!(names, ["load reviews", "gate folder", "gate build"]);
+        let after = |span: &SpanData, other: &SpanData| {
+            span.start_time.duration_since(other.start_time).unwrap()
+        };
+        assert_eq!(after(&spans[1], &spans[0]), ms(60));
+        assert_eq!(spans[1].end_time, spans[2].start_time);
+        assert_eq!(spans[2].end_time, spans[0].end_time);
+        let failed: Vec<bool> =
+            spans.iter().map(|span| matches!(span.status, Status::Error { .. })).collect();
+        assert_eq!(failed, [true, false, true]);
+        for span in &spans[1..] {
+            assert_eq!(span.parent_span_id, spans[0].span_context.span_id());
+            assert!(span.span_context.is_valid(), "an id that overflows is not 0");
+        }
+    }
+
+    #[test]
+    fn a_swap_is_a_span() {
+        let to = ModelId { name: "reviews".into(), version: Version(4), digest: "d".into() };
+        let whole = Stage::new(now(), now());
+        let told = Told::Swap(Box::new(Swap { from: Version(3), to, whole }), own());
+        let maker = maker();
+        let spans: Vec<SpanData> = maker.spans(&told).collect();
+        let [span] = &spans[..] else { panic!("{spans:?}") };
+        assert_eq!(span.name, "swap reviews");
+        let before = KeyValue::new("tidemill.model.version.before", "3");
+        assert!(span.attributes.contains(&before), "{:?}", span.attributes);
+    }
+}
