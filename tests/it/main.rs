@@ -31,6 +31,7 @@ mod journal;
 mod kafka_log;
 mod lines;
 
+mod messages;
 mod metrics;
 mod mock_kafka;
 mod models;
