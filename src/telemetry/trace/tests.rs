@@ -164,8 +164,8 @@ fn who_decides() {
         }
     };
     let (yes, no) = (
-        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-b7ad6b7169203331-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-b7ad6b7169203331-00",
     );
     let parent = |share| Sampler { parent: true, share };
     let own = |share| Sampler { parent: false, share };
