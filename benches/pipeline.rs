@@ -1,8 +1,8 @@
 //! The whole service against a real broker, both sides in one run, interleaved, medians.
 //!
-//! `cargo bench --bench pipeline -- [overhead] [latency] [far] [memory] [swaps] [verify]`, and each alone
-//! `embedding MODEL_DIR LINES_FILE`, `learned MODEL_DIR LINES_FILE`, `pinned MODEL_DIR LINES_FILE`, `peer MODEL_DIR LINES_FILE PYTHON`,
-//! `table PYTHON`
+//! `cargo bench --bench pipeline -- [overhead] [latency] [far] [memory] [swaps] [verify] [observed]`, and each alone
+//! `observed MODEL_DIR LINES_FILE`, `embedding MODEL_DIR LINES_FILE`, `learned MODEL_DIR LINES_FILE`, `pinned MODEL_DIR LINES_FILE`,
+//! `peer MODEL_DIR LINES_FILE PYTHON`, `table PYTHON`
 //!
 //! * overhead: a model that costs nothing and 200-byte values, against a bare librdkafka loop that consumes, produces,
 //!   waits for the reports, sends the offsets and commits, with the same batch size.
@@ -16,6 +16,7 @@
 //! * far: transactions a second where the broker's answers take 60 ms.
 //! * memory: the most memory by what the records are, from Kafka and from the embedded log, under a limit of 64 MiB.
 //! * swaps: resident memory over a thousand swaps.
+//! * observed: with traces, JSON logs and a scraper, against without: one of ten small records sampled; with a model, all.
 //! * verify: `tidemill verify` over ten million records (`TIDEMILL_VERIFY_RECORDS`).
 #![expect(
     clippy::unwrap_used,
@@ -43,6 +44,8 @@ mod broker;
 mod far;
 #[path = "pipeline/memory.rs"]
 mod memory;
+#[path = "pipeline/observed.rs"]
+mod observed;
 #[path = "pipeline/table.rs"]
 mod table;
 #[path = "pipeline/verify.rs"]
@@ -77,8 +80,12 @@ fn main() {
     if asked("verify") {
         verify::run(&start());
     }
+    if all || arguments == ["observed"] {
+        observed::run();
+    }
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["embedding", model, lines] => embedding(model, lines),
+        ["observed", model, lines] => observed::model(model, &texts(lines).1),
         ["learned", model, lines] => learned(model, lines),
         ["pinned", model, lines] => pinned(model, lines),
         ["peer", model, lines, python] => peer(model, lines, python),

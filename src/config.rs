@@ -35,7 +35,7 @@ pub use kafka::{Kafka, MissingOffset, OnStop, OutOfRange, Recreated, StartFrom};
 pub use limits::{Batch, Commit, Limits, Sizing, State, WhenIdle};
 pub use log::Log;
 pub use model::{Aggregation, Change, Determinism, Model, OnLong, Precision, Registry, Workers};
-pub use observe::{Http, LogFormat, Logging};
+pub use observe::{Http, LogFormat, Logging, Traces};
 pub use output::{
     CloudEvents, DeadLetters, Headers, Include, Manifest, Output, OutputFormat, OutputPartition,
 };
@@ -79,6 +79,8 @@ pub struct Config {
     pub http: Http,
     /// The log on stderr.
     pub logging: Logging,
+    /// Where spans are sent.
+    pub traces: Traces,
     /// What was put in for `${…}`, and other values that no message may show. Not a key of the file.
     #[serde(skip)]
     pub secrets: secret::Secrets,

@@ -41,6 +41,7 @@ use crate::record::{Epoch, Partition, Written};
 use crate::registry::watch::Heard;
 use crate::status::{Board, Doing};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::Traces;
 use crate::workers::{Answer, Finish, Workers};
 
 mod command;
@@ -97,6 +98,8 @@ pub struct Parts {
     pub journal: Journal,
     /// Metric handles.
     pub metrics: Metrics,
+    /// Where spans are told.
+    pub traces: Traces,
     /// Where it is told how the service is.
     pub status: Board,
     /// The tasks beside the engine.
@@ -191,6 +194,8 @@ impl Engine {
             status: parts.status.clone(),
             topics: config.input.topics.clone(),
             tally: Tally::default(),
+            traces: parts.traces.clone(),
+            staged: None,
         };
         observer.begins(&parts.serving);
         let mut sizing = Sizing::new(&config.batch);
@@ -326,7 +331,6 @@ impl Engine {
             Effect::Retire(version) => {
                 if let Some(served) = self.models.retire(version) {
                     tracing::info!(model = %served.id, "version retired");
-                    self.observer.metrics.retired(&served.id);
                 }
                 Ok(())
             }

@@ -44,12 +44,14 @@ pub mod message;
 pub mod note;
 mod ownership;
 mod sink;
+pub mod trace;
 
 pub use feed::{
     Arrival, Assigned, Chunk, Control, Feed, Gate, Leave, Load, Membership, Opening, Transit,
 };
 pub use ownership::{Held, Ownership};
 pub use sink::{BatchInfo, Committed, Done, Finished, How, Offsets, Row, Sink, Transaction};
+pub use trace::TraceParent;
 
 /// What the two sides of one log have in common.
 #[derive(Debug, Clone)]

@@ -37,6 +37,19 @@ pub fn limit() -> Option<u64> {
     group.into_iter().chain(machine).min()
 }
 
+/// Memory in use and memory there is, in bytes: of the control group that leaves least, page cache not counted, or of the
+/// machine where that leaves less; `None` where the system says neither.
+pub fn usage() -> Option<(u64, u64)> {
+    used(&|path| std::fs::read_to_string(path).ok())
+}
+
+/// CPU time that the process has used, in seconds.
+pub fn cpu_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let whole = u32::try_from(time.tv_sec).unwrap_or(u32::MAX);
+    f64::from(whole) + f64::from(u32::try_from(time.tv_nsec).unwrap_or(0)) / 1e9
+}
+
 /// Resident memory of a process in bytes, by its number or `self`; `None` where it is gone or the system does not say.
 pub fn resident(process: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
@@ -56,13 +69,32 @@ fn of(read: &dyn Fn(&str) -> Option<String>) -> Option<Room> {
     groups(read).chain(machine).chain(address_space(read)).min_by_key(|room| room.bytes)
 }
 
-/// What each control group of the process leaves, its own and those around it, of version 2 or 1.
+/// What each control group of the process leaves.
 fn groups(read: &dyn Fn(&str) -> Option<String>) -> impl Iterator<Item = Room> {
-    let memberships = read("/proc/self/cgroup").unwrap_or_default();
-    memberships.lines().flat_map(|line| group(line, read)).collect::<Vec<_>>().into_iter()
+    limited(read).into_iter().map(|(used, limit)| Room {
+        bytes: limit.saturating_sub(used),
+        of: format!("of the {} of its control group", mebibytes(limit)),
+    })
 }
 
-fn group(membership: &str, read: &dyn Fn(&str) -> Option<String>) -> Vec<Room> {
+fn used(read: &dyn Fn(&str) -> Option<String>) -> Option<(u64, u64)> {
+    let machine = || {
+        let machine = read("/proc/meminfo")?;
+        let total = kibibytes(&machine, "MemTotal:")?;
+        Some((total.saturating_sub(kibibytes(&machine, "MemAvailable:")?), total))
+    };
+    let all = limited(read).into_iter().chain(machine());
+    all.min_by_key(|(used, limit)| limit.saturating_sub(*used))
+}
+
+/// Bytes in use and the limit of each control group of the process that has one, its own and those around it, of version
+/// 2 or 1.
+fn limited(read: &dyn Fn(&str) -> Option<String>) -> Vec<(u64, u64)> {
+    let memberships = read("/proc/self/cgroup").unwrap_or_default();
+    memberships.lines().flat_map(|line| group(line, read)).collect()
+}
+
+fn group(membership: &str, read: &dyn Fn(&str) -> Option<String>) -> Vec<(u64, u64)> {
     let mut fields = membership.splitn(3, ':').skip(1);
     let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
         return Vec::new();
@@ -75,21 +107,18 @@ fn group(membership: &str, read: &dyn Fn(&str) -> Option<String>) -> Vec<Room> {
     } else {
         return Vec::new();
     };
-    let room = |path: &str| {
+    let place = |path: &str| {
         let number = |file: &str| -> Option<u64> {
             read(&format!("{root}{path}/{file}"))?.trim().parse().ok()
         };
         let (limit, usage) = (number(limit)?, number(usage)?);
         let stat = read(&format!("{root}{path}/memory.stat")).unwrap_or_default();
         let cached: u64 = cached.into_iter().filter_map(|key| counted(&stat, key)).sum();
-        Some(Room {
-            bytes: limit.saturating_sub(usage.saturating_sub(cached)),
-            of: format!("of the {} of its control group", mebibytes(limit)),
-        })
+        Some((usage.saturating_sub(cached), limit))
     };
     // In a container the path may be the host's: then only the root is there, and it is the container's.
     let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
-    ends.filter_map(|end| room(path.get(..end)?.trim_end_matches('/'))).collect()
+    ends.filter_map(|end| place(path.get(..end)?.trim_end_matches('/'))).collect()
 }
 
 /// What `ulimit -v` leaves.
@@ -143,6 +172,11 @@ mod tests {
     fn the_machine_counts_where_nothing_else_does() {
         let files = [MACHINE, UNLIMITED, ("/proc/self/cgroup", "0::/init.scope\n")];
         assert_eq!(left(&files), Some((4_096, "on this machine".to_owned())));
+        let read = |path: &str| (path == MACHINE.0).then(|| MACHINE.1.to_owned());
+        assert_eq!(used(&read), Some((4_096 * MIB, 8_192 * MIB)));
+        assert_eq!(used(&|_| None), None);
+        assert!(usage().is_some_and(|(used, limit)| 0 < used && used <= limit), "{:?}", usage());
+        assert!(0.0 < cpu_seconds());
     }
 
     #[test]
@@ -184,6 +218,10 @@ mod tests {
             ),
         ];
         assert_eq!(left(&files), Some((38, "of the 128 MiB of its control group".to_owned())));
+        let read = |path: &str| {
+            files.iter().find(|(name, _)| *name == path).map(|(_, text)| (*text).to_owned())
+        };
+        assert_eq!(used(&read), Some((90 * MIB, 128 * MIB)));
     }
 
     #[test]

@@ -90,6 +90,8 @@ pub struct Batch<T> {
     pub reason: Reason,
     /// When its first record arrived.
     pub opened: Instant,
+    /// Where the records of another moment begin, and when those arrived.
+    pub arrivals: Vec<(usize, Instant)>,
     /// When it was closed.
     pub closed: Instant,
     /// Payload of its records, bytes.
@@ -132,8 +134,20 @@ pub struct Limits {
 impl<T> Batch<T> {
     /// What was cut at `closed`.
     pub fn new(number: u64, lane: usize, version: Version, cut: Cut<T>, closed: Instant) -> Self {
-        let Cut { items, reason, opened, bytes, tokens, memory } = cut;
-        Self { number, lane, version, reason, opened, closed, bytes, tokens, memory, items }
+        let Cut { items, reason, opened, arrivals, bytes, tokens, memory } = cut;
+        Self {
+            number,
+            lane,
+            version,
+            reason,
+            opened,
+            arrivals,
+            closed,
+            bytes,
+            tokens,
+            memory,
+            items,
+        }
     }
 
     /// Whether it is of suspects, and so in the model by itself.

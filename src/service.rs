@@ -34,6 +34,7 @@ use crate::model::served::Served;
 use crate::registry::{self, Registry, watch};
 use crate::status::Board;
 use crate::telemetry::Telemetry;
+use crate::telemetry::trace::Traces;
 use crate::workers::{Finish, Workers};
 
 mod start;
@@ -128,6 +129,19 @@ pub async fn run(
     options: Options,
     open: impl FnOnce(&Config, &Opening) -> Result<Log, Failure> + Send + 'static,
 ) -> Result<(), Failure> {
+    let traces = Traces::start(&config, &telemetry.metrics)?;
+    let ended = serve(config, telemetry, options, &traces, open).await;
+    traces.flush().await;
+    ended
+}
+
+async fn serve(
+    config: Config,
+    telemetry: Telemetry,
+    options: Options,
+    traces: &Traces,
+    open: impl FnOnce(&Config, &Opening) -> Result<Log, Failure> + Send + 'static,
+) -> Result<(), Failure> {
     let journal = journal(&config)?;
     let stop = options.stop.child_token();
     let mut tasks = Tasks::default();
@@ -144,6 +158,7 @@ pub async fn run(
         stop: &stop,
         journal: &journal,
         metrics: &telemetry.metrics,
+        traces,
     };
     let started = tokio::select! {
         started = start.run(open) => started,
@@ -161,7 +176,8 @@ pub async fn run(
             Ok(())
         };
     };
-    let parts = assemble(&config, &telemetry, options, started, (tasks, &stop, &journal))?;
+    let beside = (tasks, &stop, &journal, traces);
+    let parts = assemble(&config, &telemetry, options, started, beside)?;
     let ended = Engine::new(&config, parts).run().await;
     journal.close();
     http_stop.cancel();
@@ -188,7 +204,7 @@ pub async fn once(
     let (registry, uri) = (Registry::new(None), Uri::Directory(PathBuf::new()));
     let started = Started { registry, uri, served, log };
     let stop = options.stop.clone();
-    let beside = (tasks, &stop, &Journal::default());
+    let beside = (tasks, &stop, &Journal::default(), &Traces::default());
     let parts = assemble(config, telemetry, options, started, beside)?;
     Engine::new(config, parts).run().await
 }
@@ -221,7 +237,7 @@ fn assemble(
     telemetry: &Telemetry,
     options: Options,
     started: Started,
-    (mut tasks, stop, journal): (Tasks, &CancellationToken, &Journal),
+    (mut tasks, stop, journal, traces): (Tasks, &CancellationToken, &Journal, &Traces),
 ) -> Result<Parts, Failure> {
     let no_thread = |error: std::io::Error| temporary(&format!("start a thread: {error}"));
     let Started { registry, uri, served, log: Log { feed: Feed { chunks, membership }, sink } } =
@@ -249,6 +265,7 @@ fn assemble(
             signature: Arc::clone(&served.signature),
             heard: heard_in,
             metrics: telemetry.metrics.clone(),
+            traces: traces.clone(),
             status: options.status.clone(),
             stop: stop.clone(),
         }),
@@ -275,6 +292,7 @@ fn assemble(
         current,
         journal: journal.clone(),
         metrics: telemetry.metrics.clone(),
+        traces: traces.clone(),
         status: options.status,
         tasks,
         stop: stop.clone(),

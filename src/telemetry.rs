@@ -11,6 +11,7 @@ use crate::failure::{Exit, Failure};
 mod lines;
 pub mod metrics;
 pub mod stage;
+pub mod trace;
 
 use lines::Lines;
 use metrics::Metrics;
@@ -29,7 +30,7 @@ impl Telemetry {
     pub fn render(&self) -> String {
         self.metrics.read();
         self.prometheus.run_upkeep();
-        self.prometheus.render() + &self.metrics.render_lags()
+        self.prometheus.render() + &self.metrics.render_own()
     }
 
     /// Installs the log and the recorder for the whole process. Once a process.

@@ -18,6 +18,14 @@ impl Default for Http {
     }
 }
 
+/// Where spans of traces are sent. OpenTelemetry's own variables (`OTEL_*`) come before this.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Traces {
+    /// A collector's address for OTLP: `http://otel-collector:4318`. Without one there are no traces.
+    pub endpoint: Option<String>,
+}
+
 /// The log on stderr.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -20,6 +20,7 @@ use crate::model::served::Served;
 use crate::pipeline::Batch;
 use crate::record::{ModelId, Reason, Signature, Version};
 use crate::telemetry::stage::Stage;
+use crate::telemetry::trace::Chosen;
 
 use super::outcomes::Outcomes;
 
@@ -64,6 +65,12 @@ pub(super) struct Flight {
     pub(super) how: Option<How>,
     /// Records that the cache had.
     pub(super) hits: usize,
+    /// Where the rows of another moment begin, and when those were here, not decoded yet.
+    received: Vec<(usize, Instant)>,
+    /// The ids of its spans, once it is handed to its lane.
+    pub(super) chosen: Option<Chosen>,
+    /// The topic of its records, where they have the same.
+    pub(super) topic: Option<u16>,
     /// What of it is in the model.
     jobs: Vec<InModel>,
 }
@@ -100,8 +107,30 @@ impl Flight {
             transaction: None,
             how: None,
             hits: 0,
+            received: batch.arrivals.clone(),
+            chosen: None,
+            topic: one_topic(batch),
             jobs: Vec::new(),
         }
+    }
+
+    /// When the record of a row was here.
+    pub(super) fn received(&self, row: usize) -> Instant {
+        let next = self.received.partition_point(|(first, _)| *first <= row);
+        let run = next.checked_sub(1).and_then(|run| self.received.get(run));
+        run.map_or(self.wait.start, |(_, at)| *at)
+    }
+
+    /// The stages that it went through, in order, by their names.
+    pub(super) fn stages(&self) -> Vec<(&'static str, Stage)> {
+        let all = [
+            ("decode", self.decode),
+            ("wait", Some(self.wait)),
+            ("infer", self.inference),
+            ("encode", self.encode),
+            ("commit", self.transaction),
+        ];
+        all.into_iter().filter_map(|(name, stage)| Some((name, stage?))).collect()
     }
 
     pub(super) fn version(&self) -> Version {
@@ -111,8 +140,11 @@ impl Flight {
     /// All of it, as a line of the log.
     pub(super) fn tell(&self) {
         let busy = |stage: Option<Stage>| stage.map(|stage| stage.busy);
+        // The trace's id is the batch's: so a line leads to its spans.
+        let trace_id = self.chosen.as_ref().map(|_| self.id.simple().to_string());
         tracing::debug!(
             id = %self.id,
+            trace_id,
             lane = self.lane,
             model = %self.model,
             reason = self.reason.name(),
@@ -164,6 +196,12 @@ impl Flight {
     }
 }
 
+fn one_topic(batch: &Batch<Decoded>) -> Option<u16> {
+    let mut topics = batch.items.iter().map(|item| item.partition.topic);
+    let first = topics.next()?;
+    topics.all(|topic| topic == first).then_some(first)
+}
+
 /// A transaction that a lane has: its batches and what became of their records.
 #[derive(Debug)]
 pub(super) struct Committing {
@@ -194,9 +232,14 @@ impl Flights {
 
     /// A batch was closed.
     pub(super) fn begin(&mut self, mut flight: Flight) {
-        let arrived = flight.wait.start;
-        let chunk = self.chunks.binary_search_by_key(&arrived, |(arrived, _)| *arrived).ok();
-        flight.decode = chunk.map(|place| self.chunks[place].1);
+        let decoded = |at: Instant| {
+            let chunk = self.chunks.binary_search_by_key(&at, |(arrived, _)| *arrived).ok();
+            chunk.map(|place| self.chunks[place].1)
+        };
+        flight.decode = decoded(flight.wait.start);
+        for (_, at) in &mut flight.received {
+            *at = decoded(*at).map_or(*at, |decode| decode.start);
+        }
         self.flying.insert(flight.number, flight);
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Engine;
+use super::{Engine, now};
 use crate::failure::{Failure, temporary};
 use crate::model::served::Served;
 use crate::pipeline::Event;
@@ -61,6 +61,7 @@ impl Engine {
             Heard::Staged(served) => {
                 let version = served.id.version;
                 self.models.stage(Arc::clone(&served));
+                self.observer.staged = Some(now());
                 self.parts.current.set(served);
                 self.handle(Event::Staged(version))
             }

@@ -3,6 +3,7 @@
 //! Everything that is to be told of a batch is in its [`Flight`] when it is told here, so that what comes of it later, a
 //! span of a trace for instance, is made after the fact and from this file alone.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::log::Done;
@@ -11,6 +12,7 @@ use crate::record::Version;
 use crate::status::{Board, DeadLetter, Swap, wall_clock_ms};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::stage::Stage;
+use crate::telemetry::trace::{self, Traces};
 
 use super::flight::{Committing, Flight};
 use super::outcomes::Tally;
@@ -23,6 +25,9 @@ pub(super) struct Observer {
     /// Names of the topics, by their index.
     pub(super) topics: Vec<String>,
     pub(super) tally: Tally,
+    pub(super) traces: Traces,
+    /// When the version was staged that is to serve next.
+    pub(super) staged: Option<Instant>,
 }
 
 impl Observer {
@@ -33,7 +38,9 @@ impl Observer {
     }
 
     /// This version serves in the place of another.
-    pub(super) fn swapped(&self, from: Version, served: &Served) {
+    pub(super) fn swapped(&mut self, from: Version, served: &Served, now: Instant) {
+        let whole = Stage::new(self.staged.take().unwrap_or(now), now);
+        self.traces.swapped(trace::Swap { from, to: served.id.clone(), whole });
         self.metrics.serving(&served.id, served.model.about().bytes);
         self.metrics.swapped();
         let swap = Swap { at: wall_clock_ms(), from, to: served.id.clone() };
@@ -59,8 +66,9 @@ impl Observer {
     }
 
     /// It was committed, with the others of its transaction.
-    pub(super) fn committed(&mut self, committing: &Committing, done: &Done, now: Instant) {
+    pub(super) fn committed(&mut self, committing: &mut Committing, done: &Done, now: Instant) {
         committing.flights.iter().for_each(Flight::tell);
+        committing.flights.iter_mut().for_each(|flight| self.trace(flight, done));
         let (outcomes, wall) = (&committing.outcomes, wall_clock_ms());
         self.metrics.record_ages(outcomes.ages(wall));
         self.metrics.committed(now);
@@ -83,6 +91,30 @@ impl Observer {
                 });
             });
         }
+    }
+
+    /// The spans of a batch and its sampled records.
+    fn trace(&self, flight: &mut Flight, done: &Done) {
+        let Some(chosen) = flight.chosen.take() else { return };
+        let (own, mut rows) = chosen.committed(|partition| done.committed.contains_key(&partition));
+        for (place, offset, fault) in &done.buried {
+            let row = rows.iter_mut().find(|row| (row.place, row.offset) == (*place, *offset));
+            if let Some(row) = row {
+                row.class = Some(fault.class);
+            }
+        }
+        self.traces.committed(trace::Batch {
+            own,
+            id: flight.id,
+            model: Arc::clone(&flight.model),
+            reason: flight.reason,
+            records: flight.rows,
+            tokens: flight.tokens,
+            how: flight.how,
+            topic: flight.topic,
+            stages: flight.stages(),
+            rows,
+        });
     }
 
     /// The name of a topic.

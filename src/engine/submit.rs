@@ -71,7 +71,7 @@ impl Engine {
         let Some(served) = self.models.serving() else { return };
         let first = batch.items.first().map(|item| (item.partition.number, item.offset.0));
         tracing::info!(%from, model = %served.id, digest = %served.id.digest, ?first, "swapped");
-        self.observer.swapped(from, served);
+        self.observer.swapped(from, served, now());
         self.sizing.serve(served);
     }
 
@@ -116,7 +116,8 @@ impl Engine {
         if let Some(refused) = refusals().next() {
             let rows = parts.iter().filter(|part| part.answer.is_err());
             let rows: usize = rows.map(|part| part.rows.len()).sum();
-            tracing::warn!(batch, rows, %refused, "batch refused");
+            let id = flight.id;
+            tracing::warn!(%id, batch, rows, %refused, "batch refused");
         }
         if refusals().any(|refused| matches!(refused, Refused::OutOfMemory(_)))
             && let Some(asked) = asked

@@ -11,6 +11,7 @@ use crate::log::{self, Done, Row};
 use crate::pipeline::Event;
 use crate::pipeline::publish::Transaction;
 use crate::record::{Outcome, Written};
+use crate::telemetry::trace::Chosen;
 
 impl Engine {
     pub(super) fn commit(
@@ -28,14 +29,19 @@ impl Engine {
                 let number = batch.number;
                 return Err(temporary(&format!("batch {number} is not known; this is a bug")));
             };
+            let mut chosen = self.observer.traces.batch(flight.id);
             let row = |(row, outcome): (usize, Outcome<Written>)| {
                 let item = &batch.items[row];
                 outcomes.count(&outcome, &item.payload.record);
                 let record = Arc::clone(&item.payload.record);
-                Row { record, epoch: item.epoch, outcome }
+                let chosen = chosen.as_mut();
+                let parent =
+                    chosen.and_then(|chosen| chosen.row(&record, &outcome, flight.received(row)));
+                Row { record, epoch: item.epoch, outcome, parent }
             };
             let rows: Vec<Row> = done.rows.into_iter().map(row).collect();
             flight.rows = rows.len();
+            flight.chosen = chosen.filter(Chosen::is_kept);
             finished.push(log::Finished { info: flight.info(), rows });
             flights.push(flight);
         }
@@ -56,7 +62,7 @@ impl Engine {
         let landed = self.flights.landed(&done, now).filter(|_| !done.committed.is_empty());
         if let Some(mut landed) = landed {
             landed.outcomes.bury(&done.buried);
-            self.observer.committed(&landed, &done, now);
+            self.observer.committed(&mut landed, &done, now);
             self.lag.committed(landed.outcomes.records());
             let model = self.models.serving().map(|served| &*served.model);
             self.sizing.learn(&landed.flights, done.took, model);

@@ -64,6 +64,10 @@ pub fn is_of_value(name: &[u8]) -> bool {
         .iter()
         .any(|header| name.eq_ignore_ascii_case(header.as_bytes()))
 }
+/// W3C's name of the span that a message comes from.
+pub const TRACEPARENT: &str = "traceparent";
+/// Beside it, what tracing systems add.
+pub const TRACESTATE: &str = "tracestate";
 
 /// What the names begin with that only we write. A record's own headers of these names are left out of what we write, so
 /// that a reader never meets a predecessor's provenance.

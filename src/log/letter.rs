@@ -180,7 +180,7 @@ mod tests {
             };
             let class = FaultClass::ALL[class];
             let outcome = Outcome::DeadLetter(Fault::new(class, why.clone()));
-            let row = Row { record: Arc::new(record), epoch: Epoch(1), outcome };
+            let row = Row { record: Arc::new(record), epoch: Epoch(1), outcome, parent: None };
             let batch = naming.batch(&info);
             let amend = Amend { timestamp: amend_timestamp, key: amend_key, size: true };
             let message = batch.amended(&row, amend, limit);

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use crate::config::{CloudEvents, Config, Headers, Output, OutputFormat, OutputPartition};
 use crate::log::manifest::{Manifest, Range};
 use crate::log::note::Note;
-use crate::log::{BatchInfo, Finished, Row, headers};
+use crate::log::{BatchInfo, Finished, Row, headers, trace};
 use crate::printable;
 use crate::record::{Fault, ModelId, Outcome, Partition, Record, Signature, TopicId, Written};
 
@@ -277,6 +277,9 @@ impl Batch<'_> {
                 }
             }
             Outcome::Tombstone => self.stamp(&mut message, &row.record),
+        }
+        if let Some(parent) = row.parent {
+            trace::replace(&mut message.headers, parent);
         }
         message
     }

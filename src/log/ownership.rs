@@ -96,7 +96,12 @@ mod tests {
             value: None,
             headers: Vec::new(),
         };
-        Row { record: Arc::new(record), epoch: Epoch(epoch), outcome: Outcome::Tombstone }
+        Row {
+            record: Arc::new(record),
+            epoch: Epoch(epoch),
+            outcome: Outcome::Tombstone,
+            parent: None,
+        }
     }
 
     #[test]

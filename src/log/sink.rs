@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::note::Note;
+use super::trace::TraceParent;
 use crate::failure::Failure;
 use crate::record::{
     Buried, Epoch, ModelId, Offset, Outcome, Partition, Reason, Record, Signature, Written,
@@ -92,6 +93,11 @@ pub struct Row {
     pub epoch: Epoch,
     /// The outcome, a prediction already encoded as `output.format` says.
     pub outcome: Outcome<Written>,
+    /// The span that the outcome comes from, where its trace is recorded: it takes the place of the record's
+    /// `traceparent`. Chosen once, before the first attempt: all attempts of this process write the same bytes. After a
+    /// crash another process chooses another span of the same trace; nothing else of a message depends on it, no manifest
+    /// names it, and aborted attempts are never seen.
+    pub parent: Option<TraceParent>,
 }
 
 /// A transaction's end.

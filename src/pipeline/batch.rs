@@ -45,6 +45,8 @@ pub struct Cut<T> {
     pub reason: Reason,
     /// When the first of them came.
     pub opened: Instant,
+    /// Where the items of another moment begin, and when those came.
+    pub arrivals: Vec<(usize, Instant)>,
     /// Their payload, bytes.
     pub bytes: u64,
     /// What they cost the model, tokens.
@@ -56,17 +58,21 @@ pub struct Cut<T> {
 impl<T> Cut<T> {
     fn new(opened: Instant, room: usize) -> Self {
         let items = Vec::with_capacity(room);
-        Self { items, reason: Reason::Records, opened, bytes: 0, tokens: 0, memory: 0 }
+        let (reason, arrivals) = (Reason::Records, Vec::new());
+        Self { items, reason, opened, arrivals, bytes: 0, tokens: 0, memory: 0 }
     }
 
     /// All of `items`, which came at once and wait for nobody: of a bench, or a witness.
     pub fn of(items: Vec<Item<T>>, opened: Instant) -> Self {
         let mut cut = Self::new(opened, items.len());
-        items.into_iter().for_each(|item| cut.push(item));
+        items.into_iter().for_each(|item| cut.push(item, opened));
         cut
     }
 
-    fn push(&mut self, item: Item<T>) {
+    fn push(&mut self, item: Item<T>, arrived: Instant) {
+        if self.arrivals.last().is_none_or(|(_, last)| *last != arrived) {
+            self.arrivals.push((self.items.len(), arrived));
+        }
         self.bytes += item.bytes;
         self.tokens += item.tokens;
         self.memory += item.memory;
@@ -259,7 +265,7 @@ impl<T> Batcher<T> {
                 cut.reason = over;
                 break;
             }
-            cut.push(item);
+            cut.push(item, arrived);
         }
         self.bytes -= cut.bytes;
         self.tokens -= cut.tokens;

@@ -28,6 +28,8 @@ use crate::model::served::Served;
 use crate::record::{ModelId, Signature, Version};
 use crate::status::{self, Board, Refusal};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::stage::Stage;
+use crate::telemetry::trace::{Load, Traces};
 
 /// Longest pause between two tries of a refused version.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -77,6 +79,8 @@ pub struct Watch {
     pub heard: mpsc::Sender<Heard>,
     /// Counts loads and refusals.
     pub metrics: Metrics,
+    /// Where loads are told.
+    pub traces: Traces,
     /// Where refusals are told.
     pub status: Board,
     /// Ends it.
@@ -218,16 +222,20 @@ async fn load(watch: &Watch, resolved: Resolved, before: &Signature) -> Result<S
     let loaded = patiently(watch, "loading a version", loaded).await.ok_or(Failed::Stopped)?;
     watch.journal.loaded(&name, version);
     watch.metrics.loaded(started.elapsed());
-    let served = match loaded {
-        Ok(Ok(served)) => served,
-        Ok(Err(refused)) => {
-            watch.metrics.gate(refused.report.times());
-            let error = Error::Artifact { path: place, source: refused.error };
-            return Err(Failed::Refused(crate::failure::chain(&error)));
-        }
-        Err(panicked) => return Err(Failed::Refused(format!("loading panicked: {panicked}"))),
-    };
-    watch.metrics.gate(served.report.times());
+    let loaded = loaded.map_err(|panic| Failed::Refused(format!("loading panicked: {panic}")))?;
+    let report = loaded.as_ref().map_or_else(|refused| &refused.report, |served| &served.report);
+    watch.metrics.gate(report.times());
+    watch.traces.loaded(Load {
+        name,
+        version,
+        whole: Stage::new(started, now()),
+        steps: report.times().collect(),
+        refused: loaded.as_ref().err().map(|refused| crate::failure::chain(refused)),
+    });
+    let served = loaded.map_err(|refused| {
+        let error = Error::Artifact { path: place, source: refused.error };
+        Failed::Refused(crate::failure::chain(&error))
+    })?;
     change::check(before, &served.signature, &watch.allow).map_err(Failed::Refused)?;
     let (writer, task) = (Arc::clone(&watch.writer), served.model.about().task);
     let ready = tokio::task::spawn_blocking(move || writer.ready(task));

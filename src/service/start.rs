@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,8 @@ use crate::record::Version;
 use crate::registry::trial::{self, Failed};
 use crate::registry::{Registry, Resolved, change};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::stage::Stage;
+use crate::telemetry::trace::{Load, Traces};
 
 /// What the engine begins with.
 pub(super) struct Started {
@@ -36,6 +39,7 @@ pub(super) struct Start<'a> {
     pub(super) stop: &'a CancellationToken,
     pub(super) journal: &'a Journal,
     pub(super) metrics: &'a Metrics,
+    pub(super) traces: &'a Traces,
 }
 
 impl Start<'_> {
@@ -117,6 +121,7 @@ impl Start<'_> {
             tracing::error!(model = known, %version, why, "there is no previous version to serve instead: trying it again");
         }
         let options = LoadOptions { name, version, ..LoadOptions::of(self.config) };
+        let started = now();
         if let Err(failed) = self.try_it(&dir, &options).await {
             return Ok(Err(failed));
         }
@@ -124,17 +129,18 @@ impl Start<'_> {
         let loading = tokio::task::spawn_blocking(move || Ok(gate::load(&dir, &options)));
         let loaded = self.unless_stopped("load the model", loading).await?;
         self.journal.loaded(&known, version);
-        Ok(match loaded {
-            Some(Ok(served)) => {
-                self.metrics.gate(served.report.times());
-                Ok(served)
-            }
-            Some(Err(refused)) => {
-                self.metrics.gate(refused.report.times());
-                Err(Failed::Refused(chain(&refused)))
-            }
-            None => Err(Failed::Stopped),
-        })
+        let Some(loaded) = loaded else { return Ok(Err(Failed::Stopped)) };
+        let report =
+            loaded.as_ref().map_or_else(|refused| &refused.report, |served| &served.report);
+        self.metrics.gate(report.times());
+        self.traces.loaded(Load {
+            name: known,
+            version,
+            whole: Stage::new(started, now()),
+            steps: report.times().collect(),
+            refused: loaded.as_ref().err().map(|refused| chain(refused)),
+        });
+        Ok(loaded.map_err(|refused| Failed::Refused(chain(&refused))))
     }
 
     /// Loads a version in a process of its own first, where it is a program of ours that runs on the CPU.
@@ -168,4 +174,9 @@ fn previous(registry: &Registry, uri: &Uri, version: Version) -> Option<Uri> {
     let Uri::Alias { model, .. } = uri else { return None };
     let previous = registry.alias(model, "previous").ok().filter(|before| *before != version)?;
     Some(Uri::Version { model: model.clone(), version: previous })
+}
+
+#[expect(clippy::disallowed_methods, reason = "a load is timed, off the hot path")]
+fn now() -> Instant {
+    Instant::now()
 }

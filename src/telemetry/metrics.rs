@@ -1,11 +1,11 @@
 //! What the service counts. Every metric is one of [`ALL`].
 //!
 //! Names are `tidemill_<what>_<unit>`, in base units (seconds, bytes); counters end in `_total`. Labels have
-//! few values, known when this is compiled, but for partitions and versions, which go when they are given up.
+//! few values, known when this is compiled, but for partitions and versions, which go when they are given up (`text`).
 //! Handles are made once and updated once a batch, never once a record but for the age.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,15 +19,17 @@ use crate::memory;
 use crate::record::{FaultClass, ModelId, Partition, Reason};
 
 mod declared;
+mod text;
 
 pub use declared::{ALL, Kind, Metric};
 
 use declared::{
     AGE, BATCH_BYTES, BATCH_LIMIT, BATCH_RECORDS, BATCH_TOKENS, BATCHES, CACHE_HITS, CLEANED,
-    COMMIT_AGE, CONNECTED, DEAD_LETTERS, DRAIN_ETA, GATE, LAG, MODEL_INFO, MODEL_LOAD,
-    MODEL_MEMORY, MODEL_SWAPS, PARTITIONS, REBALANCES, RECORDS, RESIDENT, STAGE, TRANSACTIONS,
-    TRUNCATED, UNCOVERED,
+    COMMIT_AGE, CONNECTED, DEAD_LETTERS, DRAIN_ETA, GATE, MEMORY_LIMIT, MEMORY_USED, MODEL_LOAD,
+    MODEL_MEMORY, MODEL_SWAPS, OUTAGE, PARTITIONS, REBALANCES, RECORDS, RESIDENT, SPANS, STAGE,
+    TRANSACTIONS, TRUNCATED, UNCOVERED,
 };
+use text::{OWN, Own};
 
 /// The handles. Cheap to clone.
 #[derive(Clone)]
@@ -62,11 +64,16 @@ struct Handles {
     connected: Gauge,
     commit_age: Gauge,
     resident: Gauge,
+    spans: [Counter; 3],
     /// When records were committed last.
     committed: Mutex<Instant>,
-    /// The lag of each partition that is ours. Written beside the recorder, which cannot forget a series: an
-    /// autoscaler must be able to trust each one that is there.
-    lags: Mutex<BTreeMap<(String, i32), i64>>,
+    /// Since when the cluster does not answer.
+    outage: Mutex<Option<Instant>>,
+    outage_age: Gauge,
+    memory_used: Gauge,
+    memory_limit: Gauge,
+    /// What is written beside the recorder.
+    own: Mutex<Own>,
 }
 
 impl fmt::Debug for Metrics {
@@ -83,7 +90,7 @@ fn key(name: &'static str, labels: Vec<Label>) -> Key {
 
 /// Registers every metric at zero: a rate over an absent series is no alert.
 pub fn register(recorder: PrometheusRecorder) -> Metrics {
-    for metric in ALL.iter().filter(|metric| metric.name != LAG) {
+    for metric in ALL.iter().filter(|metric| !OWN.contains(&metric.name)) {
         let name = KeyName::from_const_str(metric.name);
         let (unit, help) = (Some(metric.unit), SharedString::const_str(metric.help));
         match metric.kind {
@@ -134,8 +141,13 @@ pub fn register(recorder: PrometheusRecorder) -> Metrics {
         connected: gauge(CONNECTED),
         commit_age: gauge(COMMIT_AGE),
         committed: Mutex::new(now()),
-        lags: Mutex::default(),
+        outage: Mutex::default(),
+        outage_age: gauge(OUTAGE),
+        memory_used: gauge(MEMORY_USED),
+        memory_limit: gauge(MEMORY_LIMIT),
+        own: Mutex::default(),
         resident: gauge(RESIDENT),
+        spans: ["exported", "failed", "dropped"].map(|result| counter(SPANS, "result", result)),
         recorder,
     };
     Metrics(Arc::new(handles))
@@ -215,28 +227,24 @@ impl Metrics {
 
     /// A partition's lag in offsets: control records count until they are passed.
     pub fn lag(&self, topic: &str, partition: Partition, lag: i64) {
-        lock(&self.0.lags).insert((topic.to_owned(), partition.number), lag);
+        lock(&self.0.own).lag(topic, partition, lag);
     }
 
     /// A partition was given up: its lag is another's to tell, and its series goes.
     pub fn revoked(&self, topic: &str, partition: Partition) {
-        lock(&self.0.lags).remove(&(topic.to_owned(), partition.number));
+        lock(&self.0.own).revoked(topic, partition);
     }
 
-    /// The lag of each partition that is ours, in Prometheus' text format.
-    pub fn render_lags(&self) -> String {
-        let help = ALL.iter().find(|metric| metric.name == LAG).map_or("", |metric| metric.help);
-        let mut text = format!("# HELP {LAG} {help}\n# TYPE {LAG} gauge\n");
-        for ((topic, partition), lag) in &*lock(&self.0.lags) {
-            writeln!(text, "{LAG}{{topic=\"{topic}\",partition=\"{partition}\"}} {lag}")
-                .unwrap_or_default(); // a String takes every write
-        }
-        text
+    /// What the recorder does not have, in Prometheus' text format: lags, the version that serves, CPU time.
+    pub fn render_own(&self) -> String {
+        lock(&self.0.own).render(memory::cpu_seconds())
     }
 
     /// Whether the cluster answers.
     pub fn reachable(&self, reachable: bool) {
         self.0.connected.set(if reachable { 1.0 } else { 0.0 });
+        let mut outage = lock(&self.0.outage);
+        *outage = if reachable { None } else { Some(outage.unwrap_or_else(now)) };
     }
 
     /// So many partitions of the input topics are read by nobody.
@@ -256,22 +264,8 @@ impl Metrics {
 
     /// This version serves from now on.
     pub fn serving(&self, model: &ModelId, bytes: u64) {
-        self.info(model).set(1.0);
+        lock(&self.0.own).serving(model);
         self.0.model_memory.set(float(bytes));
-    }
-
-    /// This version is gone.
-    pub fn retired(&self, model: &ModelId) {
-        self.info(model).set(0.0);
-    }
-
-    fn info(&self, model: &ModelId) -> Gauge {
-        let labels = vec![
-            Label::new("model", model.name.to_string()),
-            Label::new("version", model.version.to_string()),
-            Label::new("digest", model.digest.to_string()),
-        ];
-        self.0.recorder.register_gauge(&key(MODEL_INFO, labels), &METADATA)
     }
 
     /// A version was loaded in so long.
@@ -304,11 +298,33 @@ impl Metrics {
         self.0.refused.increment(1);
     }
 
+    /// The collector has taken so many spans.
+    pub fn spans_exported(&self, spans: usize) {
+        self.0.spans[0].increment(u64::try_from(spans).unwrap_or(0));
+    }
+
+    /// It has not taken so many.
+    pub fn spans_failed(&self, spans: usize) {
+        self.0.spans[1].increment(u64::try_from(spans).unwrap_or(0));
+    }
+
+    /// There was no room for so many to wait.
+    pub fn spans_dropped(&self, spans: usize) {
+        self.0.spans[2].increment(u64::try_from(spans).unwrap_or(0));
+    }
+
     /// Reads what changes by itself: the process's resident memory, the age of the last commit. At each scrape.
     pub fn read(&self) {
         self.0.commit_age.set(now().duration_since(*lock(&self.0.committed)).as_secs_f64());
+        let outage =
+            lock(&self.0.outage).map_or(Duration::ZERO, |since| now().duration_since(since));
+        self.0.outage_age.set(outage.as_secs_f64());
         if let Some(bytes) = memory::resident("self") {
             self.0.resident.set(float(bytes));
+        }
+        if let Some((used, limit)) = memory::usage() {
+            self.0.memory_used.set(float(used));
+            self.0.memory_limit.set(float(limit));
         }
     }
 }
@@ -341,7 +357,7 @@ pub fn recorder() -> Result<PrometheusRecorder, BuildError> {
     /// 1 KiB … 16 MiB.
     const BYTES: &[f64] =
         &[1024., 4096., 16_384., 65_536., 262_144., 1_048_576., 4_194_304., 16_777_216.];
-    /// 100 µs … 60 s, three a decade.
+    /// 100 µs … 60 s, three a decade: for what happens seldom.
     const SECONDS: &[f64] = &[
         0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1., 2., 5.,
         10., 20., 60.,
@@ -355,89 +371,21 @@ pub fn recorder() -> Result<PrometheusRecorder, BuildError> {
         .set_buckets_for_metric(full(BATCH_RECORDS), COUNTS)?
         .set_buckets_for_metric(full(BATCH_TOKENS), TOKENS)?
         .set_buckets_for_metric(full(BATCH_BYTES), BYTES)?
-        .set_buckets_for_metric(full(STAGE), SECONDS)?
+        .set_buckets_for_metric(full(STAGE), &fine())?
         .set_buckets_for_metric(full(MODEL_LOAD), SECONDS)?
         .set_buckets_for_metric(full(GATE), SECONDS)?
         .set_buckets_for_metric(full(AGE), AGES)?;
     Ok(builder.build_recorder())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record::Version;
-
-    #[test]
-    fn a_scrape_shows_every_metric_before_the_first_event() {
-        let recorder = recorder().unwrap();
-        let handle = recorder.handle();
-        let metrics = register(recorder);
-        for (name, line) in [
-            (RECORDS, "{outcome=\"dead_letter\"} 0"),
-            (BATCHES, "{reason=\"swap\"} 0"),
-            (DEAD_LETTERS, "{class=\"oversized\"} 0"),
-            (TRANSACTIONS, "{outcome=\"resolved\"} 0"),
-        ] {
-            let scrape = handle.render();
-            assert!(scrape.contains(&format!("{name}{line}")), "{name}{line} in\n{scrape}");
-        }
-        metrics.batch_closed(Reason::Time, 3, 100, 40);
-        metrics.gate([("build", Duration::from_secs(2))].into_iter());
-        metrics.read();
-        let scrape = handle.render();
-        assert!(scrape.contains("tidemill_batches_total{reason=\"time\"} 1"), "{scrape}");
-        assert!(scrape.contains("tidemill_batch_records_bucket{le=\"4\"} 1"), "{scrape}");
-        assert!(scrape.contains("tidemill_gate_seconds_count{step=\"build\"} 1"), "{scrape}");
-        assert!(!scrape.contains("resident_memory_bytes 0\n"), "{scrape}");
-    }
-
-    /// What is scraped is what is declared: each once, with its kind and its labels.
-    #[test]
-    fn every_metric_is_scraped_as_it_is_declared() {
-        let recorder = recorder().unwrap();
-        let handle = recorder.handle();
-        let metrics = register(recorder);
-        let id = ModelId { name: "m".into(), version: Version(1), digest: "d".into() };
-        metrics.serving(&id, 1);
-        metrics.lag("in", Partition { topic: 0, number: 0 }, 7);
-        metrics.batch_closed(Reason::Time, 3, 100, 40);
-        metrics.loaded(Duration::from_secs(1));
-        metrics.gate([("build", Duration::from_secs(1))].into_iter());
-        metrics.cleaned("age", "missing_null").increment(1);
-        metrics.record_ages([1.0].into_iter());
-        let second = Duration::from_secs(1);
-        metrics.waited(second);
-        let scrape = handle.render() + &metrics.render_lags();
-        let types: BTreeMap<&str, &str> = scrape
-            .lines()
-            .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
-            .collect();
-        let declared: BTreeMap<&str, &str> =
-            ALL.iter().map(|metric| (metric.name, metric.kind.name())).collect();
-        assert_eq!(types, declared);
-        assert_eq!(declared.len(), ALL.len());
-        for metric in ALL {
-            let part = if metric.kind == Kind::Histogram { "_sum" } else { "" };
-            let name = format!("{}{part}", metric.name);
-            let of = |line: &str| Some(line.strip_prefix(&name)?.to_owned());
-            let series = scrape.lines().filter_map(of).find(|line| line.starts_with(['{', ' ']));
-            let series = series.unwrap_or_else(|| panic!("{name} is not in\n{scrape}"));
-            let labels = series.strip_prefix('{').and_then(|labels| labels.split_once('}'));
-            let labels = labels.map_or("", |(labels, _)| labels);
-            let names = labels.split(',').filter_map(|label| Some(label.split_once('=')?.0));
-            assert_eq!(names.collect::<Vec<_>>(), metric.labels, "{name}");
-        }
-    }
-
-    #[test]
-    fn the_lag_of_a_partition_that_was_given_up_is_not_told() {
-        let metrics = register(recorder().unwrap());
-        let partition = |number| Partition { topic: 0, number };
-        metrics.lag("in", partition(0), 7);
-        metrics.lag("in", partition(1), 0);
-        metrics.revoked("in", partition(0));
-        let lags = metrics.render_lags();
-        assert!(lags.contains("tidemill_consumer_lag_records{topic=\"in\",partition=\"1\"} 0\n"));
-        assert!(!lags.contains("partition=\"0\""), "{lags}");
-    }
+/// 20 µs … 90 s, 25 a decade, so that no quantile that is read off them is wrong by more than 10 %: between two bounds
+/// nobody knows where the times are, and the calls of a model often all take the same.
+fn fine() -> Vec<f64> {
+    let bounds = (0..=166).map(|step| 2e-5 * 10_f64.powf(f64::from(step) / 25.0));
+    // Three digits, as a person would write it.
+    let rounded = |bound: f64| format!("{bound:.2e}").parse().unwrap_or(bound);
+    bounds.map(rounded).collect()
 }
+
+#[cfg(test)]
+mod tests;

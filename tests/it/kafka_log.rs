@@ -273,6 +273,7 @@ impl Loop {
             outcome: Outcome::Prediction(record.value.clone().unwrap_or_default().into()),
             record,
             epoch,
+            parent: None,
         };
         let rows: Vec<Row> = records.into_iter().map(row).collect();
         let info = BatchInfo {

@@ -103,7 +103,7 @@ mod tests {
             value: Some(vec![0; 10]),
             headers: Vec::new(),
         };
-        Row { record: Arc::new(record), epoch: Epoch(1), outcome: Outcome::Tombstone }
+        Row { record: Arc::new(record), epoch: Epoch(1), outcome: Outcome::Tombstone, parent: None }
     }
 
     fn info(number: u128) -> BatchInfo {

@@ -46,7 +46,7 @@ fn row(topic: u16, number: i32, offset: i64, outcome: Outcome<Written>) -> Row {
         value: Some(b"in".to_vec()),
         headers: vec![own("trace", None), own("tidemill.batch.id", Some(b"old"))],
     };
-    Row { record: Arc::new(record), epoch: Epoch(1), outcome }
+    Row { record: Arc::new(record), epoch: Epoch(1), outcome, parent: None }
 }
 
 fn headers(message: &Message<'_>) -> Vec<(String, Option<String>)> {

@@ -184,7 +184,36 @@ pub const ALL: &[Metric] = &[
         &[],
         "Time since the last commit of records, or since the start; grows while nothing arrives.",
     ),
+    metric(
+        OUTAGE,
+        Kind::Gauge,
+        Unit::Seconds,
+        &[],
+        "Time since the cluster stopped answering; 0 while it answers.",
+    ),
     metric(RESIDENT, Kind::Gauge, Unit::Bytes, &[], "Resident memory of the process."),
+    metric(
+        MEMORY_USED,
+        Kind::Gauge,
+        Unit::Bytes,
+        &[],
+        "Memory in use, page cache not counted: by the control group, or on the machine where that leaves less.",
+    ),
+    metric(
+        MEMORY_LIMIT,
+        Kind::Gauge,
+        Unit::Bytes,
+        &[],
+        "Memory there is: the limit of that control group, or the machine's.",
+    ),
+    metric(CPU, Kind::Counter, Unit::Seconds, &[], "CPU time of the process."),
+    metric(
+        SPANS,
+        Kind::Counter,
+        Unit::Count,
+        &["result"],
+        "Spans of traces: taken by the collector, not taken by it, or without room in the queue.",
+    ),
 ];
 
 pub(super) const RECORDS: &str = "tidemill_records_total";
@@ -212,4 +241,9 @@ pub(super) const DRAIN_ETA: &str = "tidemill_drain_eta_seconds";
 pub(super) const UNCOVERED: &str = "tidemill_uncovered_partitions";
 pub(super) const CONNECTED: &str = "tidemill_kafka_connected";
 pub(super) const COMMIT_AGE: &str = "tidemill_last_commit_age_seconds";
+pub(super) const OUTAGE: &str = "tidemill_kafka_outage_seconds";
+pub(super) const MEMORY_USED: &str = "tidemill_memory_used_bytes";
+pub(super) const MEMORY_LIMIT: &str = "tidemill_memory_limit_bytes";
+pub(super) const CPU: &str = "tidemill_process_cpu_seconds_total";
+pub(super) const SPANS: &str = "tidemill_trace_spans_total";
 pub(super) const RESIDENT: &str = "tidemill_process_resident_memory_bytes";

@@ -155,7 +155,7 @@ impl Forge {
                     Outcome::Prediction(self.writer.write(&value, &record).unwrap().into())
                 }
             };
-            Row { record: Arc::new(record), epoch: Epoch(1), outcome }
+            Row { record: Arc::new(record), epoch: Epoch(1), outcome, parent: None }
         };
         Finished { rows: offsets.map(row).collect(), info }
     }
