@@ -35,7 +35,7 @@ pub use kafka::{Kafka, MissingOffset, OnStop, OutOfRange, Recreated, StartFrom};
 pub use limits::{Batch, Commit, Limits, Sizing, State, WhenIdle};
 pub use log::Log;
 pub use model::{Aggregation, Change, Determinism, Model, OnLong, Precision, Registry, Workers};
-pub use observe::{Http, LogFormat, Logging};
+pub use observe::{Admin, Http, LogFormat, Logging};
 pub use output::{DeadLetters, Headers, Include, Manifest, Output, OutputFormat, OutputPartition};
 pub use place::{NoDevice, Place};
 pub use pointer::Pointer;
@@ -75,6 +75,8 @@ pub struct Config {
     pub limits: Limits,
     /// Probes and metrics.
     pub http: Http,
+    /// Pause, resume, promote and so on, for who has a token.
+    pub admin: Admin,
     /// The log on stderr.
     pub logging: Logging,
     /// What was put in for `${…}`, and other values that no message may show. Not a key of the file.

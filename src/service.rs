@@ -2,7 +2,7 @@
 //!
 //! | order | start                                  | stop                                     |
 //! |------:|----------------------------------------|------------------------------------------|
-//! |     1 | HTTP: alive, not ready                 | signal: not ready, nothing more taken in |
+//! |     1 | HTTP: alive, not ready; admin          | signal: not ready, nothing more taken in |
 //! |     2 | resolve, load, check and warm the model| finish and commit what was read          |
 //! |     3 | open the log: claim the transactional  | leave the group, join the log's threads  |
 //! |       | ids, then join the group               |                                          |
@@ -37,6 +37,7 @@ use crate::status::Board;
 use crate::telemetry::Telemetry;
 use crate::workers::{Finish, Workers};
 
+mod admin;
 mod start;
 
 use start::{Start, Started};
@@ -137,6 +138,9 @@ pub async fn run(
     let (about, status) = (About::new(&config), options.status.clone());
     let http = http::serve(listener, about, status, telemetry.clone(), http_stop.clone());
     tasks.spawn("http", http);
+    if let Some(admin) = admin::open(&config, &telemetry, &options.commands.0, &stop).await? {
+        tasks.spawn("admin", admin.serve(http_stop.clone()));
+    }
     tasks.spawn("upkeep", upkeep(telemetry.clone()));
     let signals = signals(stop.clone(), options.commands.0.clone(), journal.clone());
     tasks.spawn("signals", signals);

@@ -1,9 +1,10 @@
 //! Starts the structured log and the metrics.
 
 use std::io::IsTerminal as _;
+use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, reload};
 
 use crate::config::{LogFormat, Logging};
 use crate::failure::{Exit, Failure};
@@ -22,6 +23,39 @@ pub struct Telemetry {
     pub metrics: Metrics,
     /// Renders `/metrics`.
     pub prometheus: PrometheusHandle,
+    /// Changes what is logged.
+    pub filter: Filter,
+}
+
+/// What is logged, for whoever changes it while the process runs.
+#[derive(Clone, Default)]
+pub struct Filter(Option<Arc<Change>>);
+
+type Change = dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync;
+
+impl std::fmt::Debug for Filter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Filter")
+    }
+}
+
+impl Filter {
+    /// Logs what `text` says from now on: as in `RUST_LOG`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, and what to write.
+    pub fn set(&self, text: &str) -> Result<(), String> {
+        let filter = parse(text)?;
+        match &self.0 {
+            Some(change) => change(filter),
+            None => Err("this process has no log of its own to change".to_owned()),
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(text).map_err(|error| format!("{error}; write info or tidemill=debug"))
 }
 
 impl Telemetry {
@@ -39,23 +73,32 @@ impl Telemetry {
     /// A filter that cannot be parsed, with its text.
     pub fn start(logging: &Logging) -> Result<Self, Failure> {
         let configuration = |message: String| Failure { message, exit: Exit::Config };
-        let filter = EnvFilter::try_new(&logging.filter).map_err(|error| {
+        let filter = parse(&logging.filter).map_err(|error| {
             let filter = &logging.filter;
-            configuration(format!(
-                "read logging.filter {filter:?}: {error}; write info or tidemill=debug"
-            ))
+            configuration(format!("read logging.filter {filter:?}: {error}"))
         })?;
         let coloured = std::io::stderr().is_terminal();
         // An error of the log must not be said on stderr, which is where it could not be said.
         let builder = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
         let builder = builder.with_writer(Lines::new(coloured)).with_ansi(coloured);
-        let installed = match logging.format {
-            LogFormat::Json => builder.json().flatten_event(true).try_init(),
-            LogFormat::Text => builder.try_init(),
+        let failed = |error: reload::Error| format!("change the filter: {error}");
+        let (installed, filter): (_, Arc<Change>) = match logging.format {
+            LogFormat::Json => {
+                let builder = builder.json().flatten_event(true).with_filter_reloading();
+                let handle = builder.reload_handle();
+                let change = move |filter| handle.reload(filter).map_err(failed);
+                (builder.try_init(), Arc::new(change))
+            }
+            LogFormat::Text => {
+                let builder = builder.with_filter_reloading();
+                let handle = builder.reload_handle();
+                let change = move |filter| handle.reload(filter).map_err(failed);
+                (builder.try_init(), Arc::new(change))
+            }
         };
         // In tests several services share a process and its log.
         installed.unwrap_or_default();
-        Self::silent()
+        Ok(Self { filter: Filter(Some(filter)), ..Self::silent()? })
     }
 
     /// Counts, but logs nothing: for a command that says itself what is to be said.
@@ -70,6 +113,6 @@ impl Telemetry {
         })?;
         let prometheus = recorder.handle();
         let metrics = metrics::register(recorder);
-        Ok(Self { metrics, prometheus })
+        Ok(Self { metrics, prometheus, filter: Filter::default() })
     }
 }

@@ -20,12 +20,13 @@ use crate::record::{FaultClass, ModelId, Partition, Reason};
 
 mod declared;
 
-pub use declared::{ALL, Kind, Metric};
+pub use declared::{ACTIONS, ALL, Kind, Metric};
 
 use declared::{
-    AGE, BATCH_BYTES, BATCH_LIMIT, BATCH_RECORDS, BATCH_TOKENS, BATCHES, CACHE_HITS, COMMIT_AGE,
-    CONNECTED, DEAD_LETTERS, DRAIN_ETA, GATE, LAG, MODEL_INFO, MODEL_LOAD, MODEL_MEMORY,
-    MODEL_SWAPS, PARTITIONS, REBALANCES, RECORDS, RESIDENT, STAGE, TRANSACTIONS, UNCOVERED,
+    ADMIN, AGE, BATCH_BYTES, BATCH_LIMIT, BATCH_RECORDS, BATCH_TOKENS, BATCHES, CACHE_HITS,
+    COMMIT_AGE, CONNECTED, DEAD_LETTERS, DRAIN_ETA, GATE, LAG, MODEL_INFO, MODEL_LOAD,
+    MODEL_MEMORY, MODEL_SWAPS, PARTITIONS, REBALANCES, RECORDS, RESIDENT, STAGE, TRANSACTIONS,
+    UNCOVERED,
 };
 
 /// The handles. Cheap to clone.
@@ -60,6 +61,8 @@ struct Handles {
     connected: Gauge,
     commit_age: Gauge,
     resident: Gauge,
+    /// By action, and whether it was done.
+    admin: BTreeMap<(&'static str, bool), Counter>,
     /// When records were committed last.
     committed: Mutex<Instant>,
     /// The lag of each partition that is ours. Written beside the recorder, which cannot forget a series: an
@@ -133,6 +136,16 @@ pub fn register(recorder: PrometheusRecorder) -> Metrics {
         committed: Mutex::new(now()),
         lags: Mutex::default(),
         resident: gauge(RESIDENT),
+        admin: ACTIONS
+            .iter()
+            .flat_map(|action| [true, false].map(|done| (*action, done)))
+            .map(|(action, done)| {
+                let labels = [("action", action), ("result", result(done))];
+                let labels = labels.map(|(name, value)| Label::new(name, value));
+                let counter = recorder.register_counter(&key(ADMIN, labels.into()), &METADATA);
+                ((action, done), counter)
+            })
+            .collect(),
         recorder,
     };
     Metrics(Arc::new(handles))
@@ -290,6 +303,13 @@ impl Metrics {
         self.0.refused.increment(1);
     }
 
+    /// Somebody asked `/admin` for one of [`ACTIONS`], and it was done or not.
+    pub fn admin(&self, action: &'static str, done: bool) {
+        if let Some(counter) = self.0.admin.get(&(action, done)) {
+            counter.increment(1);
+        }
+    }
+
     /// Reads what changes by itself: the process's resident memory, the age of the last commit. At each scrape.
     pub fn read(&self) {
         self.0.commit_age.set(now().duration_since(*lock(&self.0.committed)).as_secs_f64());
@@ -297,6 +317,10 @@ impl Metrics {
             self.0.resident.set(float(bytes));
         }
     }
+}
+
+fn result(done: bool) -> &'static str {
+    if done { "done" } else { "refused" }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

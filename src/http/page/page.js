@@ -43,14 +43,17 @@ const pairs = (id, data) => part(id, data, (node, data) => node.replaceChildren(
   group.append(el('dt', name), el('dd', value));
   return node.className === 'facts' ? [group.firstChild, group.lastChild] : [group];
 }).flat()));
-// Rows of cells; a cell is a text, a node, or a text with its class. Where there are none, what that means.
+// Rows of cells; a cell is a text, a node, or a text with its class. Where there are none, what that means. Roles are
+// written out, because a table that the style lays out as blocks is none to a screen reader.
 const rows = (id, data, none, draw) => part(id, data, (table, data) => {
   const made = data.map(row => {
     const tr = el('tr');
+    tr.setAttribute('role', 'row');
     draw(row).forEach((cell, at) => {
       const [value, name] = Array.isArray(cell) ? cell : [cell];
       const td = el(at === 0 && name !== 'when' ? 'th' : 'td', undefined, name);
       if (at === 0 && td.tagName === 'TH') td.scope = 'row';
+      td.setAttribute('role', td.tagName === 'TH' ? 'rowheader' : 'cell');
       td.append(value);
       tr.append(td);
     });
@@ -82,10 +85,10 @@ const axis = most => {
   const step = [1, 2, 5, 10].map(m => m * base).find(s => rough <= s);
   return [Math.ceil(Math.max(most, step) / step) * step, step];
 };
-// A chart over the last hour, or over as much of it as the process has run: 5, 15, 30 or 60 minutes.
+// A chart over the last hour, or over as much of it as the process has run: 2, 5, 15, 30 or 60 minutes.
 const chart = (id, { title, now, step, values, dead, events, unit }) => {
   const box = $(id), width = Math.max(260, box.clientWidth), height = 168, left = 46, right = 8, top = 14, bottom = 22;
-  const length = [300, 900, 1800, 3600].find(s => values.length * step <= s) ?? 3600;
+  const length = [120, 300, 900, 1800, 3600].find(s => values.length * step <= s) ?? 3600;
   const first = now - length * 1000, last = values.length - 1;
   const [most, line] = axis(Math.max(0, ...values.filter(v => v !== null)));
   const x = ms => left + (ms - first) / (length * 1000) * (width - left - right);
@@ -179,7 +182,7 @@ const show = s => {
   announce(s);
   pairs('now', [['records a second', number(now.records_per_s)], ['records behind', whole(now.lag)], ['until caught up', now.lag === null ? '–' : span(now.drain_s)],
     ['dead letters, last hour', whole(dead)], ['partitions', whole(now.partitions)], ['since last commit', span(now.last_commit_age_s)],
-    ['memory', own.memory_limit_bytes ? `${bytes(own.memory_bytes)}` : bytes(own.memory_bytes)], ['up', span(own.uptime_s)]]);
+    [own.memory_limit_bytes ? `memory of ${bytes(own.memory_limit_bytes)}` : 'memory', bytes(own.memory_bytes)], ['up', span(own.uptime_s)]]);
   charts(s);
   const step = s.hour.step_s, last = s.hour.records.length - 1, table = [];
   for (let end = last; end >= 0; end -= 30) {
@@ -198,7 +201,7 @@ const show = s => {
       [spark(one.lags, `behind of ${name}, at most ${whole(Math.max(0, ...one.lags.map(v => v ?? 0)))}`), 'line']];
   });
   text('partitions-h', s.partitions_left_out ? `Partitions: the ${s.partitions.length} that are furthest behind; ${s.partitions_left_out} more are ours` : 'Partitions');
-  pairs('serving', models.serving ? [['serves', `${models.serving.name} version ${models.serving.version}`], ['digest', models.serving.digest]] : [['serves', 'none yet']]);
+  pairs('serving', models.serving ? [['serves', `${models.serving.name} version ${models.serving.version}`], ['digest', models.serving.digest.slice(0, 26) + (models.serving.digest.length > 26 ? '…' : '')]] : [['serves', 'none yet']]);
   const versions = [...models.swaps.map(one => [one.at, `version ${one.from} → ${one.to}`, 'swapped between two batches']), ...models.refusals.map(one => [one.at, `version ${one.version} refused`, one.reason])]
     .sort((a, b) => b[0] - a[0]);
   rows('versions', versions, 'No swap and no refusal since the start.', ([at, what, why]) => [[when(at, own.now), 'when'], what, [why, 'why']]);

@@ -171,7 +171,18 @@ pub const ALL: &[Metric] = &[
         "Time since the last commit of records, or since the start; grows while nothing arrives.",
     ),
     metric(RESIDENT, Kind::Gauge, Unit::Bytes, &[], "Resident memory of the process."),
+    metric(
+        ADMIN,
+        Kind::Counter,
+        Unit::Count,
+        &["action", "result"],
+        "Requests to `/admin`, by action and result; `unknown` is without a token that is let in.",
+    ),
 ];
+
+/// What `/admin` does; `unknown` asks without a token that is let in.
+pub const ACTIONS: [&str; 8] =
+    ["pause", "resume", "drain", "reload", "promote", "rollback", "log", "unknown"];
 
 pub(super) const RECORDS: &str = "tidemill_records_total";
 pub(super) const BATCHES: &str = "tidemill_batches_total";
@@ -197,3 +208,4 @@ pub(super) const UNCOVERED: &str = "tidemill_uncovered_partitions";
 pub(super) const CONNECTED: &str = "tidemill_kafka_connected";
 pub(super) const COMMIT_AGE: &str = "tidemill_last_commit_age_seconds";
 pub(super) const RESIDENT: &str = "tidemill_process_resident_memory_bytes";
+pub(super) const ADMIN: &str = "tidemill_admin_actions_total";
