@@ -1,7 +1,7 @@
 //! Starts the structured log and the metrics.
 
 use std::io::IsTerminal as _;
-use std::sync::Arc;
+use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tracing_subscriber::{EnvFilter, reload};
@@ -23,34 +23,23 @@ pub struct Telemetry {
     pub metrics: Metrics,
     /// Renders `/metrics`.
     pub prometheus: PrometheusHandle,
-    /// Changes what is logged.
-    pub filter: Filter,
 }
-
-/// What is logged, for whoever changes it while the process runs.
-#[derive(Clone, Default)]
-pub struct Filter(Option<Arc<Change>>);
 
 type Change = dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync;
 
-impl std::fmt::Debug for Filter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Filter")
-    }
-}
+/// What changes the filter of this process's log.
+static LOG: OnceLock<Box<Change>> = OnceLock::new();
 
-impl Filter {
-    /// Logs what `text` says from now on: as in `RUST_LOG`.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with it, and what to write.
-    pub fn set(&self, text: &str) -> Result<(), String> {
-        let filter = parse(text)?;
-        match &self.0 {
-            Some(change) => change(filter),
-            None => Err("this process has no log of its own to change".to_owned()),
-        }
+/// Logs what `text` says from now on: as in `RUST_LOG`.
+///
+/// # Errors
+///
+/// What is wrong with it, and what to write.
+pub fn filter(text: &str) -> Result<(), String> {
+    let filter = parse(text)?;
+    match LOG.get() {
+        Some(change) => change(filter),
+        None => Err("this process has no log of its own to change".to_owned()),
     }
 }
 
@@ -82,23 +71,25 @@ impl Telemetry {
         let builder = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
         let builder = builder.with_writer(Lines::new(coloured)).with_ansi(coloured);
         let failed = |error: reload::Error| format!("change the filter: {error}");
-        let (installed, filter): (_, Arc<Change>) = match logging.format {
+        let (installed, change): (_, Box<Change>) = match logging.format {
             LogFormat::Json => {
                 let builder = builder.json().flatten_event(true).with_filter_reloading();
                 let handle = builder.reload_handle();
                 let change = move |filter| handle.reload(filter).map_err(failed);
-                (builder.try_init(), Arc::new(change))
+                (builder.try_init(), Box::new(change))
             }
             LogFormat::Text => {
                 let builder = builder.with_filter_reloading();
                 let handle = builder.reload_handle();
                 let change = move |filter| handle.reload(filter).map_err(failed);
-                (builder.try_init(), Arc::new(change))
+                (builder.try_init(), Box::new(change))
             }
         };
-        // In tests several services share a process and its log.
-        installed.unwrap_or_default();
-        Ok(Self { filter: Filter(Some(filter)), ..Self::silent()? })
+        // In tests several services share a process and its log: the first one's.
+        if installed.is_ok() {
+            LOG.set(change).unwrap_or_default();
+        }
+        Self::silent()
     }
 
     /// Counts, but logs nothing: for a command that says itself what is to be said.
@@ -113,6 +104,6 @@ impl Telemetry {
         })?;
         let prometheus = recorder.handle();
         let metrics = metrics::register(recorder);
-        Ok(Self { metrics, prometheus, filter: Filter::default() })
+        Ok(Self { metrics, prometheus })
     }
 }

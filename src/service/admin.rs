@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -28,8 +28,8 @@ use crate::failure::{Exit, Failure, chain};
 use crate::http::{self, connections};
 use crate::record::Version;
 use crate::registry::Registry;
-use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::ACTIONS;
+use crate::telemetry::{self, Telemetry};
 
 mod tokens;
 
@@ -130,7 +130,6 @@ impl Admin {
                 let how = "send a POST with `Authorization: Bearer TOKEN`".to_owned();
                 said((StatusCode::METHOD_NOT_ALLOWED, how))
             })
-            .layer(DefaultBodyLimit::max(LARGEST))
             .with_state(self.app);
         connections::serve(self.listener, router, stop).await;
     }
@@ -233,7 +232,7 @@ impl App {
                 body::<Nothing>(request).await?;
                 self.rollback().await
             }
-            _ => self.log(&body(request).await?),
+            _ => Self::log(&body(request).await?),
         }
     }
 
@@ -311,9 +310,8 @@ impl App {
         ))
     }
 
-    fn log(&self, log: &Log) -> Result<Said, Said> {
-        let set = self.telemetry.filter.set(&log.filter);
-        set.map_err(|why| {
+    fn log(log: &Log) -> Result<Said, Said> {
+        telemetry::filter(&log.filter).map_err(|why| {
             (StatusCode::BAD_REQUEST, format!("logging.filter {:?}: {why}", log.filter))
         })?;
         Ok((StatusCode::OK, format!("logs {} until it is told otherwise or ends", log.filter)))

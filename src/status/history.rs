@@ -168,6 +168,8 @@ pub struct Hour {
     pub lags: Vec<Option<i64>>,
     /// Their sum.
     pub sums: Sums,
+    /// All since the start.
+    pub total: Total,
     /// Since records were committed last, or since the start.
     pub quiet: Duration,
     /// The partitions that are furthest behind, in order of their names.
@@ -182,14 +184,25 @@ pub struct History {
     start: Instant,
     steps: Ring<(Sums, Option<i64>)>,
     committed: Instant,
+    total: Total,
     partitions: BTreeMap<Partition, Series>,
+}
+
+/// Everything since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Total {
+    /// Records with an outcome.
+    pub records: u64,
+    /// Those of them that are dead letters.
+    pub dead_letters: u64,
 }
 
 impl History {
     /// Nothing yet.
     pub fn new(start: Instant) -> Self {
         let steps = Ring::new(STEP, STEPS);
-        Self { start, steps, committed: start, partitions: BTreeMap::new() }
+        let (total, partitions) = (Total::default(), BTreeMap::new());
+        Self { start, steps, committed: start, total, partitions }
     }
 
     fn since(&self, now: Instant) -> Duration {
@@ -235,6 +248,8 @@ impl History {
             let place = FaultClass::ALL.iter().position(|known| known.name() == class);
             place.into_iter().for_each(|place| all.classes[place] += count);
         }
+        self.total.records += all.records;
+        self.total.dead_letters += all.dead_letters;
         self.steps.at(since).into_iter().for_each(|(sums, _)| sums.add(&all));
     }
 
@@ -313,6 +328,7 @@ impl History {
             lags: carried.collect(),
             steps: self.steps.values.iter().map(|(step, _)| step.clone()).collect(),
             sums,
+            total: self.total,
             quiet: now.saturating_duration_since(self.committed),
         }
     }

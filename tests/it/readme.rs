@@ -6,6 +6,7 @@ use std::path::Path;
 use tidemill::config::load::{from_yaml, load};
 use tidemill::config::{Config, tree};
 use tidemill::failure::Exit;
+use tidemill::http::report::{FIELDS, Field};
 use tidemill::telemetry::metrics;
 
 fn at(path: &str) -> String {
@@ -39,6 +40,15 @@ fn readme_has_every_metric() {
     };
     let table: Vec<String> = metrics::ALL.iter().map(of).collect();
     assert_eq!(rows, table, "the table of metrics in README.md is to be\n{}", table.join("\n"));
+}
+
+#[test]
+fn readme_has_every_field_of_the_status() {
+    let readme = at("README.md");
+    let rows = table(&readme, "| field of `/api/status` | kind | what it says |");
+    let of = |field: &Field| format!("| `{}` | {} | {} |", field.path, field.kind, field.help);
+    let table: Vec<String> = FIELDS.iter().map(of).collect();
+    assert_eq!(rows, table, "the table of fields in README.md is to be\n{}", table.join("\n"));
 }
 
 /// A key that is named in the text is one, and takes the value that is written beside it.

@@ -22,12 +22,12 @@ use rdkafka::producer::BaseProducer;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::facts::{Broker, Described, Facts, Settings, Topic};
-use super::{Asked, Finding, judge, topics};
+use super::{Asked, Finding, create, judge, topics};
 use crate::config::Config;
 use crate::kafka::{Journal, journal, native, settings};
 
 /// How long a broker may take to accept a connection, and then to answer.
-const EACH: Duration = Duration::from_secs(5);
+pub(super) const EACH: Duration = Duration::from_secs(5);
 
 /// How long what a client has said is listened to.
 const LISTEN: Duration = Duration::from_millis(300);
@@ -101,7 +101,14 @@ fn advertised(line: &str) -> Option<Broker> {
 }
 
 /// What is found about the cluster, within about `within` for the first answer.
-pub(super) fn look(config: &Config, instance: &str, within: Duration) -> Vec<Finding> {
+///
+/// What is not there is created, with so many partitions of an input, where `create` says so.
+pub(super) fn look(
+    config: &Config,
+    instance: &str,
+    within: Duration,
+    create: Option<usize>,
+) -> Vec<Finding> {
     let journal = Journal::new(config);
     let mut findings = clients(config, instance, &journal);
     let mut settings = settings::look(config, instance);
@@ -123,7 +130,16 @@ pub(super) fn look(config: &Config, instance: &str, within: Duration) -> Vec<Fin
     };
     match consumer.fetch_metadata(None, within) {
         Ok(metadata) => {
-            let facts = ask(config, &consumer, &metadata, &settings, &journal);
+            let mut facts = ask(config, &consumer, &metadata, &settings, &journal);
+            if let Some(inputs) = create {
+                let made = create::create(config, &mut facts, &settings, &journal, inputs);
+                if !made.is_empty()
+                    && let Ok(metadata) = consumer.fetch_metadata(None, EACH)
+                {
+                    facts = ask(config, &consumer, &metadata, &settings, &journal);
+                }
+                findings.extend(made);
+            }
             findings.extend(judge::judge(config, &facts));
         }
         Err(error) => {

@@ -86,17 +86,19 @@ const axis = most => {
   return [Math.ceil(Math.max(most, step) / step) * step, step];
 };
 // A chart over the last hour, or over as much of it as the process has run: 2, 5, 15, 30 or 60 minutes.
-const chart = (id, { title, now, step, values, dead, events, unit }) => {
+// A value holds over its step where it is a rate, and at the end of it where it is a state.
+const chart = (id, { title, now, step, over, values, dead, events, unit, holds }) => {
   const box = $(id), width = Math.max(260, box.clientWidth), height = 168, left = 46, right = 8, top = 14, bottom = 22;
   const length = [120, 300, 900, 1800, 3600].find(s => values.length * step <= s) ?? 3600;
   const first = now - length * 1000, last = values.length - 1;
   const [most, line] = axis(Math.max(0, ...values.filter(v => v !== null)));
   const x = ms => left + (ms - first) / (length * 1000) * (width - left - right);
   const y = v => height - bottom - v / most * (height - top - bottom);
-  const at = i => now - (last - i) * step * 1000;
+  const at = i => i === last && over ? now : now - over * 1000 - (last - i - (over ? 1 : 0)) * step * 1000;
   const part = (list, f) => {
     const runs = [[]];
-    list.forEach((v, i) => v === null ? runs.push([]) : runs.at(-1).push([x(at(i)), y(v)]));
+    list.forEach((v, i) => v === null ? runs.push([])
+      : runs.at(-1).push(...(holds ? [[x(i ? at(i - 1) : at(0) - step * 1000), y(v)]] : []), [x(at(i)), y(v)]));
     return runs.filter(run => run.length).map(run => f(run.length > 1 ? run : [[run[0][0] - 2, run[0][1]], run[0]])).join('');
   };
   const path = run => 'M' + run.map(p => p.map(v => v.toFixed(1)).join(' ')).join('L');
@@ -160,19 +162,20 @@ let latest = null;
 const charts = s => {
   const step = s.hour.step_s, over = s.process.uptime_s % step;
   // The step that is not over yet is told by the part that is.
-  const rate = list => list.map((n, i) => i < list.length - 1 ? n / step : over < 3 ? null : n / over);
-  const cut = list => over < 3 && list.length > 1 ? list.slice(0, -1) : list;
-  chart('rate', { title: 'Records a second', unit: ' a second', now: s.process.now, step, values: cut(rate(s.hour.records)), dead: cut(rate(s.hour.dead_letters)),
+  const early = over < 3 && s.hour.records.length > 1;
+  const rate = list => list.map((n, i) => n / (i < list.length - 1 ? step : Math.max(over, 1)));
+  const cut = list => early ? list.slice(0, -1) : list;
+  chart('rate', { title: 'Records a second', unit: ' a second', holds: true, now: s.process.now, step, over: early ? 0 : over, values: cut(rate(s.hour.records)), dead: cut(rate(s.hour.dead_letters)),
     events: s.models.swaps.map(swap => [swap.at, `v${swap.to}`]) });
-  chart('lag', { title: 'Records behind', unit: ' behind', now: s.process.now, step, values: s.hour.lag });
+  chart('lag', { title: 'Records behind', unit: ' behind', now: s.process.now, step, over, values: s.hour.lag });
 };
 const show = s => {
   latest = s;
   const { now, health, models, process: own, batches } = s, dead = s.hour.dead_letters.reduce((a, b) => a + b, 0);
   const troubles = [...health.reasons.map(why => `Not ready: ${why}`), ...health.warnings];
   text('sentence', s.sentence);
-  const [mark, word, tone] = !health.ready ? ['■', 'Not ready', 'bad'] : troubles.length ? ['▲', 'Ready, look at this', 'warn'] : ['●', 'Ready', 'good'];
-  text('health', `${mark} ${word}`);
+  const [mark, word, tone] = !health.ready ? ['■', 'Not ready', 'bad'] : troubles.length ? ['▲', 'Look at this', 'warn'] : ['●', 'Ready', 'good'];
+  text('health', `${mark} ${word}, ${s.state}`);
   $('health').className = `health ${tone}`;
   text('flow', `${(s.config.input?.topics ?? []).join(', ')} → ${s.config.output?.topic ?? ''}, group ${own.group}`);
   document.title = `${mark} ${number(now.records_per_s)}/s, ${whole(now.lag)} behind, tidemill ${own.group}`;
@@ -182,7 +185,7 @@ const show = s => {
   announce(s);
   pairs('now', [['records a second', number(now.records_per_s)], ['records behind', whole(now.lag)], ['until caught up', now.lag === null ? '–' : span(now.drain_s)],
     ['dead letters, last hour', whole(dead)], ['partitions', whole(now.partitions)], ['since last commit', span(now.last_commit_age_s)],
-    [own.memory_limit_bytes ? `memory of ${bytes(own.memory_limit_bytes)}` : 'memory', bytes(own.memory_bytes)], ['up', span(own.uptime_s)]]);
+    [own.memory_limit_bytes ? `memory, of ${bytes(own.memory_limit_bytes)}` : 'memory', bytes(own.memory_bytes)], ['up', span(own.uptime_s)]]);
   charts(s);
   const step = s.hour.step_s, last = s.hour.records.length - 1, table = [];
   for (let end = last; end >= 0; end -= 30) {
@@ -196,12 +199,13 @@ const show = s => {
   rows('reasons', batches.reasons, 'None was closed.', one => [one.name, [whole(one.count), 'n'], [percent(one.count / batches.count), 'n'], [bar(one.count / batches.count), 'bar']]);
   rows('partitions', s.partitions, 'None is ours now.', one => {
     const name = `${one.topic}/${one.partition}`, minutes = one.records;
-    return [name, [whole(one.lag), 'n'], [whole(minutes.at(-2) ?? minutes.at(-1)), 'n'], [`${span(one.last_commit_age_s)} ago`, 'n'],
+    return [name, [whole(one.lag), 'n'], [whole(minutes.at(-2) ?? minutes.at(-1)), 'n'], [span(one.last_commit_age_s), 'n'],
       [spark(minutes, `records a minute of ${name}, at most ${whole(Math.max(0, ...minutes))}`), 'line'],
       [spark(one.lags, `behind of ${name}, at most ${whole(Math.max(0, ...one.lags.map(v => v ?? 0)))}`), 'line']];
   });
   text('partitions-h', s.partitions_left_out ? `Partitions: the ${s.partitions.length} that are furthest behind; ${s.partitions_left_out} more are ours` : 'Partitions');
-  pairs('serving', models.serving ? [['serves', `${models.serving.name} version ${models.serving.version}`], ['digest', models.serving.digest.slice(0, 26) + (models.serving.digest.length > 26 ? '…' : '')]] : [['serves', 'none yet']]);
+  const refused = models.refused ? [['refused', `version ${models.refused.version}: ${models.refused.reason}`]] : [];
+  pairs('serving', models.serving ? [...[['serves', `${models.serving.name} version ${models.serving.version}`], ['digest', models.serving.digest.slice(0, 26) + (models.serving.digest.length > 26 ? '…' : '')]], ...refused] : [['serves', 'none yet'], ...refused]);
   const versions = [...models.swaps.map(one => [one.at, `version ${one.from} → ${one.to}`, 'swapped between two batches']), ...models.refusals.map(one => [one.at, `version ${one.version} refused`, one.reason])]
     .sort((a, b) => b[0] - a[0]);
   rows('versions', versions, 'No swap and no refusal since the start.', ([at, what, why]) => [[when(at, own.now), 'when'], what, [why, 'why']]);

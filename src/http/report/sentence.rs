@@ -67,6 +67,7 @@ fn behind(report: &Report, lag: Option<i64>) -> String {
     match lag {
         None => "how far behind is not known yet".to_owned(),
         Some(0) => "and is up to date".to_owned(),
+        Some(_) if report.now.drain_s.is_some_and(|left| left < 2.0) => "and keeps up".to_owned(),
         Some(lag) => {
             let drain = report
                 .now

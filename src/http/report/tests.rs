@@ -67,6 +67,7 @@ fn one_sentence_says_what_it_does() {
         said(&|s| s.lag = Some(2_400)),
         format!("{answers}2,400 behind (2 min at this rate).")
     );
+    assert_eq!(said(&|s| s.lag = Some(13)), format!("{answers}and keeps up."));
     assert_eq!(said(&|s| s.lag = None), format!("{answers}how far behind is not known yet."));
     for (change, expect) in [
         ((|s| s.serving = None) as fn(&mut Status), "Starting: the model is loaded"),
