@@ -131,14 +131,16 @@ pub(super) fn look(
     match consumer.fetch_metadata(None, within) {
         Ok(metadata) => {
             let mut facts = ask(config, &consumer, &metadata, &settings, &journal);
-            if let Some(inputs) = create {
-                let made = create::create(config, &mut facts, &settings, &journal, inputs);
-                if !made.is_empty()
-                    && let Ok(metadata) = consumer.fetch_metadata(None, EACH)
-                {
-                    facts = ask(config, &consumer, &metadata, &settings, &journal);
-                }
+            while let Some(inputs) = create {
+                let (made, done) = create::create(config, &facts, &settings, &journal, inputs);
+                let (created, nothing) = (made.len(), made.is_empty());
                 findings.extend(made);
+                if nothing || !done {
+                    break;
+                }
+                let there = facts.topics.len() + created;
+                let Some(metadata) = seen(config, &consumer, there) else { break };
+                facts = ask(config, &consumer, &metadata, &settings, &journal);
             }
             findings.extend(judge::judge(config, &facts));
         }
@@ -157,6 +159,19 @@ pub(super) fn look(
         }
     }
     findings
+}
+
+/// What the cluster says once it knows so many of our topics: it takes a moment from one that was created until every
+/// broker has heard of it.
+fn seen(config: &Config, consumer: &BaseConsumer<Heard>, topics: usize) -> Option<Metadata> {
+    let deadline = Instant::now() + EACH;
+    loop {
+        let metadata = consumer.fetch_metadata(None, EACH).ok()?;
+        if topics <= described(config, &metadata).len() || deadline <= Instant::now() {
+            return Some(metadata);
+        }
+        drop(consumer.poll(Duration::from_millis(100)));
+    }
 }
 
 /// Takes in what the client has said so far: its log and its errors are events until they are polled, and a poll takes

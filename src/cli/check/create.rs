@@ -1,54 +1,49 @@
-//! Creates the topics that are not there, where that was asked for.
+//! Creates the topics that are not there, where that was asked for: inputs first, because what is written follows from
+//! their partitions and settings.
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 
-use super::facts::{Facts, Topic};
+use super::facts::Facts;
+use super::judge::count;
 use super::topics::{self, Wanted};
 use super::{Finding, cluster};
 use crate::config::Config;
 use crate::kafka::Journal;
 
-/// Creates what is missing, and adds it to the facts: inputs, each with so many partitions, and then what is written.
+/// Creates what can be created now, with so many partitions of an input; false where one could not be.
 pub(super) fn create(
     config: &Config,
-    facts: &mut Facts,
+    facts: &Facts,
     settings: &ClientConfig,
     journal: &Journal,
     inputs: usize,
-) -> Vec<Finding> {
+) -> (Vec<Finding>, bool) {
+    let missing = topics::missing(config, facts, inputs);
+    if missing.is_empty() {
+        return (Vec::new(), true);
+    }
     let admin = match settings.create_with_context::<_, AdminClient<Journal>>(journal.clone()) {
         Ok(admin) => admin,
         Err(error) => {
             let why = journal.text(&error);
-            return vec![Finding::problem("create topics", why, "correct it under kafka.common")];
+            let remedy = "correct it under kafka.common";
+            return (vec![Finding::problem("create topics", why, remedy)], false);
         }
     };
     let mut findings = Vec::new();
-    loop {
-        let missing = topics::missing(config, facts, inputs);
-        if missing.is_empty() {
-            return findings;
+    for wanted in missing {
+        let what = format!("topic {}", wanted.name);
+        if let Err(why) = one(&admin, &wanted) {
+            let why = journal.clean(&format!("could not be created: {why}"));
+            let remedy = "allow this user CREATE on the cluster or on the topic, or have it created by who may";
+            findings.push(Finding::problem(what, why, remedy));
+            return (findings, false);
         }
-        for wanted in missing {
-            let what = format!("topic {}", wanted.name);
-            match one(&admin, &wanted) {
-                Ok(()) => {
-                    let said = format!("created, with {} partitions", wanted.partitions);
-                    findings.push(Finding::ok(what, said));
-                    let made =
-                        Topic { partitions: wanted.partitions, id: true, ..Topic::default() };
-                    facts.topics.insert(wanted.name, made);
-                }
-                Err(why) => {
-                    let why = format!("could not be created: {why}");
-                    let remedy = "allow this user CREATE on the cluster or on the topic, or have it created by who may";
-                    findings.push(Finding::problem(what, journal.clean(&why), remedy));
-                    return findings;
-                }
-            }
-        }
+        let partitions = count(wanted.partitions, "partition");
+        findings.push(Finding::ok(what, format!("created, with {partitions}")));
     }
+    (findings, true)
 }
 
 fn one(admin: &AdminClient<Journal>, wanted: &Wanted) -> Result<(), String> {

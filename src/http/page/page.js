@@ -204,11 +204,11 @@ const show = s => {
       [spark(one.lags, `behind of ${name}, at most ${whole(Math.max(0, ...one.lags.map(v => v ?? 0)))}`), 'line']];
   });
   text('partitions-h', s.partitions_left_out ? `Partitions: the ${s.partitions.length} that are furthest behind; ${s.partitions_left_out} more are ours` : 'Partitions');
-  const refused = models.refused ? [['refused', `version ${models.refused.version}: ${models.refused.reason}`]] : [];
+  const refused = models.refused ? [['refused', `version ${models.refused.version}, tried last at ${when(models.refused.at, own.now)}`]] : [];
   pairs('serving', models.serving ? [...[['serves', `${models.serving.name} version ${models.serving.version}`], ['digest', models.serving.digest.slice(0, 26) + (models.serving.digest.length > 26 ? '…' : '')]], ...refused] : [['serves', 'none yet'], ...refused]);
   const versions = [...models.swaps.map(one => [one.at, `version ${one.from} → ${one.to}`, 'swapped between two batches']), ...models.refusals.map(one => [one.at, `version ${one.version} refused`, one.reason])]
     .sort((a, b) => b[0] - a[0]);
-  rows('versions', versions, 'No swap and no refusal since the start.', ([at, what, why]) => [[when(at, own.now), 'when'], what, [why, 'why']]);
+  rows('versions', versions, 'No swap and no refusal since the start.', ([at, what, why]) => [[when(at, own.now), 'when'], [what, 'place'], [why, 'why']]);
   const classes = s.dead_letters.classes;
   rows('classes', classes, 'None in the last hour.', one => [one.name, [whole(one.count), 'n'], [percent(one.count / dead), 'n'], [bar(one.count / dead), 'bar']]);
   rows('letters', s.dead_letters.last, 'None since the start.', one => [[when(one.at, own.now), 'when'], [`${one.topic}/${one.partition} at ${one.offset}`, 'place'], one.class, [one.reason, 'why']]);
