@@ -9,11 +9,12 @@
 //! takes no more memory than a file. Nothing is remembered from one run to the next: a line is committed when it is
 //! written.
 
-use std::io::{BufRead as _, BufReader, BufWriter, Read, Write};
+use std::io::{BufRead as _, BufReader, BufWriter, ErrorKind, Read, Write};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use memchr::memchr;
 use tokio::sync::mpsc;
 
 use crate::failure::{Exit, Failure, temporary, unwritten};
@@ -166,11 +167,11 @@ impl<R: Read> Reader<R> {
         let (mut arrivals, mut memory) = (Vec::new(), 0);
         while arrivals.len() < CHUNK && memory < self.transit.chunk_bytes() {
             let mut value = Vec::new();
-            let read = self.input.read_until(b'\n', &mut value).map_err(|error| Failure {
+            let is_there = self.line_into(&mut value).map_err(|error| Failure {
                 message: format!("read line {}: {error}", self.line.0 + 1),
                 exit: Exit::NoInput,
             })?;
-            if read == 0 {
+            if !is_there {
                 let (partition, epoch, next) = (LINES, EPOCH, self.line);
                 arrivals.push(Arrival::End(End { partition, epoch, next, is_last: true }));
                 break;
@@ -193,11 +194,32 @@ impl<R: Read> Reader<R> {
                 arrivals.push(Arrival::Record(EPOCH, record));
             }
             // The next line may be long in coming.
-            if !arrivals.is_empty() && !self.input.buffer().contains(&b'\n') {
+            if !arrivals.is_empty() && memchr(b'\n', self.input.buffer()).is_none() {
                 break;
             }
         }
         Ok(Chunk { arrivals, load: Some(self.transit.take(memory)) })
+    }
+
+    /// Reads the next line into `line`, without its end; whether there is one.
+    fn line_into(&mut self, line: &mut Vec<u8>) -> std::io::Result<bool> {
+        let mut is_there = false;
+        loop {
+            let read = match self.input.fill_buf() {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read?,
+            };
+            let end = memchr(b'\n', read);
+            let bytes = &read[..end.unwrap_or(read.len())];
+            line.extend_from_slice(bytes);
+            is_there |= !read.is_empty();
+            let ends = end.is_some() || read.is_empty();
+            let taken = bytes.len() + usize::from(end.is_some());
+            self.input.consume(taken);
+            if ends {
+                return Ok(is_there);
+            }
+        }
     }
 }
 

@@ -47,9 +47,9 @@ pub(super) fn read<'t, V: Keep<'t>>(text: &'t str, wanted: &Wanted) -> Result<Re
     let mut unknown = None;
     let object = |scanner: &mut Scanner<'t>| {
         let mut next = 0;
-        scanner.members(|scanner, name| match wanted.root().find(&name, &mut next) {
-            Some(member) => keep(&mut values, scanner, member),
-            None => {
+        scanner.members(|scanner| match find(scanner, wanted.root(), &mut next)? {
+            Ok(member) => keep(&mut values, scanner, member),
+            Err(name) => {
                 if unknown.is_none() {
                     unknown = Some(name);
                 }
@@ -61,6 +61,26 @@ pub(super) fn read<'t, V: Keep<'t>>(text: &'t str, wanted: &Wanted) -> Result<Re
         Ok(()) => Ok(Read { values, unknown }),
         Err(wrong) => Err(words(text, &wrong)),
     }
+}
+
+/// Reads the name of a member: the member of `branch`, or a name that is none's.
+fn find<'t, 'b>(
+    scanner: &mut Scanner<'t>,
+    branch: &'b Branch,
+    next: &mut usize,
+) -> Result<Result<&'b Member, Cow<'t, str>>, Wrong> {
+    let expected = branch.at(*next);
+    let name = scanner.name(expected.and_then(Member::plain_name))?;
+    Ok(match (expected, name) {
+        (Some(member), None) => {
+            *next += 1;
+            Ok(member)
+        }
+        (_, name) => {
+            let name = name.unwrap_or_default();
+            branch.find(&name, next).ok_or(name)
+        }
+    })
 }
 
 /// Reads the value of a member that is wanted, or that something is wanted of. As deep as the paths of what is wanted.
@@ -81,9 +101,9 @@ fn keep<'t, V: Keep<'t>>(
     let mut next = 0;
     let read = match scanner.peek() {
         Some(b'{') if !member.below.is_empty() => {
-            scanner.members(|scanner, name| match member.below.find(&name, &mut next) {
-                Some(member) => keep(values, scanner, member),
-                None => scanner.skip(),
+            scanner.members(|scanner| match find(scanner, &member.below, &mut next)? {
+                Ok(member) => keep(values, scanner, member),
+                Err(_) => scanner.skip(),
             })
         }
         Some(b'[') if !member.below.is_empty() => scanner.elements(|scanner, number| match member

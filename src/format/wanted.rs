@@ -23,6 +23,8 @@ pub(super) struct Branch(Vec<Member>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Member {
     name: String,
+    /// Whether JSON may write the name as it is.
+    is_plain: bool,
     /// Which of the wanted fields it is.
     pub(super) places: Vec<usize>,
     /// What of it is wanted.
@@ -66,12 +68,20 @@ impl Wanted {
     }
 }
 
+impl Member {
+    /// The name, where nothing in it is written in another way by JSON that escapes no more than it must.
+    pub(super) fn plain_name(&self) -> Option<&str> {
+        self.is_plain.then_some(&*self.name)
+    }
+}
+
 impl Branch {
     fn add(&mut self, path: &[String], place: usize) {
         let Some((name, rest)) = path.split_first() else { return };
         let at = self.0.iter().position(|member| member.name == *name).unwrap_or_else(|| {
-            let name = name.clone();
-            self.0.push(Member { name, places: Vec::new(), below: Self::default() });
+            let is_plain = !name.contains(|c: char| matches!(c, '"' | '\\' | ..' '));
+            let (name, below) = (name.clone(), Self::default());
+            self.0.push(Member { name, is_plain, places: Vec::new(), below });
             self.0.len() - 1
         });
         match rest {
@@ -82,6 +92,11 @@ impl Branch {
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The member of that number.
+    pub(super) fn at(&self, number: usize) -> Option<&Member> {
+        self.0.get(number)
     }
 
     pub(super) fn members(&self) -> &[Member] {

@@ -22,6 +22,7 @@ mod ends;
 mod exactly_once;
 mod files;
 mod folders;
+mod fuzz;
 mod golden;
 mod golden_images;
 mod golden_pictures;

@@ -77,10 +77,10 @@ impl<'t> Scanner<'t> {
         if self.at == self.text.len() { Ok(()) } else { self.wrong() }
     }
 
-    /// An object: `member` is told each name and reads its value.
+    /// An object: `member` reads each [name](Self::name) and then its value.
     pub(super) fn members(
         &mut self,
-        mut member: impl FnMut(&mut Self, Cow<'t, str>) -> Result<(), Wrong>,
+        mut member: impl FnMut(&mut Self) -> Result<(), Wrong>,
     ) -> Result<(), Wrong> {
         self.expect(b'{')?;
         self.space();
@@ -88,17 +88,42 @@ impl<'t> Scanner<'t> {
             return Ok(());
         }
         loop {
-            let name = self.string()?;
-            self.space();
-            self.expect(b':')?;
-            self.space();
-            member(self, name)?;
+            member(self)?;
             self.space();
             if !self.take(b',') {
                 return self.expect(b'}');
             }
             self.space();
         }
+    }
+
+    /// A member's name, up to its value; `None` where it is `expected`, which nothing in it escapes: the same bytes, and no
+    /// other.
+    pub(super) fn name(&mut self, expected: Option<&str>) -> Result<Option<Cow<'t, str>>, Wrong> {
+        let name = match expected {
+            Some(expected) if self.is_quoted(expected) => {
+                self.at += expected.len() + 2;
+                None
+            }
+            _ => Some(self.string()?),
+        };
+        self.colon()?;
+        Ok(name)
+    }
+
+    /// Whether `text` is next, in quotes.
+    fn is_quoted(&self, text: &str) -> bool {
+        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        let inside = rest.strip_prefix(b"\"");
+        let behind = inside.and_then(|inside| inside.strip_prefix(text.as_bytes()));
+        behind.is_some_and(|behind| behind.first() == Some(&b'"'))
+    }
+
+    fn colon(&mut self) -> Result<(), Wrong> {
+        self.space();
+        self.expect(b':')?;
+        self.space();
+        Ok(())
     }
 
     /// A list: `element` is told each number, from 0 on, and reads its value.
@@ -154,8 +179,7 @@ impl<'t> Scanner<'t> {
     /// Passes over a string up to its first escape, or to its closing quote, which it takes: whether that was the end.
     fn plain(&mut self) -> Result<bool, Wrong> {
         let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
-        let special = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
-        self.at += special.unwrap_or(rest.len());
+        self.at += plain(rest);
         match self.peek() {
             Some(b'"') => {
                 self.at += 1;
@@ -231,51 +255,49 @@ impl<'t> Scanner<'t> {
         Ok(unit)
     }
 
-    fn digits(&mut self) -> Result<(), Wrong> {
+    /// Takes the digits that are next, one at least, as further ones of `number`.
+    fn digits(&mut self, number: &mut Decimal) -> Result<(), Wrong> {
         let start = self.at;
-        while let Some(b'0'..=b'9') = self.peek() {
+        while let Some(byte @ b'0'..=b'9') = self.peek() {
+            number.push(byte - b'0');
             self.at += 1;
         }
         if self.at == start { self.wrong() } else { Ok(()) }
     }
 
-    /// Passes over a number: whether it is written as a whole one.
-    fn pass_number(&mut self) -> Result<bool, Wrong> {
-        self.take(b'-');
+    /// A number by its digits.
+    fn decimal(&mut self) -> Result<Decimal, Wrong> {
+        let mut number = Decimal::new(self.take(b'-'));
         if !self.take(b'0') {
-            self.digits()?;
+            self.digits(&mut number)?;
         }
-        let mut whole = true;
         if self.take(b'.') {
-            whole = false;
-            self.digits()?;
+            number.fractional = true;
+            let start = self.at;
+            self.digits(&mut number)?;
+            number.places = self.at - start;
         }
         if let Some(b'e' | b'E') = self.peek() {
-            whole = false;
+            number.exponential = true;
             self.at += 1;
             if let Some(b'+' | b'-') = self.peek() {
                 self.at += 1;
             }
-            self.digits()?;
+            self.digits(&mut Decimal::new(false))?;
         }
-        Ok(whole)
+        Ok(number)
     }
 
     /// A number as serde has it: whole from -2^63 to 2^64 - 1, else an f64.
     fn number(&mut self) -> Result<Value<'t>, Wrong> {
-        const WHOLE: std::ops::RangeInclusive<i128> = i64::MIN as i128..=u64::MAX as i128;
         let start = self.at;
-        let whole = self.pass_number()?;
-        let text = self.since(start);
-        if whole
-            && text != "-0"
-            && let Ok(number) = text.parse::<i128>()
-            && WHOLE.contains(&number)
-        {
-            return Ok(Value::Int(number));
+        let number = self.decimal()?;
+        if let Some(whole) = number.whole() {
+            return Ok(Value::Int(whole));
         }
-        match text.parse::<f64>() {
-            Ok(number) if number.is_finite() => Ok(Value::Float(number)),
+        let nearest = number.exact().or_else(|| self.since(start).parse().ok());
+        match nearest {
+            Some(number) if number.is_finite() => Ok(Value::Float(number)),
             _ => Err(Wrong::TooLarge(self.at)),
         }
     }
@@ -295,7 +317,7 @@ impl<'t> Scanner<'t> {
             match self.peek() {
                 Some(b'"') => self.pass_string()?,
                 Some(b'-' | b'0'..=b'9') => {
-                    self.pass_number()?;
+                    self.decimal()?;
                 }
                 Some(b't') => self.word("true")?,
                 Some(b'f') => self.word("false")?,
@@ -306,7 +328,7 @@ impl<'t> Scanner<'t> {
                     let close = if bracket == b'[' { b']' } else { b'}' };
                     if !self.take(close) {
                         open.push(close);
-                        self.name(close)?;
+                        self.pass_name(close)?;
                         continue;
                     }
                 }
@@ -317,7 +339,7 @@ impl<'t> Scanner<'t> {
                 self.space();
                 if self.take(b',') {
                     self.space();
-                    self.name(close)?;
+                    self.pass_name(close)?;
                     break;
                 }
                 self.expect(close)?;
@@ -327,13 +349,108 @@ impl<'t> Scanner<'t> {
     }
 
     /// Inside of an object, the name of the value that follows.
-    fn name(&mut self, close: u8) -> Result<(), Wrong> {
+    fn pass_name(&mut self, close: u8) -> Result<(), Wrong> {
         if close == b'}' {
             self.pass_string()?;
-            self.space();
-            self.expect(b':')?;
-            self.space();
+            self.colon()?;
         }
         Ok(())
+    }
+}
+
+/// The digits of a number, before anything is rounded.
+#[derive(Debug)]
+struct Decimal {
+    negative: bool,
+    /// All digits as one number, if a u64 holds it.
+    digits: Option<u64>,
+    /// How many of them stand behind the point.
+    places: usize,
+    fractional: bool,
+    exponential: bool,
+}
+
+impl Decimal {
+    fn new(negative: bool) -> Self {
+        Self { negative, digits: Some(0), places: 0, fractional: false, exponential: false }
+    }
+
+    fn push(&mut self, digit: u8) {
+        let tens = self.digits.and_then(|digits| digits.checked_mul(10));
+        self.digits = tens.and_then(|tens| tens.checked_add(digit.into()));
+    }
+
+    /// What is written as a whole number, from -2^63 to 2^64 - 1; -0 is none.
+    fn whole(&self) -> Option<i128> {
+        let digits = self.digits.filter(|_| !self.fractional && !self.exponential)?;
+        let whole = if self.negative { -i128::from(digits) } else { digits.into() };
+        let is_none = self.negative && digits == 0 || whole < i64::MIN.into();
+        (!is_none).then_some(whole)
+    }
+
+    /// The nearest f64, where two numbers that an f64 holds exactly give it: one division rounds once (W. D. Clinger,
+    /// How to Read Floating Point Numbers Accurately, 1990).
+    fn exact(&self) -> Option<f64> {
+        const LARGEST: u64 = 1 << f64::MANTISSA_DIGITS;
+        let digits = self.digits.filter(|digits| *digits <= LARGEST && !self.exponential)?;
+        #[expect(clippy::cast_precision_loss, reason = "at most 2^53")]
+        let magnitude = digits as f64 / POWERS.get(self.places)?;
+        Some(if self.negative { -magnitude } else { magnitude })
+    }
+}
+
+/// The powers of ten that an f64 holds exactly.
+const POWERS: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
+    1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
+];
+
+/// How many bytes come before the first that is no plain character of a string: a quote, a backslash, a control character.
+/// Eight at a time, by the carries of a subtraction (Bit Twiddling Hacks, "Determine if a word has a zero byte").
+fn plain(text: &[u8]) -> usize {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGHS: u64 = ONES << 7;
+    let (eights, rest) = text.as_chunks::<8>();
+    for (number, eight) in eights.iter().enumerate() {
+        let word = u64::from_le_bytes(*eight);
+        let zero = |word: u64| word.wrapping_sub(ONES) & !word;
+        let control = word.wrapping_sub(ONES * 0x20) & !word;
+        let quote = zero(word ^ (ONES * u64::from(b'"')));
+        let found = (control | quote | zero(word ^ (ONES * u64::from(b'\\')))) & HIGHS;
+        if found != 0 {
+            // The lowest is never a carry's.
+            return number * 8 + (found.trailing_zeros() / 8) as usize;
+        }
+    }
+    let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
+    text.len() - rest.len() + rest.iter().position(special).unwrap_or(rest.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn eight_bytes_at_a_time_are_as_one_by_one(text in prop::collection::vec(
+            prop_oneof![any::<u8>(), Just(b'"'), Just(b'\\'), 0x1e..0x22_u8, 0x7e..0x82_u8], 0..40,
+        )) {
+            let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
+            prop_assert_eq!(plain(&text), text.iter().position(special).unwrap_or(text.len()));
+        }
+
+        #[test]
+        fn numbers_are_the_nearest(
+            text in "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,24})?([eE][-+]?[0-9]{1,3})?",
+        ) {
+            let expect = text.parse::<f64>().unwrap();
+            match Scanner::new(&text).value() {
+                Ok(Value::Int(whole)) => prop_assert_eq!(Ok(whole), text.parse::<i128>()),
+                Ok(Value::Float(number)) => prop_assert_eq!(number.to_bits(), expect.to_bits()),
+                other => prop_assert!(!expect.is_finite(), "{:?}", other),
+            }
+        }
     }
 }
