@@ -1,6 +1,5 @@
 //! `tidemill status`: how a service is that runs, from its `/api/status`.
 
-use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -69,79 +68,101 @@ fn ask(url: &str) -> Result<String, ureq::Error> {
 
 /// What a person wants to see of it, in the order of the page.
 fn page(status: &Value) -> String {
-    let at = |pointer: &str| status.pointer(pointer).unwrap_or(&Value::Null);
-    let list = |pointer: &str| at(pointer).as_array().map_or(&[][..], Vec::as_slice);
-    let mut out = format!("{}\n", text(at("/sentence")));
-    let mut put = |line: String| out.push_str(&line);
-    list("/health/reasons").iter().for_each(|why| put(format!("  not ready: {}\n", text(why))));
-    list("/health/warnings").iter().for_each(|why| put(format!("  look at: {}\n", text(why))));
-    put(format!(
-        "\n  {:<14} {} a second, {} behind, last commit {} s ago, {} partitions\n",
-        "now",
-        number(at("/now/records_per_s")),
-        number(at("/now/lag")),
-        number(at("/now/last_commit_age_s")),
-        number(at("/now/partitions")),
-    ));
-    let sum = |pointer: &str| list(pointer).iter().filter_map(Value::as_u64).sum::<u64>();
-    put(format!(
-        "  {:<14} {} records, {} of them dead letters ({})\n",
-        "last hour",
-        thousands(sum("/hour/records")),
-        thousands(sum("/hour/dead_letters")),
-        counts(list("/dead_letters/classes")),
-    ));
-    put(format!(
-        "  {:<14} {} of {} records, closed by {}\n",
-        "batches",
-        number(at("/batches/count")),
-        number(at("/batches/records")),
-        counts(list("/batches/reasons")),
-    ));
+    let rows = numbers(status).into_iter().chain(events(status));
+    let rows = rows.map(|(name, text)| format!("  {name:<14} {text}\n"));
+    let reasons = list(status, "/health/reasons").iter();
+    let reasons = reasons.map(|why| format!("  not ready: {}\n", text(why)));
+    let warnings = list(status, "/health/warnings").iter();
+    let warnings = warnings.map(|why| format!("  look at: {}\n", text(why)));
+    let sentence = format!("{}\n", text(at(status, "/sentence")));
+    let lines = [sentence].into_iter().chain(reasons).chain(warnings);
+    lines.chain(["\n".to_owned()]).chain(rows).collect::<Vec<_>>().concat()
+}
+
+type Rows = Vec<(String, String)>;
+
+fn at<'a>(status: &'a Value, pointer: &str) -> &'a Value {
+    status.pointer(pointer).unwrap_or(&Value::Null)
+}
+
+fn list<'a>(status: &'a Value, pointer: &str) -> &'a [Value] {
+    at(status, pointer).as_array().map_or(&[], Vec::as_slice)
+}
+
+fn numbers(status: &Value) -> Rows {
+    let shown = |pointer: &str| number(at(status, pointer));
+    let sum = |pointer: &str| {
+        thousands(list(status, pointer).iter().filter_map(Value::as_u64).sum::<u64>())
+    };
     let share = |stage: &Value| {
         let percent = stage["share"].as_f64().unwrap_or(0.0) * 100.0;
         format!("{} {percent:.0} %", text(&stage["stage"]))
     };
-    let stages: Vec<String> = list("/stages").iter().map(share).collect();
-    put(format!("  {:<14} {}\n", "time goes to", stages.join(", ")));
-    for part in list("/partitions") {
-        put(format!(
-            "  {:<14} {} behind, last commit {} s ago\n",
-            format!("{}/{}", text(&part["topic"]), part["partition"]),
-            number(&part["lag"]),
-            number(&part["last_commit_age_s"]),
-        ));
-    }
-    put(format!("  {:<14} {}\n", "model", model(at("/models/serving"))));
-    let swaps = list("/models/swaps").iter().take(3);
-    swaps.for_each(|swap| {
-        put(format!("  {:<14} version {} to {}\n", "swap", swap["from"], swap["to"]))
-    });
-    for refusal in list("/models/refusals").iter().take(3) {
-        let (version, why) = (&refusal["version"], text(&refusal["reason"]));
-        put(format!("  {:<14} version {version}: {why}\n", "refused"));
-    }
-    for letter in list("/dead_letters/last").iter().take(5) {
-        put(format!(
-            "  {:<14} {}/{} at {}: {}, {}\n",
-            "dead letter",
-            text(&letter["topic"]),
-            letter["partition"],
-            letter["offset"],
-            text(&letter["class"]),
-            text(&letter["reason"]),
-        ));
-    }
-    write!(
-        out,
-        "  {:<14} tidemill {}, up {} s, {} MiB\n",
-        "process",
-        text(at("/process/version")),
-        number(at("/process/uptime_s")),
-        at("/process/memory_bytes").as_u64().unwrap_or(0) >> 20,
-    )
-    .unwrap_or_default(); // a String takes every write
-    out
+    let stages: Vec<String> = list(status, "/stages").iter().map(share).collect();
+    let mut rows = vec![
+        (
+            "now".to_owned(),
+            format!(
+                "{} a second, {} behind, last commit {} s ago, {} partitions",
+                shown("/now/records_per_s"),
+                shown("/now/lag"),
+                shown("/now/last_commit_age_s"),
+                shown("/now/partitions")
+            ),
+        ),
+        (
+            "last hour".to_owned(),
+            format!(
+                "{} records, {} of them dead letters ({})",
+                sum("/hour/records"),
+                sum("/hour/dead_letters"),
+                counts(list(status, "/dead_letters/classes"))
+            ),
+        ),
+        (
+            "batches".to_owned(),
+            format!(
+                "{} of {} records, closed by {}",
+                shown("/batches/count"),
+                shown("/batches/records"),
+                counts(list(status, "/batches/reasons"))
+            ),
+        ),
+        ("time goes to".to_owned(), stages.join(", ")),
+    ];
+    rows.extend(list(status, "/partitions").iter().map(|part| {
+        let (lag, age) = (number(&part["lag"]), number(&part["last_commit_age_s"]));
+        let place = format!("{}/{}", text(&part["topic"]), part["partition"]);
+        (place, format!("{lag} behind, last commit {age} s ago"))
+    }));
+    rows
+}
+
+fn events(status: &Value) -> Rows {
+    let mut rows = vec![("model".to_owned(), model(at(status, "/models/serving")))];
+    rows.extend(
+        list(status, "/models/swaps")
+            .iter()
+            .take(3)
+            .map(|swap| ("swap".to_owned(), format!("version {} to {}", swap["from"], swap["to"]))),
+    );
+    rows.extend(list(status, "/models/refusals").iter().take(3).map(|refusal| {
+        let why = text(&refusal["reason"]);
+        ("refused".to_owned(), format!("version {}: {why}", refusal["version"]))
+    }));
+    rows.extend(list(status, "/dead_letters/last").iter().take(5).map(|letter| {
+        let (topic, class, why) =
+            (text(&letter["topic"]), text(&letter["class"]), text(&letter["reason"]));
+        let place = format!("{topic}/{} at {}", letter["partition"], letter["offset"]);
+        ("dead letter".to_owned(), format!("{place}: {class}, {why}"))
+    }));
+    let memory = at(status, "/process/memory_bytes").as_u64().unwrap_or(0) >> 20;
+    let (version, up) = (text(at(status, "/process/version")), at(status, "/process/uptime_s"));
+    rows.push((
+        "process".to_owned(),
+        format!("tidemill {version}, up {} s, {memory} MiB", number(up)),
+    ));
+    rows
 }
 
 fn model(serving: &Value) -> String {

@@ -227,7 +227,7 @@ fn marked() -> (Value, Vec<String>) {
     for field in FIELDS.iter().filter(|field| field.path != "config") {
         // The newest of the refusals says it.
         let told = field.path == "models.refused.reason";
-        let mut mark = |list: &mut Vec<String>| {
+        let mark = |list: &mut Vec<String>| {
             let mark = format!("<b>m{}</b>", list.len());
             list.push(mark.clone());
             mark

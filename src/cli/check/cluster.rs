@@ -133,14 +133,17 @@ pub(super) fn look(
             let mut facts = ask(config, &consumer, &metadata, &settings, &journal);
             while let Some(inputs) = create {
                 let (made, done) = create::create(config, &facts, &settings, &journal, inputs);
-                let (created, nothing) = (made.len(), made.is_empty());
+                let created = made.len();
                 findings.extend(made);
-                if nothing || !done {
+                if created == 0 || !done {
                     break;
                 }
                 let there = facts.topics.len() + created;
                 let Some(metadata) = seen(config, &consumer, there) else { break };
-                facts = ask(config, &consumer, &metadata, &settings, &journal);
+                // What brokers understand is told once a connection.
+                let requests = facts.requests;
+                facts =
+                    Facts { requests, ..ask(config, &consumer, &metadata, &settings, &journal) };
             }
             findings.extend(judge::judge(config, &facts));
         }
