@@ -27,7 +27,7 @@ use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value as Theirs;
 use apache_avro::writer::datum::GenericDatumWriter;
 use columns::Columns;
-use tidemill::answer::Prediction;
+use tidemill::answer::{Prediction, Shape};
 use tidemill::avro::{Along, Encoder, Kind, Plan, parse};
 use tidemill::config::{Config, Input};
 use tidemill::field::Value;
@@ -263,7 +263,7 @@ fn write() {
         ours.push(timed(|| {
             for _ in 0..RECORDS {
                 out.clear();
-                Encoder::new(&mut out).prediction(&prediction, None, Along::default());
+                Encoder::new(&mut out).prediction(&prediction, &Shape::default(), Along::default());
                 black_box(&out);
             }
         }));

@@ -303,7 +303,11 @@ fn exact(model: &dyn Model, inputs: &[Input]) -> Vec<f32> {
 fn embedding(prediction: Prediction) -> Vec<f32> {
     match prediction {
         Prediction::Embedding(values) => values,
-        Prediction::Label { .. } | Prediction::Value(_) | Prediction::Spans(_) => Vec::new(),
+        Prediction::Label { .. }
+        | Prediction::Value(_)
+        | Prediction::Spans(_)
+        | Prediction::Chunks(_)
+        | Prediction::Mean { .. } => Vec::new(),
     }
 }
 
@@ -333,8 +337,8 @@ fn prepare(model: &dyn Model, lines: &[&str]) -> Vec<Input> {
 
 fn tokens(input: &Input) -> &[u32] {
     match input {
-        Input::Tokens(ids) => ids,
-        Input::Marked(_) | Input::Row(_) | Input::Pixels { .. } => &[],
+        Input::Tokens(tokens) => &tokens.ids,
+        Input::Marked(_) | Input::Windows(_) | Input::Row(_) | Input::Pixels { .. } => &[],
     }
 }
 
@@ -352,7 +356,7 @@ fn answer(model: &str) {
         let answer = match command["do"].as_str().unwrap() {
             "load" => {
                 let ids: Vec<Box<[u32]>> = serde_json::from_value(command["ids"].clone()).unwrap();
-                inputs = ids.into_iter().map(Input::Tokens).collect();
+                inputs = ids.into_iter().map(|ids| Input::Tokens(ids.into())).collect();
                 // What ViT-B/16 takes of an image.
                 let image =
                     || Input::Pixels { pixels: vec![99; 224 * 224 * 3].into(), tokens: 197 };

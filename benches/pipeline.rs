@@ -1,7 +1,8 @@
 //! The whole service against a real broker, both sides in one run, interleaved, medians.
 //!
 //! `cargo bench --bench pipeline -- [overhead] [latency] [far] [memory] [swaps] [verify]`, and each alone
-//! `embedding MODEL_DIR LINES_FILE`, `learned MODEL_DIR LINES_FILE`, `pinned MODEL_DIR LINES_FILE`, `peer MODEL_DIR LINES_FILE PYTHON`
+//! `embedding MODEL_DIR LINES_FILE`, `learned MODEL_DIR LINES_FILE`, `pinned MODEL_DIR LINES_FILE`, `peer MODEL_DIR LINES_FILE PYTHON`,
+//! `table PYTHON`
 //!
 //! * overhead: a model that costs nothing and 200-byte values, against a bare librdkafka loop that consumes, produces,
 //!   waits for the reports, sends the offsets and commits, with the same batch size.
@@ -9,6 +10,8 @@
 //! * learned: the same through Kafka, `batch.size: learned` against `max`.
 //! * pinned: the same, each inference thread on a core of its own against all of them anywhere.
 //! * peer: the same through Kafka in f32 and int8, against a Python pipeline on ONNX Runtime, `benches/pipeline_peer.py`.
+//! * table: the demo's table through Kafka, JSON and Avro, against a Python loop at several batch sizes and Quix Streams,
+//!   `benches/table_peer.py`.
 //! * latency: one record every few milliseconds; from append to visible for a `read_committed` reader.
 //! * far: transactions a second where the broker's answers take 60 ms.
 //! * memory: the most memory by what the records are, from Kafka and from the embedded log, under a limit of 64 MiB.
@@ -40,6 +43,8 @@ mod broker;
 mod far;
 #[path = "pipeline/memory.rs"]
 mod memory;
+#[path = "pipeline/table.rs"]
+mod table;
 #[path = "pipeline/verify.rs"]
 mod verify;
 #[path = "../tests/it/world.rs"]
@@ -77,6 +82,7 @@ fn main() {
         ["learned", model, lines] => learned(model, lines),
         ["pinned", model, lines] => pinned(model, lines),
         ["peer", model, lines, python] => peer(model, lines, python),
+        ["table", python] => table::run(python),
         _ => (),
     }
 }
@@ -88,7 +94,7 @@ fn start() -> World {
     world
 }
 
-fn fill(world: &World, records: usize, value: impl Fn(usize) -> String) {
+fn fill<V: AsRef<[u8]>>(world: &World, records: usize, value: impl Fn(usize) -> V) {
     let mut client = world.client();
     client.set("enable.idempotence", "true").set("linger.ms", "5");
     client.set("queue.buffering.max.messages", "500000");
@@ -97,7 +103,9 @@ fn fill(world: &World, records: usize, value: impl Fn(usize) -> String) {
         let (key, value) = (n.to_string(), value(n));
         let partition = i32::try_from(n).unwrap() % PARTITIONS;
         wait_for("room in the producer", || {
-            producer.send(BaseRecord::to("in").partition(partition).key(&key).payload(&value)).ok()
+            producer
+                .send(BaseRecord::to("in").partition(partition).key(&key).payload(value.as_ref()))
+                .ok()
         });
     }
     producer.flush(Duration::from_secs(60)).unwrap();

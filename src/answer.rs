@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+mod shape;
+
+pub use shape::{Out, Part, Scores, Shape, Vectors};
+
 /// What a model is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -66,6 +70,15 @@ pub enum Prediction {
     Value(Number),
     /// Labelled pieces of the text.
     Spans(Vec<Span>),
+    /// The windows of a text, each with its embedding.
+    Chunks(Vec<Chunk>),
+    /// The mean of a text's windows.
+    Mean {
+        /// `[dim]` f32, weighted by the windows' tokens; of unit length where the windows' embeddings are.
+        embedding: Vec<f32>,
+        /// How many windows.
+        of: usize,
+    },
 }
 
 impl Prediction {
@@ -132,6 +145,17 @@ pub struct Span {
     /// The text between them. transformers rebuilds a word from its tokens instead, lower-cased by some and with
     /// other spaces.
     pub word: String,
+}
+
+/// A window of a text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chunk {
+    /// First character, counted in Unicode scalar values.
+    pub start: usize,
+    /// One past the last character.
+    pub end: usize,
+    /// `[dim]` f32: what the model gives to this piece of the text alone.
+    pub embedding: Vec<f32>,
 }
 
 /// Why `predict` answered nothing.

@@ -36,7 +36,9 @@ pub use limits::{Batch, Commit, Limits, Sizing, State, WhenIdle};
 pub use log::Log;
 pub use model::{Aggregation, Change, Determinism, Model, OnLong, Precision, Registry, Workers};
 pub use observe::{Admin, Http, LogFormat, Logging};
-pub use output::{DeadLetters, Headers, Include, Manifest, Output, OutputFormat, OutputPartition};
+pub use output::{
+    CloudEvents, DeadLetters, Headers, Include, Manifest, Output, OutputFormat, OutputPartition,
+};
 pub use place::{NoDevice, Place};
 pub use pointer::Pointer;
 pub use problem::{Problem, Problems};

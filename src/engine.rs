@@ -37,7 +37,7 @@ use crate::journal::Journal;
 use crate::log::{Gate, Membership, Sink};
 use crate::model::served::Served;
 use crate::pipeline::{Effect, Event, Pipeline};
-use crate::record::{Epoch, Partition};
+use crate::record::{Epoch, Partition, Written};
 use crate::registry::watch::Heard;
 use crate::status::{Board, Doing};
 use crate::telemetry::metrics::Metrics;
@@ -142,9 +142,9 @@ pub struct Parts {
 /// leaves the group (`leave`).
 pub struct Engine {
     parts: Parts,
-    pipeline: Pipeline<Decoded, Vec<u8>>,
+    pipeline: Pipeline<Decoded, Written>,
     /// Used again for each event.
-    effects: Vec<Effect<Decoded, Vec<u8>>>,
+    effects: Vec<Effect<Decoded, Written>>,
     models: Models,
     /// Batches that are under way.
     flights: Flights,
@@ -283,11 +283,11 @@ impl Engine {
     }
 
     /// Tells the core and carries out what it says.
-    fn handle(&mut self, event: Event<Decoded, Vec<u8>>) -> Result<(), Failure> {
+    fn handle(&mut self, event: Event<Decoded, Written>) -> Result<(), Failure> {
         self.handle_at(event, now())
     }
 
-    fn handle_at(&mut self, event: Event<Decoded, Vec<u8>>, now: Instant) -> Result<(), Failure> {
+    fn handle_at(&mut self, event: Event<Decoded, Written>, now: Instant) -> Result<(), Failure> {
         let mut effects = std::mem::take(&mut self.effects);
         self.pipeline.handle(event, now, &mut effects);
         for effect in effects.drain(..) {
@@ -297,7 +297,7 @@ impl Engine {
         Ok(())
     }
 
-    fn carry_out(&mut self, effect: Effect<Decoded, Vec<u8>>) -> Result<(), Failure> {
+    fn carry_out(&mut self, effect: Effect<Decoded, Written>) -> Result<(), Failure> {
         match effect {
             Effect::Infer(batch, rows) => self.infer(batch, rows),
             Effect::Commit(lane, transaction) => self.commit(lane, transaction),

@@ -23,7 +23,7 @@ use crate::log::{
     Arrival, Assigned, Chunk, Control, Done, Feed, Gate, Held, Joint, Leave, Log, Membership,
     Offsets, Sink, Transaction, Transit,
 };
-use crate::record::{End, Epoch, Offset, Outcome, Partition, Record};
+use crate::record::{End, Epoch, Offset, Outcome, Partition, Record, Written};
 
 /// The one partition.
 pub const LINES: Partition = Partition { topic: 0, number: 0 };
@@ -269,9 +269,9 @@ impl<W: Write> Writer<W> {
         self.output.flush().map_err(failed)
     }
 
-    fn line(&mut self, outcome: &Outcome<Vec<u8>>) -> std::io::Result<()> {
+    fn line(&mut self, outcome: &Outcome<Written>) -> std::io::Result<()> {
         match outcome {
-            Outcome::Prediction(value) => self.output.write_all(value)?,
+            Outcome::Prediction(Written { value, .. }) => self.output.write_all(value)?,
             Outcome::Tombstone => self.output.write_all(b"null")?,
             Outcome::DeadLetter(fault) => {
                 let error = serde_json::json!({

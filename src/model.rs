@@ -24,7 +24,7 @@ use serde_json::Value;
 
 use crate::answer::{Prediction, Refused, Task};
 use crate::field::{self, Values};
-use crate::record::{Fault, Signature};
+use crate::record::{Fault, Signature, Truncated};
 
 pub mod artifact;
 pub mod cache;
@@ -162,11 +162,12 @@ impl About {
 /// One record, ready for its model.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
-    /// Token ids with their special tokens, at most the model's maximum. Of type 1 are those with the bit
-    /// [`encoder::TYPED`].
-    Tokens(Box<[u32]>),
+    /// A text. Of type 1 are the ids with the bit [`encoder::TYPED`].
+    Tokens(Tokens),
     /// Tokens of a text with their places in it, for models that label pieces of it.
     Marked(Box<Marked>),
+    /// The windows of a text, for models that answer it in pieces.
+    Windows(Box<[Window]>),
     /// Features after imputation, scaling and encoding: `[features]` f64.
     Row(Box<[f64]>),
     /// An image, decoded and resized. Normalised in `predict` only: a batch that waits takes a quarter of the memory.
@@ -182,22 +183,63 @@ impl Input {
     /// What it costs the model: tokens of a text or an image; 1 for a row.
     pub fn tokens(&self) -> usize {
         match self {
-            Self::Tokens(ids) => ids.len(),
+            Self::Tokens(tokens) => tokens.ids.len(),
             Self::Marked(marked) => marked.ids.len(),
+            Self::Windows(windows) => windows.iter().map(|window| window.ids.len()).sum(),
             Self::Row(_) => 1,
             Self::Pixels { tokens, .. } => *tokens,
+        }
+    }
+
+    /// What of the text it does not have.
+    pub fn truncated(&self) -> Option<Truncated> {
+        match self {
+            Self::Tokens(tokens) => tokens.truncated,
+            Self::Marked(marked) => marked.truncated,
+            Self::Windows(_) | Self::Row(_) | Self::Pixels { .. } => None,
         }
     }
 
     /// Bytes of memory that it takes.
     pub fn memory(&self) -> usize {
         match self {
-            Self::Tokens(ids) => size_of_val(&**ids),
+            Self::Tokens(tokens) => size_of_val(&*tokens.ids),
             Self::Marked(marked) => marked.memory(),
+            Self::Windows(windows) => {
+                let ids: usize = windows.iter().map(|window| size_of_val(&*window.ids)).sum();
+                size_of_val(&**windows) + ids
+            }
             Self::Row(features) => size_of_val(&**features),
             Self::Pixels { pixels, .. } => pixels.len(),
         }
     }
+}
+
+/// The tokens of a text, or of the two of a pair.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Tokens {
+    /// Token ids with their special tokens, at most the model's maximum.
+    pub ids: Box<[u32]>,
+    /// What was left out.
+    pub truncated: Option<Truncated>,
+}
+
+/// A whole text's.
+impl<T: Into<Box<[u32]>>> From<T> for Tokens {
+    fn from(ids: T) -> Self {
+        Self { ids: ids.into(), truncated: None }
+    }
+}
+
+/// A piece of a text that the model takes whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Window {
+    /// Token ids with their special tokens, at most the model's maximum.
+    pub ids: Box<[u32]>,
+    /// Its first character, counted in Unicode scalar values.
+    pub start: usize,
+    /// One past its last.
+    pub end: usize,
 }
 
 /// A text's tokens with their places in it.
@@ -205,6 +247,8 @@ impl Input {
 pub struct Marked {
     /// Token ids with their special tokens, at most the model's maximum.
     pub ids: Box<[u32]>,
+    /// What was left out.
+    pub truncated: Option<Truncated>,
     /// One for each id.
     pub marks: Box<[Mark]>,
     /// The part of the text that was looked at, as far as its tokens reach.

@@ -132,7 +132,51 @@ pub enum Outcome<O> {
     DeadLetter(Fault),
 }
 
+/// A prediction as it is published.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The message's value.
+    pub value: Vec<u8>,
+    /// What of the input the model was not shown.
+    pub truncated: Option<Truncated>,
+}
+
+/// Written by a model that saw everything.
+impl From<Vec<u8>> for Written {
+    fn from(value: Vec<u8>) -> Self {
+        Self { value, truncated: None }
+    }
+}
+
+/// A text of which a part was used, in tokens with the special ones: `256/1042`, and `256/>2051` where the end of the
+/// text was not looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Truncated {
+    /// Tokens that the model saw.
+    pub kept: usize,
+    /// Tokens that were counted, more than those.
+    pub of: usize,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+impl fmt::Display for Truncated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kept, of, more } = self;
+        write!(f, "{kept}/{}{of}", if *more { ">" } else { "" })
+    }
+}
+
 impl<O> Outcome<O> {
+    /// The same with another prediction.
+    pub fn map<P>(self, prediction: impl FnOnce(O) -> P) -> Outcome<P> {
+        match self {
+            Self::Prediction(value) => Outcome::Prediction(prediction(value)),
+            Self::Tombstone => Outcome::Tombstone,
+            Self::DeadLetter(fault) => Outcome::DeadLetter(fault),
+        }
+    }
+
     /// The value of the metric label `outcome`.
     pub fn label(&self) -> &'static str {
         match self {

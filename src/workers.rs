@@ -27,7 +27,7 @@ use crate::model::guard::predict;
 use crate::model::served::Served;
 use crate::model::{About, Input, device};
 use crate::pipeline::{Batch, Part};
-use crate::record::{Outcome, Record};
+use crate::record::{Outcome, Record, Written};
 use crate::telemetry::stage::Stage;
 
 /// Rows of a batch, the model that runs them, and what is made of its predictions.
@@ -83,7 +83,7 @@ pub struct Answer {
     /// The batch's number.
     pub batch: u64,
     /// All rows of the job, in the parts that were run together.
-    pub parts: Vec<Part<Vec<u8>>>,
+    pub parts: Vec<Part<Written>>,
     /// From the first sub-batch's start to the last one's end.
     pub inference: Stage,
     /// From the first prediction that was finished to the last; busy is the sum over threads.
@@ -132,7 +132,7 @@ struct Running {
 /// What is known of a job so far.
 #[derive(Debug)]
 struct State {
-    parts: Vec<Part<Vec<u8>>>,
+    parts: Vec<Part<Written>>,
     /// Sub-batches that are not back.
     tasks: usize,
     inference: Option<Stage>,
@@ -341,8 +341,10 @@ fn ask(
         result.map_err(|refused| refused.of_part(|row| Some(asked.get(row)?.at)))?;
     answered.hits += hits;
     let started = now();
-    for (Asked { row, record, .. }, prediction) in asked.iter().zip(&predictions) {
-        answered.push(*row, finish(prediction, record));
+    for (Asked { row, record, input, .. }, prediction) in asked.iter().zip(&predictions) {
+        let truncated = input.truncated();
+        let written = |value| Written { value, truncated };
+        answered.push(*row, finish(prediction, record).map(written));
     }
     answered.encode = Stage::both(answered.encode, Some(Stage::new(started, now())));
     Ok(())
@@ -359,7 +361,7 @@ struct Asked<'a> {
 }
 
 /// The outcome of a record that the model need not see.
-fn outcome(prepared: &Prepared) -> Option<Outcome<Vec<u8>>> {
+fn outcome(prepared: &Prepared) -> Option<Outcome<Written>> {
     match prepared {
         Prepared::Input(_) => None,
         Prepared::Tombstone => Some(Outcome::Tombstone),
@@ -372,14 +374,14 @@ fn outcome(prepared: &Prepared) -> Option<Outcome<Vec<u8>>> {
 struct Answered {
     /// Rows, and beside them their outcomes.
     rows: Vec<usize>,
-    outcomes: Vec<Outcome<Vec<u8>>>,
+    outcomes: Vec<Outcome<Written>>,
     /// When predictions were finished.
     encode: Option<Stage>,
     hits: usize,
 }
 
 impl Answered {
-    fn push(&mut self, row: usize, outcome: Outcome<Vec<u8>>) {
+    fn push(&mut self, row: usize, outcome: Outcome<Written>) {
         self.rows.push(row);
         self.outcomes.push(outcome);
     }

@@ -1,10 +1,12 @@
 //! What we write: predictions, dead letters and manifests by the schemas in `schemas/`. Every field there has a default,
 //! so that a reader of an older or a newer form reads them all.
 
-use apache_avro::Schema;
-use serde_json::Value as Json;
+use std::borrow::Cow;
 
-use crate::answer::{Prediction, Span, Task, chosen};
+use apache_avro::Schema;
+use serde_json::{Value as Json, json};
+
+use crate::answer::{Number, Out, Part, Prediction, Scores, Shape, Task, Vectors};
 use crate::record::Header;
 
 #[cfg(test)]
@@ -21,6 +23,10 @@ pub enum Kind {
     Value,
     /// A prediction of labelled pieces.
     Spans,
+    /// A prediction of a text in windows.
+    Chunks,
+    /// A prediction of the mean of a text's windows.
+    Mean,
     /// A dead letter.
     DeadLetter,
     /// A manifest.
@@ -29,11 +35,13 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Embedding,
         Self::Classification,
         Self::Value,
         Self::Spans,
+        Self::Chunks,
+        Self::Mean,
         Self::DeadLetter,
         Self::Manifest,
     ];
@@ -57,6 +65,8 @@ impl Kind {
             Prediction::Label { .. } => Self::Classification,
             Prediction::Value(_) => Self::Value,
             Prediction::Spans(_) => Self::Spans,
+            Prediction::Chunks(_) => Self::Chunks,
+            Prediction::Mean { .. } => Self::Mean,
         }
     }
 
@@ -67,21 +77,77 @@ impl Kind {
             Self::Classification => "tidemill.Classification",
             Self::Value => "tidemill.Value",
             Self::Spans => "tidemill.Spans",
+            Self::Chunks => "tidemill.Chunks",
+            Self::Mean => "tidemill.Mean",
             Self::DeadLetter => "tidemill.DeadLetter",
             Self::Manifest => "tidemill.Manifest",
         }
     }
 
-    /// The schema's text.
+    /// The parts of such a prediction.
+    pub fn parts(self) -> &'static [Part] {
+        match self {
+            Self::Embedding => &[Part::Embedding],
+            Self::Classification => &[Part::Label, Part::Score, Part::Scores],
+            Self::Value => &[Part::Value],
+            Self::Spans => &[Part::Spans],
+            Self::Chunks => &[Part::Chunks],
+            Self::Mean => &[Part::MeanEmbedding, Part::MeanOf],
+            Self::DeadLetter | Self::Manifest => &[],
+        }
+    }
+
+    /// The schema's text for predictions of a shape: the released one, with the fields that the shape names in its form.
+    pub fn shaped(self, shape: &Shape) -> Cow<'static, str> {
+        let plain = Shape { top_k: shape.top_k, ..Shape::default() } == *shape;
+        let released = (!plain).then(|| serde_json::from_str::<Json>(self.schema()).ok()).flatten();
+        let Some(mut schema) = released else { return Cow::Borrowed(self.schema()) };
+        let fields = schema["fields"].as_array().cloned().unwrap_or_default();
+        let named = |name: &str| fields.iter().find(|field| field["name"] == name).cloned();
+        let parts = shape.names(self.parts()).filter_map(|(name, part)| {
+            let mut field = named(part.name())?;
+            field["name"] = name.into();
+            reform(&mut field, part, shape);
+            Some(field)
+        });
+        let along = ["key", "input"].into_iter().filter_map(named);
+        schema["fields"] = parts.chain(along).collect();
+        Cow::Owned(schema.to_string())
+    }
+
+    /// The released schema's text.
     pub fn schema(self) -> &'static str {
         match self {
             Self::Embedding => include_str!("../../schemas/embedding.avsc"),
             Self::Classification => include_str!("../../schemas/classification.avsc"),
             Self::Value => include_str!("../../schemas/value.avsc"),
             Self::Spans => include_str!("../../schemas/spans.avsc"),
+            Self::Chunks => include_str!("../../schemas/chunks.avsc"),
+            Self::Mean => include_str!("../../schemas/mean.avsc"),
             Self::DeadLetter => include_str!("../../schemas/dead_letter.avsc"),
             Self::Manifest => include_str!("../../schemas/manifest.avsc"),
         }
+    }
+}
+
+/// Gives a part's field the form of a shape.
+fn reform(field: &mut Json, part: Part, shape: &Shape) {
+    if part == Part::Scores && shape.scores == Scores::Array {
+        field["type"] = json!({"type": "array", "items": "double"});
+        field["default"] = json!([]);
+        field["doc"] = "Every label's score, in the order of the model's labels.".into();
+    }
+    let numbers = match part {
+        Part::Embedding | Part::MeanEmbedding => Some(field),
+        Part::Chunks => field.pointer_mut("/type/items/fields/2"),
+        Part::MeanOf | Part::Label | Part::Score | Part::Scores | Part::Value | Part::Spans => None,
+    };
+    if let Some(numbers) = numbers
+        && shape.vectors == Vectors::Bytes
+    {
+        numbers["type"] = "bytes".into();
+        numbers["default"] = "".into();
+        numbers["doc"] = "As many little-endian 32-bit floats as the model has dimensions.".into();
     }
 }
 
@@ -133,53 +199,29 @@ impl<'o> Encoder<'o> {
         Self { out }
     }
 
-    /// Writes a prediction with at most `top_k` scores, the best, by the schema of [`Kind::of`] it.
-    pub fn prediction(&mut self, prediction: &Prediction, top_k: Option<u32>, along: Along<'_>) {
-        match prediction {
-            Prediction::Embedding(numbers) => {
-                self.out.reserve(numbers.len() * 4 + 16);
-                self.block(numbers, |this, number| this.raw(&number.to_le_bytes()));
-            }
-            Prediction::Label { best, scores, labels } => {
-                let label = |index: usize| labels.get(index).map_or("", String::as_str);
-                self.text(label(*best));
-                self.double(scores.get(*best).map_or(f64::NAN, |score| (*score).into()));
-                self.block(&chosen(scores, top_k), |this, index| {
-                    this.text(label(*index));
-                    this.double(scores[*index].into());
-                });
-            }
-            Prediction::Value(value) => self.double((*value).into()),
-            Prediction::Spans(spans) => self.block(spans, Self::span),
-        }
+    /// Writes a prediction by the [schema](Kind::shaped) of [`Kind::of`] it.
+    pub fn prediction(&mut self, prediction: &Prediction, shape: &Shape, along: Along<'_>) {
+        shape.write(prediction, self);
         self.optional(along.key, Self::bytes);
-        self.optional(along.input, Self::text);
-    }
-
-    fn span(&mut self, span: &Span) {
-        self.text(&span.label);
-        self.double(span.score.into());
-        self.size(span.start);
-        self.size(span.end);
-        self.text(&span.word);
+        self.optional(along.input, Self::string);
     }
 
     /// Writes a dead letter.
     pub fn dead_letter(&mut self, letter: &DeadLetter<'_>) {
-        self.text(letter.class);
-        self.text(letter.message);
-        self.text(letter.topic);
+        self.string(letter.class);
+        self.string(letter.message);
+        self.string(letter.topic);
         self.long(letter.partition.into());
         self.long(letter.offset);
         self.optional(letter.timestamp, Self::long);
-        self.optional(letter.model.map(|(name, _)| name), Self::text);
+        self.optional(letter.model.map(|(name, _)| name), Self::string);
         let version = letter.model.map(|(_, version)| i64::try_from(version).unwrap_or(i64::MAX));
         self.optional(version, Self::long);
-        self.optional(letter.batch_id, Self::text);
+        self.optional(letter.batch_id, Self::string);
         self.optional(letter.key, Self::bytes);
         self.optional(letter.value, Self::bytes);
         self.block(letter.headers, |this, header| {
-            this.text(&String::from_utf8_lossy(&header.name));
+            this.string(&String::from_utf8_lossy(&header.name));
             this.optional(header.value.as_deref(), Self::bytes);
         });
     }
@@ -218,7 +260,7 @@ impl<'o> Encoder<'o> {
                 union.variants().get(1).map_or(Ok(()), |schema| self.json(schema, value))
             }
             (Schema::String, Json::String(text)) => {
-                self.text(text);
+                self.string(text);
                 Ok(())
             }
             (Schema::Double, Json::Number(number)) => {
@@ -260,7 +302,7 @@ impl<'o> Encoder<'o> {
         self.raw(bytes);
     }
 
-    fn text(&mut self, text: &str) {
+    fn string(&mut self, text: &str) {
         self.bytes(text.as_bytes());
     }
 
@@ -282,5 +324,53 @@ impl<'o> Encoder<'o> {
             items.iter().for_each(|item| write(self, item));
         }
         self.long(0);
+    }
+}
+
+/// Fields have no names in a datum: they stand in the schema's order.
+impl Out for Encoder<'_> {
+    fn field(&mut self, _name: &str) {}
+
+    fn text(&mut self, text: &str) {
+        self.string(text);
+    }
+
+    fn number(&mut self, number: Number) {
+        self.double(number.into());
+    }
+
+    fn count(&mut self, count: usize) {
+        self.size(count);
+    }
+
+    fn vector(&mut self, numbers: &[f32], form: Vectors) {
+        self.out.reserve(numbers.len() * 4 + 16);
+        match form {
+            Vectors::Array => self.block(numbers, |this, number| this.raw(&number.to_le_bytes())),
+            Vectors::Bytes => {
+                self.size(numbers.len() * 4);
+                numbers.iter().for_each(|number| self.raw(&number.to_le_bytes()));
+            }
+        }
+    }
+
+    fn list<T>(&mut self, items: &[T], each: impl FnMut(&mut Self, &T)) {
+        self.block(items, each);
+    }
+
+    fn map<'n, T>(
+        &mut self,
+        items: &[T],
+        name: impl Fn(&T) -> &'n str,
+        mut each: impl FnMut(&mut Self, &T),
+    ) {
+        self.block(items, |this, item| {
+            this.text(name(item));
+            each(this, item);
+        });
+    }
+
+    fn object(&mut self, fields: impl FnOnce(&mut Self)) {
+        fields(self);
     }
 }

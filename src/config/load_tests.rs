@@ -162,6 +162,34 @@ fn variables_override() {
 }
 
 #[test]
+fn what_is_published_has_names_that_its_format_can_have() {
+    for (output, said) in [
+        ("format: json, fields: {'odd name': label, input: score}", None),
+        ("format: avro, fields: {'odd name': label}", Some("cannot be the name")),
+        ("format: avro, fields: {input: label}", Some("goes along of the record")),
+        ("include: all, fields: {input: label}", Some("goes along of the record")),
+        ("include: key, fields: {key: label}", Some("goes along of the record")),
+        ("fields: {'': label}", Some("cannot be the name")),
+        ("fields: {a: label, b: label}", Some("names label twice")),
+        ("fields: {a: labels}", Some("mean_embedding")),
+        ("scores_format: array, top_k: 3", Some("leave output.top_k out")),
+        ("cloud_events: {source: /a}", Some("set both")),
+        ("cloud_events: {source: /a b, type: t}", Some("white space")),
+        ("cloud_events: {source: /a, type: ''}", Some("white space")),
+        ("cloud_events: {source: /a, type: com.t}", None),
+        ("scores_format: array, embedding_format: bytes", None),
+    ] {
+        let text = GOOD.replace("output: {", &format!("output: {{{output}, "));
+        assert_ne!(text, GOOD);
+        let found = with(&text, &[]).err().map(|problems| format!("{problems:?}"));
+        match said {
+            None => assert_eq!(found, None, "{output}"),
+            Some(said) => assert!(found.unwrap_or_default().contains(said), "{output}"),
+        }
+    }
+}
+
+#[test]
 fn each_rule_says_its_consequence() {
     for (variable, value, key, said) in [
         ("BATCH__MAX_RECORDS", "0", "batch.max_records", "no batch could ever hold"),
@@ -170,6 +198,7 @@ fn each_rule_says_its_consequence() {
         ("BATCH__MAX_WAITS", "2s", "batch.max_waits", "`batch.max_wait`"),
         ("COMMIT__MAX_BATCHES", "0", "commit.max_batches", "1 or more"),
         ("OUTPUT__TOP_K", "0", "output.top_k", "1 or more"),
+        ("MODEL__CHUNK_OVERLAP", "8", "model.chunk_overlap", "on_long: chunks"),
         ("LIMITS__DRAIN", "5s", "limits.drain", "a stop would give up"),
         ("LIMITS__TRANSACTION", "10s", "limits.transaction", "less than 10s"),
         ("LIMITS__MEMORY", "64", "limits.memory", "a size"),

@@ -33,6 +33,8 @@ pub struct Model {
     pub cache: Size,
     /// What happens to a text longer than the model takes.
     pub on_long: OnLong,
+    /// Where a text is cut into windows: how many tokens of one are also the next one's first, at most.
+    pub chunk_overlap: u32,
     /// Longest input in tokens; default: what the model's own files say.
     pub max_length: Option<u32>,
     /// How a token classifier's labels become spans.
@@ -53,6 +55,7 @@ impl Default for Model {
             determinism: Determinism::Fast,
             cache: Size(0),
             on_long: OnLong::Truncate,
+            chunk_overlap: 0,
             max_length: None,
             aggregation: Aggregation::Simple,
         }
@@ -118,6 +121,20 @@ pub enum OnLong {
     Truncate,
     /// It becomes a dead letter.
     Reject,
+    /// Every text is answered in the windows that the model takes, each with its place and an embedding of its own.
+    Chunks,
+    /// Every text is answered with the mean of its windows' embeddings, weighted by their tokens.
+    Mean,
+}
+
+impl OnLong {
+    /// Whether texts are cut into windows.
+    pub fn cuts(self) -> bool {
+        match self {
+            Self::Truncate | Self::Reject => false,
+            Self::Chunks | Self::Mean => true,
+        }
+    }
 }
 
 /// How labels of tokens become spans of a text: transformers' `aggregation_strategy`.

@@ -1,6 +1,10 @@
 //! Where predictions, dead letters and manifests go.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+
+use crate::answer::{Part, Scores, Shape, Vectors};
 
 /// Where predictions go.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -14,10 +18,42 @@ pub struct Output {
     pub partition: OutputPartition,
     /// What of the input goes along with the prediction.
     pub include: Include,
+    /// Which parts of a prediction are published, by the names that they get; none: all, under their own.
+    pub fields: BTreeMap<String, Part>,
+    /// What the numbers of an embedding are written as.
+    pub embedding_format: Vectors,
+    /// What a classification's scores are written as.
+    pub scores_format: Scores,
     /// How many labels' scores a classification carries, the best first; default: every label's, in the model's order.
     pub top_k: Option<u32>,
     /// Provenance in headers.
     pub headers: Headers,
+    /// Attributes in headers, by which a prediction is an event of `CloudEvents`.
+    pub cloud_events: CloudEvents,
+}
+
+/// What makes a prediction an event of `CloudEvents` 1.0, in its binary form for Kafka.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CloudEvents {
+    /// Where events come from: a URI reference. None: predictions are no events.
+    pub source: Option<String>,
+    /// What they tell of.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+}
+
+impl Output {
+    /// What is published of predictions.
+    pub fn shape(&self) -> Shape {
+        let fields = self.fields.iter().map(|(name, part)| (name.clone(), *part));
+        Shape {
+            fields: fields.collect(),
+            top_k: self.top_k,
+            vectors: self.embedding_format,
+            scores: self.scores_format,
+        }
+    }
 }
 
 /// What predictions are written as.

@@ -5,8 +5,14 @@ use serde_json::{Map, Value};
 use super::secret;
 
 /// Sections whose keys are others' names, with dots in them: librdkafka's own, a record's fields, topics.
-pub const FREE: [&str; 5] =
-    ["kafka.common", "kafka.consumer", "kafka.producer", "input.fields", "input.formats"];
+pub const FREE: [&str; 6] = [
+    "kafka.common",
+    "kafka.consumer",
+    "kafka.producer",
+    "input.fields",
+    "input.formats",
+    "output.fields",
+];
 
 /// Keys whose values are secrets: they may refer to one, as librdkafka's properties may.
 pub const SECRET: [&str; 2] = ["schema_registry.password", "schema_registry.token"];

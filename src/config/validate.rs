@@ -8,6 +8,7 @@ use super::{
     Config, InputFormat, Log, OnStop, Problem, Time, UnknownFields, Unwrap, Uri, Workers, topics,
     tree,
 };
+use crate::answer::Scores;
 
 /// After so long the broker aborts a transaction by itself: `transaction.timeout.ms`.
 pub const TRANSACTION_TIMEOUT: Time = Time::millis(15_000);
@@ -105,6 +106,13 @@ fn zeros(config: &Config, found: &mut Found) {
         "model.workers",
         "is 0: nothing would be inferred",
         "write 1 or more, or `auto`",
+    );
+    let idle = model.chunk_overlap != 0 && !model.on_long.cuts();
+    found.when(
+        idle,
+        "model.chunk_overlap",
+        "is about windows, and by model.on_long no text is cut into such",
+        "write `on_long: chunks` or `mean`, or leave it out",
     );
     let none = model.max_length == Some(0);
     found.when(none, "model.max_length", "is 0: every text would be too long", "write 1 or more");
@@ -224,8 +232,55 @@ fn roles(config: &Config, found: &mut Found) {
         found.add("input.pair_field", message, "name another field");
     }
     formats(config, found);
+    published(config, found);
     if config.output.include == super::Include::Fields(Vec::new()) {
         found.add("output.include.fields", "is empty", "list fields, or write `include: none`");
+    }
+}
+
+/// Names of what is published, and forms that go together.
+fn published(config: &Config, found: &mut Found) {
+    let output = &config.output;
+    let word = |name: &str| {
+        let first = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        first && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    let avro = output.format == super::OutputFormat::Avro;
+    let mut parts = BTreeSet::new();
+    for (name, part) in &output.fields {
+        let taken = match &output.include {
+            super::Include::None => None,
+            super::Include::Key => Some("key"),
+            super::Include::Fields(_) | super::Include::All => Some("input"),
+        };
+        if Some(name.as_str()) == taken || avro && ["key", "input"].contains(&name.as_str()) {
+            let message =
+                format!("names {name:?}, under which stands what goes along of the record");
+            found.add("output.fields", message, "give it another name");
+        } else if name.is_empty() || avro && !word(name) {
+            let message = format!("names {name:?}, which cannot be the name of a field");
+            found.add("output.fields", message, "use letters, digits and _, and no digit first");
+        }
+        if !parts.insert(part) {
+            let message = format!("names {} twice", part.name());
+            found.add("output.fields", message, "leave one of them out");
+        }
+    }
+    let super::CloudEvents { source, kind } = &output.cloud_events;
+    if source.is_some() != kind.is_some() {
+        let message = "source and type belong together, and one of them is missing";
+        found.add("output.cloud_events", message, "set both, or none");
+    }
+    let blank = |text: &&String| text.is_empty() || text.contains(char::is_whitespace);
+    if let Some(text) = source.iter().chain(kind).find(blank) {
+        let message = format!("has {text:?}, which is empty or has white space in it");
+        let remedy = "write a URI reference as source, such as `/payments/scores`, and a name as type, such as \
+                      `com.example.payment.scored`";
+        found.add("output.cloud_events", message, remedy);
+    }
+    if output.top_k.is_some() && output.scores_format == Scores::Array {
+        let message = "is array, the scores of all labels in their order, and output.top_k is set";
+        found.add("output.scores_format", message, "write `map`, or leave output.top_k out");
     }
 }
 

@@ -67,6 +67,7 @@ impl Observer {
         self.metrics.committed(now);
         self.metrics.outcomes(&outcomes.by_label, &outcomes.by_class);
         self.remember(committing, now);
+        self.metrics.truncated(outcomes.truncated);
         self.tally.add(outcomes);
         let mut dead =
             outcomes.dead_of(|partition| done.committed.contains_key(&partition)).peekable();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::record::{Buried, Outcome, Partition, Record};
+use crate::record::{Buried, Outcome, Partition, Record, Written};
 use crate::status::KEPT;
 
 /// What an outcome takes beside its bytes.
@@ -16,15 +16,20 @@ pub(super) struct Outcomes {
     pub(super) by_label: BTreeMap<&'static str, u64>,
     pub(super) by_class: BTreeMap<&'static str, u64>,
     pub(super) by_partition: BTreeMap<Partition, u64>,
+    /// Predictions for a part of their text.
+    pub(super) truncated: u64,
     /// The first of its dead letters: a flood is not copied.
     pub(super) dead: Vec<Buried>,
 }
 
 impl Outcomes {
-    pub(super) fn count(&mut self, outcome: &Outcome<Vec<u8>>, record: &Record) {
+    pub(super) fn count(&mut self, outcome: &Outcome<Written>, record: &Record) {
         self.timestamps.extend(record.timestamp);
         *self.by_label.entry(outcome.label()).or_default() += 1;
         *self.by_partition.entry(record.partition).or_default() += 1;
+        if let Outcome::Prediction(Written { truncated: Some(_), .. }) = outcome {
+            self.truncated += 1;
+        }
         if let Outcome::DeadLetter(fault) = outcome {
             *self.by_class.entry(fault.class.name()).or_default() += 1;
             if self.dead.len() < KEPT {
@@ -67,11 +72,11 @@ impl Outcomes {
 }
 
 /// Bytes of memory that outcomes take.
-pub(super) fn memory(outcomes: &[Outcome<Vec<u8>>]) -> u64 {
+pub(super) fn memory(outcomes: &[Outcome<Written>]) -> u64 {
     let bytes = outcomes.iter().map(|outcome| {
         FRAME
             + match outcome {
-                Outcome::Prediction(value) => value.capacity(),
+                Outcome::Prediction(Written { value, .. }) => value.capacity(),
                 Outcome::Tombstone => 0,
                 Outcome::DeadLetter(fault) => fault.message.capacity(),
             }

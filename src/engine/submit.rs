@@ -15,7 +15,7 @@ use crate::decode::{Decoded, Prepared};
 use crate::failure::{Failure, temporary};
 use crate::pipeline::batch::Cut;
 use crate::pipeline::{Batch, Event, Item, Part};
-use crate::record::{Outcome, Version};
+use crate::record::{Outcome, Version, Written};
 use crate::workers::{Answer, Job};
 
 /// The number of a witness's batch: none of the core's.
@@ -164,7 +164,7 @@ impl Suspicion {
     }
 }
 
-fn predicts(part: &Part<Vec<u8>>) -> bool {
+fn predicts(part: &Part<Written>) -> bool {
     let prediction = |outcome: &Outcome<_>| matches!(outcome, Outcome::Prediction(_));
     part.answer.as_ref().is_ok_and(|outcomes| outcomes.iter().any(prediction))
 }

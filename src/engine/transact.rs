@@ -10,13 +10,13 @@ use crate::failure::{Failure, temporary};
 use crate::log::{self, Done, Row};
 use crate::pipeline::Event;
 use crate::pipeline::publish::Transaction;
-use crate::record::Outcome;
+use crate::record::{Outcome, Written};
 
 impl Engine {
     pub(super) fn commit(
         &mut self,
         lane: usize,
-        transaction: Transaction<Decoded, Vec<u8>>,
+        transaction: Transaction<Decoded, Written>,
     ) -> Result<(), Failure> {
         let Transaction { id, batches, next } = transaction;
         let mut outcomes = Outcomes::default();
@@ -28,7 +28,7 @@ impl Engine {
                 let number = batch.number;
                 return Err(temporary(&format!("batch {number} is not known; this is a bug")));
             };
-            let row = |(row, outcome): (usize, Outcome<Vec<u8>>)| {
+            let row = |(row, outcome): (usize, Outcome<Written>)| {
                 let item = &batch.items[row];
                 outcomes.count(&outcome, &item.payload.record);
                 let record = Arc::clone(&item.payload.record);

@@ -19,20 +19,21 @@ use scan::{Scanner, Wrong};
 /// What is kept of a value.
 pub(super) trait Keep<'t>: Sized {
     /// Reads the value that begins here.
-    fn keep(scanner: &mut Scanner<'t>) -> Result<Self, Wrong>;
+    fn keep(scanner: &mut Scanner<'t>, into: &mut Option<Self>) -> Result<(), Wrong>;
 }
 
 /// The value; of a list or an object only that it is one, because no model takes one.
 impl<'t> Keep<'t> for Value<'t> {
-    fn keep(scanner: &mut Scanner<'t>) -> Result<Self, Wrong> {
-        scanner.value()
+    fn keep(scanner: &mut Scanner<'t>, into: &mut Option<Self>) -> Result<(), Wrong> {
+        scanner.value(into)
     }
 }
 
 /// The value as it is written.
 impl<'t> Keep<'t> for &'t str {
-    fn keep(scanner: &mut Scanner<'t>) -> Result<Self, Wrong> {
-        scanner.raw()
+    fn keep(scanner: &mut Scanner<'t>, into: &mut Option<Self>) -> Result<(), Wrong> {
+        *into = Some(scanner.raw()?);
+        Ok(())
     }
 }
 
@@ -92,8 +93,7 @@ fn keep<'t, V: Keep<'t>>(
     if let [place] = *member.places
         && member.below.is_empty()
     {
-        values[place] = Some(V::keep(scanner)?);
-        return Ok(());
+        return V::keep(scanner, &mut values[place]);
     }
     let start = scanner.clone();
     // The last one of a name counts, with all that is in it.
@@ -117,7 +117,7 @@ fn keep<'t, V: Keep<'t>>(
     };
     read?;
     for place in &member.places {
-        values[*place] = Some(V::keep(&mut start.clone())?);
+        V::keep(&mut start.clone(), &mut values[*place])?;
     }
     Ok(())
 }

@@ -2,78 +2,107 @@
 
 use std::borrow::Cow;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 
-use crate::answer::{Number, Prediction, chosen};
+use crate::answer::{Number, Out, Prediction, Shape, Vectors};
 
-/// A prediction as a JSON object, by itself.
+/// A prediction as a JSON object, by itself, with all its parts under their own names.
 pub fn prediction_alone(prediction: &Prediction) -> Vec<u8> {
-    let mut out = open(prediction, None);
+    let mut out = open(prediction, &Shape::default());
     out.push(b'}');
     out
 }
 
 /// The prediction, up to the brace that closes it.
-pub(super) fn open(prediction: &Prediction, top_k: Option<u32>) -> Vec<u8> {
+pub(super) fn open(prediction: &Prediction, shape: &Shape) -> Vec<u8> {
+    let numbers = |embedding: &[f32]| 48 + embedding.len() * 13;
     let mut out = Vec::with_capacity(match prediction {
-        Prediction::Embedding(values) => 16 + values.len() * 13,
+        Prediction::Embedding(embedding) | Prediction::Mean { embedding, .. } => numbers(embedding),
+        Prediction::Chunks(chunks) => {
+            chunks.iter().map(|chunk| numbers(&chunk.embedding)).sum::<usize>()
+        }
         Prediction::Label { .. } | Prediction::Value(_) | Prediction::Spans(_) => 128,
     });
     out.push(b'{');
-    body(prediction, top_k, &mut out);
+    shape.write(prediction, &mut Text { out: &mut out });
     out
 }
 
-fn body(prediction: &Prediction, top_k: Option<u32>, out: &mut Vec<u8>) {
-    match prediction {
-        Prediction::Embedding(values) => {
-            out.extend_from_slice(b"\"embedding\":[");
-            for (place, value) in values.iter().enumerate() {
-                if place != 0 {
-                    out.push(b',');
-                }
-                json(Number::from(*value), out);
+/// JSON text, behind what is in `out` already.
+struct Text<'o> {
+    out: &'o mut Vec<u8>,
+}
+
+impl Text<'_> {
+    /// A comma, but for the first of an object or a list.
+    fn separate(&mut self) {
+        if !matches!(self.out.last(), Some(b'{' | b'[')) {
+            self.out.push(b',');
+        }
+    }
+}
+
+impl Out for Text<'_> {
+    fn field(&mut self, name: &str) {
+        self.separate();
+        json(name, self.out);
+        self.out.push(b':');
+    }
+
+    fn text(&mut self, text: &str) {
+        json(text, self.out);
+    }
+
+    fn number(&mut self, number: Number) {
+        json(number, self.out);
+    }
+
+    fn count(&mut self, count: usize) {
+        json(count, self.out);
+    }
+
+    fn vector(&mut self, numbers: &[f32], form: Vectors) {
+        match form {
+            Vectors::Array => {
+                self.list(numbers, |this, number| this.number(Number::Single(*number)));
             }
-            out.push(b']');
-        }
-        Prediction::Value(value) => {
-            out.extend_from_slice(b"\"value\":");
-            json(*value, out);
-        }
-        Prediction::Label { best, scores, labels } => {
-            let label = |index: usize| labels.get(index).map_or("", String::as_str);
-            out.extend_from_slice(b"\"label\":");
-            json(label(*best), out);
-            out.extend_from_slice(b",\"score\":");
-            json(scores.get(*best).copied().unwrap_or(Number::Single(f32::NAN)), out);
-            out.extend_from_slice(b",\"scores\":{");
-            for (place, index) in chosen(scores, top_k).into_iter().enumerate() {
-                if place != 0 {
-                    out.push(b',');
-                }
-                json(label(index), out);
-                out.push(b':');
-                json(scores[index], out);
+            Vectors::Bytes => {
+                let bytes: Vec<u8> =
+                    numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+                json(BASE64.encode(bytes), self.out);
             }
-            out.push(b'}');
         }
-        Prediction::Spans(spans) => {
-            out.extend_from_slice(b"\"spans\":[");
-            for (place, span) in spans.iter().enumerate() {
-                if place != 0 {
-                    out.push(b',');
-                }
-                out.extend_from_slice(b"{\"label\":");
-                json(span.label.as_str(), out);
-                out.extend_from_slice(b",\"score\":");
-                json(Number::from(span.score), out);
-                member("start", span.start, out);
-                member("end", span.end, out);
-                member("word", span.word.as_str(), out);
-                out.push(b'}');
+    }
+
+    fn list<T>(&mut self, items: &[T], mut each: impl FnMut(&mut Self, &T)) {
+        self.out.push(b'[');
+        for item in items {
+            self.separate();
+            each(self, item);
+        }
+        self.out.push(b']');
+    }
+
+    fn map<'n, T>(
+        &mut self,
+        items: &[T],
+        name: impl Fn(&T) -> &'n str,
+        mut each: impl FnMut(&mut Self, &T),
+    ) {
+        self.object(|this| {
+            for item in items {
+                this.field(name(item));
+                each(this, item);
             }
-            out.push(b']');
-        }
+        });
+    }
+
+    fn object(&mut self, fields: impl FnOnce(&mut Self)) {
+        self.out.push(b'{');
+        fields(self);
+        self.out.push(b'}');
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::{Codec, Taken, Wanted, refused, write};
-use crate::answer::{Prediction, Task};
+use crate::answer::{Part, Prediction, Shape, Task};
 use crate::avro::{self, Along, Kind};
-use crate::config::{Config, Include, Output, OutputFormat, SchemaRegistry};
+use crate::config::{Config, Include, OnLong, Output, OutputFormat, SchemaRegistry};
 use crate::failure::{Exit, Failure, temporary};
 use crate::record::{Fault, FaultClass, Record};
 use crate::schema::{Failed, Language, Schemas, frame};
@@ -15,6 +15,8 @@ use crate::schema::{Failed, Language, Schemas, frame};
 #[derive(Debug)]
 pub struct Writer {
     output: Output,
+    shape: Shape,
+    on_long: OnLong,
     registry: SchemaRegistry,
     codec: Arc<Codec>,
     /// Which fields of a record go along, where some do.
@@ -34,13 +36,47 @@ impl Writer {
                 Some(Taken::Fields(names.clone(), Wanted::new(names, &codec.input().fields)))
             }
         };
-        Self { output, registry, codec, taken, ids: RwLock::default() }
+        let on_long = config.model.on_long;
+        let shape = output.shape();
+        Self { output, shape, on_long, registry, codec, taken, ids: RwLock::default() }
     }
 
     /// The registry that has the schemas of what is written.
     fn schemas(&self) -> Option<&Schemas> {
         let schemas = self.codec.schemas().filter(|_| self.output.format == OutputFormat::Avro);
         schemas.map(AsRef::as_ref)
+    }
+
+    /// What a model for `task` may answer, the usual first.
+    fn kinds(&self, task: Task) -> impl Iterator<Item = Kind> + use<> {
+        let usual = match (Kind::of_task(task), self.on_long) {
+            (Kind::Embedding, OnLong::Chunks) => Kind::Chunks,
+            (Kind::Embedding, OnLong::Mean) => Kind::Mean,
+            (kind, _) => kind,
+        };
+        // A classifier with one output alone answers with its number.
+        let second = (task == Task::TextClassification).then_some(Kind::Value);
+        std::iter::once(usual).chain(second)
+    }
+
+    /// Of what a model for `task` may answer that which has all parts that are published.
+    fn published(&self, task: Task) -> Result<Vec<Kind>, Failure> {
+        let has = |kind: &Kind| self.shape.lacks(kind.parts()).is_none();
+        let (good, others): (Vec<Kind>, Vec<Kind>) = self.kinds(task).partition(has);
+        let lacking = others.first().map(|kind| (kind.parts(), self.shape.lacks(kind.parts())));
+        match lacking {
+            Some((parts, Some((name, part)))) if good.is_empty() => {
+                let names: Vec<&str> = parts.iter().map(|part| part.name()).collect();
+                Err(refused(&format!(
+                    "output.fields gives {name:?} to {}, and a prediction of a model for {} has {}: name these, or \
+                     leave output.fields out",
+                    part.name(),
+                    task.name(),
+                    names.join(", ")
+                )))
+            }
+            _ => Ok(good),
+        }
     }
 
     fn subject(&self, kind: Kind) -> String {
@@ -53,18 +89,17 @@ impl Writer {
     ///
     /// [`Exit::Config`] where it is not, with what to do; [`Exit::Temporary`] where the registry does not answer.
     pub fn ready(&self, task: Task) -> Result<(), Failure> {
+        let kinds = self.published(task)?;
         let Some(schemas) = self.schemas() else { return Ok(()) };
-        // A classifier with one output alone answers with its number.
-        let second = (task == Task::TextClassification).then_some(Kind::Value);
-        for kind in std::iter::once(Kind::of_task(task)).chain(second) {
-            let subject = self.subject(kind);
+        for kind in kinds {
+            let (subject, schema) = (self.subject(kind), kind.shaped(&self.shape));
             let id = if self.registry.register {
-                schemas.register(&subject, Language::Avro, kind.schema())
+                schemas.register(&subject, Language::Avro, &schema)
             } else {
-                schemas.look_up(&subject, Language::Avro, kind.schema())
+                schemas.look_up(&subject, Language::Avro, &schema)
             };
             let id = id.or_else(|failed| match failed {
-                Failed::Away(_) => schemas.known_id(Language::Avro, kind.schema()).ok_or(failed),
+                Failed::Away(_) => schemas.known_id(Language::Avro, &schema).ok_or(failed),
                 Failed::Absent { .. } | Failed::Refused(_) => Err(failed),
             });
             let id = id.map_err(|failed| {
@@ -96,9 +131,9 @@ impl Writer {
         let (Some(schemas), true) = (self.schemas(), self.registry.register) else {
             return self.ready(task);
         };
-        let kind = Kind::of_task(task);
-        let subject = self.subject(kind);
-        match schemas.incompatible(&subject, Language::Avro, kind.schema()) {
+        let Some(kind) = self.published(task)?.first().copied() else { return Ok(()) };
+        let (subject, schema) = (self.subject(kind), kind.shaped(&self.shape));
+        match schemas.incompatible(&subject, Language::Avro, &schema) {
             Ok(None) => Ok(()),
             Ok(Some(why)) => Err(refused(&format!(
                 "register the schema {} under {subject:?}: the registry will refuse it, since it is not compatible \
@@ -117,6 +152,13 @@ impl Writer {
     ///
     /// A model that answers something else than its task says.
     pub fn write(&self, prediction: &Prediction, record: &Record) -> Result<Vec<u8>, Fault> {
+        if let Some((name, part)) = self.shape.lacks(Part::of(prediction)) {
+            let message = format!(
+                "output.fields gives {name:?} to {}, which the prediction does not have",
+                part.name()
+            );
+            return Err(Fault::new(FaultClass::Refused, message));
+        }
         match self.output.format {
             OutputFormat::Json => self.json(prediction, record),
             OutputFormat::Avro => self.avro(prediction, record),
@@ -124,7 +166,7 @@ impl Writer {
     }
 
     fn json(&self, prediction: &Prediction, record: &Record) -> Result<Vec<u8>, Fault> {
-        let mut out = write::open(prediction, self.output.top_k);
+        let mut out = write::open(prediction, &self.shape);
         if self.output.include == Include::Key {
             let key = record.key.as_deref().map(String::from_utf8_lossy);
             write::member("key", key.as_deref(), &mut out);
@@ -158,7 +200,10 @@ impl Writer {
         }
         let input = String::from_utf8_lossy(&input);
         let along = Along { key, input: self.taken.as_ref().map(|_| &*input) };
-        avro::Encoder::new(&mut out).prediction(prediction, self.output.top_k, along);
+        avro::Encoder::new(&mut out).prediction(prediction, &self.shape, along);
         Ok(out)
     }
 }
+
+#[cfg(test)]
+mod tests;

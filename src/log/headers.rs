@@ -14,6 +14,9 @@ pub const SOURCE_TOPIC: &str = "tidemill.source.topic";
 pub const SOURCE_PARTITION: &str = "tidemill.source.partition";
 /// The record's offset.
 pub const SOURCE_OFFSET: &str = "tidemill.source.offset";
+/// Of a prediction for a part of its text: tokens that the model saw, a slash, and tokens of the whole, behind `>` where
+/// there are more than were counted.
+pub const INPUT_TRUNCATED: &str = "tidemill.input.truncated";
 /// Of a dead letter: the class of its fault.
 pub const ERROR_CLASS: &str = "tidemill.error.class";
 /// Of a value that was cut: how many bytes it had.
@@ -36,6 +39,31 @@ pub const ERRORS_DOER: &str = "__connect.errors.class.name";
 pub const ERRORS_EXCEPTION: &str = "__connect.errors.exception.class.name";
 /// The fault in words.
 pub const ERRORS_MESSAGE: &str = "__connect.errors.exception.message";
+
+/// Of an event, by the Kafka protocol binding of `CloudEvents` 1.0: its version.
+pub const EVENT_VERSION: &str = "ce_specversion";
+/// Which event it is, among those of its source.
+pub const EVENT_ID: &str = "ce_id";
+/// Where it comes from.
+pub const EVENT_SOURCE: &str = "ce_source";
+/// What it tells of.
+pub const EVENT_TYPE: &str = "ce_type";
+/// When that was.
+pub const EVENT_TIME: &str = "ce_time";
+/// What the value is.
+pub const CONTENT_TYPE: &str = "content-type";
+
+/// Whether a header is an attribute of an event.
+pub fn is_of_event(name: &[u8]) -> bool {
+    name.get(..3).is_some_and(|start| start.eq_ignore_ascii_case(b"ce_"))
+}
+
+/// Whether a header says how a record's value is to be read. It is not true of another value.
+pub fn is_of_value(name: &[u8]) -> bool {
+    [CONTENT_TYPE, "content-encoding", "__value_schema_id"]
+        .iter()
+        .any(|header| name.eq_ignore_ascii_case(header.as_bytes()))
+}
 
 /// What the names begin with that only we write. A record's own headers of these names are left out of what we write, so
 /// that a reader never meets a predecessor's provenance.

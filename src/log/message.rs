@@ -12,14 +12,18 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::config::{Config, Headers, OutputPartition};
+use crate::config::{CloudEvents, Config, Headers, Output, OutputFormat, OutputPartition};
 use crate::log::manifest::{Manifest, Range};
 use crate::log::note::Note;
 use crate::log::{BatchInfo, Finished, Row, headers};
-use crate::record::{Fault, ModelId, Outcome, Partition, Record, Signature, TopicId};
+use crate::printable;
+use crate::record::{Fault, ModelId, Outcome, Partition, Record, Signature, TopicId, Written};
 
 /// What Kafka adds to a message at most: record and batch framing, lengths, timestamps.
 const FRAMING: usize = 128;
+
+/// Times in milliseconds since 1970 that RFC 3339 can say: years of four digits.
+const YEARS: std::ops::Range<i64> = -62_167_219_200_000..253_402_300_800_000;
 
 /// What each partition's committed offset says beside its number.
 pub type Notes = BTreeMap<Partition, Note>;
@@ -54,6 +58,30 @@ pub struct Naming {
     pub partition: OutputPartition,
     /// How much provenance.
     pub headers: Headers,
+    /// What makes predictions events.
+    pub event: Option<Event>,
+}
+
+/// What the events of `CloudEvents` have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Where they come from.
+    pub source: String,
+    /// What they tell of.
+    pub kind: String,
+    /// What their values are, as a media type.
+    pub content: &'static str,
+}
+
+impl Event {
+    fn of(output: &Output) -> Option<Self> {
+        let content = match output.format {
+            OutputFormat::Json => "application/json",
+            OutputFormat::Avro => "application/avro",
+        };
+        let CloudEvents { source, kind } = output.cloud_events.clone();
+        source.zip(kind).map(|(source, kind)| Self { source, kind, content })
+    }
 }
 
 impl Naming {
@@ -70,6 +98,7 @@ impl Naming {
             manifest: config.manifest_topic(),
             partition: config.output.partition,
             headers: config.output.headers,
+            event: Event::of(&config.output),
         }
     }
 
@@ -221,7 +250,7 @@ impl Batch<'_> {
     /// The message of one row.
     pub fn message<'a>(&'a self, row: &'a Row) -> Message<'a> {
         let (topic, partition, value) = match &row.outcome {
-            Outcome::Prediction(value) => {
+            Outcome::Prediction(Written { value, .. }) => {
                 (self.naming.output.as_str(), self.number(row), Some(value))
             }
             Outcome::Tombstone => (self.naming.output.as_str(), self.number(row), None),
@@ -240,7 +269,14 @@ impl Batch<'_> {
         };
         match &row.outcome {
             Outcome::DeadLetter(fault) => self.explain(&mut message, &row.record, fault),
-            Outcome::Prediction(_) | Outcome::Tombstone => self.stamp(&mut message, &row.record),
+            Outcome::Prediction(Written { truncated, .. }) => {
+                self.stamp(&mut message, &row.record);
+                if let Some(truncated) = truncated.filter(|_| self.naming.headers != Headers::None)
+                {
+                    message.push(headers::INPUT_TRUNCATED, truncated.to_string());
+                }
+            }
+            Outcome::Tombstone => self.stamp(&mut message, &row.record),
         }
         message
     }
@@ -375,10 +411,16 @@ impl Batch<'_> {
         }
     }
 
-    /// The record's own headers, then where the prediction comes from.
+    /// The record's own headers but for what they say of its value, then where the prediction comes from.
     fn stamp<'a>(&'a self, message: &mut Message<'a>, record: &'a Record) {
         let mode = self.naming.headers;
-        inherit(message, record);
+        let event = self.naming.event.as_ref();
+        inherit(message, record, |name| {
+            !headers::is_of_value(name) && (event.is_none() || !headers::is_of_event(name))
+        });
+        if let Some(event) = event {
+            self.tell(event, message, record);
+        }
         if mode == Headers::None {
             return;
         }
@@ -397,9 +439,27 @@ impl Batch<'_> {
         message.push(headers::SOURCE_OFFSET, record.offset.to_string());
     }
 
+    /// The attributes of an event. Its id is of the record and the version: whoever answers the record again with that
+    /// version gives it again.
+    fn tell<'a>(&'a self, event: &'a Event, message: &mut Message<'a>, record: &'a Record) {
+        let Record { partition, offset, .. } = *record;
+        let topic = self.naming.input(partition);
+        message.push(headers::EVENT_VERSION, "1.0");
+        let id = format!("{topic}/{}/{offset}/{}", partition.number, self.info.model.digest);
+        message.push(headers::EVENT_ID, id);
+        message.push(headers::EVENT_SOURCE, event.source.as_str());
+        message.push(headers::EVENT_TYPE, event.kind.as_str());
+        if let Some(time) = record.timestamp.filter(|time| YEARS.contains(time)) {
+            message.push(headers::EVENT_TIME, printable::utc(time));
+        }
+        if message.value.is_some() {
+            message.push(headers::CONTENT_TYPE, event.content);
+        }
+    }
+
     /// The record's own headers, then why it could not be answered, as Kafka Connect writes it.
     fn explain<'a>(&'a self, message: &mut Message<'a>, record: &'a Record, fault: &'a Fault) {
-        inherit(message, record);
+        inherit(message, record, |_| true);
         message.push(headers::ERRORS_TOPIC, self.naming.input(record.partition));
         message.push(headers::ERRORS_PARTITION, record.partition.number.to_string());
         message.push(headers::ERRORS_OFFSET, record.offset.to_string());
@@ -414,8 +474,8 @@ impl Batch<'_> {
     }
 }
 
-fn inherit<'a>(message: &mut Message<'a>, record: &'a Record) {
-    let kept = record.headers.iter().filter(|h| !headers::is_reserved(&h.name));
+fn inherit<'a>(message: &mut Message<'a>, record: &'a Record, good: impl Fn(&[u8]) -> bool) {
+    let kept = record.headers.iter().filter(|h| !headers::is_reserved(&h.name) && good(&h.name));
     let borrowed = |bytes: &'a Vec<u8>| Cow::Borrowed(bytes.as_slice());
     message
         .headers

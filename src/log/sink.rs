@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::note::Note;
 use crate::failure::Failure;
 use crate::record::{
-    Buried, Epoch, ModelId, Offset, Outcome, Partition, Reason, Record, Signature,
+    Buried, Epoch, ModelId, Offset, Outcome, Partition, Reason, Record, Signature, Written,
 };
 
 /// An open sink.
@@ -91,7 +91,7 @@ pub struct Row {
     /// The epoch it was read under.
     pub epoch: Epoch,
     /// The outcome, a prediction already encoded as `output.format` says.
-    pub outcome: Outcome<Vec<u8>>,
+    pub outcome: Outcome<Written>,
 }
 
 /// A transaction's end.

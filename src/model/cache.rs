@@ -12,7 +12,7 @@ use quick_cache::Weighter;
 use quick_cache::sync;
 use sha2::{Digest as _, Sha256};
 
-use super::{Input, Model, guard};
+use super::{Input, Model, Window, guard};
 use crate::answer::{Prediction, Refused};
 
 /// An input's SHA-256.
@@ -44,6 +44,11 @@ impl Weighter<Key, Prediction> for Bytes {
                 .iter()
                 .map(|span| size_of_val(span) + span.label.len() + span.word.len())
                 .sum(),
+            Prediction::Chunks(chunks) => chunks
+                .iter()
+                .map(|chunk| size_of_val(chunk) + size_of_val(&chunk.embedding[..]))
+                .sum(),
+            Prediction::Mean { embedding, .. } => size_of_val(&embedding[..]),
         };
         u64::try_from(FRAME + bytes).unwrap_or(u64::MAX)
     }
@@ -108,12 +113,20 @@ impl Cache {
 fn key(input: &Input) -> Option<Key> {
     let mut hash = Sha256::new();
     match input {
-        Input::Tokens(ids) => ids.iter().for_each(|id| hash.update(id.to_le_bytes())),
+        Input::Tokens(tokens) => tokens.ids.iter().for_each(|id| hash.update(id.to_le_bytes())),
         Input::Marked(marked) => {
             // The places of the tokens follow from these two.
             marked.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
             hash.update(u32::MAX.to_le_bytes());
             hash.update(marked.text.as_bytes());
+        }
+        Input::Windows(windows) => {
+            for Window { ids, start, end } in windows {
+                ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+                hash.update(u32::MAX.to_le_bytes());
+                hash.update(start.to_le_bytes());
+                hash.update(end.to_le_bytes());
+            }
         }
         Input::Pixels { pixels, .. } => hash.update(pixels),
         Input::Row(_) => return None,
@@ -127,7 +140,7 @@ mod tests {
 
     use super::*;
     use crate::field::Values;
-    use crate::model::About;
+    use crate::model::{About, Tokens};
     use crate::record::Fault;
 
     /// Answers a sequence by its sum, and refuses those with a 9.
@@ -143,19 +156,19 @@ mod tests {
         }
 
         fn prepare(&self, _values: &Values<'_>) -> Result<Input, Fault> {
-            Ok(Input::Tokens(Box::default()))
+            Ok(Input::Tokens(Tokens::default()))
         }
 
         fn predict(&self, inputs: &[&Input]) -> Result<Vec<Prediction>, Refused> {
             self.calls.lock().unwrap_or_else(PoisonError::into_inner).push(inputs.len());
             let answer = |(row, input): (usize, &&Input)| match input {
-                Input::Tokens(ids) if !ids.contains(&9) => {
+                Input::Tokens(Tokens { ids, .. }) if !ids.contains(&9) => {
                     Ok(Prediction::Embedding(vec![f32::from(
                         u8::try_from(ids.iter().sum::<u32>()).unwrap_or(0),
                     )]))
                 }
                 Input::Row(values) => Ok(Prediction::Value(values[0].into())),
-                Input::Tokens(_) | Input::Marked(_) | Input::Pixels { .. } => {
+                Input::Tokens(_) | Input::Marked(_) | Input::Windows(_) | Input::Pixels { .. } => {
                     Err(Refused::Row { row, message: "a 9".to_owned() })
                 }
             };

@@ -25,6 +25,7 @@ use super::files::Error;
 use super::options::LoadOptions;
 use super::served::Served;
 use super::{Model, image, tabular, text};
+use crate::answer::Task;
 use crate::config::Place;
 use crate::memory::mebibytes;
 use crate::printable;
@@ -200,7 +201,18 @@ fn served(dir: &Path, options: &LoadOptions, passed: Passed, report: Report) -> 
 
 /// Builds it. A tokenizer's rules, for one, are code of others on text of others: a panic in it refuses the version.
 fn guarded(contents: Contents<'_>, options: &LoadOptions) -> Result<Box<dyn Model>, Error> {
-    let built = catch_unwind(AssertUnwindSafe(|| by_family(contents, options)));
+    let built = catch_unwind(AssertUnwindSafe(|| {
+        let model = by_family(contents, options)?;
+        let task = model.about().task;
+        if options.model.on_long.cuts() && task != Task::TextEmbedding {
+            return Err(Error::Unsupported(format!(
+                "model.on_long is chunks or mean, which is for embeddings, and the model is for {}: write truncate or \
+                 reject",
+                task.name()
+            )));
+        }
+        Ok(model)
+    }));
     built.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");

@@ -364,7 +364,7 @@ impl Model for Image {
                     images.push(&**pixels);
                 }
                 Input::Pixels { .. } => return Err(refused(row, "an image of another size")),
-                Input::Tokens(_) | Input::Marked(_) | Input::Row(_) => {
+                Input::Tokens(_) | Input::Marked(_) | Input::Windows(_) | Input::Row(_) => {
                     return Err(refused(
                         row,
                         "an image model takes pixels, not tokens or features",

@@ -56,7 +56,7 @@ mod tests {
     fn options_are_the_same_after_json() {
         let model = "{uri: 'models:/m@champion', poll: 1500 ms, allow_change: [fields], device: 'cuda:0,cuda:1', \
                      workers: 3, task: text-ranking, precision: bf16, determinism: strict, cache: 10 MiB, \
-                     on_long: reject, max_length: 77, aggregation: first}";
+                     on_long: chunks, chunk_overlap: 3, max_length: 77, aggregation: first}";
         let model: config::Model = serde_saphyr::from_str(model).unwrap();
         let version = Version(7);
         let named =

@@ -64,14 +64,15 @@ use super::files::Error;
 use super::folder::{Folder, Json};
 use super::options::LoadOptions;
 use super::weights::Weights;
-use super::{About, Input, Memory, Model};
+use super::{About, Input, Marked, Memory, Model, Tokens};
 use crate::answer::{Prediction, Refused, Task};
-use crate::config::OnLong;
+use crate::config::{self, OnLong};
 use crate::field::{self, Values};
 use crate::record::{Fault, FaultClass};
 
 mod architecture;
 mod backbone;
+mod chunks;
 mod cross;
 mod encode;
 mod head;
@@ -110,6 +111,8 @@ pub struct Text {
     /// What stands before each text, of a pair before the first.
     prompt: String,
     on_long: OnLong,
+    /// Tokens that windows of a text have in common.
+    overlap: usize,
     /// The fields of the text and of a second one.
     looks_at: [String; 2],
 }
@@ -179,7 +182,40 @@ pub(super) fn load(
     };
     let looks_at = [options.field.clone(), options.pair_field.clone()];
     let (on_long, prompt) = (options.model.on_long, encode.prompt);
-    Ok(Box::new(Text { about, backbone, head, sequencer, marker, prompt, on_long, looks_at }))
+    let overlap = windows(options, head.task(), &sequencer, &prompt)?;
+    let text =
+        Text { about, backbone, head, sequencer, marker, prompt, on_long, overlap, looks_at };
+    Ok(Box::new(text))
+}
+
+/// How many tokens the windows of a text have in common, where texts are cut into such.
+fn windows(
+    options: &LoadOptions,
+    task: Task,
+    sequencer: &Sequencer,
+    prompt: &str,
+) -> Result<usize, Error> {
+    let config::Model { on_long, chunk_overlap, .. } = options.model;
+    if !on_long.cuts() || task != Task::TextEmbedding {
+        return Ok(0);
+    }
+    let unsupported = |message: String| Err(Error::Unsupported(message));
+    let fail = |fault: Fault| Error::Unsupported(format!("the default prompt: {}", fault.message));
+    let taken = sequencer.places(prompt, "").map_err(fail)?.len();
+    let room = sequencer.room().saturating_sub(taken);
+    if room == 0 {
+        return unsupported(format!(
+            "model.on_long is chunks or mean, and the default prompt of {taken} tokens leaves no room for a text"
+        ));
+    }
+    match usize::try_from(chunk_overlap) {
+        Ok(overlap) if overlap <= room / 2 => Ok(overlap),
+        _ => unsupported(format!(
+            "model.chunk_overlap is {chunk_overlap}, more than half of the {room} tokens of a text that the model takes \
+             at once: write at most {}",
+            room / 2
+        )),
+    }
 }
 
 /// What makes sequences as the model takes them, which tells `types` types of tokens apart; `typed` where it is told them.
@@ -302,30 +338,36 @@ impl Model for Text {
             let message = format!("{what} more than {} tokens", self.sequencer.longest());
             Err(Fault::new(FaultClass::TooLong, message))
         };
+        if self.on_long.cuts() {
+            let windows = self.sequencer.windows(&self.prompt, text, self.overlap)?;
+            if windows.iter().any(|window| window.ids.is_empty()) {
+                return Err(nothing(name));
+            }
+            return Ok(Input::Windows(windows.into()));
+        }
         let text = match &*self.prompt {
             "" => Cow::Borrowed(text),
             prompt => Cow::Owned([prompt, text].concat()),
         };
         if let Some(second) = second {
-            let (ids, long) = self.sequencer.pair([&text, second])?;
-            if long && self.on_long == OnLong::Reject {
+            let (ids, truncated) = self.sequencer.pair([&text, second])?;
+            if truncated.is_some() && self.on_long == OnLong::Reject {
                 return too_long(format!("fields {name:?} and {pair:?} have together"));
             }
-            return Ok(Input::Tokens(ids.into()));
+            return Ok(Input::Tokens(Tokens { ids: ids.into(), truncated }));
         }
-        let Sequence { ids, long, source } = self.sequencer.single(&text)?;
-        if long && self.on_long == OnLong::Reject {
+        let Sequence { ids, truncated, source } = self.sequencer.single(&text)?;
+        if truncated.is_some() && self.on_long == OnLong::Reject {
             return too_long(format!("field {name:?} has"));
         }
         if ids.is_empty() {
-            let message = format!("field {name:?} tokenises to nothing");
-            return Err(Fault::new(FaultClass::Invalid, message));
+            return Err(nothing(name));
         }
         Ok(match &self.marker {
-            None => Input::Tokens(ids.into()),
+            None => Input::Tokens(Tokens { ids: ids.into(), truncated }),
             Some(marker) => {
                 let marked = marker.mark(ids, &source, self.sequencer.tokenizer());
-                Input::Marked(Box::new(marked))
+                Input::Marked(Box::new(Marked { truncated, ..marked }))
             }
         })
     }
@@ -335,27 +377,70 @@ impl Model for Text {
     }
 
     fn predict(&self, inputs: &[&Input]) -> Result<Vec<Prediction>, Refused> {
-        let mut sequences = Vec::with_capacity(inputs.len());
+        let mut sequences: Vec<&[u32]> = Vec::with_capacity(inputs.len());
+        // Which input each sequence is of.
+        let mut owners = Vec::with_capacity(inputs.len());
         for (row, input) in inputs.iter().enumerate() {
             let refused = |message: String| Refused::Row { row, message };
-            let ids = match input {
-                Input::Tokens(ids) => ids,
-                Input::Marked(marked) => &marked.ids,
+            match input {
+                Input::Tokens(tokens) => sequences.push(&tokens.ids),
+                Input::Marked(marked) => sequences.push(&marked.ids),
+                Input::Windows(windows) => sequences.extend(windows.iter().map(|one| &*one.ids)),
                 Input::Row(_) | Input::Pixels { .. } => {
                     let message = "a text model takes tokens, not features or pixels";
                     return Err(refused(message.to_owned()));
                 }
-            };
-            let longest = self.sequencer.longest();
-            if ids.is_empty() || longest < ids.len() {
-                return Err(refused(format!("{} tokens, not 1 to {longest}", ids.len())));
             }
-            if let Some(id) = ids.iter().find(|id| !self.backbone.knows(**id)) {
-                return Err(refused(format!("token id {id} is beyond the vocabulary")));
+            for ids in sequences.iter().skip(owners.len()) {
+                self.check(ids).map_err(refused)?;
             }
-            sequences.push(&**ids);
+            owners.resize(sequences.len(), row);
+        }
+        if inputs.iter().any(|input| matches!(input, Input::Windows(_))) {
+            return self.predict_windows(inputs, &sequences, &owners);
         }
         let taken = self.backbone.run(&sequences, self.head.take())?;
         self.head.answer(taken, inputs)
     }
+}
+
+impl Text {
+    /// Whether the model takes a sequence; else why not.
+    fn check(&self, ids: &[u32]) -> Result<(), String> {
+        let longest = self.sequencer.longest();
+        if ids.is_empty() || longest < ids.len() {
+            return Err(format!("{} tokens, not 1 to {longest}", ids.len()));
+        }
+        match ids.iter().find(|id| !self.backbone.knows(**id)) {
+            Some(id) => Err(format!("token id {id} is beyond the vocabulary")),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs windows as other rows, as many at once as the model is best given: a text may have hundreds.
+    fn predict_windows(
+        &self,
+        inputs: &[&Input],
+        sequences: &[&[u32]],
+        owners: &[usize],
+    ) -> Result<Vec<Prediction>, Refused> {
+        let mut embeddings = Vec::with_capacity(sequences.len());
+        let mut unit = false;
+        for run in sequences.chunks(chunks::rows_a_run(sequences, self.about.chunk_tokens)) {
+            let before = embeddings.len();
+            let answered = self.backbone.run(run, self.head.take());
+            let answered = answered.and_then(|taken| self.head.embeddings(taken));
+            let owner = |row: usize| owners.get(before + row).copied();
+            let (vectors, is_unit) = answered.map_err(|refused| refused.of_part(owner))?;
+            embeddings.extend(vectors);
+            unit = is_unit;
+        }
+        let (mut embeddings, mean) = (embeddings.into_iter(), self.on_long == OnLong::Mean);
+        let answer = |input: &&Input| chunks::answer(input, &mut embeddings, (mean, unit));
+        Ok(inputs.iter().map(answer).collect())
+    }
+}
+
+fn nothing(field: &str) -> Fault {
+    Fault::new(FaultClass::Invalid, format!("field {field:?} tokenises to nothing"))
 }

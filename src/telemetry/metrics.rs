@@ -26,7 +26,7 @@ use declared::{
     ADMIN, AGE, BATCH_BYTES, BATCH_LIMIT, BATCH_RECORDS, BATCH_TOKENS, BATCHES, CACHE_HITS,
     COMMIT_AGE, CONNECTED, DEAD_LETTERS, DRAIN_ETA, GATE, LAG, MODEL_INFO, MODEL_LOAD,
     MODEL_MEMORY, MODEL_SWAPS, PARTITIONS, REBALANCES, RECORDS, RESIDENT, STAGE, TRANSACTIONS,
-    UNCOVERED,
+    TRUNCATED, UNCOVERED,
 };
 
 /// The handles. Cheap to clone.
@@ -50,6 +50,7 @@ struct Handles {
     dead_letters: BTreeMap<&'static str, Counter>,
     transactions: BTreeMap<How, Counter>,
     cache_hits: Counter,
+    truncated: Counter,
     rebalances: Counter,
     partitions: Gauge,
     model_load: Histogram,
@@ -123,6 +124,7 @@ pub fn register(recorder: PrometheusRecorder) -> Metrics {
             .map(|how| (how, counter(TRANSACTIONS, "outcome", how.name())))
             .into(),
         cache_hits: recorder.register_counter(&key(CACHE_HITS, Vec::new()), &METADATA),
+        truncated: recorder.register_counter(&key(TRUNCATED, Vec::new()), &METADATA),
         rebalances: recorder.register_counter(&key(REBALANCES, Vec::new()), &METADATA),
         partitions: gauge(PARTITIONS),
         model_load: histogram(MODEL_LOAD, Vec::new()),
@@ -210,6 +212,11 @@ impl Metrics {
                 }
             }
         }
+    }
+
+    /// So many predictions were for a part of their text.
+    pub fn truncated(&self, predictions: u64) {
+        self.0.truncated.increment(predictions);
     }
 
     /// The assignment changed to so many partitions.

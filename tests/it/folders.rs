@@ -180,7 +180,10 @@ fn difference(model: &dyn Model, text: &str, expected: &Value) -> f64 {
             let named = |label: &String| format!("/scores/{label}");
             labels.iter().map(named).zip(scores.into_iter().map(f64::from)).collect()
         }
-        other @ (Prediction::Value(_) | Prediction::Spans(_)) => panic!("{other:?}"),
+        other @ (Prediction::Value(_)
+        | Prediction::Spans(_)
+        | Prediction::Chunks(_)
+        | Prediction::Mean { .. }) => panic!("{other:?}"),
     };
     let gap = |(place, value): (String, f64)| {
         (expected.pointer(&place).and_then(Value::as_f64).unwrap() - value).abs()

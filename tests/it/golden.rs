@@ -85,6 +85,7 @@ fn difference(prediction: &Prediction, expected: &Value) -> f64 {
             };
             spans.iter().zip(expected).map(gap).fold(0.0, f64::max)
         }
+        Prediction::Chunks(_) | Prediction::Mean { .. } => panic!("{prediction:?}"),
     }
 }
 
@@ -344,6 +345,13 @@ fn texts_at_the_edges_are_defined() {
         let bare = tokens.predict(&[&Input::Tokens(vec![2, 3].into())]).unwrap_err();
         assert!(bare.to_string().contains("input 0: a token classifier wants the places"));
     }
+    for (words, expect) in [(38, None), (39, Some("40/41")), (60, Some("40/62"))] {
+        let input = model.prepare_object(&fields(&"word ".repeat(words))).unwrap();
+        let truncated = input.truncated().map(|truncated| truncated.to_string());
+        assert_eq!(truncated.as_deref(), expect, "{words} words");
+    }
+    let truncated = model.prepare_object(&fields(&long)).unwrap().truncated();
+    assert!(truncated.is_some_and(|truncated| truncated.more && 40 < truncated.of));
     let fault = strict.prepare_object(&fields(&long)).unwrap_err();
     assert!(fault.message.contains("more than"), "{}", fault.message);
     let beyond = Input::Tokens(vec![1, 4_000_000, 2].into());

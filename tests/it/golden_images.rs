@@ -52,16 +52,20 @@ fn altered(file: &str, changes: &Value) -> tempfile::TempDir {
 fn pixels(input: &Input) -> &[u8] {
     match input {
         Input::Pixels { pixels, .. } => pixels,
-        Input::Tokens(_) | Input::Marked(_) | Input::Row(_) => panic!("{input:?}"),
+        Input::Tokens(_) | Input::Marked(_) | Input::Windows(_) | Input::Row(_) => {
+            panic!("{input:?}")
+        }
     }
 }
 
 fn scores(prediction: &Prediction) -> Vec<f64> {
     match prediction {
         Prediction::Label { scores, .. } => scores.iter().map(|score| (*score).into()).collect(),
-        Prediction::Embedding(_) | Prediction::Value(_) | Prediction::Spans(_) => {
-            panic!("{prediction:?}")
-        }
+        Prediction::Embedding(_)
+        | Prediction::Value(_)
+        | Prediction::Spans(_)
+        | Prediction::Chunks(_)
+        | Prediction::Mean { .. } => panic!("{prediction:?}"),
     }
 }
 

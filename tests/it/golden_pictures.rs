@@ -42,7 +42,9 @@ fn model(file: &str, processor: &Value) -> Result<Box<dyn Model>, String> {
 fn prepared(model: &dyn Model, text: &Value) -> Result<Vec<u8>, Fault> {
     match model.prepare_object(json!({"image": text}).as_object().unwrap())? {
         Input::Pixels { pixels, .. } => Ok(pixels.into_vec()),
-        Input::Tokens(_) | Input::Marked(_) | Input::Row(_) => panic!("no pixels"),
+        Input::Tokens(_) | Input::Marked(_) | Input::Windows(_) | Input::Row(_) => {
+            panic!("no pixels")
+        }
     }
 }
 

@@ -270,7 +270,7 @@ impl Loop {
     fn commit(&mut self, lane: usize) {
         let (records, next) = std::mem::take(&mut self.waiting[lane]);
         let row = |(epoch, record): (Epoch, Arc<Record>)| Row {
-            outcome: Outcome::Prediction(record.value.clone().unwrap_or_default()),
+            outcome: Outcome::Prediction(record.value.clone().unwrap_or_default().into()),
             record,
             epoch,
         };

@@ -31,6 +31,7 @@ mod hostile_models;
 mod journal;
 mod kafka_log;
 mod lines;
+mod long_texts;
 mod mock_kafka;
 mod models;
 mod padded;

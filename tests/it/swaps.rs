@@ -19,7 +19,7 @@ use tidemill::model::served::Served;
 use tidemill::pipeline::arrive::Assigned;
 use tidemill::pipeline::batch::Cut;
 use tidemill::pipeline::{Batch, Effect, Event, Limits, Part, Pipeline, batch};
-use tidemill::record::{Epoch, Offset, Outcome, Partition, Record, Version};
+use tidemill::record::{Epoch, Offset, Outcome, Partition, Record, Version, Written};
 use tidemill::workers::{Answer, Finish, Job, Workers};
 use tokio::sync::mpsc;
 
@@ -90,7 +90,7 @@ impl Bench {
     }
 
     /// What a service says of a record that has run this version from the start.
-    fn alone(&mut self, record: &Record, version: Version) -> Outcome<Vec<u8>> {
+    fn alone(&mut self, record: &Record, version: Version) -> Outcome<Written> {
         let item = self.decoder.item(Epoch(1), record.clone(), None, &self.versions[&version]);
         let batch = Batch::new(0, 0, version, Cut::of(vec![item], epoch()), epoch());
         let Part { answer, .. } = self.run(Arc::new(batch), vec![0]).parts.remove(0);
@@ -176,7 +176,7 @@ proptest! {
             headers: Vec::new(),
         };
         let records: Vec<Record> = (0..).zip(&values).map(record).collect();
-        let mut core: Pipeline<Decoded, Vec<u8>> = Pipeline::new(limits(), Version(1));
+        let mut core: Pipeline<Decoded, Written> = Pipeline::new(limits(), Version(1));
         let assigned = Assigned {
             partition: PARTITION,
             epoch: Epoch(1),

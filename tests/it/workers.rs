@@ -11,25 +11,25 @@ use tidemill::model::gate;
 use tidemill::model::options::LoadOptions;
 use tidemill::pipeline::batch::Cut;
 use tidemill::pipeline::{Batch, Part};
-use tidemill::record::{Epoch, Offset, Outcome, Partition, Record, Version};
+use tidemill::record::{Epoch, Offset, Outcome, Partition, Record, Version, Written};
 use tidemill::workers::{Answer, Finish, Job, Workers};
 use tokio::sync::mpsc;
 
 /// The outcomes of a batch in the order of its records, each record's once.
-fn outcomes(parts: Vec<Part<Vec<u8>>>) -> Vec<Outcome<Vec<u8>>> {
+fn outcomes(parts: Vec<Part<Written>>) -> Vec<Outcome<Written>> {
     let rows = parts.into_iter().flat_map(|part| {
         let outcomes = part.answer.unwrap();
         assert_eq!(part.rows.len(), outcomes.len());
         part.rows.into_iter().zip(outcomes)
     });
-    let mut rows: Vec<(usize, Outcome<Vec<u8>>)> = rows.collect();
+    let mut rows: Vec<(usize, Outcome<Written>)> = rows.collect();
     rows.sort_by_key(|(row, _)| *row);
     assert!((0..).zip(&rows).all(|(place, (row, _))| place == *row), "each row once");
     rows.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
 /// What becomes of 60 records with 7 texts, one of which is none, a key each, in two batches.
-fn answers(cache: u64) -> Vec<(usize, Vec<Outcome<Vec<u8>>>)> {
+fn answers(cache: u64) -> Vec<(usize, Vec<Outcome<Written>>)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/data/tiny-bert-labels");
     let model = config::Model { cache: Size(cache), ..config::Model::default() };
     let options = LoadOptions { model, ..LoadOptions::default() };
@@ -83,7 +83,9 @@ fn a_cache_changes_the_time_and_nothing_else() {
     let (hits, second) = &cached[1];
     let predicted = second.iter().filter(|outcome| matches!(outcome, Outcome::Prediction(_)));
     assert_eq!(*hits, predicted.count(), "every text was seen before");
-    let Outcome::Prediction(last) = &second[28] else { panic!("{:?}", second[28]) };
+    let Outcome::Prediction(Written { value: last, .. }) = &second[28] else {
+        panic!("{:?}", second[28])
+    };
     assert!(String::from_utf8_lossy(last).ends_with(",\"key\":\"58\"}"), "its own key");
 }
 

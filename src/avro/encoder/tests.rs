@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::answer::{Chunk, Span};
 use crate::avro::{Plan, parse};
 
 fn schema(kind: Kind) -> Schema {
@@ -15,9 +16,8 @@ fn schema(kind: Kind) -> Schema {
 }
 
 /// What `apache_avro` reads, which takes every byte.
-fn theirs(kind: Kind, mut datum: &[u8]) -> Vec<(String, Theirs)> {
-    let schema = schema(kind);
-    let reader = GenericDatumReader::builder(&schema).build().unwrap();
+fn theirs(schema: &Schema, mut datum: &[u8]) -> Vec<(String, Theirs)> {
+    let reader = GenericDatumReader::builder(schema).build().unwrap();
     let value = reader.read_value(&mut datum).unwrap();
     assert!(datum.is_empty());
     let Theirs::Record(fields) = value else { panic!("{value:?}") };
@@ -25,9 +25,16 @@ fn theirs(kind: Kind, mut datum: &[u8]) -> Vec<(String, Theirs)> {
 }
 
 fn written(prediction: &Prediction, top_k: Option<u32>, along: Along<'_>) -> Vec<(String, Theirs)> {
+    shaped(prediction, &Shape { top_k, ..Shape::default() }, along)
+}
+
+fn shaped(prediction: &Prediction, shape: &Shape, along: Along<'_>) -> Vec<(String, Theirs)> {
+    let kind = Kind::of(prediction);
+    assert_eq!(kind.parts(), Part::of(prediction));
+    let schema = parse(&kind.shaped(shape), &[]).unwrap();
     let mut out = Vec::new();
-    Encoder::new(&mut out).prediction(prediction, top_k, along);
-    theirs(Kind::of(prediction), &out)
+    Encoder::new(&mut out).prediction(prediction, shape, along);
+    theirs(&schema, &out)
 }
 
 #[test]
@@ -42,11 +49,63 @@ fn every_schema_is_of_its_name_and_every_field_has_a_default() {
             all_have_defaults(&array.items);
         }
     }
+    let other = Shape { vectors: Vectors::Bytes, scores: Scores::Array, ..Shape::default() };
     for kind in Kind::ALL {
-        let schema = schema(kind);
-        assert_eq!(schema.name().unwrap().fullname(None), kind.name());
-        all_have_defaults(&schema);
+        for shape in [Shape::default(), other.clone()] {
+            let schema = parse(&kind.shaped(&shape), &[]).unwrap();
+            assert_eq!(schema.name().unwrap().fullname(None), kind.name());
+            all_have_defaults(&schema);
+        }
     }
+}
+
+/// A name for a part is a name in the schema; what goes along stands behind.
+#[test]
+fn predictions_are_written_in_the_shape_that_is_asked() {
+    let named = |names: &[(&str, Part)]| Shape {
+        fields: names.iter().map(|(name, part)| ((*name).to_owned(), *part)).collect(),
+        vectors: Vectors::Bytes,
+        scores: Scores::Array,
+        ..Shape::default()
+    };
+    let along = Along { key: Some(b"k"), input: None };
+    let bytes = |numbers: &[f32]| {
+        Theirs::Bytes(numbers.iter().flat_map(|number| number.to_le_bytes()).collect())
+    };
+    let vector = named(&[("vector", Part::Embedding)]);
+    let fields = shaped(&Prediction::Embedding(vec![1.5, -0.1]), &vector, along);
+    let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["vector", "key", "input"]);
+    assert_eq!(fields[0].1, bytes(&[1.5, -0.1]));
+
+    let labels = ["no".to_owned(), "yes".to_owned()].into();
+    let label = Prediction::label(&[0.25_f32, 0.75], &labels);
+    let shape = named(&[("all", Part::Scores), ("cls", Part::Label)]);
+    let fields = shaped(&label, &shape, Along::default());
+    assert_eq!(fields[0].1, Theirs::Array(vec![Theirs::Double(0.25), Theirs::Double(0.75)]));
+    assert_eq!((&*fields[1].0, &fields[1].1), ("cls", &Theirs::String("yes".to_owned())));
+
+    let chunks = || {
+        Prediction::Chunks(vec![
+            Chunk { start: 0, end: 3, embedding: vec![0.5] },
+            Chunk { start: 4, end: 300, embedding: vec![1.0] },
+        ])
+    };
+    for (shape, number) in [
+        (Shape::default(), Theirs::Array(vec![Theirs::Float(1.0)])),
+        (named(&[("pieces", Part::Chunks)]), bytes(&[1.0])),
+    ] {
+        let Theirs::Array(found) = &shaped(&chunks(), &shape, Along::default())[0].1 else {
+            panic!("{shape:?}")
+        };
+        let Theirs::Record(second) = &found[1] else { panic!("{found:?}") };
+        let values: Vec<&Theirs> = second.iter().map(|(_, value)| value).collect();
+        assert_eq!(values, [&Theirs::Long(4), &Theirs::Long(300), &number]);
+    }
+    let mean = Prediction::Mean { embedding: vec![0.5], of: 3 };
+    let fields = written(&mean, None, Along::default());
+    assert_eq!(fields[0].1, Theirs::Array(vec![Theirs::Float(0.5)]));
+    assert_eq!(fields[1].1, Theirs::Long(3));
 }
 
 /// Where a form has changed, its text of before is kept as `NAME.2.avsc`, and so on.
@@ -129,7 +188,7 @@ fn dead_letters_and_manifests_are_written_as_their_schemas_say() {
     };
     let mut out = Vec::new();
     Encoder::new(&mut out).dead_letter(&letter);
-    let fields = theirs(Kind::DeadLetter, &out);
+    let fields = theirs(&schema(Kind::DeadLetter), &out);
     assert_eq!(fields[4].1, Theirs::Long(1 << 40));
     assert_eq!(fields[5].1, Theirs::Union(1, Box::new(Theirs::TimestampMillis(-1))));
     assert_eq!(fields[7].1, Theirs::Union(1, Box::new(Theirs::Long(7))));
@@ -144,7 +203,7 @@ fn dead_letters_and_manifests_are_written_as_their_schemas_say() {
     });
     let mut out = Vec::new();
     Encoder::new(&mut out).json(&schema(Kind::Manifest), &manifest).unwrap();
-    let fields = theirs(Kind::Manifest, &out);
+    let fields = theirs(&schema(Kind::Manifest), &out);
     assert_eq!(fields[6].1, Theirs::Long(7));
     let plan = Plan::new(&schema(Kind::Manifest), None, &[]).unwrap();
     let mut text = Vec::new();

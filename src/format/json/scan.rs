@@ -47,6 +47,7 @@ impl<'t> Scanner<'t> {
         found
     }
 
+    #[inline]
     fn space(&mut self) {
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
             self.at += 1;
@@ -147,17 +148,20 @@ impl<'t> Scanner<'t> {
         self.expect(b']')
     }
 
-    /// A value; of a list or an object only that it is one.
-    pub(super) fn value(&mut self) -> Result<Value<'t>, Wrong> {
-        match self.peek() {
-            Some(b'"') => self.string().map(Value::Text),
-            Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(b'{') => self.skip().map(|()| Value::Map),
-            Some(b'[') => self.skip().map(|()| Value::List),
-            Some(b't') => self.word("true").map(|()| Value::Bool(true)),
-            Some(b'f') => self.word("false").map(|()| Value::Bool(false)),
-            _ => self.word("null").map(|()| Value::Null),
-        }
+    /// A value; of a list or an object only that it is one. It is written where it stays: copies of it cost more than
+    /// reading a number.
+    pub(super) fn value(&mut self, into: &mut Option<Value<'t>>) -> Result<(), Wrong> {
+        let value = match self.peek() {
+            Some(b'"') => Value::Text(self.string()?),
+            Some(b'-' | b'0'..=b'9') => return self.number(into),
+            Some(b'{') => self.skip().map(|()| Value::Map)?,
+            Some(b'[') => self.skip().map(|()| Value::List)?,
+            Some(b't') => self.word("true").map(|()| Value::Bool(true))?,
+            Some(b'f') => self.word("false").map(|()| Value::Bool(false))?,
+            _ => self.word("null").map(|()| Value::Null)?,
+        };
+        *into = Some(value);
+        Ok(())
     }
 
     /// A value as it is written.
@@ -255,51 +259,59 @@ impl<'t> Scanner<'t> {
         Ok(unit)
     }
 
-    /// Takes the digits that are next, one at least, as further ones of `number`.
-    fn digits(&mut self, number: &mut Decimal) -> Result<(), Wrong> {
-        let start = self.at;
-        while let Some(byte @ b'0'..=b'9') = self.peek() {
-            number.push(byte - b'0');
-            self.at += 1;
+    /// Takes the digits that are next, one at least, as further ones of `digits`; how many.
+    #[inline]
+    fn digits(&mut self, digits: &mut u64) -> Result<usize, Wrong> {
+        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        let (mut count, mut sum) = (0, *digits);
+        while let Some(byte @ b'0'..=b'9') = rest.get(count) {
+            sum = sum.wrapping_mul(10).wrapping_add(u64::from(byte - b'0'));
+            count += 1;
         }
-        if self.at == start { self.wrong() } else { Ok(()) }
+        *digits = sum;
+        self.at += count;
+        if count == 0 { self.wrong() } else { Ok(count) }
     }
 
     /// A number by its digits.
+    #[inline]
     fn decimal(&mut self) -> Result<Decimal, Wrong> {
-        let mut number = Decimal::new(self.take(b'-'));
-        if !self.take(b'0') {
-            self.digits(&mut number)?;
-        }
-        if self.take(b'.') {
-            number.fractional = true;
-            let start = self.at;
-            self.digits(&mut number)?;
-            number.places = self.at - start;
-        }
-        if let Some(b'e' | b'E') = self.peek() {
-            number.exponential = true;
+        let negative = self.take(b'-');
+        let mut digits = 0;
+        let whole = if self.take(b'0') { 1 } else { self.digits(&mut digits)? };
+        let places = if self.take(b'.') { self.digits(&mut digits)? } else { 0 };
+        let exponential = matches!(self.peek(), Some(b'e' | b'E'));
+        if exponential {
             self.at += 1;
             if let Some(b'+' | b'-') = self.peek() {
                 self.at += 1;
             }
-            self.digits(&mut Decimal::new(false))?;
+            self.digits(&mut 0)?;
         }
-        Ok(number)
+        Ok(Decimal { negative, digits, count: whole + places, places, exponential })
     }
 
     /// A number as serde has it: whole from -2^63 to 2^64 - 1, else an f64.
-    fn number(&mut self) -> Result<Value<'t>, Wrong> {
+    fn number(&mut self, into: &mut Option<Value<'t>>) -> Result<(), Wrong> {
+        const WHOLE: std::ops::RangeInclusive<i128> = i64::MIN as i128..=u64::MAX as i128;
         let start = self.at;
         let number = self.decimal()?;
-        if let Some(whole) = number.whole() {
-            return Ok(Value::Int(whole));
+        if let Some(exact) = number.exact() {
+            *into = Some(exact);
+            return Ok(());
         }
-        let nearest = number.exact().or_else(|| self.since(start).parse().ok());
-        match nearest {
-            Some(number) if number.is_finite() => Ok(Value::Float(number)),
-            _ => Err(Wrong::TooLarge(self.at)),
-        }
+        let text = self.since(start);
+        let whole = text.parse().ok().filter(|whole| WHOLE.contains(whole));
+        *into = Some(match whole {
+            Some(whole) => Value::Int(whole),
+            None => Value::Float(
+                text.parse()
+                    .ok()
+                    .filter(|number: &f64| number.is_finite())
+                    .ok_or(Wrong::TooLarge(self.at))?,
+            ),
+        });
+        Ok(())
     }
 
     fn pass_string(&mut self) -> Result<(), Wrong> {
@@ -362,47 +374,42 @@ impl<'t> Scanner<'t> {
 #[derive(Debug)]
 struct Decimal {
     negative: bool,
-    /// All digits as one number, if a u64 holds it.
-    digits: Option<u64>,
+    /// All digits as one number, of which a u64 holds 19.
+    digits: u64,
+    /// How many there are.
+    count: usize,
     /// How many of them stand behind the point.
     places: usize,
-    fractional: bool,
     exponential: bool,
 }
 
 impl Decimal {
-    fn new(negative: bool) -> Self {
-        Self { negative, digits: Some(0), places: 0, fractional: false, exponential: false }
-    }
-
-    fn push(&mut self, digit: u8) {
-        let tens = self.digits.and_then(|digits| digits.checked_mul(10));
-        self.digits = tens.and_then(|tens| tens.checked_add(digit.into()));
-    }
-
-    /// What is written as a whole number, from -2^63 to 2^64 - 1; -0 is none.
-    fn whole(&self) -> Option<i128> {
-        let digits = self.digits.filter(|_| !self.fractional && !self.exponential)?;
-        let whole = if self.negative { -i128::from(digits) } else { digits.into() };
-        let is_none = self.negative && digits == 0 || whole < i64::MIN.into();
-        (!is_none).then_some(whole)
-    }
-
-    /// The nearest f64, where two numbers that an f64 holds exactly give it: one division rounds once (W. D. Clinger,
-    /// How to Read Floating Point Numbers Accurately, 1990).
-    fn exact(&self) -> Option<f64> {
+    /// The number, where it is whole and short; or the nearest f64, where two numbers that an f64 holds exactly give it:
+    /// one division rounds once (W. D. Clinger, How to Read Floating Point Numbers Accurately, 1990).
+    #[inline]
+    fn exact(&self) -> Option<Value<'static>> {
         const LARGEST: u64 = 1 << f64::MANTISSA_DIGITS;
-        let digits = self.digits.filter(|digits| *digits <= LARGEST && !self.exponential)?;
+        if 18 < self.count || self.exponential {
+            return None;
+        }
+        // A number that is written without a point is whole, but for -0.
+        if self.places == 0 && !(self.negative && self.digits == 0) {
+            let digits = i128::from(self.digits);
+            return Some(Value::Int(if self.negative { -digits } else { digits }));
+        }
+        if LARGEST < self.digits {
+            return None;
+        }
         #[expect(clippy::cast_precision_loss, reason = "at most 2^53")]
-        let magnitude = digits as f64 / POWERS.get(self.places)?;
-        Some(if self.negative { -magnitude } else { magnitude })
+        let magnitude = self.digits as f64 / POWERS.get(self.places)?;
+        Some(Value::Float(if self.negative { -magnitude } else { magnitude }))
     }
 }
 
-/// The powers of ten that an f64 holds exactly.
-const POWERS: [f64; 23] = [
+/// The powers of ten that a short number is divided by; an f64 holds each exactly.
+const POWERS: [f64; 19] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
-    1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
+    1e17, 1e18,
 ];
 
 /// How many bytes come before the first that is no plain character of a string: a quote, a backslash, a control character.
@@ -446,10 +453,12 @@ mod tests {
             text in "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,24})?([eE][-+]?[0-9]{1,3})?",
         ) {
             let expect = text.parse::<f64>().unwrap();
-            match Scanner::new(&text).value() {
-                Ok(Value::Int(whole)) => prop_assert_eq!(Ok(whole), text.parse::<i128>()),
-                Ok(Value::Float(number)) => prop_assert_eq!(number.to_bits(), expect.to_bits()),
-                other => prop_assert!(!expect.is_finite(), "{:?}", other),
+            let mut value = None;
+            let read = Scanner::new(&text).value(&mut value);
+            match value {
+                Some(Value::Int(whole)) => prop_assert_eq!(Ok(whole), text.parse::<i128>()),
+                Some(Value::Float(number)) => prop_assert_eq!(number.to_bits(), expect.to_bits()),
+                other => prop_assert!(read.is_err() && !expect.is_finite(), "{:?}", other),
             }
         }
     }

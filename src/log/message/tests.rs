@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::record::{Epoch, FaultClass, Header, Offset, Reason, Version};
+use crate::record::{Epoch, FaultClass, Header, Offset, Reason, Truncated, Version};
 
 fn naming(headers: Headers) -> Naming {
     let mut config = Config::default();
@@ -33,7 +33,7 @@ fn info() -> BatchInfo {
     }
 }
 
-fn row(topic: u16, number: i32, offset: i64, outcome: Outcome<Vec<u8>>) -> Row {
+fn row(topic: u16, number: i32, offset: i64, outcome: Outcome<Written>) -> Row {
     let own = |name: &str, value: Option<&[u8]>| Header {
         name: name.as_bytes().to_vec(),
         value: value.map(<[u8]>::to_vec),
@@ -69,7 +69,8 @@ fn topics_have_default_names() {
 #[test]
 fn a_prediction_keeps_key_number_and_own_headers_and_says_where_it_comes_from() {
     let (naming, info) = (naming(Headers::Full), info());
-    let (batch, row) = (naming.batch(&info), row(1, 4, 99, Outcome::Prediction(b"out".to_vec())));
+    let (batch, row) =
+        (naming.batch(&info), row(1, 4, 99, Outcome::Prediction(b"out".to_vec().into())));
     let message = batch.message(&row);
     assert_eq!((message.topic, message.partition), ("sentiment", Some(4)));
     assert_eq!(message.key.as_deref(), Some(b"k".as_slice()));
@@ -100,6 +101,90 @@ fn headers_follow_the_mode() {
         ["trace", "tidemill.model.version", "tidemill.batch.id", "tidemill.source.offset"]
     );
     assert_eq!(names(Headers::None), ["trace"], "a predecessor's provenance is none of ours");
+}
+
+#[test]
+fn an_answer_to_a_part_of_a_text_says_so() {
+    let info = info();
+    for (mode, more, expect) in [
+        (Headers::Full, false, Some("256/1042")),
+        (Headers::Compact, true, Some("256/>1042")),
+        (Headers::None, false, None),
+    ] {
+        let truncated = Some(Truncated { kept: 256, of: 1_042, more });
+        let written = Written { value: Vec::new(), truncated };
+        let (naming, row) = (naming(mode), row(0, 0, 1, Outcome::Prediction(written)));
+        let found = headers(&naming.batch(&info).message(&row));
+        let found = found.into_iter().find(|(name, _)| name == "tidemill.input.truncated");
+        assert_eq!(found.and_then(|(_, value)| value).as_deref(), expect);
+    }
+}
+
+#[test]
+fn what_says_how_a_value_is_read_goes_with_that_value() {
+    let (naming, info) = (naming(Headers::None), info());
+    let batch = naming.batch(&info);
+    let names = |outcome| {
+        let mut row = row(0, 0, 1, outcome);
+        let record = Arc::get_mut(&mut row.record).unwrap();
+        for name in ["Content-Type", "content-encoding", "__value_schema_id", "ce_id", "ce_mine"] {
+            record.headers.push(Header { name: name.into(), value: Some(b"x".to_vec()) });
+        }
+        headers(&batch.message(&row)).into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    assert_eq!(names(Outcome::Prediction(Written::default())), ["trace", "ce_id", "ce_mine"]);
+    assert_eq!(names(Outcome::Tombstone), ["trace", "ce_id", "ce_mine"]);
+    let letter = names(Outcome::DeadLetter(Fault::new(FaultClass::Missing, "m")));
+    let kept =
+        ["trace", "Content-Type", "content-encoding", "__value_schema_id", "ce_id", "ce_mine"];
+    assert_eq!(letter[..6], kept, "the value is the record's own");
+}
+
+/// By the Kafka protocol binding of `CloudEvents` 1.0.2, section 3.2: attributes are headers `ce_…`, and `content-type` is
+/// the type of the value.
+#[test]
+fn a_prediction_is_an_event_where_that_is_asked() {
+    let mut config = Config::default();
+    config.input.topics = vec!["reviews".to_owned()];
+    config.output.topic = "sentiment".to_owned();
+    config.output.headers = Headers::None;
+    config.output.cloud_events = CloudEvents {
+        source: Some("/reviews/sentiment".to_owned()),
+        kind: Some("com.example.review.scored".to_owned()),
+    };
+    let info = info();
+    let told = |config: &Config, timestamp, outcome| {
+        let naming = Naming::new(config);
+        let mut row = row(0, 2, 7, outcome);
+        let record = Arc::get_mut(&mut row.record).unwrap();
+        record.timestamp = Some(timestamp);
+        for name in ["ce_id", "CE_type", "ce_ours", "content-type"] {
+            record.headers.push(Header { name: name.into(), value: Some(b"theirs".to_vec()) });
+        }
+        headers(&naming.batch(&info).message(&row))
+    };
+    let mut expected = vec![
+        ("trace".to_owned(), None),
+        pair("ce_specversion", "1.0"),
+        pair("ce_id", "reviews/2/7/sha256:ab"),
+        pair("ce_source", "/reviews/sentiment"),
+        pair("ce_type", "com.example.review.scored"),
+        pair("ce_time", "2025-11-26T02:05:48.123Z"),
+        pair("content-type", "application/json"),
+    ];
+    let prediction = || Outcome::Prediction(Written::default());
+    assert_eq!(told(&config, 1_764_122_748_123, prediction()), expected);
+    let content = expected.pop();
+    assert_eq!(told(&config, 1_764_122_748_123, Outcome::Tombstone), expected, "no data: no type");
+    assert!(content.is_some());
+    let timeless = told(&config, i64::MAX, prediction());
+    assert!(timeless.iter().all(|(name, _)| name != "ce_time"), "no time that RFC 3339 can say");
+    config.output.format = OutputFormat::Avro;
+    let avro = told(&config, 0, prediction());
+    assert!(avro.contains(&pair("content-type", "application/avro")), "{avro:?}");
+    let letter = told(&config, 0, Outcome::DeadLetter(Fault::new(FaultClass::Missing, "m")));
+    assert!(letter.contains(&pair("ce_id", "theirs")), "a dead letter is the record as it came");
+    assert!(!letter.iter().any(|(name, _)| name == "ce_specversion"));
 }
 
 #[test]
@@ -140,7 +225,7 @@ fn a_manifest_says_what_became_of_the_batch() {
     let (naming, info) = (naming(Headers::Full), info());
     let fault = Fault::new(FaultClass::Missing, "no field");
     let rows = vec![
-        row(0, 1, 10, Outcome::Prediction(Vec::new())),
+        row(0, 1, 10, Outcome::Prediction(Written::default())),
         row(0, 1, 13, Outcome::DeadLetter(fault)),
         row(1, 0, 2, Outcome::Tombstone),
     ];

@@ -238,6 +238,21 @@ impl Head {
         }
     }
 
+    /// A vector for each row of what was [taken](Self::take), and nothing where it gives something else; whether vectors
+    /// are of length 1 beside it.
+    ///
+    /// # Errors
+    ///
+    /// The first row whose output is NaN or infinite.
+    pub(super) fn embeddings(&self, taken: Taken) -> Result<(Vec<Vec<f32>>, bool), Refused> {
+        match self {
+            Self::Embedding(embedding) => Ok((vectors(embedding, taken)?, embedding.is_unit())),
+            Self::Classifier { .. } | Self::Tokens { .. } => {
+                Err(Refused::Batch("windows of a text have embeddings alone".to_owned()))
+            }
+        }
+    }
+
     /// A prediction for each input, from what was [taken](Self::take) of its hidden states.
     ///
     /// # Errors
@@ -249,18 +264,10 @@ impl Head {
         inputs: &[&Input],
     ) -> Result<Vec<Prediction>, Refused> {
         let Taken { rows, offsets } = taken;
-        let infinite = |row| {
-            let message = "the output is NaN or infinite".to_owned();
-            Err(Refused::Row { row, message })
-        };
         let (values, width) = match self {
             Self::Embedding(embedding) => {
-                let vectors = embedding.forward(rows, &offsets);
-                let finite = |vector: &Vec<f32>| vector.iter().all(|value| value.is_finite());
-                return match vectors.iter().position(|vector| !finite(vector)) {
-                    Some(row) => infinite(row),
-                    None => Ok(vectors.into_iter().map(Prediction::Embedding).collect()),
-                };
+                let vectors = vectors(embedding, Taken { rows, offsets })?;
+                return Ok(vectors.into_iter().map(Prediction::Embedding).collect());
             }
             Self::Classifier { before, output, .. } | Self::Tokens { before, output, .. } => {
                 let rows = match before.as_deref() {
@@ -274,7 +281,7 @@ impl Head {
         for (row, (pair, input)) in offsets.windows(2).zip(inputs).enumerate() {
             let values = &values[pair[0] * width..pair[1] * width];
             if !values.iter().all(|value| value.is_finite()) {
-                return infinite(row);
+                return Err(infinite(row));
             }
             let prediction = match (self, input) {
                 (Self::Classifier { labels, scores, .. }, _) => scores.label(values, labels),
@@ -291,6 +298,23 @@ impl Head {
         }
         Ok(predictions)
     }
+}
+
+/// A vector for each row.
+fn vectors(
+    embedding: &Embedding,
+    Taken { rows, offsets }: Taken,
+) -> Result<Vec<Vec<f32>>, Refused> {
+    let vectors = embedding.forward(rows, &offsets);
+    let finite = |vector: &Vec<f32>| vector.iter().all(|value| value.is_finite());
+    match vectors.iter().position(|vector| !finite(vector)) {
+        Some(row) => Err(infinite(row)),
+        None => Ok(vectors),
+    }
+}
+
+fn infinite(row: usize) -> Refused {
+    Refused::Row { row, message: "the output is NaN or infinite".to_owned() }
 }
 
 impl Before {

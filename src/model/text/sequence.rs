@@ -16,7 +16,9 @@ use tokenizers::{Encoding, Tokenizer};
 
 use super::seam::Seams;
 use super::template::Template;
-use crate::record::{Fault, FaultClass};
+use crate::record::{Fault, FaultClass, Truncated};
+
+mod windows;
 
 /// Bytes of text that are tokenised at first for each token that the model takes.
 const BYTES_A_TOKEN: usize = 8;
@@ -47,8 +49,8 @@ pub(super) struct Sequencer {
 pub(super) struct Sequence<'t> {
     /// Token ids with their special tokens, at most as many as the model takes.
     pub(super) ids: Vec<u32>,
-    /// Whether some of the text's tokens are left out.
-    pub(super) long: bool,
+    /// Which part of the text's tokens that is, where some are left out.
+    pub(super) truncated: Option<Truncated>,
     /// Where the ids come from.
     pub(super) source: Source<'t>,
 }
@@ -139,8 +141,9 @@ impl Sequencer {
         let room = self.longest - self.single.specials();
         let (front, back) = self.single.around();
         let (length, own) = (tokens.encoding.len(), tokens.keep(room, self.side));
-        let long = room < tokens.count();
-        let ids = if tokens.whole && !long && !self.single.is_typed() {
+        let (own_tokens, whole) = (tokens.count(), tokens.whole);
+        let long = room < own_tokens;
+        let ids = if whole && !long && !self.single.is_typed() {
             tokens.encoding.get_ids().to_vec()
         } else {
             self.single.fill(&[tokens.ids(own.clone())])
@@ -148,11 +151,13 @@ impl Sequencer {
         let before = text.get(..tokens.start).map_or(0, |before| before.chars().count());
         let kept = [0..front, own, length - back..length];
         let source = Source { encoding: tokens.encoding, kept, text: tokens.text, before };
-        Ok(Sequence { ids, long, source })
+        let of = self.single.specials() + own_tokens;
+        let truncated = long.then_some(Truncated { kept: ids.len(), of, more: !whole });
+        Ok(Sequence { ids, truncated, source })
     }
 
-    /// The ids of a pair's sequence, and whether some of the tokens are left out.
-    pub(super) fn pair(&self, texts: [&str; 2]) -> Result<(Vec<u32>, bool), Fault> {
+    /// The ids of a pair's sequence, and which part of the texts' tokens that is, where some are left out.
+    pub(super) fn pair(&self, texts: [&str; 2]) -> Result<(Vec<u32>, Option<Truncated>), Fault> {
         let template = self.pair.as_ref().map_err(|why| {
             Fault::new(FaultClass::Invalid, format!("the model takes no pair of texts: {why}"))
         })?;
@@ -170,9 +175,11 @@ impl Sequencer {
             [first, second] = [self.all(texts[0])?, self.all(texts[1])?];
         }
         let [one, two] = longest_first([first.count(), second.count()], room);
-        let long = room < first.count() + second.count();
+        let own = first.count() + second.count();
         let ids = [first.ids(first.keep(one, self.side)), second.ids(second.keep(two, self.side))];
-        Ok((template.fill(&ids), long))
+        let (kept, of) = (template.specials() + one + two, template.specials() + own);
+        let more = !first.whole || !second.whole;
+        Ok((template.fill(&ids), (room < own).then_some(Truncated { kept, of, more })))
     }
 
     /// Bytes of a text that are tokenised at most.
@@ -259,14 +266,21 @@ impl Sequencer {
     }
 
     fn tokenise(&self, text: &str) -> Result<Encoding, Fault> {
-        // A tokenizer's regular expressions may panic on hostile text.
-        let encoded = catch_unwind(AssertUnwindSafe(|| {
+        self.encode(|tokenizer| {
             if self.places {
-                self.tokenizer.encode_char_offsets(text, true)
+                tokenizer.encode_char_offsets(text, true)
             } else {
-                self.tokenizer.encode_fast(text, true)
+                tokenizer.encode_fast(text, true)
             }
-        }));
+        })
+    }
+
+    fn encode(
+        &self,
+        encode: impl FnOnce(&Tokenizer) -> tokenizers::Result<Encoding>,
+    ) -> Result<Encoding, Fault> {
+        // A tokenizer's regular expressions may panic on hostile text.
+        let encoded = catch_unwind(AssertUnwindSafe(|| encode(&self.tokenizer)));
         let invalid =
             |why: String| Fault::new(FaultClass::Invalid, format!("tokenise the text: {why}"));
         encoded

@@ -78,7 +78,8 @@ impl Marker {
         };
         let marks = kept().map(mark).collect();
         let text: String = chars.iter().take(reach).collect();
-        Marked { ids: ids.into(), marks, text: text.into(), before: short(*before) }
+        let (text, before) = (text.into(), short(*before));
+        Marked { ids: ids.into(), truncated: None, marks, text, before }
     }
 }
 
@@ -185,6 +186,7 @@ mod tests {
     fn finds(tokens: &[Token], aggregation: Aggregation, expect: &[(&str, &str)]) {
         let mark = |&(start, end, joins, _): &Token| Mark { start, end, joins, special: false };
         let marked = Marked {
+            truncated: None,
             ids: tokens.iter().map(|_| 7).collect(),
             marks: tokens.iter().map(mark).collect(),
             text: "née New Yorker".into(),

@@ -27,6 +27,8 @@ pub(super) struct Embedding {
     stages: Vec<Stage>,
     /// Numbers in an embedding: the last stage's, or fewer where only the first are kept.
     width: usize,
+    /// Whether that is all.
+    whole: bool,
 }
 
 #[derive(Debug)]
@@ -116,8 +118,9 @@ impl Embedding {
                 }
             }
         }
+        let whole = encode.kept.is_none_or(|kept| width <= kept);
         let width = encode.kept.map_or(width, |kept| kept.min(width));
-        Ok(Self { pooling, hidden, stages, width })
+        Ok(Self { pooling, hidden, stages, width, whole })
     }
 
     /// What it wants of the hidden states.
@@ -128,6 +131,11 @@ impl Embedding {
     /// Numbers in an embedding.
     pub(super) fn width(&self) -> usize {
         self.width
+    }
+
+    /// Whether embeddings are of length 1: they are normalised last, and whole.
+    pub(super) fn is_unit(&self) -> bool {
+        self.whole && matches!(self.stages.last(), Some(Stage::Normalise))
     }
 
     /// One embedding for each text of what was [taken](Self::take), f32.
@@ -143,6 +151,13 @@ impl Embedding {
         let wide = rows.len() / count.max(1);
         rows.chunks_exact(wide.max(1)).map(|row| row[..self.width].to_vec()).collect()
     }
+}
+
+/// Makes a vector one of length 1.
+pub(super) fn normalise(row: &mut [f32]) {
+    let length = row.iter().map(|value| value * value).sum::<f32>().sqrt();
+    let length = length.max(1e-12);
+    row.iter_mut().for_each(|value| *value /= length);
 }
 
 impl Stage {
@@ -166,11 +181,7 @@ impl Stage {
             }
             Self::Normalise => {
                 let width = rows.len() / count.max(1);
-                for row in rows.chunks_exact_mut(width.max(1)) {
-                    let length = row.iter().map(|value| value * value).sum::<f32>().sqrt();
-                    let length = length.max(1e-12);
-                    row.iter_mut().for_each(|value| *value /= length);
-                }
+                rows.chunks_exact_mut(width.max(1)).for_each(normalise);
                 rows
             }
         }

@@ -104,6 +104,13 @@ pub const ALL: &[Metric] = &[
         &[],
         "Records answered by what an equal one was answered before.",
     ),
+    metric(
+        TRUNCATED,
+        Kind::Counter,
+        Unit::Count,
+        &[],
+        "Predictions for a part of their text, which is longer than the model takes.",
+    ),
     metric(REBALANCES, Kind::Counter, Unit::Count, &[], "Changes of the assignment."),
     metric(PARTITIONS, Kind::Gauge, Unit::Count, &[], "Partitions assigned."),
     metric(
@@ -195,6 +202,7 @@ pub(super) const AGE: &str = "tidemill_record_age_seconds";
 pub(super) const DEAD_LETTERS: &str = "tidemill_dead_letters_total";
 pub(super) const TRANSACTIONS: &str = "tidemill_transactions_total";
 pub(super) const CACHE_HITS: &str = "tidemill_cache_hits_total";
+pub(super) const TRUNCATED: &str = "tidemill_truncated_total";
 pub(super) const REBALANCES: &str = "tidemill_rebalances_total";
 pub(super) const PARTITIONS: &str = "tidemill_assigned_partitions";
 pub(super) const MODEL_INFO: &str = "tidemill_model_info";

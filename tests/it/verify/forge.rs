@@ -152,7 +152,7 @@ impl Forge {
                 Some(_) => {
                     #[expect(clippy::cast_precision_loss, reason = "offsets of a test are small")]
                     let value = Prediction::Value(((offset + i64::from(version)) as f64).into());
-                    Outcome::Prediction(self.writer.write(&value, &record).unwrap())
+                    Outcome::Prediction(self.writer.write(&value, &record).unwrap().into())
                 }
             };
             Row { record: Arc::new(record), epoch: Epoch(1), outcome }
