@@ -13,16 +13,19 @@ pub mod check;
 mod cluster;
 pub mod demo;
 pub mod dlq;
+pub mod lag;
+pub mod manual;
 pub mod models;
 pub mod predict;
 pub mod run;
+pub mod status;
 mod terminal;
 pub mod trial;
 pub mod verify;
 
 /// Micro-batch inference on Kafka, exactly once.
 #[derive(Debug, Parser)]
-#[command(name = "tidemill", version, about, max_term_width = 100)]
+#[command(name = "tidemill", version, long_version = manual::version(), about, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -42,6 +45,10 @@ enum Command {
     Check(check::Args),
     /// Prove the promise for what was committed
     Verify(verify::Args),
+    /// Show what a service that runs does now, and what to look at
+    Status(status::Args),
+    /// Show how far behind the group is, partition by partition
+    Lag(lag::Args),
     /// Look at the dead letters, and send records in again
     #[command(subcommand)]
     Dlq(dlq::Dlq),
@@ -51,6 +58,12 @@ enum Command {
     /// Load a version and exit: the service starts it before it loads one itself
     #[command(hide = true)]
     Trial,
+    /// Print completions for a shell
+    #[command(hide = true)]
+    Completions(manual::Completions),
+    /// Print the man page, or write one for each command
+    #[command(hide = true)]
+    Man(manual::Man),
 }
 
 impl Cli {
@@ -74,6 +87,10 @@ impl Cli {
             Command::Dlq(command) => dlq::run(&command),
             Command::Models(command) => models::run(&command),
             Command::Trial => trial::run(),
+            Command::Status(args) => status::run(&args),
+            Command::Lag(args) => lag::run(&args),
+            Command::Completions(args) => manual::completions(&args),
+            Command::Man(args) => manual::man(&args),
         }
     }
 }

@@ -35,7 +35,7 @@ pub use kafka::{Kafka, MissingOffset, OnStop, OutOfRange, Recreated, StartFrom};
 pub use limits::{Batch, Commit, Limits, Sizing, State, WhenIdle};
 pub use log::Log;
 pub use model::{Aggregation, Change, Determinism, Model, OnLong, Precision, Registry, Workers};
-pub use observe::{Http, LogFormat, Logging, Traces};
+pub use observe::{Admin, Http, LogFormat, Logging, Traces};
 pub use output::{
     CloudEvents, DeadLetters, Headers, Include, Manifest, Output, OutputFormat, OutputPartition,
 };
@@ -77,6 +77,8 @@ pub struct Config {
     pub limits: Limits,
     /// Probes and metrics.
     pub http: Http,
+    /// Pause, resume, promote and so on, for who has a token.
+    pub admin: Admin,
     /// The log on stderr.
     pub logging: Logging,
     /// Where spans are sent.

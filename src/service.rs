@@ -2,7 +2,7 @@
 //!
 //! | order | start                                  | stop                                     |
 //! |------:|----------------------------------------|------------------------------------------|
-//! |     1 | HTTP: alive, not ready                 | signal: not ready, nothing more taken in |
+//! |     1 | HTTP: alive, not ready; admin          | signal: not ready, nothing more taken in |
 //! |     2 | resolve, load, check and warm the model| finish and commit what was read          |
 //! |     3 | open the log: claim the transactional  | leave the group, join the log's threads  |
 //! |       | ids, then join the group               |                                          |
@@ -27,6 +27,7 @@ use crate::failure::{Exit, Failure, chain, temporary};
 use crate::file;
 use crate::format::{Codec, Writer};
 use crate::http;
+use crate::http::about::About;
 use crate::journal::Journal;
 use crate::log::{Feed, Log, Opening};
 use crate::model::options::LoadOptions;
@@ -37,6 +38,7 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::trace::Traces;
 use crate::workers::{Finish, Workers};
 
+mod admin;
 mod start;
 
 use start::{Start, Started};
@@ -145,10 +147,14 @@ async fn serve(
     let journal = journal(&config)?;
     let stop = options.stop.child_token();
     let mut tasks = Tasks::default();
-    let listener = http::bind(config.http.listen).await?;
+    let listener = http::bind("http.listen", config.http.listen).await?;
     let http_stop = CancellationToken::new();
-    let status = options.status.clone();
-    tasks.spawn("http", http::serve(listener, status, telemetry.clone(), http_stop.clone()));
+    let (about, status) = (About::new(&config), options.status.clone());
+    let http = http::serve(listener, about, status, telemetry.clone(), http_stop.clone());
+    tasks.spawn("http", http);
+    if let Some(admin) = admin::open(&config, &telemetry, &options.commands.0, &stop).await? {
+        tasks.spawn("admin", admin.serve(http_stop.clone()));
+    }
     tasks.spawn("upkeep", upkeep(telemetry.clone()));
     let signals = signals(stop.clone(), options.commands.0.clone(), journal.clone());
     tasks.spawn("signals", signals);

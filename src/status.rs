@@ -6,12 +6,16 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 
 use crate::record::{FaultClass, ModelId, Offset, Partition, Version};
+
+pub mod history;
+
+use history::{History, Hour};
 
 /// A cluster may be away for so long before the service counts as not ready.
 const OUTAGE: Duration = Duration::from_secs(60);
@@ -32,6 +36,8 @@ pub struct Status {
     pub assigned: Option<usize>,
     /// Offsets between what is committed and the ends of the partitions that are ours; `None` before it is known.
     pub lag: Option<i64>,
+    /// Partitions of the input topics that no member of the group reads.
+    pub uncovered: usize,
     /// Since when the cluster has not answered.
     pub unreachable: Option<Instant>,
     /// Why this process is not a member of its group.
@@ -176,25 +182,54 @@ impl Status {
     }
 }
 
-/// Where the newest [`Status`] is. Whoever holds it may write; a stream of changes is a receiver of it.
-#[derive(Debug, Clone, Default)]
-pub struct Board(watch::Sender<Arc<Status>>);
+/// Where the newest [`Status`] is, and the last hour. Whoever holds it may write; a stream of changes is a receiver of it.
+#[derive(Debug, Clone)]
+pub struct Board {
+    newest: watch::Sender<Arc<Status>>,
+    /// Locked for as long as a batch is added, or the hour is copied: never while anything is waited for.
+    history: Arc<Mutex<History>>,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self {
+            newest: watch::Sender::default(),
+            history: Arc::new(Mutex::new(History::new(clock()))),
+        }
+    }
+}
 
 impl Board {
     /// Writes; readers see all of a change or nothing of it.
     pub fn change(&self, change: impl FnOnce(&mut Status)) {
-        self.0.send_modify(|status| change(Arc::make_mut(status)));
+        self.newest.send_modify(|status| change(Arc::make_mut(status)));
     }
 
     /// The newest value.
     pub fn now(&self) -> Arc<Status> {
-        Arc::clone(&self.0.borrow())
+        Arc::clone(&self.newest.borrow())
     }
 
     /// Hears of each newer value; where several came, of the newest only.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Status>> {
-        self.0.subscribe()
+        self.newest.subscribe()
     }
+
+    /// Adds to the last hour.
+    pub fn note(&self, note: impl FnOnce(&mut History)) {
+        note(&mut self.history.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The last hour, with the partitions that are furthest behind, at most so many.
+    pub fn hour(&self, now: Instant, partitions: usize) -> Hour {
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        history.read(now, partitions)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the hour is counted from when the board is hung up")]
+fn clock() -> Instant {
+    Instant::now()
 }
 
 /// Wall time, in ms since 1970.

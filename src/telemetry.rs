@@ -1,9 +1,10 @@
 //! Starts the structured log and the metrics.
 
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, reload};
 
 use crate::config::{LogFormat, Logging};
 use crate::failure::{Exit, Failure};
@@ -25,6 +26,28 @@ pub struct Telemetry {
     pub prometheus: PrometheusHandle,
 }
 
+type Change = dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync;
+
+/// What changes the filter of this process's log.
+static LOG: OnceLock<Box<Change>> = OnceLock::new();
+
+/// Logs what `text` says from now on: as in `RUST_LOG`.
+///
+/// # Errors
+///
+/// What is wrong with it, and what to write.
+pub fn filter(text: &str) -> Result<(), String> {
+    let filter = parse(text)?;
+    match LOG.get() {
+        Some(change) => change(filter),
+        None => Err("this process has no log of its own to change".to_owned()),
+    }
+}
+
+fn parse(text: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(text).map_err(|error| format!("{error}; write info or tidemill=debug"))
+}
+
 impl Telemetry {
     /// Everything there is to scrape, in Prometheus' text format.
     pub fn render(&self) -> String {
@@ -40,22 +63,33 @@ impl Telemetry {
     /// A filter that cannot be parsed, with its text.
     pub fn start(logging: &Logging) -> Result<Self, Failure> {
         let configuration = |message: String| Failure { message, exit: Exit::Config };
-        let filter = EnvFilter::try_new(&logging.filter).map_err(|error| {
+        let filter = parse(&logging.filter).map_err(|error| {
             let filter = &logging.filter;
-            configuration(format!(
-                "read logging.filter {filter:?}: {error}; write info or tidemill=debug"
-            ))
+            configuration(format!("read logging.filter {filter:?}: {error}"))
         })?;
         let coloured = std::io::stderr().is_terminal();
         // An error of the log must not be said on stderr, which is where it could not be said.
         let builder = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
         let builder = builder.with_writer(Lines::new(coloured)).with_ansi(coloured);
-        let installed = match logging.format {
-            LogFormat::Json => builder.json().flatten_event(true).try_init(),
-            LogFormat::Text => builder.try_init(),
+        let failed = |error: reload::Error| format!("change the filter: {error}");
+        let (installed, change): (_, Box<Change>) = match logging.format {
+            LogFormat::Json => {
+                let builder = builder.json().flatten_event(true).with_filter_reloading();
+                let handle = builder.reload_handle();
+                let change = move |filter| handle.reload(filter).map_err(failed);
+                (builder.try_init(), Box::new(change))
+            }
+            LogFormat::Text => {
+                let builder = builder.with_filter_reloading();
+                let handle = builder.reload_handle();
+                let change = move |filter| handle.reload(filter).map_err(failed);
+                (builder.try_init(), Box::new(change))
+            }
         };
-        // In tests several services share a process and its log.
-        installed.unwrap_or_default();
+        // In tests several services share a process and its log: the first one's.
+        if installed.is_ok() {
+            LOG.set(change).unwrap_or_default();
+        }
         Self::silent()
     }
 

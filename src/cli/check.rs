@@ -1,7 +1,7 @@
 //! `tidemill check`: the configuration, the connections, the topics and the model, before anything runs.
 //!
 //! Each line says `ok`, `warning` or `problem`, the last two with what to do. A warning is about what may be lost or
-//! refused some day, and does not change the exit code. Nothing is written to the cluster and no group is joined: that
+//! refused some day, and does not change the exit code. Nothing is written to the cluster, unless `--create-topics` asks for topics, and no group is joined: that
 //! the group and the transactional id are allowed cannot be seen from outside, the first start shows it.
 
 use std::io::{self, Write};
@@ -22,6 +22,7 @@ use crate::schema::Failed;
 use crate::{service, sqlite};
 
 mod cluster;
+mod create;
 mod facts;
 mod judge;
 mod topics;
@@ -34,6 +35,12 @@ pub struct Args {
     /// Look at the configuration and its secrets alone: no cluster is asked, and no model is loaded
     #[arg(long)]
     offline: bool,
+    /// Create the topics that are not there, as they are to be
+    #[arg(long, conflicts_with = "offline")]
+    create_topics: bool,
+    /// With --create-topics: partitions of an input topic
+    #[arg(long, default_value_t = 1, requires = "create_topics", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    partitions: u16,
 }
 
 /// Looks at everything, or at the configuration alone. 0, or 78 with what is to be done.
@@ -43,7 +50,8 @@ pub fn run(args: &Args) -> ExitCode {
     let code = if args.offline {
         read(file, env, &mut out).map(|read| read.map_or(Exit::Config, |_| Exit::Success))
     } else {
-        look(file, env, model, &mut out)
+        let create = args.create_topics.then_some(usize::from(args.partitions));
+        look_and_create(file, env, model, create, &mut out)
     };
     code.unwrap_or(Exit::Io).into()
 }
@@ -182,12 +190,22 @@ pub fn look(
     model: impl FnOnce(&Config, &Arc<Codec>) -> Judged,
     out: &mut impl Write,
 ) -> io::Result<Exit> {
+    look_and_create(file, env, model, None, out)
+}
+
+fn look_and_create(
+    file: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+    model: impl FnOnce(&Config, &Arc<Codec>) -> Judged,
+    create: Option<usize>,
+    out: &mut impl Write,
+) -> io::Result<Exit> {
     let Some((config, codec)) = read(file, env, out)? else { return Ok(Exit::Config) };
     let mut good = true;
     if let Some(log) = config.embedded() {
         good &= show(out, &embedded(log))?;
     } else {
-        for finding in kafka(&config, ANSWER) {
+        for finding in kafka(&config, ANSWER, create) {
             good &= show(out, &finding)?;
         }
     }
@@ -303,11 +321,11 @@ fn state(config: &Config) -> Option<Finding> {
     })
 }
 
-fn kafka(config: &Config, within: Duration) -> Vec<Finding> {
+fn kafka(config: &Config, within: Duration, create: Option<usize>) -> Vec<Finding> {
     match settings::instance(config) {
         Ok(instance) => {
             let mut findings = vec![Finding::ok("replica", &*instance)];
-            findings.extend(cluster::look(config, &instance, within));
+            findings.extend(cluster::look(config, &instance, within, create));
             findings
         }
         Err(failure) => {
@@ -461,7 +479,7 @@ mod tests {
             "kafka: {group: g, common: {bootstrap.servers: '127.0.0.1:1'}}\ninput: {topics: [in]}\noutput: {topic: out}\nmodel: {uri: m}",
         )
         .unwrap();
-        let findings = kafka(&config, Duration::from_secs(2));
+        let findings = kafka(&config, Duration::from_secs(2), None);
         let (message, remedy) = findings.iter().find_map(Finding::problem_text).unwrap();
         assert!(message.contains("refused") && remedy.contains("start the broker"), "{message}");
     }

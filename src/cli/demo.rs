@@ -47,10 +47,10 @@ pub struct Args {
     /// Keep the log's files here; default: a temporary directory that is removed
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Keep running afterwards, with probes and metrics
+    /// Keep running afterwards, with a few records a second and a swap now and then, until Ctrl-C: for looking at its page
     #[arg(long)]
     keep: bool,
-    /// Where probes and metrics listen
+    /// Where its page, probes and metrics listen
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: std::net::SocketAddr,
 }
@@ -63,6 +63,15 @@ impl Args {
 
 /// Partitions of the demo's topics.
 const PARTITIONS: u16 = 2;
+
+/// Between two handfuls of records that `--keep` sends.
+const TURN: Duration = Duration::from_millis(250);
+
+/// So many handfuls from one swap to the next: half a minute.
+const SWAP_TURNS: u64 = 120;
+
+/// So often the table goes through while it is kept: about two hours. Then it is idle, and its log grows no more.
+const KEPT_PASSES: usize = 500;
 
 /// Runs the demo. 0 if every record has exactly one outcome.
 pub fn run(args: &Args) -> ExitCode {
@@ -177,6 +186,7 @@ fn demo(args: &Args) -> Result<Summary, Failure> {
         move |config: &Config, opening: &Opening| sqlite::open(&log, config, &open_naming, opening);
     let running = runtime.spawn(service::run(config.clone(), telemetry, options, open));
     let mut run = Run { store, naming, config, status, commands, running, total: 0 };
+    run.page()?;
     match &args.model {
         None => run.table(args, &place)?,
         Some(_) => run.lines(&args.input)?,
@@ -185,18 +195,22 @@ fn demo(args: &Args) -> Result<Summary, Failure> {
     let summary = Summary::read(&run.store, &run.naming, run.config.output.format)
         .map_err(|e| fail("read the outcomes", &e))?;
     line(format_args!("\n{summary}"))?;
-    let listening = run.status.now().listening;
-    if args.keep
-        && let Some(address) = listening
-    {
-        line(format_args!("  status        http://{address}/ and /metrics, until Ctrl-C"))?;
+    let address = run.status.now().listening.map_or_else(String::new, |at| at.to_string());
+    if args.keep {
+        line(format_args!("  its page      http://{address}/ shows it at work; Ctrl-C ends it"))?;
+        if args.model.is_none() {
+            run.keep(args, &place)?;
+        }
     } else {
-        line("  status        --keep leaves probes and metrics up; --dir DIR keeps the log")?;
         stop.cancel();
     }
+    let dir = if args.dir.is_some() { "" } else { "; --dir DIR keeps the log" };
     let ended = runtime.block_on(run.running);
     runtime.shutdown_background();
     drop(place);
+    if !args.keep {
+        line(format_args!("  its page      was at http://{address}/; --keep leaves it up{dir}"))?;
+    }
     ended.map_err(|e| fail("run the service", &e))??;
     Ok(summary)
 }
@@ -227,20 +241,64 @@ impl Run {
         for pass in 0..passes {
             if pass == half {
                 self.wait_for(self.total)?;
-                let registry = Registry::new(Some(place.dir.join("models")));
-                let moved = registry.promote(assets::MODEL, Version(2), "champion");
-                moved.map_err(|e| fail("move the alias", &e))?;
-                // Too many wait: then a look is due anyway.
-                self.commands.try_send(Command::Reload).unwrap_or_default();
-                line(
-                    "  alias champion moved to version 2: the service loads, checks and swaps it in",
-                )?;
+                self.promote(place, Version(2))?;
             }
             let records = lines.iter().enumerate();
             let records = records.map(|(number, value)| message(number, value.clone()));
             self.append(records.collect())?;
         }
         Ok(())
+    }
+
+    /// Moves the alias.
+    fn promote(&self, place: &Place, version: Version) -> Result<(), Failure> {
+        let registry = Registry::new(Some(place.dir.join("models")));
+        let moved = registry.promote(assets::MODEL, version, "champion");
+        moved.map_err(|e| fail("move the alias", &e))?;
+        // Too many wait: then a look is due anyway.
+        self.commands.try_send(Command::Reload).unwrap_or_default();
+        line(format_args!(
+            "  alias champion moved to version {version}: the service loads, checks and swaps it in"
+        ))
+    }
+
+    /// A few records a second and a swap now and then, until the service is told to stop; the log takes no more than
+    /// [`KEPT_PASSES`] passes of the table.
+    fn keep(&mut self, args: &Args, place: &Place) -> Result<(), Failure> {
+        let values = records::values(args.is_avro());
+        let (_sender, pause) = sync_channel::<()>(0);
+        let mut rows = values.iter().enumerate().cycle().take(values.len() * KEPT_PASSES);
+        let mut turn = 0_u64;
+        while !self.running.is_finished() {
+            turn += 1;
+            // Not always the same number, so that the chart has something to show.
+            let some = 20 + usize::try_from(turn % 40).unwrap_or(0);
+            let some = rows.by_ref().take(some / 4);
+            let messages: Vec<Message> =
+                some.map(|(number, value)| message(number, value.clone())).collect();
+            if !messages.is_empty() {
+                self.append(messages)?;
+            }
+            if turn.is_multiple_of(SWAP_TURNS) {
+                self.promote(place, Version(1 + (turn / SWAP_TURNS + 1) % 2))?;
+            }
+            pause.recv_timeout(TURN).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Says where its page is, once it is there.
+    fn page(&self) -> Result<(), Failure> {
+        let (_sender, pause) = sync_channel::<()>(0);
+        loop {
+            if let Some(address) = self.status.now().listening {
+                return line(format_args!("  its page is at http://{address}/"));
+            }
+            if self.running.is_finished() {
+                return Ok(());
+            }
+            pause.recv_timeout(Duration::from_millis(10)).unwrap_or_default();
+        }
     }
 
     /// Lines of a file or of standard input.

@@ -11,6 +11,10 @@ use crate::log::{Log, Opening};
 use crate::telemetry::Telemetry;
 use crate::{kafka, service, sqlite};
 
+mod progress;
+
+use progress::Progress;
+
 /// Arguments of `tidemill run`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -55,7 +59,18 @@ fn start(config: Config, telemetry: Telemetry, args: &Args) -> Result<(), Failur
         ..service::Options::default()
     };
     let runtime = service::runtime()?;
-    let ended = runtime.block_on(service::run(config, telemetry, options, open));
+    let progress = args.until_end.then(|| Progress::new(options.status.clone()));
+    let ended = runtime.block_on(async {
+        let service = service::run(config, telemetry, options, open);
+        match progress.clone() {
+            None => service.await,
+            Some(progress) => tokio::select! {
+                ended = service => ended,
+                () = progress.tell() => Ok(()),
+            },
+        }
+    });
+    progress.into_iter().for_each(|progress| progress.end(ended.is_ok()));
     // A thread may hang in a driver or in librdkafka: the process ends all the same.
     runtime.shutdown_background();
     ended

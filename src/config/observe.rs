@@ -1,6 +1,7 @@
 //! How the service is watched: probes, metrics and the log.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,22 @@ impl Default for Http {
 pub struct Traces {
     /// A collector's address for OTLP: `http://otel-collector:4318`. Without one there are no traces.
     pub endpoint: Option<String>,
+}
+
+/// What an operator may do to a service that runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// The tokens that are let in. Nothing listens without one.
+    pub token_file: Option<PathBuf>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8081)), token_file: None }
+    }
 }
 
 /// The log on stderr.

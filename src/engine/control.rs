@@ -19,9 +19,7 @@ impl Engine {
             }
             Some(Control::Ends(ends)) => {
                 self.lag.ends(ends);
-                let (owned, observer) = (self.pipeline.owned(), &self.observer);
-                let lag = self.lag.report(owned, &observer.topics, &observer.metrics, now());
-                observer.status.change(|status| status.lag = Some(lag));
+                self.lag.report(self.pipeline.owned(), &self.observer, now());
             }
             Some(Control::Finished) => self.finished = true,
             Some(Control::Unfinished(records, partitions)) => {
@@ -34,7 +32,10 @@ impl Engine {
                 self.observer.status.change(|status| status.reachable(reachable, now));
                 self.observer.metrics.reachable(reachable);
             }
-            Some(Control::Uncovered(partitions)) => self.observer.metrics.uncovered(partitions),
+            Some(Control::Uncovered(partitions)) => {
+                self.observer.metrics.uncovered(partitions);
+                self.observer.status.change(|status| status.uncovered = partitions);
+            }
             Some(Control::Outside(why)) => {
                 self.observer.status.change(|status| status.outside = why);
             }
@@ -51,6 +52,7 @@ impl Engine {
                 assigned;
             self.parts.journal.assigned(partition, topic, next);
             self.lag.assigned(partition, end);
+            self.observer.status.note(|history| history.assigned(partition, now()));
             self.gates.insert((partition, epoch), gate);
             taken.push(arrive::Assigned { partition, epoch, next, until, skip, recorded });
         }
@@ -78,7 +80,7 @@ impl Engine {
         self.gates.retain(|(partition, _), _| !partitions.contains(partition));
         for partition in &partitions {
             self.lag.revoked(*partition);
-            self.observer.metrics.revoked(self.observer.topic(partition.topic), *partition);
+            self.observer.revoked(*partition);
         }
         self.handle(Event::Revoked { partitions, lost, ticket })?;
         self.rebalanced();

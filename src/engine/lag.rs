@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use crate::pipeline::arrive::Owned;
 use crate::record::{Offset, Partition};
-use crate::telemetry::metrics::Metrics;
+
+use super::observer::Observer;
 
 /// The newest ends, and what was committed since the last report.
 #[derive(Debug)]
@@ -50,22 +51,15 @@ impl Lag {
         owned.positions().map(left).sum()
     }
 
-    /// Writes the lag of each partition that is ours, and the time until all of them are at 0. Gives their sum.
-    pub(super) fn report(
-        &mut self,
-        owned: &Owned,
-        topics: &[String],
-        metrics: &Metrics,
-        now: Instant,
-    ) -> i64 {
-        let mut total = 0;
-        for (partition, done) in owned.positions() {
-            let Some(end) = self.ends.get(&partition) else { continue };
-            let lag = end.0.saturating_sub(done.0).max(0);
-            total += lag;
-            let topic = topics.get(usize::from(partition.topic)).map_or("", String::as_str);
-            metrics.lag(topic, partition, lag);
-        }
+    /// Tells the lag of each partition that is ours, and the time until all of them are at 0.
+    pub(super) fn report(&mut self, owned: &Owned, observer: &Observer, now: Instant) {
+        let of = |(partition, done): (Partition, Offset)| {
+            let end = self.ends.get(&partition)?;
+            Some((partition, end.0.saturating_sub(done.0).max(0)))
+        };
+        let lags: Vec<(Partition, i64)> = owned.positions().filter_map(of).collect();
+        let total = lags.iter().map(|(_, lag)| lag).sum();
+        observer.lag(&lags, total, now);
         let seconds = now.duration_since(std::mem::replace(&mut self.since, now)).as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let eta = match (total, std::mem::take(&mut self.records)) {
@@ -73,7 +67,6 @@ impl Lag {
             (_, 0) => -1.0,
             (lag, records) => lag as f64 * seconds / records as f64,
         };
-        metrics.drain_eta(eta);
-        total
+        observer.metrics.drain_eta(eta);
     }
 }

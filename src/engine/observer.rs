@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::log::Done;
 use crate::model::served::Served;
-use crate::record::Version;
+use crate::record::{Partition, Version};
+use crate::status::history::Batch;
 use crate::status::{Board, DeadLetter, Swap, wall_clock_ms};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::stage::Stage;
@@ -73,6 +74,7 @@ impl Observer {
         self.metrics.record_ages(outcomes.ages(wall));
         self.metrics.committed(now);
         self.metrics.outcomes(&outcomes.by_label, &outcomes.by_class);
+        self.remember(committing, now);
         self.metrics.truncated(outcomes.truncated);
         self.tally.add(outcomes);
         let mut dead =
@@ -117,8 +119,54 @@ impl Observer {
         });
     }
 
+    /// Adds what was committed to the last hour.
+    fn remember(&self, committing: &Committing, now: Instant) {
+        let outcomes = &committing.outcomes;
+        let ours = |(partition, records): (&Partition, &u64)| (*partition, *records);
+        let dead = |(class, records): (&&'static str, &u64)| (*class, *records);
+        self.status.note(|history| {
+            committing.flights.iter().for_each(|flight| history.batch(&batch(flight), now));
+            let partitions = outcomes.by_partition.iter().map(ours);
+            history.committed(partitions, outcomes.by_class.iter().map(dead), now);
+        });
+    }
+
+    /// How far behind each partition is that is ours, and all of them.
+    pub(super) fn lag(&self, lags: &[(Partition, i64)], all: i64, now: Instant) {
+        for (partition, lag) in lags {
+            self.metrics.lag(self.topic(partition.topic), *partition, *lag);
+        }
+        self.status.note(|history| history.lag(lags.iter().copied(), all, now));
+        self.status.change(|status| status.lag = Some(all));
+    }
+
+    /// A partition is not ours any more.
+    pub(super) fn revoked(&self, partition: Partition) {
+        self.metrics.revoked(self.topic(partition.topic), partition);
+        self.status.note(|history| history.revoked(partition));
+    }
+
     /// The name of a topic.
     pub(super) fn topic(&self, index: u16) -> &str {
         self.topics.get(usize::from(index)).map_or("", String::as_str)
+    }
+}
+
+/// What the last hour keeps of a batch.
+fn batch(flight: &Flight) -> Batch {
+    let busy = |stage: Option<Stage>| stage.map(|stage| stage.busy).unwrap_or_default();
+    Batch {
+        reason: flight.reason,
+        records: u64::try_from(flight.records).unwrap_or(u64::MAX),
+        tokens: flight.tokens,
+        bytes: flight.bytes,
+        cached: u64::try_from(flight.hits).unwrap_or(u64::MAX),
+        stages: [
+            busy(flight.decode),
+            flight.wait.busy,
+            busy(flight.inference),
+            busy(flight.encode),
+            busy(flight.transaction),
+        ],
     }
 }

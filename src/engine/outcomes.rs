@@ -15,6 +15,7 @@ pub(super) struct Outcomes {
     timestamps: Vec<i64>,
     pub(super) by_label: BTreeMap<&'static str, u64>,
     pub(super) by_class: BTreeMap<&'static str, u64>,
+    pub(super) by_partition: BTreeMap<Partition, u64>,
     /// Predictions for a part of their text.
     pub(super) truncated: u64,
     /// The first of its dead letters: a flood is not copied.
@@ -25,6 +26,7 @@ impl Outcomes {
     pub(super) fn count(&mut self, outcome: &Outcome<Written>, record: &Record) {
         self.timestamps.extend(record.timestamp);
         *self.by_label.entry(outcome.label()).or_default() += 1;
+        *self.by_partition.entry(record.partition).or_default() += 1;
         if let Outcome::Prediction(Written { truncated: Some(_), .. }) = outcome {
             self.truncated += 1;
         }

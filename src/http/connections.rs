@@ -54,7 +54,7 @@ struct Connection {
 }
 
 /// Answers on `listener` until stopped; what is being answered then still is, for a second.
-pub(super) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let mut connections = Connections::default();
     let mut failing = false;
     while !stop.is_cancelled() {

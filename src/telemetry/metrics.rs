@@ -21,13 +21,13 @@ use crate::record::{FaultClass, ModelId, Partition, Reason};
 mod declared;
 mod text;
 
-pub use declared::{ALL, Kind, Metric};
+pub use declared::{ACTIONS, ALL, Kind, Metric};
 
 use declared::{
-    AGE, BATCH_BYTES, BATCH_LIMIT, BATCH_RECORDS, BATCH_TOKENS, BATCHES, CACHE_HITS, CLEANED,
-    COMMIT_AGE, CONNECTED, DEAD_LETTERS, DRAIN_ETA, GATE, MEMORY_LIMIT, MEMORY_USED, MODEL_LOAD,
-    MODEL_MEMORY, MODEL_SWAPS, OUTAGE, PARTITIONS, REBALANCES, RECORDS, RESIDENT, SPANS, STAGE,
-    TRANSACTIONS, TRUNCATED, UNCOVERED,
+    ADMIN, AGE, BATCH_BYTES, BATCH_LIMIT, BATCH_RECORDS, BATCH_TOKENS, BATCHES, CACHE_HITS,
+    CLEANED, COMMIT_AGE, CONNECTED, DEAD_LETTERS, DRAIN_ETA, GATE, MEMORY_LIMIT, MEMORY_USED,
+    MODEL_LOAD, MODEL_MEMORY, MODEL_SWAPS, OUTAGE, PARTITIONS, REBALANCES, RECORDS, RESIDENT,
+    SPANS, STAGE, TRANSACTIONS, TRUNCATED, UNCOVERED,
 };
 use text::{OWN, Own};
 
@@ -65,6 +65,8 @@ struct Handles {
     commit_age: Gauge,
     resident: Gauge,
     spans: [Counter; 3],
+    /// By action, and whether it was done.
+    admin: BTreeMap<(&'static str, bool), Counter>,
     /// When records were committed last.
     committed: Mutex<Instant>,
     /// Since when the cluster does not answer.
@@ -148,9 +150,21 @@ pub fn register(recorder: PrometheusRecorder) -> Metrics {
         own: Mutex::default(),
         resident: gauge(RESIDENT),
         spans: ["exported", "failed", "dropped"].map(|result| counter(SPANS, "result", result)),
+        admin: actions(&recorder),
         recorder,
     };
     Metrics(Arc::new(handles))
+}
+
+/// A counter for each action and result.
+fn actions(recorder: &PrometheusRecorder) -> BTreeMap<(&'static str, bool), Counter> {
+    let each = ACTIONS.iter().flat_map(|action| [true, false].map(|done| (*action, done)));
+    let counted = each.map(|(action, done)| {
+        let labels = [("action", action), ("result", result(done))];
+        let labels = labels.map(|(name, value)| Label::new(name, value));
+        ((action, done), recorder.register_counter(&key(ADMIN, labels.into()), &METADATA))
+    });
+    counted.collect()
 }
 
 impl Metrics {
@@ -313,6 +327,13 @@ impl Metrics {
         self.0.spans[2].increment(u64::try_from(spans).unwrap_or(0));
     }
 
+    /// Somebody asked `/admin` for one of [`ACTIONS`], and it was done or not.
+    pub fn admin(&self, action: &'static str, done: bool) {
+        if let Some(counter) = self.0.admin.get(&(action, done)) {
+            counter.increment(1);
+        }
+    }
+
     /// Reads what changes by itself: the process's resident memory, the age of the last commit. At each scrape.
     pub fn read(&self) {
         self.0.commit_age.set(now().duration_since(*lock(&self.0.committed)).as_secs_f64());
@@ -327,6 +348,10 @@ impl Metrics {
             self.0.memory_limit.set(float(limit));
         }
     }
+}
+
+fn result(done: bool) -> &'static str {
+    if done { "done" } else { "refused" }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

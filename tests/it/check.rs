@@ -41,6 +41,49 @@ fn create(world: &World, name: &str, partitions: i32, settings: &[(&str, &str)])
     assert!(made.iter().all(Result::is_ok), "{made:?}");
 }
 
+/// A newcomer needs no other tool: what is not there is created, a job runs on it, and its lag is told.
+#[test]
+fn topics_that_are_not_there_are_created() {
+    let Some(world) = World::start(1) else { return };
+    world.add_version(1);
+    world.promote(1);
+    let config = world.config("a", "");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text =
+        text.replace("topics: [in]", "topics: [fresh]").replace("topic: out", "topic: answers");
+    std::fs::write(&config, text).unwrap();
+    let tidemill = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        let output = command.args(args).arg("--config").arg(&config).output().unwrap();
+        let said = [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap());
+        (output.status.code(), said.concat())
+    };
+    let (code, said) = tidemill(&["check"]);
+    assert_eq!(code, Some(78));
+    assert!(
+        said.contains("`tidemill check --create-topics` creates it, and so does: kafka-topics.sh"),
+        "{said}"
+    );
+    let (code, said) = tidemill(&["check", "--create-topics", "--partitions", "3"]);
+    assert_eq!(code, Some(0), "{said}");
+    for line in [
+        "fresh: created, with 3",
+        "answers: created, with 3",
+        "fresh-dlq: created, with 3",
+        "input topic fresh: 3",
+    ] {
+        assert!(said.contains(line), "{line} in\n{said}");
+    }
+    let (code, said) = tidemill(&["check", "--create-topics"]);
+    assert!(code == Some(0) && !said.contains("created"), "{said}");
+    let (code, said) = tidemill(&["run", "--until-end"]);
+    assert!(code == Some(0) && said.contains("done: 0 records answered"), "{said}");
+    let (code, said) = tidemill(&["lag", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &told["lag"]), (Some(0), &0.into()), "{said}");
+    assert_eq!(told["partitions"].as_array().unwrap().len(), 3);
+}
+
 #[test]
 fn topics_the_group_and_the_broker_are_looked_at() {
     let Some(world) = World::start(2) else { return };

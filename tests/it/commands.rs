@@ -20,7 +20,7 @@ use crate::world::{Replica, wait_for};
 
 /// A log, a registry with two versions of which the first is named, and the configuration of a service on them that
 /// would look for another version in an hour.
-fn prepared(dir: &Path) -> (Store, String) {
+pub(crate) fn prepared(dir: &Path) -> (Store, String) {
     let log = dir.join("log.db");
     let store = Store::open(&log).unwrap();
     store.create_topic("in", 1).unwrap();
@@ -41,7 +41,7 @@ fn promote(dir: &Path, version: u64) {
     registry.promote(assets::MODEL, Version(version), "champion").unwrap();
 }
 
-fn append(store: &mut Store, records: usize) {
+pub(crate) fn append(store: &mut Store, records: usize) {
     let good = assets::RECORDS.lines().find(|line| line.contains("mean")).unwrap();
     let message = |_| Message {
         timestamp: 0,
@@ -53,7 +53,7 @@ fn append(store: &mut Store, records: usize) {
 }
 
 /// The version of each prediction.
-fn versions(store: &Store) -> Vec<String> {
+pub(crate) fn versions(store: &Store) -> Vec<String> {
     let version = |message: &Message| {
         let header = message.headers.iter().find(|h| h.name == b"tidemill.model.version").unwrap();
         String::from_utf8(header.value.clone().unwrap()).unwrap()
@@ -63,16 +63,16 @@ fn versions(store: &Store) -> Vec<String> {
 }
 
 /// A service in this process.
-struct Running {
+pub(crate) struct Running {
     commands: mpsc::Sender<Command>,
-    status: Board,
-    telemetry: Telemetry,
+    pub(crate) status: Board,
+    pub(crate) telemetry: Telemetry,
     ended: JoinHandle<Result<(), Failure>>,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Running {
-    fn start(text: &str, until_end: bool, before: &[Command]) -> Self {
+    pub(crate) fn start(text: &str, until_end: bool, before: &[Command]) -> Self {
         let config = config::load::from_yaml(text).unwrap();
         let telemetry = Telemetry::start(&Logging::default()).unwrap();
         let options = service::Options { until_end, ..service::Options::default() };
@@ -87,7 +87,7 @@ impl Running {
         Self { commands, status, telemetry, ended, runtime }
     }
 
-    fn command(&self, command: Command) {
+    pub(crate) fn command(&self, command: Command) {
         self.commands.try_send(command).unwrap();
     }
 
@@ -95,7 +95,7 @@ impl Running {
         wait_for("what it does", || (self.status.now().doing == *doing).then_some(()));
     }
 
-    fn ended(self) -> Result<(), Failure> {
+    pub(crate) fn ended(self) -> Result<(), Failure> {
         self.runtime.block_on(self.ended).unwrap()
     }
 }

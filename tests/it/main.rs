@@ -7,6 +7,7 @@
     reason = "a test that cannot go on fails; tests wait for real brokers"
 )]
 
+mod admin;
 mod avro;
 mod bench;
 mod broker;
@@ -39,6 +40,7 @@ mod metrics;
 mod mock_kafka;
 mod models;
 mod padded;
+mod page;
 mod readme;
 mod refusals;
 mod schema_registry;

@@ -1,4 +1,4 @@
-//! MESSAGES.md, against the code: each warning and error of the log, with what to do about it.
+//! `.github/MESSAGES.md`, against the code: each warning and error of the log, with what to do about it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -66,7 +66,7 @@ fn literal(arguments: &str) -> String {
 
 #[test]
 fn every_warning_and_error_has_its_remedy() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("MESSAGES.md");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(".github/MESSAGES.md");
     let page = fs::read_to_string(page).unwrap();
     let mut written = BTreeSet::new();
     for row in
@@ -84,7 +84,7 @@ fn every_warning_and_error_has_its_remedy() {
         .difference(&written)
         .map(|(level, line, file)| format!("| {level} | `{line}` | `{file}` | ? |"))
         .collect();
-    assert!(missing.is_empty(), "MESSAGES.md is to have\n{}", missing.join("\n"));
+    assert!(missing.is_empty(), ".github/MESSAGES.md is to have\n{}", missing.join("\n"));
     let gone: Vec<_> = written.difference(&said).collect();
     assert!(gone.is_empty(), "nobody says any more: {gone:?}");
 }

@@ -22,12 +22,12 @@ use rdkafka::producer::BaseProducer;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::facts::{Broker, Described, Facts, Settings, Topic};
-use super::{Asked, Finding, judge, topics};
+use super::{Asked, Finding, create, judge, topics};
 use crate::config::Config;
 use crate::kafka::{Journal, journal, native, settings};
 
 /// How long a broker may take to accept a connection, and then to answer.
-const EACH: Duration = Duration::from_secs(5);
+pub(super) const EACH: Duration = Duration::from_secs(5);
 
 /// How long what a client has said is listened to.
 const LISTEN: Duration = Duration::from_millis(300);
@@ -101,7 +101,14 @@ fn advertised(line: &str) -> Option<Broker> {
 }
 
 /// What is found about the cluster, within about `within` for the first answer.
-pub(super) fn look(config: &Config, instance: &str, within: Duration) -> Vec<Finding> {
+///
+/// What is not there is created, with so many partitions of an input, where `create` says so.
+pub(super) fn look(
+    config: &Config,
+    instance: &str,
+    within: Duration,
+    create: Option<usize>,
+) -> Vec<Finding> {
     let journal = Journal::new(config);
     let mut findings = clients(config, instance, &journal);
     let mut settings = settings::look(config, instance);
@@ -123,7 +130,21 @@ pub(super) fn look(config: &Config, instance: &str, within: Duration) -> Vec<Fin
     };
     match consumer.fetch_metadata(None, within) {
         Ok(metadata) => {
-            let facts = ask(config, &consumer, &metadata, &settings, &journal);
+            let mut facts = ask(config, &consumer, &metadata, &settings, &journal);
+            while let Some(inputs) = create {
+                let (made, done) = create::create(config, &facts, &settings, &journal, inputs);
+                let created = made.len();
+                findings.extend(made);
+                if created == 0 || !done {
+                    break;
+                }
+                let there = facts.topics.len() + created;
+                let Some(metadata) = seen(config, &consumer, there) else { break };
+                // What brokers understand is told once a connection.
+                let requests = facts.requests;
+                facts =
+                    Facts { requests, ..ask(config, &consumer, &metadata, &settings, &journal) };
+            }
             findings.extend(judge::judge(config, &facts));
         }
         Err(error) => {
@@ -141,6 +162,19 @@ pub(super) fn look(config: &Config, instance: &str, within: Duration) -> Vec<Fin
         }
     }
     findings
+}
+
+/// What the cluster says once it knows so many of our topics: it takes a moment from one that was created until every
+/// broker has heard of it.
+fn seen(config: &Config, consumer: &BaseConsumer<Heard>, topics: usize) -> Option<Metadata> {
+    let deadline = Instant::now() + EACH;
+    loop {
+        let metadata = consumer.fetch_metadata(None, EACH).ok()?;
+        if topics <= described(config, &metadata).len() || deadline <= Instant::now() {
+            return Some(metadata);
+        }
+        drop(consumer.poll(Duration::from_millis(100)));
+    }
 }
 
 /// Takes in what the client has said so far: its log and its errors are events until they are polled, and a poll takes

@@ -371,6 +371,24 @@ fn a_missing_topic_comes_with_the_command_that_makes_it() {
 }
 
 #[test]
+fn inputs_are_created_before_what_is_written() {
+    let mut facts = good();
+    let input = facts.topics["in"].clone();
+    facts.topics.clear();
+    let names = |facts: &Facts| {
+        let missing = topics::missing(&config(""), facts, 4);
+        missing.into_iter().map(|wanted| (wanted.name, wanted.partitions)).collect::<Vec<_>>()
+    };
+    let named = |topics: &[(&str, usize)]| -> Vec<(String, usize)> {
+        topics.iter().map(|(name, partitions)| ((*name).to_owned(), *partitions)).collect()
+    };
+    assert_eq!(names(&facts), named(&[("in", 4)]));
+    facts.topics.insert("in".to_owned(), Topic { partitions: 4, ..input });
+    assert_eq!(names(&facts), named(&[("out", 4), ("in-dlq", 4), ("out-manifest", 1)]));
+    assert_eq!(names(&good()), []);
+}
+
+#[test]
 fn spans_are_said_in_the_largest_unit() {
     for (millis, text) in [
         (0, "0 milliseconds"),

@@ -59,7 +59,10 @@ pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
         let what = format!("{role} {name}");
         let Some(topic) = facts.topics.get(&name) else {
             let message = "is not there, or this user may not describe it";
-            findings.push(Finding::problem(what, message, create(config, facts, role, &name)));
+            let command = create(config, &wanted(config, facts, role, &name));
+            let remedy =
+                format!("`tidemill check --create-topics` creates it, and so does: {command}");
+            findings.push(Finding::problem(what, message, remedy));
             continue;
         };
         let wanted = partitions(config, facts, &name);
@@ -299,26 +302,45 @@ fn connection(config: &Config) -> String {
     format!("--bootstrap-server {servers}{more}")
 }
 
-/// The command that makes a topic which gives no cause for another finding.
-fn create(config: &Config, facts: &Facts, role: Role, name: &str) -> String {
-    let mut command = topic_command(config, "create", name);
-    let mut add = |text: String| command.push_str(&text);
-    add(format!(" --partitions {}", partitions(config, facts, name)));
+/// A topic that is not there, as it is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) name: String,
+    pub(super) partitions: usize,
+    /// As the cluster has it by itself where there is nothing to choose.
+    pub(super) replicas: Option<usize>,
+    pub(super) settings: Vec<(String, String)>,
+}
+
+/// The topics that are not there: inputs with so many partitions, then what is written. The partitions of what is written
+/// follow from the inputs', so inputs are made first.
+pub(super) fn missing(config: &Config, facts: &Facts, inputs: usize) -> Vec<Wanted> {
+    let absent = roles(config).into_iter().filter(|(_, name)| !facts.topics.contains_key(name));
+    let (first, rest): (Vec<_>, Vec<_>) = absent.partition(|(role, _)| *role == Role::Input);
+    let first = if first.is_empty() { rest } else { first };
+    let wanted = |(role, name): (Role, String)| {
+        let wanted = wanted(config, facts, role, &name);
+        if role == Role::Input { Wanted { partitions: inputs, ..wanted } } else { wanted }
+    };
+    first.into_iter().map(wanted).collect()
+}
+
+/// A topic which gives no cause for another finding.
+fn wanted(config: &Config, facts: &Facts, role: Role, name: &str) -> Wanted {
+    let mut settings: Vec<(String, String)> = Vec::new();
+    let mut add = |key: &str, value: String| settings.push((key.to_owned(), value));
     let replicas = facts.brokers.len().min(3);
-    if 1 < replicas {
-        add(format!(" --replication-factor {replicas}"));
-    }
     if replicas == 3 {
-        add(" --config min.insync.replicas=2".to_owned());
+        add("min.insync.replicas", "2".to_owned());
     }
     if role == Role::Manifest {
-        add(format!(" --config retention.ms={MANIFEST_RETENTION}"));
+        add("retention.ms", MANIFEST_RETENTION.to_owned());
     }
     let inputs = || inputs_of(config, role, name).filter_map(|input| facts.topics.get(input));
     if role == Role::DeadLetters
         && let Some(input) = inputs().filter_map(|input| input.number("max.message.bytes")).max()
     {
-        add(format!(" --config max.message.bytes={}", input.saturating_add(DEAD_LETTER_ROOM)));
+        add("max.message.bytes", input.saturating_add(DEAD_LETTER_ROOM).to_string());
     }
     if matches!(role, Role::Output | Role::DeadLetters) {
         for side in ["before", "after"] {
@@ -330,9 +352,26 @@ fn create(config: &Config, facts: &Facts, role: Role, name: &str) -> String {
             if let (Some(widest), Some(usual)) = (widest, usual)
                 && usual < widest
             {
-                add(format!(" --config message.timestamp.{side}.max.ms={widest}"));
+                add(&format!("message.timestamp.{side}.max.ms"), widest.to_string());
             }
         }
+    }
+    Wanted {
+        name: name.to_owned(),
+        partitions: partitions(config, facts, name),
+        replicas: Some(replicas).filter(|replicas| 1 < *replicas),
+        settings,
+    }
+}
+
+/// The command that makes it, for who may not let `check` do it.
+fn create(config: &Config, wanted: &Wanted) -> String {
+    let mut command = topic_command(config, "create", &wanted.name);
+    let mut add = |text: String| command.push_str(&text);
+    add(format!(" --partitions {}", wanted.partitions));
+    wanted.replicas.iter().for_each(|replicas| add(format!(" --replication-factor {replicas}")));
+    for (key, value) in &wanted.settings {
+        add(format!(" --config {key}={value}"));
     }
     command
 }

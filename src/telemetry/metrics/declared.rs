@@ -214,7 +214,18 @@ pub const ALL: &[Metric] = &[
         &["result"],
         "Spans of traces: taken by the collector, not taken by it, or without room in the queue.",
     ),
+    metric(
+        ADMIN,
+        Kind::Counter,
+        Unit::Count,
+        &["action", "result"],
+        "Requests to `/admin`, by action and result; `unknown` is without a token that is let in.",
+    ),
 ];
+
+/// What `/admin` does; `unknown` asks without a token that is let in.
+pub const ACTIONS: [&str; 8] =
+    ["pause", "resume", "drain", "reload", "promote", "rollback", "log", "unknown"];
 
 pub(super) const RECORDS: &str = "tidemill_records_total";
 pub(super) const BATCHES: &str = "tidemill_batches_total";
@@ -247,3 +258,4 @@ pub(super) const MEMORY_LIMIT: &str = "tidemill_memory_limit_bytes";
 pub(super) const CPU: &str = "tidemill_process_cpu_seconds_total";
 pub(super) const SPANS: &str = "tidemill_trace_spans_total";
 pub(super) const RESIDENT: &str = "tidemill_process_resident_memory_bytes";
+pub(super) const ADMIN: &str = "tidemill_admin_actions_total";

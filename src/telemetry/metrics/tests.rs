@@ -36,6 +36,7 @@ fn every_metric_is_scraped_as_it_is_declared() {
     metrics.lag("in", Partition { topic: 0, number: 0 }, 7);
     metrics.batch_closed(Reason::Time, 3, 100, 40);
     metrics.loaded(Duration::from_secs(1));
+    metrics.cleaned("age", "missing_null").increment(1);
     metrics.gate([("build", Duration::from_secs(1))].into_iter());
     metrics.record_ages([1.0].into_iter());
     let second = Duration::from_secs(1);

@@ -1,0 +1,248 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::config::load;
+use crate::record::{Offset, Partition, Version};
+use crate::status::history::{Batch, History, STEPS};
+use crate::status::{KEPT, Refusal, Swap};
+
+const CONFIG: &str = "kafka: {group: g, common: {bootstrap.servers: 'b:1', sasl.password: hunter2}}\n\
+                      input: {topics: [reviews]}\noutput: {topic: out}\nmodel: {uri: m}";
+
+fn about() -> About {
+    About::new(&load::from_yaml(CONFIG).unwrap())
+}
+
+fn zero() -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "a test needs one arbitrary instant")]
+    Instant::now()
+}
+
+fn model(version: u64) -> ModelId {
+    ModelId { name: "sentiment".into(), version: Version(version), digest: "d".into() }
+}
+
+/// A service that runs: one partition, so many records a second for ten minutes, and then so far behind.
+fn running(rate: u64, lag: i64) -> (Status, Hour, Instant) {
+    let start = zero();
+    let mut history = History::new(start);
+    let partition = Partition { topic: 0, number: 3 };
+    history.assigned(partition, start);
+    for second in 0..600 {
+        let now = start + Duration::from_secs(second);
+        if rate != 0 {
+            history.committed([(partition, rate)].into_iter(), std::iter::empty(), now);
+        }
+        history.lag([(partition, lag)].into_iter(), lag, now);
+    }
+    let now = start + Duration::from_secs(600);
+    let status = Status {
+        doing: Doing::Running,
+        serving: Some(model(7)),
+        assigned: Some(1),
+        lag: Some(lag),
+        ..Status::default()
+    };
+    (status, history.read(now, PARTITIONS), now)
+}
+
+fn report(status: &Status, hour: &Hour, now: Instant) -> Report {
+    let mut report = Report::new(&about(), status, hour, now);
+    // What the machine of the test has is not what is tested.
+    report.health.warnings.retain(|warning| !warning.starts_with("Memory"));
+    report
+}
+
+#[test]
+fn one_sentence_says_what_it_does() {
+    let (status, hour, now) = running(20, 0);
+    let said = |change: &dyn Fn(&mut Status)| {
+        let mut status = status.clone();
+        change(&mut status);
+        report(&status, &hour, now).sentence
+    };
+    let answers = "Answers 20 records a second of reviews with sentiment version 7, ";
+    assert_eq!(said(&|_| ()), format!("{answers}and is up to date."));
+    assert_eq!(
+        said(&|s| s.lag = Some(2_400)),
+        format!("{answers}2,400 behind (2 min at this rate).")
+    );
+    assert_eq!(said(&|s| s.lag = Some(13)), format!("{answers}and keeps up."));
+    assert_eq!(said(&|s| s.lag = None), format!("{answers}how far behind is not known yet."));
+    for (change, expect) in [
+        ((|s| s.serving = None) as fn(&mut Status), "Starting: the model is loaded"),
+        (|s| s.assigned = None, "Starting: sentiment version 7 is ready, the group has not"),
+        (
+            |s| s.assigned = Some(0),
+            "Standing by with sentiment version 7: other members of group g",
+        ),
+        (|s| s.doing = Doing::Paused, "Paused: nothing is taken in from reviews"),
+        (|s| s.doing = Doing::Stopping, "Stopping: "),
+        (
+            |s| s.doing = Doing::Stopped("too many dead letters".into()),
+            "Does nothing any more: too many",
+        ),
+    ] {
+        assert!(said(&change).starts_with(expect), "{expect}: {}", said(&change));
+    }
+    let unreachable =
+        said(&|s| s.unreachable = Some(now.checked_sub(Duration::from_secs(30)).unwrap()));
+    assert!(
+        unreachable.starts_with("Waiting for the cluster, which has not answered for 30 s"),
+        "{unreachable}"
+    );
+    let (status, hour, now) = running(0, 0);
+    let idle = report(&status, &hour, now).sentence;
+    assert_eq!(idle, "Idle: all of reviews is answered; sentiment version 7 waits for more.");
+    let (status, hour, now) = running(0, 50);
+    let stuck = report(&status, &hour, now).sentence;
+    assert!(
+        stuck.starts_with("Nothing was committed for 10 min, and 50 records of reviews wait"),
+        "{stuck}"
+    );
+}
+
+/// What an operator is woken for is said without the source.
+#[test]
+fn troubles_are_warned_of() {
+    let (status, hour, now) = running(20, 0);
+    assert_eq!(report(&status, &hour, now).health.warnings, Vec::<String>::new());
+    let refused = Refusal { at: 1, version: Version(8), reason: "golden vector 2 differs".into() };
+    for (change, expect) in [
+        (
+            Box::new(|s: &mut Status, _: &mut Hour| s.refuse(refused.clone()))
+                as Box<dyn Fn(&mut Status, &mut Hour)>,
+            "Version 8 is refused; version 7 goes on: golden vector 2 differs",
+        ),
+        (
+            Box::new(|s, _| s.uncovered = 2),
+            "2 partitions of the input topics are read by no member",
+        ),
+        (Box::new(|s, _| s.unreachable = Some(now)), "No broker has answered for 0 s"),
+        (
+            Box::new(|_, hour| {
+                hour.steps[0].dead_letters = 400;
+                hour.sums.classes[2] = 400;
+            }),
+            "3.3 % of the last hour's records are dead letters, most of class invalid.",
+        ),
+        (
+            Box::new(|_, hour| {
+                hour.lags[59] = Some(9_000);
+                hour.lags.truncate(60);
+                hour.sums.stages[2] = Duration::from_secs(9);
+                hour.sums.stages[4] = Duration::from_secs(1);
+            }),
+            "Falls behind: lag has grown by 9,000 in five minutes. Most of a batch's time goes to infer (90 %).",
+        ),
+        (
+            Box::new(|_, hour| {
+                hour.partitions[0].lag = Some(9);
+                hour.partitions[0].quiet = Duration::from_secs(300);
+            }),
+            "reviews/3 does not move: 9 records wait, and nothing of it was committed for 5 min.",
+        ),
+    ] {
+        let (mut status, mut hour) = (status.clone(), hour.clone());
+        change(&mut status, &mut hour);
+        let warnings = report(&status, &hour, now).health.warnings;
+        assert_eq!(warnings.len(), 1, "{expect}: {warnings:?}");
+        assert!(warnings[0].starts_with(expect), "{warnings:?}");
+    }
+    let mut near = report(&status, &hour, now);
+    (near.process.memory_bytes, near.process.memory_limit_bytes) =
+        (Some(950 << 20), Some(1000 << 20));
+    let said = sentence::warnings(&near, None, 0);
+    assert!(said[0].starts_with("Memory is near its limit: 950 MiB of 1000 MiB"), "{said:?}");
+}
+
+/// A report with as much of everything as there may be.
+fn full() -> Report {
+    let start = zero();
+    let mut history = History::new(start);
+    let mut status = Status { doing: Doing::Running, ..running(1, 1).0 };
+    for minute in 0..100 {
+        let now = start + Duration::from_secs(minute * 60);
+        let partitions = (0..1_000).map(|number| Partition { topic: 0, number });
+        history.lag(partitions.clone().map(|p| (p, 1_234_567_890)), 1_234_567_890, now);
+        let dead = FaultClass::ALL.map(|class| (class.name(), 123_456_789));
+        history.committed(partitions.map(|p| (p, 123_456_789)), dead.into_iter(), now);
+        for reason in Reason::ALL {
+            let stages = [Duration::from_micros(1_234_567); 5];
+            let batch =
+                Batch { reason, records: 99, tokens: 1 << 40, bytes: 1 << 40, cached: 50, stages };
+            history.batch(&batch, now);
+        }
+    }
+    let long = "ß".repeat(100_000);
+    for at in 0..100 {
+        status.refuse(Refusal {
+            at,
+            version: Version(1 + at.unsigned_abs()),
+            reason: long.clone(),
+        });
+        status.swapped(Swap { at, from: Version(1), to: model(2) });
+        status.dead_letters.push(crate::status::DeadLetter {
+            at,
+            topic: "reviews".to_owned(),
+            partition: Partition { topic: 0, number: 1 },
+            offset: Offset(i64::MAX),
+            class: FaultClass::Undecodable,
+            reason: long.clone(),
+        });
+    }
+    let now = start + Duration::from_secs(6_000);
+    Report::new(&about(), &status, &history.read(now, PARTITIONS), now)
+}
+
+#[test]
+fn an_answer_is_bounded() {
+    let report = full();
+    let text = serde_json::to_vec(&report).unwrap();
+    assert!(text.len() < 128 << 10, "{} bytes", text.len());
+    assert_eq!((report.hour.records.len(), report.partitions.len()), (STEPS, PARTITIONS));
+    assert_eq!((report.models.swaps.len(), report.dead_letters.last.len()), (KEPT, KEPT));
+    assert!(!String::from_utf8(text).unwrap().contains("hunter2"));
+}
+
+/// Paths and kinds of what is answered.
+fn walk(value: &Value, path: &str, found: &mut BTreeMap<String, BTreeSet<&'static str>>) {
+    let kind = match value {
+        Value::Object(entries) if path != "config" => {
+            let dot = if path.is_empty() { "" } else { "." };
+            entries
+                .iter()
+                .for_each(|(key, entry)| walk(entry, &format!("{path}{dot}{key}"), found));
+            return;
+        }
+        Value::Array(items) => {
+            return items.iter().for_each(|item| walk(item, &format!("{path}[]"), found));
+        }
+        Value::Object(_) => "any",
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "number",
+        Value::String(_) => "text",
+    };
+    found.entry(path.to_owned()).or_default().insert(kind);
+}
+
+/// What is answered is what is declared: each field once, with its kind.
+#[test]
+fn every_field_is_declared() {
+    let mut full = full();
+    full.health.reasons.push("stopping".to_owned());
+    full.health.warnings.push("look".to_owned());
+    let mut found = BTreeMap::new();
+    walk(&serde_json::to_value(&full).unwrap(), "", &mut found);
+    let declared: BTreeMap<String, &str> =
+        FIELDS.iter().map(|field| (field.path.to_owned(), field.kind)).collect();
+    assert_eq!(found.keys().collect::<Vec<_>>(), declared.keys().collect::<Vec<_>>());
+    assert_eq!(declared.len(), FIELDS.len());
+    for (path, kinds) in found {
+        let declared = declared[&path];
+        let fits =
+            |kind: &&str| declared == *kind || declared.split(" or ").any(|one| one == *kind);
+        assert!(kinds.iter().all(fits), "{path} is {kinds:?}, not {declared}");
+    }
+}

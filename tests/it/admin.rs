@@ -1,0 +1,131 @@
+//! `/admin`: who is let in, what is done, and that everything is bounded.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde_json::Value;
+use tidemill::sqlite::Store;
+use tidemill::status::Doing;
+
+use crate::commands::{Running, append, prepared, versions};
+use crate::page::http;
+use crate::world::wait_for;
+
+const TOKEN: &str = "a-token-of-annas-own";
+
+/// A service whose `/admin` lets anna in, and where that is.
+fn started(dir: &Path) -> (Running, SocketAddr, Store) {
+    let (mut store, text) = prepared(dir);
+    append(&mut store, 5);
+    let file = dir.join("tokens");
+    std::fs::write(&file, format!("# operators\nanna:{TOKEN}\n")).unwrap();
+    // Free a moment ago.
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let admin = format!("admin: {{ listen: '{address}', token_file: {} }}\n", file.display());
+    let service = Running::start(&(text + &admin), false, &[]);
+    wait_for("the first outcomes", || (versions(&store).len() == 5).then_some(()));
+    (service, address, store)
+}
+
+/// Status and message of what is asked for.
+fn ask(address: SocketAddr, method: &str, action: &str, token: &str, body: &str) -> (u16, String) {
+    let length = body.len();
+    let request = format!(
+        "{method} /admin/{action} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
+         Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    );
+    let (header, body) = http(address, &request);
+    let status = header.split(' ').nth(1).unwrap().parse().unwrap();
+    let said: Value = serde_json::from_str(&body).unwrap_or_default();
+    (status, said["message"].as_str().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn an_operator_with_a_token_does_what_there_is_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let (service, address, mut store) = started(dir.path());
+    let (status, metrics) = (service.status.clone(), service.telemetry.clone());
+    let does = |action: &str, body: &str| ask(address, "POST", action, TOKEN, body);
+    assert_eq!(does("pause", "").0, 202);
+    wait_for("the pause", || (status.now().doing == Doing::Paused).then_some(()));
+    assert_eq!(does("resume", "{}").0, 202);
+    wait_for("the end of it", || (status.now().doing == Doing::Running).then_some(()));
+    assert_eq!(does("promote", "{\"version\":2}").0, 200);
+    let serves = |version| move |id: &tidemill::record::ModelId| id.version.0 == version;
+    // A version that is staged serves from the next batch on.
+    let mut serving = || {
+        append(&mut store, 1);
+        status.now().serving.clone()
+    };
+    wait_for("version 2", || serving().filter(serves(2)));
+    assert_eq!(does("rollback", "").0, 200);
+    wait_for("version 1 again", || serving().filter(serves(1)));
+    let (code, said) = does("promote", "{\"version\":9}");
+    assert!(code == 409 && said.contains("no version 9; versions: 1, 2"), "{code} {said}");
+    assert_eq!(does("reload", "").0, 202);
+    assert_eq!(does("log", "{\"filter\":\"info\"}").0, 200);
+    let (code, said) = does("log", "{\"filter\":\"a=b=c\"}");
+    assert!(code == 400 && said.contains("write info or"), "{code} {said}");
+    let scrape = metrics.render();
+    for (action, result, count) in
+        [("pause", "done", 1), ("promote", "done", 1), ("promote", "refused", 1)]
+    {
+        let line = format!(
+            "tidemill_admin_actions_total{{action=\"{action}\",result=\"{result}\"}} {count}\n"
+        );
+        assert!(scrape.contains(&line), "{line} in\n{scrape}");
+    }
+    assert_eq!(does("drain", "{\"leave\":true}").0, 202);
+    service.ended().unwrap();
+}
+
+#[test]
+fn others_are_not_let_in_and_lock_nobody_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (service, address, _store) = started(dir.path());
+    for (method, action, token, body, expect) in [
+        ("POST", "pause", "", "", 401),
+        ("POST", "pause", "another-token-than-hers", "", 401),
+        ("POST", "nothing", "another-token-than-hers", "", 401),
+        ("GET", "pause", TOKEN, "", 405),
+        ("POST", "nothing", TOKEN, "", 404),
+        ("POST", "unknown", TOKEN, "", 404),
+        ("POST", "a/b", TOKEN, "", 404),
+        ("POST", "promote", TOKEN, "{\"version\":\"2\"}", 400),
+        ("POST", "promote", TOKEN, "{\"version\":2,\"alias\":\"other\"}", 400),
+        ("POST", "pause", TOKEN, "[", 400),
+        ("POST", "log", TOKEN, &format!("{{\"filter\":\"{}\"}}", "a".repeat(5_000)), 413),
+    ] {
+        let (code, said) = ask(address, method, action, token, body);
+        assert_eq!(code, expect, "{method} {action} {body}: {said}");
+        assert!(!said.is_empty());
+    }
+    let guess = |_| ask(address, "POST", "pause", "another-token-than-hers", "").0;
+    let guesses: Vec<u16> = (0..40).map(guess).collect();
+    assert_eq!((guesses[0], guesses[39]), (401, 429), "guesses are bounded");
+    assert_eq!(service.status.now().doing, Doing::Running, "nothing of it was done");
+    assert_eq!(
+        ask(address, "POST", "reload", TOKEN, "").0,
+        202,
+        "who has a token is let in all the same"
+    );
+    let many: Vec<u16> =
+        (0..40).map(|_| ask(address, "POST", "log", TOKEN, "{\"filter\":\"info\"}").0).collect();
+    assert_eq!((many[0], many[39]), (200, 429), "actions are bounded");
+    service.command(tidemill::engine::Command::Leave);
+    service.ended().unwrap();
+}
+
+#[test]
+fn nothing_listens_without_tokens() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_store, text) = prepared(dir.path());
+    let file = dir.path().join("tokens");
+    std::fs::write(&file, "short\n").unwrap();
+    let config = dir.path().join("tidemill.yaml");
+    std::fs::write(&config, format!("{text}admin: {{ token_file: {} }}\n", file.display()))
+        .unwrap();
+    let (code, log) = crate::world::Replica::start(&config, &[]).ended();
+    assert_eq!(code, Some(78), "{log}");
+    assert!(log.contains("admin.token_file") && log.contains("fewer than 16 characters"), "{log}");
+}
