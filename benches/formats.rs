@@ -1,14 +1,17 @@
 //! Formats on one core: bytes of records to columns. All sides in one run, interleaved, medians.
 //!
-//! `cargo bench --bench formats [-- json | avro | write]`; with `PYTHON=…` (one that has fastavro) its row too.
+//! `cargo bench --bench formats [-- json | avro | image | write]`; with `PYTHON=…` (one that has fastavro) its row too.
 //!
 //! * json: lines of the demo, all 33 members, against `serde_json` into a struct and `simd-json`'s tape.
 //! * avro: records of 20 fields, all wanted or three, against `arrow-avro`, `apache_avro`'s values and fastavro.
+//! * image: JPEGs of 224 x 224 and 640 x 480 to what a `ViT` reads, two threads, against Pillow and the reference processor in
+//!   two processes (with `PYTHON`).
 //! * write: an embedding of 384 numbers against `apache_avro`.
 //!
 //! Whatever is nobody's dependency but the bench's is built in `benches/formats/peers`, a program that is told when to run.
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::print_stdout,
     clippy::disallowed_methods,
     clippy::cast_precision_loss,
@@ -32,6 +35,8 @@ use tidemill::avro::{Along, Encoder, Kind, Plan, parse};
 use tidemill::config::{Config, Input};
 use tidemill::field::Value;
 use tidemill::format::{Codec, Wanted};
+use tidemill::model::options::LoadOptions;
+use tidemill::model::{Input as ModelInput, Model, gate};
 use tidemill::record::{Offset, Partition, Record};
 use tidemill::schema::frame;
 
@@ -53,6 +58,9 @@ fn main() {
     }
     if is_wanted("avro") {
         avro(scratch.path());
+    }
+    if is_wanted("image") {
+        image(scratch.path());
     }
     if is_wanted("write") {
         write();
@@ -86,7 +94,11 @@ impl Peer {
 
     /// The sum of all numbers that it decoded.
     fn run(&mut self) -> f64 {
-        writeln!(self.orders).unwrap();
+        self.order("")
+    }
+
+    fn order(&mut self, order: &str) -> f64 {
+        writeln!(self.orders, "{order}").unwrap();
         let line = self.line();
         let (time, sum) = line.split_once(' ').unwrap();
         self.times.push(time.parse().unwrap());
@@ -242,6 +254,59 @@ fn read(plan: &Plan, data: &[Vec<u8>], is_number: &[bool]) {
         push(&mut columns, is_number, &out);
     }
     black_box(columns);
+}
+
+fn image(scratch: &Path) {
+    const IMAGES: usize = 400;
+    let Some(python) = std::env::var_os("PYTHON") else { return };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/formats/images.py");
+    let mut command = Command::new(python);
+    let mut peer = Peer::start(
+        "Pillow and the processor",
+        command.arg(script).arg(scratch).arg(IMAGES.to_string()),
+    );
+    let model = gate::load(&scratch.join("vit"), &LoadOptions::default()).unwrap();
+    let bytes = fs::read(scratch.join("images.bin")).unwrap();
+    let mut images = Vec::new();
+    let mut rest = &bytes[..];
+    while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+        let (image, behind) = behind.split_at(u32::from_le_bytes(*length) as usize);
+        images.push(image);
+        rest = behind;
+    }
+    for (size, part) in [("224 x 224", 0..IMAGES), ("640 x 480", IMAGES..2 * IMAGES)] {
+        let mut ours = Vec::new();
+        for _ in 0..ROUNDS / 3 {
+            let begin = Instant::now();
+            std::thread::scope(|scope| {
+                for half in images[part.clone()].chunks(IMAGES / 2) {
+                    scope.spawn(|| half.iter().for_each(|image| prepare(&*model.model, image)));
+                }
+            });
+            ours.push(begin.elapsed().as_nanos() as f64 / IMAGES as f64);
+            peer.order(&format!("{} {}", part.start, part.end));
+        }
+        let (ours, theirs) = (median(ours), median(std::mem::take(&mut peer.times)));
+        println!(
+            "image: JPEG of {size} to a ViT's input, two cores: {:.0} us, {} {:.0} us an image: {:.2} x",
+            ours / 1e3,
+            peer.name,
+            theirs / 1e3,
+            theirs / ours
+        );
+    }
+    peer.process.kill().unwrap();
+}
+
+/// To the numbers that the model computes on: what it prepares, and what it does first with that.
+fn prepare(model: &dyn Model, image: &[u8]) {
+    let Ok(ModelInput::Pixels { pixels, .. }) = model.prepare(&[Some(Value::Bytes(image.into()))])
+    else {
+        panic!("no pixels")
+    };
+    let numbers: Vec<f32> =
+        pixels.iter().map(|byte| (f32::from(*byte) / 255.0 - 0.5) / 0.5).collect();
+    black_box(numbers);
 }
 
 /// A prediction of 384 numbers.

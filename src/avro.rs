@@ -36,9 +36,11 @@ mod steps;
 #[cfg(test)]
 mod tests;
 mod types;
+mod written;
 
 pub(crate) use decimal::text as decimal_text;
 pub use encoder::{Along, DeadLetter, Encoder, Kind};
+pub use written::parse_written;
 
 /// A schema that is parsed.
 pub use apache_avro::Schema as AvroSchema;
@@ -49,6 +51,7 @@ pub use apache_avro::Schema as AvroSchema;
 ///
 /// What is wrong with it, for a message that begins with the schema.
 pub fn parse(schema: &str, references: &[String]) -> Result<Schema, String> {
+    written::take_any_name();
     // Of some strange schemas the parser panics.
     let parsed = catch_unwind(|| {
         if references.is_empty() {

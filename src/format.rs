@@ -167,8 +167,8 @@ impl Codec {
             InputFormat::Protobuf => {
                 return self.messages.read(self.input.unwrap, wanted, record, value, take);
             }
-            InputFormat::Bytes => self.alone(wanted, Value::Bytes(Cow::Borrowed(value))),
-            InputFormat::Text => self.alone(wanted, Value::Text(Cow::Borrowed(utf8(value)?))),
+            InputFormat::Bytes => self.alone(wanted, Value::Bytes(Cow::Borrowed(value)))?,
+            InputFormat::Text => self.alone(wanted, Value::Text(Cow::Borrowed(utf8(value)?)))?,
             InputFormat::Json => {
                 let text = utf8(self.unframed(value))?;
                 match envelope::open(text, self.input.unwrap).map_err(undecodable)? {
@@ -204,15 +204,22 @@ impl Codec {
         }
     }
 
-    /// A record that is one value: it has the field `input.field`.
-    fn alone<'a>(&'a self, wanted: &Wanted, value: Value<'a>) -> Read<'a> {
+    /// A record that is one value: it has the field `input.field`. Whoever reads others of it would find none of them.
+    fn alone<'a>(&self, wanted: &Wanted, value: Value<'a>) -> Result<Read<'a>, Fault> {
         let mut values = vec![None; wanted.len()];
         let field = self.input.field.as_str();
         let place = wanted.paths().iter().position(|path| *path == [field]);
-        if let Some(place) = place {
-            values[place] = Some(value);
+        match place {
+            Some(place) => values[place] = Some(value),
+            None if wanted.is_empty() => (),
+            None => {
+                return Err(undecodable(format!(
+                    "is {} as a whole, the field {field:?} (input.field), which the model does not read",
+                    value.kind()
+                )));
+            }
         }
-        Read { values, unknown: place.is_none().then_some(Cow::Borrowed(field)) }
+        Ok(Read { values, unknown: None })
     }
 
     /// Writes the fields of a record that go along as a JSON object. The record was read, or there would be no prediction.
@@ -241,9 +248,8 @@ impl Codec {
                     self.messages.json(record, value)
                 };
                 let text = text.map_err(|unread| match unread {
-                    Unread::Fault(Fault { message, .. }) => {
-                        let message = format!("what output.include takes along {message}");
-                        Fault::new(FaultClass::Oversized, message)
+                    Unread::Fault(Fault { class, message }) => {
+                        Fault::new(class, format!("what output.include takes along {message}"))
                     }
                     Unread::Away { reason, .. } => undecodable(reason),
                 })?;
@@ -417,9 +423,8 @@ mod tests {
             reads(&settings, "body", value, |read| {
                 assert_eq!((read.values, read.unknown), (vec![Some(expect)], None));
             });
-            reads(&settings, "text", value, |read| {
-                assert_eq!(read.unknown.as_deref(), Some("body"));
-            });
+            let said = fault(&settings, "text", value).message;
+            assert!(said.contains("the field \"body\" (input.field), which the model"), "{said}");
         }
     }
 
@@ -490,7 +495,7 @@ mod tests {
         let embedding = Prediction::Embedding(vec![0.1, -1.0e-8, 3.0]);
         encodes(&embedding, &Include::None, r#"{"embedding":[0.1,-1e-8,3.0]}"#);
         let value = Prediction::Value(0.5_f32.into());
-        encodes(&value, &Include::Key, "{\"value\":0.5,\"key\":\"k\u{fffd}\"}");
+        encodes(&value, &Include::Key, "{\"value\":0.5,\"key_base64\":\"a/8=\"}");
         let all = r#"{"value":0.5,"input":{"b":1.50,"a":"x y","c":[1]}}"#;
         encodes(&value, &Include::All, all);
         let names = ["c", "absent", "a"].map(str::to_owned).to_vec();

@@ -102,6 +102,8 @@ pub fn feed(
     // Neither joined nor waited for: it may be reading from a terminal.
     let control_in = joint.control.downgrade();
     drop(thread("read", move || {
+        // The channel of chunks closes with the reader: behind what went wrong, never before it.
+        let mut reader = reader;
         if let Err(failure) = reader.run(&opened)
             && let Some(control) = control_in.upgrade()
         {
@@ -145,7 +147,7 @@ struct Reader<R> {
 
 impl<R: Read> Reader<R> {
     /// Reads to the end, and stays until told to leave: a channel that closes is a thread that died.
-    fn run(mut self, opened: &Receiver<()>) -> Result<(), Failure> {
+    fn run(&mut self, opened: &Receiver<()>) -> Result<(), Failure> {
         let mut more = opened.recv().is_ok();
         while more {
             let chunk = self.chunk()?;

@@ -44,8 +44,19 @@ pub fn filter(text: &str) -> Result<(), String> {
     }
 }
 
+/// What always passes: who did what to this service.
+const AUDIT: &str = "tidemill::service::admin=info";
+
 fn parse(text: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(text).map_err(|error| format!("{error}; write info or tidemill=debug"))
+    // The library takes any word for a module's name.
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_level = |word: &str| levels.iter().any(|level| word.trim().eq_ignore_ascii_case(level));
+    let is_directive = |part: &str| is_level(part.rsplit('=').next().unwrap_or_default());
+    if let Some(part) = text.split(',').find(|part| !is_directive(part)) {
+        return Err(format!("{part:?} names no level; write info or tidemill=debug"));
+    }
+    EnvFilter::try_new(format!("{text},{AUDIT}"))
+        .map_err(|error| format!("{error}; write info or tidemill=debug"))
 }
 
 impl Telemetry {

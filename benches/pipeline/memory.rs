@@ -24,38 +24,69 @@ struct Case {
     text: bool,
     records: usize,
     compression: &'static str,
-    value: fn(usize) -> String,
+    value: fn(usize) -> Vec<u8>,
 }
 
-const CASES: [Case; 7] = [
-    Case { name: "none", text: false, records: 0, compression: "none", value: |_| String::new() },
+impl Case {
+    /// Whether its values are Avro by [`CLAIMS`].
+    fn is_avro(&self) -> bool {
+        self.name.contains("claims")
+    }
+}
+
+/// What claims are made by: a list, a map, and bytes.
+const CLAIMS: &str = r#"{"type": "record", "name": "r", "fields": [
+    {"name": "x", "type": "double"},
+    {"name": "list", "type": {"type": "array", "items": "string"}},
+    {"name": "map", "type": {"type": "map", "values": "bytes"}},
+    {"name": "blob", "type": "bytes"}
+]}"#;
+
+/// 2 KiB that claim a list or a map of 2^40 items, or 2 GiB of bytes; every fourth is good.
+fn claims(n: usize) -> Vec<u8> {
+    const GIANT: [u8; 6] = [0x80, 0x80, 0x80, 0x80, 0x80, 0x40];
+    const TWO_GIB: [u8; 5] = [0x80, 0x80, 0x80, 0x80, 0x10];
+    let mut value = f64::from(u32::try_from(n).unwrap()).to_le_bytes().to_vec();
+    match n / 4 % 4 {
+        0 => value.extend(GIANT),
+        1 => value.extend([&[0][..], &GIANT].concat()),
+        2 => value.extend([&[0, 0][..], &TWO_GIB].concat()),
+        // 2,048 bytes follow.
+        _ => value.extend([0, 0, 0x80, 0x20]),
+    }
+    value.extend([b'a'; 2_048]);
+    value
+}
+
+const CASES: [Case; 8] = [
+    Case { name: "none", text: false, records: 0, compression: "none", value: |_| Vec::new() },
     Case {
         name: "empty",
         text: false,
         records: 1_000_000,
         compression: "none",
-        value: |_| String::new(),
+        value: |_| Vec::new(),
     },
     Case {
         name: "200 B",
         text: false,
         records: 400_000,
         compression: "none",
-        value: crate::value_200,
+        value: |n| crate::value_200(n).into_bytes(),
     },
     Case {
         name: "900 kB, of which lz4 makes 4",
         text: false,
         records: 400,
         compression: "lz4",
-        value: |n| format!("{{\"x\":{n},\"pad\":\"{}\"}}", "p".repeat(900_000)),
+        value: |n| format!("{{\"x\":{n},\"pad\":\"{}\"}}", "p".repeat(900_000)).into_bytes(),
     },
     Case {
         name: "900 kB",
         text: false,
         records: 400,
         compression: "none",
-        value: |n| format!("{{\"x\":{n},\"pad\":\"{}\"}}", "p".repeat(900_000)),
+        value: |n| format!("{{\"x\":{n},\"pad\":\"{}\"}}", "p".repeat(900_000)).into_bytes(),
     },
     Case { name: "1,000 numbers", text: false, records: 20_000, compression: "none", value: many },
     Case {
@@ -63,14 +94,21 @@ const CASES: [Case; 7] = [
         text: true,
         records: 400,
         compression: "none",
-        value: |n| format!("{{\"text\":\"{n}{}\"}}", " a !".repeat(50_000)),
+        value: |n| format!("{{\"text\":\"{n}{}\"}}", " a !".repeat(50_000)).into_bytes(),
+    },
+    Case {
+        name: "2 KiB of Avro, with claims",
+        text: false,
+        records: 200_000,
+        compression: "none",
+        value: claims,
     },
 ];
 
-fn many(n: usize) -> String {
+fn many(n: usize) -> Vec<u8> {
     let fields: Vec<String> = (0..1_000).map(|field| format!(",\"f{field}\":[{field}]")).collect();
     let fields = fields.concat();
-    format!("{{\"x\":{n}{fields}}}")
+    format!("{{\"x\":{n}{fields}}}").into_bytes()
 }
 
 pub(crate) fn run() {
@@ -105,6 +143,7 @@ fn peak(world: &World, log: &str, case: &Case) -> f64 {
             let text = fs::read_to_string(&config).unwrap();
             fs::write(&config, text.replace(linear, &model.display().to_string())).unwrap();
         }
+        avro(&config, case);
         produce(&world, case);
         measured(&config)
     } else {
@@ -121,7 +160,19 @@ fn peak(world: &World, log: &str, case: &Case) -> f64 {
         );
         let config = dir.path().join("tidemill.yaml");
         fs::write(&config, text).unwrap();
+        avro(&config, case);
         measured(&config)
+    }
+}
+
+/// Lets the service read Avro, where the records are.
+fn avro(config: &Path, case: &Case) {
+    if case.is_avro() {
+        let schema = config.with_extension("avsc");
+        fs::write(&schema, CLAIMS).unwrap();
+        let input = format!("input: {{ format: avro, schema: '{}',", schema.display());
+        let text = fs::read_to_string(config).unwrap().replace("input: {", &input);
+        fs::write(config, text).unwrap();
     }
 }
 
@@ -133,7 +184,7 @@ fn produce(world: &World, case: &Case) {
     for n in 0..case.records {
         let (value, partition) = ((case.value)(n), i32::try_from(n).unwrap() % PARTITIONS);
         wait_for("room in the producer", || {
-            let record = BaseRecord::<str, str>::to(&topic).partition(partition);
+            let record = BaseRecord::<[u8], [u8]>::to(&topic).partition(partition);
             producer.send(record.payload(&value)).ok()
         });
     }
@@ -151,7 +202,7 @@ fn append(file: &Path, case: &Case) {
             let message = |n: &usize| Message {
                 timestamp: 0,
                 key: None,
-                value: Some((case.value)(*n).into_bytes()),
+                value: Some((case.value)(*n)),
                 headers: Vec::new(),
             };
             let messages: Vec<Message> = here.map(message).collect();

@@ -178,7 +178,7 @@ pub(super) fn run<'a>(
 }
 
 impl Take {
-    /// Reads a value to its place.
+    /// Reads a value to its place. Each is written where it stays: a copy of it costs more than reading it.
     #[inline]
     fn to<'a>(
         &'a self,
@@ -186,32 +186,40 @@ impl Take {
         datum: &mut Datum<'a>,
         place: &mut Option<Value<'a>>,
     ) -> Read<()> {
-        *place = Some(match self {
-            Self::Boolean => Value::Bool(datum.boolean()?),
-            Self::Int => Value::Int(datum.int("an int")?.into()),
-            Self::Long => Value::Int(datum.long("a long")?.into()),
-            Self::Float => Value::Float(datum.float()?.into()),
-            Self::Double => Value::Float(datum.double()?),
-            Self::Bytes => Value::Bytes(Cow::Borrowed(datum.bytes()?)),
-            Self::Text => Value::Text(Cow::Borrowed(datum.text()?)),
-            Self::Fixed(size) => Value::Bytes(Cow::Borrowed(datum.take(*size, "a fixed")?)),
+        match self {
+            Self::Boolean => *place = Some(Value::Bool(datum.boolean()?)),
+            Self::Int => *place = Some(Value::Int(datum.int("an int")?.into())),
+            Self::Long => *place = Some(Value::Int(datum.long("a long")?.into())),
+            Self::Float => *place = Some(Value::Float(datum.float()?.into())),
+            Self::Double => *place = Some(Value::Float(datum.double()?)),
+            Self::Bytes => *place = Some(Value::Bytes(Cow::Borrowed(datum.bytes()?))),
+            Self::Text => *place = Some(Value::Text(Cow::Borrowed(datum.text()?))),
+            Self::Fixed(size) => {
+                *place = Some(Value::Bytes(Cow::Borrowed(datum.take(*size, "a fixed")?)));
+            }
             Self::Enum(symbols) => {
                 let index = datum.choice(symbols.len(), "an enum", "symbol")?;
-                match &symbols[index] {
-                    Some(symbol) => Value::Text(Cow::Borrowed(symbol)),
-                    None => return Err(Wrong::new(UNRESOLVED)),
-                }
+                let symbol = symbols[index].as_ref().ok_or_else(|| Wrong::new(UNRESOLVED))?;
+                *place = Some(Value::Text(Cow::Borrowed(symbol)));
             }
-            Self::WholeAsFloat { int } => Value::Float(single(whole(datum, *int)?).into()),
-            Self::WholeAsDouble { int } => Value::Float(double(whole(datum, *int)?)),
+            Self::WholeAsFloat { int } => {
+                *place = Some(Value::Float(single(whole(datum, *int)?).into()));
+            }
+            Self::WholeAsDouble { int } => {
+                *place = Some(Value::Float(double(whole(datum, *int)?)));
+            }
             Self::Decimal { scale, size } => {
-                Value::Decimal(decimal::text(datum.decimal(*size)?, *scale))
+                *place = Some(Value::Decimal(decimal::text(datum.decimal(*size)?, *scale)));
             }
-            Self::BigDecimal => Value::Decimal(decimal::big_text(&decimal::big(datum)?)),
-            Self::Uuid { fixed } => Value::Text(Cow::Owned(decimal::uuid(datum, *fixed)?)),
-            Self::List(id) => types.skip(*id, datum, 0).map(|()| Value::List)?,
-            Self::Map(id) => types.skip(*id, datum, 0).map(|()| Value::Map)?,
-        });
+            Self::BigDecimal => {
+                *place = Some(Value::Decimal(decimal::big_text(&decimal::big(datum)?)));
+            }
+            Self::Uuid { fixed } => {
+                *place = Some(Value::Text(Cow::Owned(decimal::uuid(datum, *fixed)?)));
+            }
+            Self::List(id) => *place = Some(types.skip(*id, datum, 0).map(|()| Value::List)?),
+            Self::Map(id) => *place = Some(types.skip(*id, datum, 0).map(|()| Value::Map)?),
+        }
         Ok(())
     }
 }

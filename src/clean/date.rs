@@ -58,11 +58,17 @@ impl Dates {
 
     /// What a text is, where it is a date.
     pub(super) fn read(&self, text: &str) -> Option<Value<'static>> {
-        self.formats.iter().find_map(|format| self.by(format, text))
+        self.formats.iter().find_map(|format| {
+            self.by(format, text).or_else(|| {
+                let (format, text) = other_offset(format, text)?;
+                self.by(&format, &text)
+            })
+        })
     }
 
     fn by(&self, format: &str, text: &str) -> Option<Value<'static>> {
-        let time = BrokenDownTime::parse(format, text).ok()?;
+        let time =
+            BrokenDownTime::parse(format, text).ok().filter(|time| is_so(time, format, text))?;
         let is_moment = time.timestamp().is_some() || time.offset().is_some();
         let moment = || {
             if is_moment {
@@ -90,6 +96,47 @@ impl Dates {
             Value::Float(moment.as_duration().as_secs_f64())
         })
     }
+}
+
+/// Whether a date that was read as `time` is written so: a year has four digits, and nothing stands there that the format
+/// does not have. The parser is lenient with signs, spaces and short years, by which a wrong format would fit.
+fn is_so(time: &BrokenDownTime, format: &str, text: &str) -> bool {
+    let has_year = ["%Y", "%F", "%G"].iter().any(|sign| format.contains(sign));
+    if has_year && time.year().is_some_and(|year| !(1_000..=9_999).contains(&year)) {
+        return false;
+    }
+    time.to_string(format).map_or(true, |written| bare(&written) == bare(text))
+}
+
+/// A text in lower case, without zeros before its numbers and behind its fractions.
+fn bare(text: &str) -> String {
+    let mut bare = String::new();
+    for run in text.split_inclusive(|c: char| !c.is_ascii_digit()) {
+        let end = run.len()
+            - run.chars().next_back().filter(|c| !c.is_ascii_digit()).map_or(0, char::len_utf8);
+        let (digits, sign) = run.split_at(end);
+        let is_fraction = bare.ends_with('.');
+        let digits = digits.trim_start_matches('0');
+        bare.push_str(if is_fraction { digits.trim_end_matches('0') } else { digits });
+        bare.push_str(&sign.to_lowercase());
+    }
+    bare
+}
+
+/// The same text where its offset is written in the other way that ISO 8601 has: `Z`, `+01:00`, `+0100`.
+fn other_offset(format: &str, text: &str) -> Option<(String, String)> {
+    let colon = format.contains("%:z");
+    if !colon && !format.contains("%z") {
+        return None;
+    }
+    if let Some(before) = text.strip_suffix(['Z', 'z']) {
+        return Some((
+            format.to_owned(),
+            format!("{before}{}", if colon { "+00:00" } else { "+0000" }),
+        ));
+    }
+    let other = if colon { format.replace("%:z", "%z") } else { format.replace("%z", "%:z") };
+    Some((other, text.to_owned()))
 }
 
 #[cfg(test)]
@@ -131,14 +178,40 @@ mod tests {
             ("%s", None, Seconds, "1706783400", Some(1_706_783_400)),
             ("%s", berlin, Days, "1706783400", Some(19_754)),
             ("%Y-%m-%d", None, Days, "99999-01-01", None),
+            ("%d.%m.%Y", None, Days, "01.02.24", None),
+            ("%Y-%m-%d", None, Days, "190-11-14", None),
+            ("%Y-%m-%d", None, Days, "+2024-02-09", None),
+            ("%Y-%m-%d", None, Days, "2024-  2-9", None),
+            ("%Y%m%d", None, Days, "2024 2 9", None),
+            ("%d.%m.%Y %H:%M", None, Days, "01.02.202401:02", None),
+            ("%d %B %Y", None, Days, "1 february 2024", Some(19_754)),
+            ("%Y-%m-%dT%H:%M:%S%z", None, Seconds, "2024-02-01T12:30:00Z", Some(1_706_790_600)),
+            (
+                "%Y-%m-%dT%H:%M:%S%z",
+                None,
+                Seconds,
+                "2024-02-01T12:30:00+01:00",
+                Some(1_706_787_000),
+            ),
+            (
+                "%Y-%m-%dT%H:%M:%S%:z",
+                None,
+                Seconds,
+                "2024-02-01T12:30:00+0100",
+                Some(1_706_787_000),
+            ),
+            ("%Y-%m-%dT%H:%M:%S%:z", None, Seconds, "2024-02-01T12:30:00Z", Some(1_706_790_600)),
+            ("%Y-%m-%d %H:%M:%S", None, Seconds, "2024-02-01 12:30:60", None),
             ("%Y-%m-%d", None, Days, "２０２４-01-01", None),
             ("%Y-%m-%d", None, Days, "", None),
         ] {
             let read = dates(format, zone, given_as).read(text);
             assert_eq!(read, expect.map(Value::Int), "{text:?} by {format} in {zone:?}");
         }
-        let fraction = dates("%Y-%m-%d %H:%M:%S%.f", None, Seconds).read("1970-01-01 00:00:01.25");
-        assert_eq!(fraction, Some(Value::Float(1.25)));
+        for text in ["1970-01-01 00:00:01.25", "1970-01-01 00:00:01.250000"] {
+            let fraction = dates("%Y-%m-%d %H:%M:%S%.f", None, Seconds).read(text);
+            assert_eq!(fraction, Some(Value::Float(1.25)), "{text}");
+        }
     }
 
     /// As RFC 5545 has it: what a change of the clock leaves out lies behind it, and of what is there twice the first.

@@ -117,13 +117,15 @@ impl Written {
         Some(whole.chain(part).chain(exponent).collect())
     }
 
-    /// Whether a text is groups of three digits, the first one of one to three.
+    /// Whether a text is groups of three digits, the first one of one to three that begin as a number does: `0.001` with
+    /// points between groups is no number, and not 1.
     fn groups(&self, text: &str) -> bool {
         let Some(group) = self.group else { return false };
         let mut groups = text.split(|c| group.is(c));
         let digits = |group: &str| group.bytes().all(|byte| byte.is_ascii_digit());
-        let first =
-            groups.next().is_some_and(|first| (1..=3).contains(&first.len()) && digits(first));
+        let first = groups.next().is_some_and(|first| {
+            (1..=3).contains(&first.len()) && digits(first) && !first.starts_with('0')
+        });
         first && groups.all(|group| group.len() == 3 && digits(group))
     }
 }
@@ -200,6 +202,8 @@ mod tests {
             (Point, Some(Group::Comma), "1,234.567,8", None),
             (Comma, Some(Group::Point), "1.234,5", Some(1234.5)),
             (Comma, Some(Group::Point), "1,234.5", None),
+            (Comma, Some(Group::Point), "0.001", None),
+            (Point, Some(Group::Comma), "0,123", None),
             (Comma, Some(Group::Space), "1 234,5", Some(1234.5)),
             (Comma, Some(Group::Space), "1\u{202f}234\u{a0}567,5", Some(1_234_567.5)),
             (Point, Some(Group::Apostrophe), "1'234.5", Some(1234.5)),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 use tokenizers::NormalizedString;
 
 use super::check::{check, is_scalar};
@@ -15,7 +15,7 @@ use crate::record::{Fault, FaultClass};
 
 /// Words that go together, ready to be kept.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(try_from = "Words", into = "Words")]
+#[serde(try_from = "Map<String, Json>", into = "Words")]
 pub struct Clean {
     words: Words,
     missing: Vec<Listed>,
@@ -81,10 +81,15 @@ enum Wrong {
 /// The sign of a hundredth.
 const PERCENT: &str = "%";
 
-impl TryFrom<Words> for Clean {
+impl TryFrom<Map<String, Json>> for Clean {
     type Error = String;
 
-    fn try_from(words: Words) -> Result<Self, String> {
+    fn try_from(said: Map<String, Json>) -> Result<Self, String> {
+        if said.get("allowed").and_then(Json::as_array).is_some_and(Vec::is_empty) {
+            return Err("allowed is empty: no value would be; leave it out".to_owned());
+        }
+        let words: Words =
+            serde_json::from_value(Json::Object(said)).map_err(|error| error.to_string())?;
         check(&words)?;
         let reader = match words.kind {
             None => Reader::Any,
@@ -184,7 +189,16 @@ impl Clean {
     }
 
     fn is_missing(&self, value: &Value<'_>) -> bool {
-        *value == Value::Null || self.missing.iter().any(|listed| listed.is(value))
+        let is_listed = |value: &Value<'_>| self.missing.iter().any(|listed| listed.is(value));
+        let by_text = || match (&self.reader, value) {
+            // A number that is listed is missing however a text writes it.
+            (Reader::Number(Number { written: Some(written), .. }), Value::Text(text)) => {
+                self.missing.iter().any(|listed| listed.number.is_some())
+                    && written.read(text, &[]).is_some_and(|(number, _)| is_listed(&number))
+            }
+            _ => false,
+        };
+        *value == Value::Null || is_listed(value) || by_text()
     }
 
     /// The bound that is nearest to a number outside of both.

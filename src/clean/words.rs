@@ -304,6 +304,8 @@ mod tests {
             ("{type: number, on_invalid: clamp, min: 0, allowed: [1]}", "clamp and allowed"),
             ("{type: number, allowed: [a]}", "allowed has \"a\", a number is wanted"),
             ("{type: number, allowed: [5], max: 1}", "allowed has 5, which lies outside"),
+            ("[number]", "expected a map"),
+            ("{allowed: []}", "allowed is empty"),
             ("{type: boolean, allowed: [true]}", "allowed goes with type: number or text"),
         ] {
             let said = read(text).unwrap_err();

@@ -11,7 +11,7 @@ use crate::avro::{self, AvroSchema, Plan};
 use crate::config::{Input, Unwrap};
 use crate::field::Value;
 use crate::file::{self, Links};
-use crate::record::Record;
+use crate::record::{Fault, FaultClass, Record};
 use crate::schema::{Answer, Language, Reference, Registered, Schemas, frame};
 
 /// Most bytes of a schema's file.
@@ -104,7 +104,7 @@ impl Data {
             let instead = registered.language.instead_of("avro");
             return Ok(Err(format!("was written by {reference}, which {instead}")));
         }
-        let writer = avro::parse(&registered.schema, &registered.texts());
+        let writer = avro::parse_written(&registered.schema, &registered.texts());
         let plan = writer.and_then(|writer| Plan::new(&writer, self.schema.as_ref(), paths));
         Ok(plan
             .map(Arc::new)
@@ -159,7 +159,8 @@ impl Data {
         let (of, datum) = self.split(record, value)?;
         let plan = self.plan(&self.whole, of, Vec::new)?;
         let mut text = Vec::new();
-        plan.json(datum, None, &mut text).map_err(undecodable)?;
+        let long = |why| Fault::new(FaultClass::Oversized, why);
+        plan.json(datum, None, &mut text).map_err(long)?;
         String::from_utf8(text).map_err(|error| undecodable(error.to_string()).into())
     }
 }

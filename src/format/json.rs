@@ -196,6 +196,30 @@ fn word(text: &str, line: usize, column: usize) -> &str {
     line.get(start..end.max(at + 1)).unwrap_or_default()
 }
 
+/// The members of an object as they are written; `None` of another value.
+pub(super) fn members(text: &str) -> Option<Vec<(Cow<'_, str>, &str)>> {
+    let mut members = Vec::new();
+    let read = Scanner::new(text).whole(|scanner| {
+        scanner.members(|scanner| {
+            let name = scanner.name(None)?.unwrap_or_default();
+            members.push((name, scanner.raw()?));
+            Ok(())
+        })
+    });
+    read.ok().map(|()| members)
+}
+
+/// The elements of a list as they are written; `None` of another value.
+pub(super) fn elements(text: &str) -> Option<Vec<&str>> {
+    let mut elements = Vec::new();
+    let mut scanner = Scanner::new(text);
+    let read = scanner.elements(|scanner, _| {
+        elements.push(scanner.raw()?);
+        Ok(())
+    });
+    read.ok().map(|()| elements)
+}
+
 /// `text`, which is valid JSON, without the white space between its parts.
 pub(super) fn compact(text: &str) -> Cow<'_, str> {
     let space = |c: char| matches!(c, ' ' | '\t' | '\n' | '\r');
@@ -213,7 +237,41 @@ pub(super) fn compact(text: &str) -> Cow<'_, str> {
         escaped = false;
         kept
     };
-    if text.contains(space) { text.chars().filter(|c| keep(*c)).collect() } else { text.into() }
+    let text: Cow<'_, str> = if text.contains(space) {
+        text.chars().filter(|c| keep(*c)).collect()
+    } else {
+        text.into()
+    };
+    paired(text)
+}
+
+/// A text of JSON with U+FFFD in place of each half of a surrogate pair: no reader could encode it.
+fn paired(text: Cow<'_, str>) -> Cow<'_, str> {
+    let unit = |rest: &str| {
+        let digits = rest.strip_prefix("\\u")?.get(..4)?;
+        u32::from_str_radix(digits, 16).ok()
+    };
+    let is_half = |unit: u32| (0xd800..0xe000).contains(&unit);
+    if !text.contains("\\ud") && !text.contains("\\uD") {
+        return text;
+    }
+    let (mut out, mut rest) = (String::with_capacity(text.len()), &*text);
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        out.push_str(before);
+        let first = unit(escape).filter(|unit| is_half(*unit));
+        let second = escape.get(6..).and_then(unit);
+        let (length, half) = match (first, second) {
+            (Some(0xd800..0xdc00), Some(0xdc00..0xe000)) => (12, false),
+            (Some(_), _) => (6, true),
+            (None, _) => (2, false),
+        };
+        let (escape, behind) = escape.split_at_checked(length).unwrap_or((escape, ""));
+        out.push_str(if half { "\\ufffd" } else { escape });
+        rest = behind;
+    }
+    out.push_str(rest);
+    out.into()
 }
 
 #[cfg(test)]
@@ -331,6 +389,19 @@ mod tests {
             assert_eq!(read.unknown.as_deref(), unknown, "{text}");
         }
         assert!(read::<Value<'_>>(r#"{"o":{"p":{"q":1]}}"#, &wanted).is_err());
+    }
+
+    #[test]
+    fn what_goes_along_has_no_half_of_a_pair() {
+        for (text, expect) in [
+            (r#""\ud83d x""#, r#""\ufffd x""#),
+            (r#""\ud83d\ude00""#, r#""\ud83d\ude00""#),
+            (r#""\\ud83d \uDE00\n""#, r#""\\ud83d \ufffd\n""#),
+            (r#""\ud83d\ud83d\ude00""#, r#""\ufffd\ud83d\ude00""#),
+            (r#""\u00e9 é""#, r#""\u00e9 é""#),
+        ] {
+            assert_eq!(paired(text.into()), expect);
+        }
     }
 
     #[test]

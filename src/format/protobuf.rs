@@ -26,7 +26,7 @@ use super::datum::{deleted, of_envelope, registered};
 use super::wanted::Wanted;
 use super::{Read, Unread, undecodable};
 use crate::config::{Input, Unwrap};
-use crate::record::Record;
+use crate::record::{Fault, FaultClass, Record};
 use crate::schema::{Language, Reference, Schemas, frame};
 use plan::Plan;
 
@@ -167,13 +167,19 @@ impl Messages {
     pub(super) fn json(&self, record: &Record, value: &[u8]) -> Result<String, Unread> {
         let (of, bytes) = self.split(record, value)?;
         let message = self.message(&of)?.map_err(undecodable)?;
-        text(message, bytes).map_err(|why| undecodable(why).into())
+        let class = |why: &str| {
+            if why.contains(TOO_LONG) { FaultClass::Oversized } else { FaultClass::Undecodable }
+        };
+        text(&message, bytes).map_err(|why| Fault::new(class(&why), why).into())
     }
 }
 
-fn text(of: MessageDescriptor, bytes: &[u8]) -> Result<String, String> {
-    let message =
-        DynamicMessage::decode(of, bytes).map_err(|error| format!("is not read: {error}"))?;
+/// How a text that is too long is spoken of.
+const TOO_LONG: &str = "it is as JSON more than";
+
+fn text(of: &MessageDescriptor, bytes: &[u8]) -> Result<String, String> {
+    let message = DynamicMessage::decode(of.clone(), bytes)
+        .map_err(|error| format!("is not read: {error}"))?;
     let options = SerializeOptions::new()
         .stringify_64_bit_integers(false)
         .use_proto_field_name(true)
@@ -184,7 +190,54 @@ fn text(of: MessageDescriptor, bytes: &[u8]) -> Result<String, String> {
     message
         .serialize_with_options(&mut writer, &options)
         .map_err(|error| format!("is not JSON: {error}"))?;
-    String::from_utf8(out.out).map_err(|error| error.to_string())
+    let text = String::from_utf8(out.out).map_err(|error| error.to_string())?;
+    let mut ordered = String::with_capacity(text.len());
+    order(Some(of), &text, &mut ordered);
+    Ok(ordered)
+}
+
+/// Writes a message's JSON with the entries of its maps by their keys: the library has them in another order each time, and
+/// the same record must give the same bytes. Fields stay in their order.
+fn order(of: Option<&MessageDescriptor>, text: &str, out: &mut String) {
+    if let Some(parts) = super::json::elements(text) {
+        let each = |part: &&str, out: &mut String| order(of, part, out);
+        return joined(('[', ']'), &parts, each, out);
+    }
+    let Some(mut members) = super::json::members(text) else { return out.push_str(text) };
+    // Of a map there is no descriptor, nor of Google's Struct, which is one.
+    let of = of.filter(|of| of.full_name() != "google.protobuf.Struct");
+    if of.is_none_or(MessageDescriptor::is_map_entry) {
+        members.sort_unstable();
+    }
+    let inner = |name: &str| {
+        let of = of?;
+        if of.is_map_entry() {
+            return of.map_entry_value_field().kind().as_message().cloned();
+        }
+        of.get_field_by_name(name)?.kind().as_message().cloned()
+    };
+    let each = |(name, value): &(Cow<'_, str>, &str), out: &mut String| {
+        out.push_str(&serde_json::Value::from(&**name).to_string());
+        out.push(':');
+        order(inner(name).as_ref(), value, out);
+    };
+    joined(('{', '}'), &members, each, out);
+}
+
+fn joined<T>(
+    (open, close): (char, char),
+    parts: &[T],
+    each: impl Fn(&T, &mut String),
+    out: &mut String,
+) {
+    out.push(open);
+    for (number, part) in parts.iter().enumerate() {
+        if number != 0 {
+            out.push(',');
+        }
+        each(part, out);
+    }
+    out.push(close);
 }
 
 /// Text that may not become longer than `most`.
@@ -196,10 +249,8 @@ struct Bounded {
 impl std::io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         if self.most < self.out.len() + bytes.len() {
-            let rule = format!(
-                "it is as JSON more than {RATIO} times as long, or more than {} MiB",
-                MAX_TEXT >> 20
-            );
+            let rule =
+                format!("{TOO_LONG} {RATIO} times as long, or more than {} MiB", MAX_TEXT >> 20);
             return Err(std::io::Error::other(rule));
         }
         self.out.extend_from_slice(bytes);

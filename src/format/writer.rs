@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
 use super::{Codec, Taken, Wanted, refused, write};
 use crate::answer::{Part, Prediction, Shape, Task};
 use crate::avro::{self, Along, Kind};
@@ -168,8 +171,14 @@ impl Writer {
     fn json(&self, prediction: &Prediction, record: &Record) -> Result<Vec<u8>, Fault> {
         let mut out = write::open(prediction, &self.shape);
         if self.output.include == Include::Key {
-            let key = record.key.as_deref().map(String::from_utf8_lossy);
-            write::member("key", key.as_deref(), &mut out);
+            // Two keys that are not text must not become one.
+            match record.key.as_deref().map(|key| (key, std::str::from_utf8(key))) {
+                Some((key, Err(_))) => {
+                    write::member("key_base64", Some(&*BASE64.encode(key)), &mut out);
+                }
+                Some((_, Ok(key))) => write::member("key", Some(key), &mut out),
+                None => write::member("key", None::<&str>, &mut out),
+            }
         }
         if let Some(taken) = &self.taken {
             out.extend_from_slice(b",\"input\":");

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use prost_reflect::prost::Message as _;
-use prost_reflect::prost_types::FileDescriptorProto;
+use prost_reflect::prost_types::{FileDescriptorProto, FileDescriptorSet};
 use prost_reflect::{DescriptorPool, FileDescriptor, MessageDescriptor};
 use protox::Compiler;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
@@ -19,6 +19,9 @@ const MAX_SCHEMA: u64 = 8 << 20;
 
 /// Deepest nesting of braces in a text: the parser calls itself for each.
 const MAX_NESTING: usize = 64;
+
+/// What is said of a file of Protobuf's editions.
+const EDITIONS: &str = "is written in an edition of Protobuf, which is not read: write syntax = \"proto3\" or \"proto2\"";
 
 /// What the text of a registry is called among those that it refers to.
 const MAIN: &str = "tidemill/schema.proto";
@@ -150,6 +153,11 @@ fn of_set(path: &Path) -> Result<Found, String> {
             "is not a valid FileDescriptorSet, as `protoc --include_imports -o FILE` writes it: {error}"
         )
     };
+    // The library knows no editions, and panics on some.
+    let set = FileDescriptorSet::decode(&*bytes).map_err(|error| wrong(&error))?;
+    if let Some(file) = set.file.iter().find(|file| file.syntax() == "editions") {
+        return Err(format!("has {:?}, which {EDITIONS}", file.name()));
+    }
     let decoded = catch_unwind(|| DescriptorPool::decode(&*bytes));
     let pool = match decoded {
         Ok(pool) => pool.map_err(|error| wrong(&error))?,
@@ -212,6 +220,9 @@ fn parse(name: &str, text: &str) -> Result<File, protox::Error> {
     let bytes = BASE64.decode(text.trim()).unwrap_or_default();
     if !bytes.is_empty() {
         let mut descriptor = FileDescriptorProto::decode(&*bytes).map_err(protox::Error::new)?;
+        if descriptor.syntax() == "editions" {
+            return Err(editions(name));
+        }
         descriptor.name = Some(name.to_owned());
         return Ok(File::from_file_descriptor_proto(descriptor));
     }
@@ -219,7 +230,18 @@ fn parse(name: &str, text: &str) -> Result<File, protox::Error> {
         let message = format!("{name} is nested deeper than {MAX_NESTING} levels");
         return Err(protox::Error::new(std::io::Error::other(message)));
     }
+    if text.lines().any(|line| line.trim_start().strip_prefix("edition").is_some_and(is_assigned)) {
+        return Err(editions(name));
+    }
     File::from_source(name, text)
+}
+
+fn is_assigned(rest: &str) -> bool {
+    rest.trim_start().starts_with('=')
+}
+
+fn editions(name: &str) -> protox::Error {
+    protox::Error::new(std::io::Error::other(format!("{name} {EDITIONS}")))
 }
 
 /// How deep braces are nested, outside of comments and texts.

@@ -310,7 +310,7 @@ proptest! {
         let of = if old { two() } else { three() };
         let plan = Plan::new(&of, &paths(&of)).unwrap();
         let _either = plan.read(&bytes);
-        let _either = text(of, &bytes);
+        let _either = text(&of, &bytes);
     }
 }
 

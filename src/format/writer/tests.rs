@@ -120,7 +120,11 @@ fn numbers_of_a_record_go_along_untouched() {
     let all =
         |names: &[&str]| Include::Fields(names.iter().map(|name| (*name).to_owned()).collect());
     for (include, expect) in [
-        (Include::All, format!("{{\"value\":0.5,\"input\":{value}}}")),
+        // But for half of a pair, which no reader could encode.
+        (
+            Include::All,
+            format!("{{\"value\":0.5,\"input\":{}}}", value.replace("\\ud83d", "\\ufffd")),
+        ),
         (
             all(&["id", "price", "deep"]),
             r#"{"value":0.5,"input":{"id":12345678901234567890,"price":1.50,"deep":[{"n":-0.10E+2}]}}"#.to_owned(),

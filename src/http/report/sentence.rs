@@ -33,6 +33,10 @@ pub(super) fn of(report: &Report, about: &About, doing: &Doing, away: Option<Dur
         (Doing::Paused, ..) => {
             format!("Paused: nothing is taken in from {topics} until it is resumed.")
         }
+        (_, Some(model), _) if away.is_some() => format!(
+            "Waiting for the cluster, which has not answered for {}; {model} is ready.",
+            span(away.unwrap_or_default().as_secs_f64())
+        ),
         (_, None, _) => "Starting: the model is loaded and checked.".to_owned(),
         (_, Some(model), None) => {
             format!("Starting: {model} is ready, the group has not assigned partitions yet.")
@@ -41,24 +45,20 @@ pub(super) fn of(report: &Report, about: &About, doing: &Doing, away: Option<Dur
             "Standing by with {model}: other members of group {} have all partitions of {topics}.",
             about.group
         ),
-        (_, Some(model), Some(_)) => match (away, lag) {
-            (Some(away), _) => format!(
-                "Waiting for the cluster, which has not answered for {}; {model} is ready.",
-                span(away.as_secs_f64())
-            ),
-            (None, lag) if 0.0 < rate => {
+        (_, Some(model), Some(_)) => match lag {
+            lag if 0.0 < rate => {
                 let rate = rounded(rate);
                 format!(
                     "Answers {rate} records a second of {topics} with {model}, {}.",
                     behind(report, lag)
                 )
             }
-            (None, Some(lag)) if 0 < lag => format!(
+            Some(lag) if 0 < lag => format!(
                 "Nothing was committed for {}, and {} records of {topics} wait for {model}.",
                 span(report.now.last_commit_age_s),
                 count(lag)
             ),
-            (None, _) => format!("Idle: all of {topics} is answered; {model} waits for more."),
+            _ => format!("Idle: all of {topics} is answered; {model} waits for more."),
         },
     }
 }
@@ -129,12 +129,14 @@ fn growing(report: &Report) -> Option<String> {
     let now = (*lag.last()?)?;
     let before = (*lag.get(lag.len().checked_sub(1 + BEFORE)?)?)?;
     let grown = now.saturating_sub(before);
-    let most = report.stages.iter().max_by(|a, b| a.share.total_cmp(&b.share))?;
+    // Records wait for what is slow: waiting itself is no cause.
+    let working = report.stages.iter().filter(|stage| stage.stage != "wait");
+    let most = working.max_by(|a, b| a.share.total_cmp(&b.share))?;
     let minute = report.now.records_per_s * 60.0;
     let much = minute < super::float(u64::try_from(grown).unwrap_or(0));
     (0 < grown && much).then(|| {
         format!(
-            "Falls behind: lag has grown by {} in five minutes. Most of a batch's time goes to {} ({:.0} %).",
+            "Falls behind: lag has grown by {} in five minutes. Of what is done with a batch, {} takes most ({:.0} % of its time).",
             count(grown),
             most.stage,
             most.share * 100.0

@@ -133,7 +133,7 @@ fn troubles_are_warned_of() {
                 hour.sums.stages[2] = Duration::from_secs(9);
                 hour.sums.stages[4] = Duration::from_secs(1);
             }),
-            "Falls behind: lag has grown by 9,000 in five minutes. Most of a batch's time goes to infer (90 %).",
+            "Falls behind: lag has grown by 9,000 in five minutes. Of what is done with a batch, infer takes most (90 % of its time).",
         ),
         (
             Box::new(|_, hour| {

@@ -69,6 +69,9 @@ fn read(file: &Path) -> Result<Vec<(String, String)>, String> {
                 "the token in line {number} has fewer than {SHORTEST} characters: `openssl rand -hex 32` makes a good one"
             ));
         }
+        if name.is_empty() {
+            return Err(format!("line {number} has no name before its token: write `name:token`"));
+        }
         tokens.push((name, token.to_owned()));
     }
     if tokens.is_empty() {
