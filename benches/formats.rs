@@ -295,7 +295,10 @@ fn image(scratch: &Path) {
             theirs / ours
         );
     }
-    peer.process.kill().unwrap();
+    // It ends with its input, and so do the processes that it has.
+    let Peer { orders, mut process, .. } = peer;
+    drop(orders);
+    process.wait().unwrap();
 }
 
 /// To the numbers that the model computes on: what it prepares, and what it does first with that.
