@@ -156,23 +156,23 @@ impl Compiler {
         let place = self.nodes.len();
         self.nodes.push(Node::default());
         let (mut fields, mut absent, mut all) = (Vec::new(), Vec::new(), Below::default());
-        let mut belows: HashMap<u32, Below> = HashMap::new();
+        let mut parts_below: HashMap<u32, Below> = HashMap::new();
         for (name, wants) in by_name(wants) {
             let Some(field) = of.get_field_by_name(&name) else { continue };
             let at = join(at, &name);
             absent.extend(default(&field, &wants));
             let (takes, below) = self.field(&field, wants, &at)?;
             all.add(&below);
-            belows.insert(field.number(), below);
+            parts_below.insert(field.number(), below);
             let (number, at) = (field.number(), at.into_boxed_str());
             fields.push(Field { number, at, takes, oneof: None });
         }
         for oneof in of.oneofs() {
             let members: Vec<u32> = oneof.fields().map(|field| field.number()).collect();
-            if !members.iter().any(|member| belows.contains_key(member)) {
+            if !members.iter().any(|member| parts_below.contains_key(member)) {
                 continue;
             }
-            for field in oneof.fields().filter(|field| !belows.contains_key(&field.number())) {
+            for field in oneof.fields().filter(|field| !parts_below.contains_key(&field.number())) {
                 let at = join(at, field.name()).into_boxed_str();
                 let takes = Takes::One(One::Nothing);
                 fields.push(Field { number: field.number(), at, takes, oneof: None });
@@ -182,7 +182,7 @@ impl Compiler {
             for field in fields.iter_mut().filter(|field| members.contains(&field.number)) {
                 let others = members.iter().filter(|member| **member != field.number);
                 let mut below = Below::default();
-                others.filter_map(|member| belows.get(member)).for_each(|of| below.add(of));
+                others.filter_map(|member| parts_below.get(member)).for_each(|of| below.add(of));
                 field.oneof = Some((set, below));
             }
         }
