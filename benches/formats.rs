@@ -124,9 +124,7 @@ fn peers() -> PathBuf {
 }
 
 fn record(value: Vec<u8>) -> Record {
-    let partition = Partition { topic: 0, number: 0 };
-    let (key, value, headers) = (None, Some(value), Vec::new());
-    Record { partition, offset: Offset(0), timestamp: None, key, value, headers }
+    Record::of_value(Partition { topic: 0, number: 0 }, Offset(0), Some(value))
 }
 
 fn push(columns: &mut Columns, is_number: &[bool], values: &[Option<Value<'_>>]) {
@@ -151,9 +149,7 @@ fn json(scratch: &Path) {
         })
     };
     let lines: Vec<&str> = text.lines().filter(has_numbers).collect();
-    let names: Vec<String> = lines[0].split('"').skip(1).step_by(2).map(str::to_owned).collect();
-    let names: Vec<String> =
-        names.into_iter().filter(|name| row(&lines[0]).unwrap().contains_key(name)).collect();
+    let names: Vec<String> = row(&lines[0]).unwrap().keys().cloned().collect();
     let is_number: Vec<bool> =
         names.iter().map(|name| !["split", "diagnosis"].contains(&&**name)).collect();
     let all: Vec<&str> = lines.iter().copied().cycle().take(RECORDS).collect();

@@ -347,12 +347,12 @@ mod tests {
 
     fn record(value: &[u8]) -> Record {
         Record {
-            partition: crate::record::Partition { topic: 0, number: 0 },
-            offset: crate::record::Offset(0),
-            timestamp: None,
             key: Some(b"k\xff".to_vec()),
-            value: Some(value.to_vec()),
-            headers: Vec::new(),
+            ..Record::of_value(
+                crate::record::Partition { topic: 0, number: 0 },
+                crate::record::Offset(0),
+                Some(value.to_vec()),
+            )
         }
     }
 

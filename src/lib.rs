@@ -60,5 +60,6 @@ pub mod service;
 pub mod sqlite;
 pub mod status;
 pub mod telemetry;
+pub mod tls;
 pub mod verify;
 pub mod workers;

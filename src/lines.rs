@@ -184,14 +184,7 @@ impl<R: Read> Reader<R> {
             let offset = self.line;
             self.line = offset.next();
             if self.next <= offset {
-                let record = Record {
-                    partition: LINES,
-                    offset,
-                    timestamp: None,
-                    key: None,
-                    value: Some(value),
-                    headers: Vec::new(),
-                };
+                let record = Record::of_value(LINES, offset, Some(value));
                 memory += record.memory();
                 arrivals.push(Arrival::Record(EPOCH, record));
             }

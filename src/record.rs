@@ -98,6 +98,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// A record of a value alone, without a time, a key and headers.
+    pub fn of_value(partition: Partition, offset: Offset, value: Option<Vec<u8>>) -> Self {
+        Self { partition, offset, timestamp: None, key: None, value, headers: Vec::new() }
+    }
+
     /// Payload bytes: key, value and headers. What the byte limits count.
     pub fn bytes(&self) -> usize {
         let headers: usize =

@@ -15,7 +15,7 @@ use crate::record::{FaultClass, ModelId, Offset, Partition, Version};
 
 pub mod history;
 
-use history::{History, Hour};
+use history::{History, Hour, Total};
 
 /// A cluster may be away for so long before the service counts as not ready.
 const OUTAGE: Duration = Duration::from_secs(60);
@@ -218,6 +218,11 @@ impl Board {
     /// Adds to the last hour.
     pub fn note(&self, note: impl FnOnce(&mut History)) {
         note(&mut self.history.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// What was done since the start.
+    pub fn total(&self) -> Total {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).total()
     }
 
     /// The last hour, with the partitions that are furthest behind, at most so many.

@@ -358,14 +358,11 @@ fn read(args: &Args, served: &Served) -> Result<Records, Failure> {
     };
     let decoder = Decoder::new(Arc::new(Codec::new(&config(args, Precision::F32))?));
     let item = |line: &String| -> Item<Decoded> {
-        let record = Record {
-            partition: Partition { topic: 0, number: 0 },
-            offset: Offset(0),
-            timestamp: None,
-            key: None,
-            value: Some(line.clone().into_bytes()),
-            headers: Vec::new(),
-        };
+        let record = Record::of_value(
+            Partition { topic: 0, number: 0 },
+            Offset(0),
+            Some(line.clone().into_bytes()),
+        );
         decoder.item(Epoch(0), record, None, served)
     };
     let mut fault = None;

@@ -4,11 +4,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::Value;
-use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
 use super::terminal;
 use crate::failure::{Exit, Failure, chain};
 use crate::printable::thousands;
+use crate::tls;
 
 /// Arguments of `tidemill status`.
 #[derive(Debug, clap::Args)]
@@ -55,12 +55,10 @@ fn show(args: &Args) -> Result<(), Failure> {
 }
 
 fn ask(url: &str) -> Result<String, ureq::Error> {
-    let roots = RootCerts::PlatformVerifier;
-    let tls = TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(roots).build();
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(ANSWER))
-        .user_agent(concat!("tidemill/", env!("CARGO_PKG_VERSION")))
-        .tls_config(tls)
+        .user_agent(tls::USER_AGENT)
+        .tls_config(tls::settings(None, None))
         .build();
     let mut answer = ureq::Agent::from(config).get(url).call()?;
     answer.body_mut().with_config().limit(LARGEST).read_to_string()

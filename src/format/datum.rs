@@ -121,10 +121,7 @@ impl Data {
         else {
             return Ok(());
         };
-        match registered(schemas, *reference) {
-            Err(away @ Unread::Away { .. }) => Err(away),
-            Ok(_) | Err(Unread::Fault(_)) => Ok(()),
-        }
+        settled(schemas, *reference)
     }
 
     /// Reads the wanted fields of a record.
@@ -162,6 +159,18 @@ impl Data {
         let long = |why| Fault::new(FaultClass::Oversized, why);
         plan.json(datum, None, &mut text).map_err(long)?;
         String::from_utf8(text).map_err(|error| undecodable(error.to_string()).into())
+    }
+}
+
+/// Sees that a schema is known, or known to be unknown.
+///
+/// # Errors
+///
+/// [`Unread::Away`].
+pub(super) fn settled(schemas: &Schemas, reference: Reference) -> Result<(), Unread> {
+    match registered(schemas, reference) {
+        Err(away @ Unread::Away { .. }) => Err(away),
+        Ok(_) | Err(Unread::Fault(_)) => Ok(()),
     }
 }
 
@@ -230,14 +239,7 @@ mod tests {
     }
 
     fn record(value: &[u8]) -> Record {
-        Record {
-            partition: Partition { topic: 0, number: 0 },
-            offset: Offset(0),
-            timestamp: None,
-            key: None,
-            value: Some(value.to_vec()),
-            headers: Vec::new(),
-        }
+        Record::of_value(Partition { topic: 0, number: 0 }, Offset(0), Some(value.to_vec()))
     }
 
     /// What a value has of the fields `t` and `a`, in words.

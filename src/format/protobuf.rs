@@ -22,7 +22,7 @@ use std::sync::Arc;
 use prost_reflect::{DynamicMessage, FileDescriptor, MessageDescriptor, SerializeOptions};
 
 use super::cache::{Cache, Made};
-use super::datum::{deleted, of_envelope, registered};
+use super::datum::{deleted, of_envelope, registered, settled};
 use super::wanted::Wanted;
 use super::{Read, Unread, undecodable};
 use crate::config::{Input, Unwrap};
@@ -127,10 +127,7 @@ impl Messages {
         else {
             return Ok(());
         };
-        match registered(schemas, *reference) {
-            Err(away @ Unread::Away { .. }) => Err(away),
-            Ok(_) | Err(Unread::Fault(_)) => Ok(()),
-        }
+        settled(schemas, *reference)
     }
 
     /// Reads the wanted fields of a record.
@@ -167,30 +164,28 @@ impl Messages {
     pub(super) fn json(&self, record: &Record, value: &[u8]) -> Result<String, Unread> {
         let (of, bytes) = self.split(record, value)?;
         let message = self.message(&of)?.map_err(undecodable)?;
-        let class = |why: &str| {
-            if why.contains(TOO_LONG) { FaultClass::Oversized } else { FaultClass::Undecodable }
-        };
-        text(&message, bytes).map_err(|why| Fault::new(class(&why), why).into())
+        Ok(text(&message, bytes)?)
     }
 }
 
-/// How a text that is too long is spoken of.
-const TOO_LONG: &str = "it is as JSON more than";
-
-fn text(of: &MessageDescriptor, bytes: &[u8]) -> Result<String, String> {
+fn text(of: &MessageDescriptor, bytes: &[u8]) -> Result<String, Fault> {
     let message = DynamicMessage::decode(of.clone(), bytes)
-        .map_err(|error| format!("is not read: {error}"))?;
+        .map_err(|error| undecodable(format!("is not read: {error}")))?;
     let options = SerializeOptions::new()
         .stringify_64_bit_integers(false)
         .use_proto_field_name(true)
         .skip_default_fields(false);
     let most = bytes.len().saturating_mul(RATIO).clamp(SMALL, MAX_TEXT);
-    let mut out = Bounded { out: Vec::new(), most };
+    let mut out = Bounded { out: Vec::new(), most, full: false };
     let mut writer = serde_json::Serializer::new(&mut out);
-    message
-        .serialize_with_options(&mut writer, &options)
-        .map_err(|error| format!("is not JSON: {error}"))?;
-    let text = String::from_utf8(out.out).map_err(|error| error.to_string())?;
+    if let Err(error) = message.serialize_with_options(&mut writer, &options) {
+        let class = if out.full { FaultClass::Oversized } else { FaultClass::Undecodable };
+        return Err(Fault::new(class, format!("is not JSON: {error}")));
+    }
+    let text = String::from_utf8(out.out).map_err(|error| undecodable(error.to_string()))?;
+    if !of.parent_pool().all_messages().any(|of| of.is_map_entry()) {
+        return Ok(text);
+    }
     let mut ordered = String::with_capacity(text.len());
     order(Some(of), &text, &mut ordered);
     Ok(ordered)
@@ -244,13 +239,18 @@ fn joined<T>(
 struct Bounded {
     out: Vec<u8>,
     most: usize,
+    /// Whether it would have become longer.
+    full: bool,
 }
 
 impl std::io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         if self.most < self.out.len() + bytes.len() {
-            let rule =
-                format!("{TOO_LONG} {RATIO} times as long, or more than {} MiB", MAX_TEXT >> 20);
+            self.full = true;
+            let rule = format!(
+                "it is as JSON more than {RATIO} times as long, or more than {} MiB",
+                MAX_TEXT >> 20
+            );
             return Err(std::io::Error::other(rule));
         }
         self.out.extend_from_slice(bytes);

@@ -88,14 +88,7 @@ mod tests {
     const C: Partition = Partition { topic: 1, number: 0 };
 
     fn row(partition: Partition, epoch: u64) -> Row {
-        let record = Record {
-            partition,
-            offset: Offset(4),
-            timestamp: None,
-            key: None,
-            value: None,
-            headers: Vec::new(),
-        };
+        let record = Record::of_value(partition, Offset(4), None);
         Row {
             record: Arc::new(record),
             epoch: Epoch(epoch),

@@ -8,9 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value as Json;
 use ureq::Agent;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 
-use crate::file::{self, Links};
+use crate::tls;
 
 /// Most bytes of an answer.
 const MAX_ANSWER: u64 = 4 << 20;
@@ -93,20 +92,11 @@ impl Client {
         if urls.is_empty() {
             return Err("the schema registry has no URL: name one".to_owned());
         }
-        let roots = match &settings.ca {
-            None => RootCerts::PlatformVerifier,
-            Some(ca) => RootCerts::new_with_certs(&certificates(ca)?),
-        };
-        let tls = TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(roots).build();
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_global(Some(settings.timeout))
-            .max_response_header_size(64 << 10)
-            .user_agent(concat!("tidemill/", env!("CARGO_PKG_VERSION")))
-            .tls_config(tls)
-            .build();
+        let ca = settings.ca.as_deref().map(|ca| {
+            tls::certificates(ca, MAX_CA)
+                .map_err(|why| format!("the schema registry's certificates {} {why}", ca.display()))
+        });
+        let agent = tls::agent(settings.timeout, tls::settings(ca.transpose()?.as_deref(), None));
         let authorization = match &settings.auth {
             Auth::None => None,
             Auth::Basic { user, password } => {
@@ -114,7 +104,7 @@ impl Client {
             }
             Auth::Bearer(token) => Some(format!("Bearer {token}")),
         };
-        Ok(Self { agent: config.into(), urls, authorization, at: AtomicUsize::new(0) })
+        Ok(Self { agent, urls, authorization, at: AtomicUsize::new(0) })
     }
 
     /// What tells one registry from another.
@@ -234,25 +224,6 @@ fn checked(url: &str) -> Result<String, String> {
         }
         Some(_) => Ok(url.to_owned()),
     }
-}
-
-fn certificates(ca: &std::path::Path) -> Result<Vec<Certificate<'static>>, String> {
-    let wrong = |why: String| format!("the schema registry's certificates {} {why}", ca.display());
-    let pem = file::read(ca, MAX_CA, Links::Follow)
-        .map_err(|error| wrong(format!("cannot be read: {error}")))?;
-    let mut found = Vec::new();
-    for item in parse_pem(&pem) {
-        let item = item.map_err(|error| wrong(format!("are not valid PEM: {error}")))?;
-        if let PemItem::Certificate(certificate) = item {
-            found.push(certificate);
-        }
-    }
-    if found.is_empty() {
-        return Err(wrong(
-            "hold no certificate: name a file with `-----BEGIN CERTIFICATE-----`".to_owned(),
-        ));
-    }
-    Ok(found)
 }
 
 /// A part of a path, all but letters, digits and `-._~` by their numbers.

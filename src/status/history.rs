@@ -168,8 +168,6 @@ pub struct Hour {
     pub lags: Vec<Option<i64>>,
     /// Their sum.
     pub sums: Sums,
-    /// All since the start.
-    pub total: Total,
     /// Since records were committed last, or since the start.
     pub quiet: Duration,
     /// The partitions that are furthest behind, in order of their names.
@@ -294,6 +292,11 @@ impl History {
         self.partitions.remove(&partition);
     }
 
+    /// What was committed since the start.
+    pub fn total(&self) -> Total {
+        self.total
+    }
+
     /// The hour as it is at `now`, with at most so many partitions.
     pub fn read(&mut self, now: Instant, partitions: usize) -> Hour {
         let since = self.since(now);
@@ -328,7 +331,6 @@ impl History {
             lags: carried.collect(),
             steps: self.steps.values.iter().map(|(step, _)| step.clone()).collect(),
             sums,
-            total: self.total,
             quiet: now.saturating_duration_since(self.committed),
         }
     }

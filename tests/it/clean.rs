@@ -158,12 +158,12 @@ fn check_says_what_has_no_effect_and_what_is_replaced() {
 
 fn record(key: Option<&str>, value: &str) -> Record {
     Record {
-        partition: Partition { topic: 0, number: 0 },
-        offset: Offset(0),
-        timestamp: None,
         key: key.map(|key| key.as_bytes().to_vec()),
-        value: Some(value.as_bytes().to_vec()),
-        headers: Vec::new(),
+        ..Record::of_value(
+            Partition { topic: 0, number: 0 },
+            Offset(0),
+            Some(value.as_bytes().to_vec()),
+        )
     }
 }
 

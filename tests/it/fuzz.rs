@@ -141,14 +141,7 @@ fn codec(input: Input) -> Codec {
 }
 
 fn record(value: &[u8]) -> Record {
-    Record {
-        partition: Partition { topic: 0, number: 0 },
-        offset: Offset(0),
-        timestamp: None,
-        key: None,
-        value: Some(value.to_vec()),
-        headers: Vec::new(),
-    }
+    Record::of_value(Partition { topic: 0, number: 0 }, Offset(0), Some(value.to_vec()))
 }
 
 const NAMES: [&str; 6] = ["a", "b", "c", "d", "b\\", "é"];

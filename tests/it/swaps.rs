@@ -167,14 +167,7 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let unknown = if reject { UnknownFields::Reject } else { UnknownFields::Ignore };
         let mut bench = Bench::new(dir.path(), &versions, unknown);
-        let record = |(offset, value): (i64, &Option<String>)| Record {
-            partition: PARTITION,
-            offset: Offset(offset),
-            timestamp: None,
-            key: None,
-            value: value.clone().map(String::into_bytes),
-            headers: Vec::new(),
-        };
+        let record = |(offset, value): (i64, &Option<String>)| Record::of_value(PARTITION, Offset(offset), value.clone().map(String::into_bytes));
         let records: Vec<Record> = (0..).zip(&values).map(record).collect();
         let mut core: Pipeline<Decoded, Written> = Pipeline::new(limits(), Version(1));
         let assigned = Assigned {

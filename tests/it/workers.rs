@@ -45,12 +45,12 @@ fn answers(cache: u64) -> Vec<(usize, Vec<Outcome<Written>>)> {
             kind => format!("\"{}\"", "warm water ".repeat(usize::from(kind))),
         };
         let record = Record {
-            partition: Partition { topic: 0, number: 0 },
-            offset: Offset(i64::from(row)),
-            timestamp: None,
             key: Some(row.to_string().into_bytes()),
-            value: Some(format!("{{\"text\":{text}}}").into_bytes()),
-            headers: Vec::new(),
+            ..Record::of_value(
+                Partition { topic: 0, number: 0 },
+                Offset(i64::from(row)),
+                Some(format!("{{\"text\":{text}}}").into_bytes()),
+            )
         };
         decoder.item(Epoch(1), record, None, &served)
     };

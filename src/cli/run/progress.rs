@@ -27,10 +27,6 @@ impl Progress {
         Self { status, start: now(), terminal: io::stderr().is_terminal() }
     }
 
-    fn total(&self) -> Total {
-        self.status.hour(now(), 0).total
-    }
-
     /// Tells it until it is dropped.
     pub(super) async fn tell(self) {
         let mut pace = tokio::time::interval(if self.terminal { LOOK } else { LINE });
@@ -38,7 +34,7 @@ impl Progress {
         loop {
             pace.tick().await;
             let status = self.status.now();
-            let Total { records, dead_letters } = self.total();
+            let Total { records, dead_letters } = self.status.total();
             let (seconds, left) = (self.start.elapsed().as_secs_f64(), status.lag.unwrap_or(0));
             let model =
                 status.serving.as_ref().map_or_else(|| "loading".to_owned(), ToString::to_string);
@@ -52,7 +48,7 @@ impl Progress {
 
     /// What it did in all.
     pub(super) fn end(&self, done: bool) {
-        let Total { records, dead_letters } = self.total();
+        let Total { records, dead_letters } = self.status.total();
         let took = self.start.elapsed();
         if self.terminal {
             write("");

@@ -406,14 +406,7 @@ fn schemas_are_refused_in_words() {
 }
 
 fn record(value: &[u8]) -> Record {
-    Record {
-        partition: Partition { topic: 0, number: 0 },
-        offset: Offset(0),
-        timestamp: None,
-        key: None,
-        value: Some(value.to_vec()),
-        headers: Vec::new(),
-    }
+    Record::of_value(Partition { topic: 0, number: 0 }, Offset(0), Some(value.to_vec()))
 }
 
 #[test]

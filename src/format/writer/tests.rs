@@ -14,12 +14,8 @@ use crate::record::{Offset, Partition};
 
 fn record(value: &[u8]) -> Record {
     Record {
-        partition: Partition { topic: 0, number: 0 },
-        offset: Offset(0),
-        timestamp: None,
         key: Some(b"00120".to_vec()),
-        value: Some(value.to_vec()),
-        headers: Vec::new(),
+        ..Record::of_value(Partition { topic: 0, number: 0 }, Offset(0), Some(value.to_vec()))
     }
 }
 

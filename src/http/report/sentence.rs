@@ -27,25 +27,25 @@ pub(super) fn of(report: &Report, about: &About, doing: &Doing, away: Option<Dur
     let model = report.models.serving.as_ref();
     let model = model.map(|model| format!("{} version {}", model.name, model.version));
     let (rate, lag) = (report.now.records_per_s, report.now.lag);
-    match (doing, &model, report.now.partitions) {
+    match (doing, &model, report.now.partitions, away) {
         (Doing::Stopped(why), ..) => format!("Does nothing any more: {why}"),
         (Doing::Stopping, ..) => "Stopping: what was begun is finished and committed.".to_owned(),
         (Doing::Paused, ..) => {
             format!("Paused: nothing is taken in from {topics} until it is resumed.")
         }
-        (_, Some(model), _) if away.is_some() => format!(
+        (_, Some(model), _, Some(away)) => format!(
             "Waiting for the cluster, which has not answered for {}; {model} is ready.",
-            span(away.unwrap_or_default().as_secs_f64())
+            span(away.as_secs_f64())
         ),
-        (_, None, _) => "Starting: the model is loaded and checked.".to_owned(),
-        (_, Some(model), None) => {
+        (_, None, ..) => "Starting: the model is loaded and checked.".to_owned(),
+        (_, Some(model), None, None) => {
             format!("Starting: {model} is ready, the group has not assigned partitions yet.")
         }
-        (_, Some(model), Some(0)) => format!(
+        (_, Some(model), Some(0), None) => format!(
             "Standing by with {model}: other members of group {} have all partitions of {topics}.",
             about.group
         ),
-        (_, Some(model), Some(_)) => match lag {
+        (_, Some(model), Some(_), None) => match lag {
             lag if 0.0 < rate => {
                 let rate = rounded(rate);
                 format!(

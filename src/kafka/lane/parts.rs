@@ -95,14 +95,11 @@ mod tests {
     use crate::record::{ModelId, Outcome, Reason, Record, Version};
 
     fn row(partition: i32, offset: i64) -> Row {
-        let record = Record {
-            partition: Partition { topic: 0, number: partition },
-            offset: Offset(offset),
-            timestamp: None,
-            key: None,
-            value: Some(vec![0; 10]),
-            headers: Vec::new(),
-        };
+        let record = Record::of_value(
+            Partition { topic: 0, number: partition },
+            Offset(offset),
+            Some(vec![0; 10]),
+        );
         Row { record: Arc::new(record), epoch: Epoch(1), outcome: Outcome::Tombstone, parent: None }
     }
 

@@ -5,12 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use ureq::Agent;
-use ureq::tls::{
-    Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, TlsProvider, parse_pem,
-};
+use ureq::tls::ClientCert;
 
 use super::settings::Settings;
-use crate::file::{self, Links};
+use crate::tls;
 
 /// Most bytes of an answer, and of a file with certificates.
 const MAX: u64 = 1 << 20;
@@ -28,30 +26,23 @@ pub(super) struct Client {
 impl Client {
     /// Reads the certificates; asks nobody. The error names the file.
     pub(super) fn new(settings: &Settings, why: &Why) -> Result<Self, String> {
-        let roots = match &settings.ca {
-            None => RootCerts::PlatformVerifier,
-            Some(ca) => RootCerts::new_with_certs(&certificates(ca)?),
+        let certificates = |path: &str| {
+            tls::certificates(path.as_ref(), MAX)
+                .map_err(|why| format!("the certificates {path} {why}"))
         };
-        let client = match (&settings.certificate, &settings.key) {
-            (Some(certificate), Some(key)) => {
-                Some(ClientCert::new_with_certs(&certificates(certificate)?, private_key(key)?))
+        let key = |path: &str| {
+            let key = tls::private_key(path.as_ref(), MAX);
+            key.map_err(|why| format!("the file {path} {why}"))
+        };
+        let roots = settings.ca.as_deref().map(certificates).transpose()?;
+        let client = match (settings.certificate.as_deref(), settings.key.as_deref()) {
+            (Some(own), Some(path)) => {
+                Some(ClientCert::new_with_certs(&certificates(own)?, key(path)?))
             }
             _ => None,
         };
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::NativeTls)
-            .root_certs(roots)
-            .client_cert(client)
-            .build();
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_global(Some(settings.timeout))
-            .user_agent(concat!("tidemill/", env!("CARGO_PKG_VERSION")))
-            .tls_config(tls)
-            .build();
-        Ok(Self { agent: config.into(), why: Arc::clone(why) })
+        let agent = tls::agent(settings.timeout, tls::settings(roots.as_deref(), client));
+        Ok(Self { agent, why: Arc::clone(why) })
     }
 
     fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ureq::Error> {
@@ -81,32 +72,4 @@ impl HttpClient for Client {
         *self.why.lock().unwrap_or_else(PoisonError::into_inner) = why;
         Box::pin(std::future::ready(answer.map_err(Into::into)))
     }
-}
-
-fn pem(path: &str) -> Result<Vec<PemItem<'static>>, String> {
-    let wrong = |why: String| format!("the file {path} {why}");
-    let pem = file::read(path.as_ref(), MAX, Links::Follow)
-        .map_err(|error| wrong(format!("cannot be read: {error}")))?;
-    let items: Result<Vec<_>, _> = parse_pem(&pem).collect();
-    items.map_err(|error| wrong(format!("is not valid PEM: {error}")))
-}
-
-fn certificates(path: &str) -> Result<Vec<Certificate<'static>>, String> {
-    let found: Vec<_> = pem(path)?
-        .into_iter()
-        .filter_map(|item| if let PemItem::Certificate(found) = item { Some(found) } else { None })
-        .collect();
-    if found.is_empty() {
-        return Err(format!(
-            "the file {path} holds no certificate: name one with `-----BEGIN CERTIFICATE-----`"
-        ));
-    }
-    Ok(found)
-}
-
-fn private_key(path: &str) -> Result<PrivateKey<'static>, String> {
-    let mut keys = pem(path)?
-        .into_iter()
-        .filter_map(|item| if let PemItem::PrivateKey(found) = item { Some(found) } else { None });
-    keys.next().ok_or_else(|| format!("the file {path} holds no private key"))
 }

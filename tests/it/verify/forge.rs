@@ -309,12 +309,8 @@ fn record(partition: Partition, offset: i64) -> Record {
         _ => Some(format!("{{\"x\":{offset}}}")),
     };
     Record {
-        partition,
-        offset: Offset(offset),
-        timestamp: None,
         key: Some(format!("k{}", offset % 7).into_bytes()),
-        value: value.map(String::into_bytes),
-        headers: Vec::new(),
+        ..Record::of_value(partition, Offset(offset), value.map(String::into_bytes))
     }
 }
 
