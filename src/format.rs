@@ -10,7 +10,7 @@
 //!
 //! A format is a file beside and an arm in [`Codec::read`] and in what goes along (`along.rs`). JSON goes both ways: an object in, an
 //! object out, numbers printed so that they read back as the same f32 or f64. Avro too, with a schema registry or by one
-//! schema. Protobuf comes in the same way.
+//! schema. Protobuf comes in the same way, `MessagePack` and CBOR by themselves.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -32,6 +32,7 @@ mod doubt;
 mod envelope;
 mod event;
 mod json;
+mod packed;
 mod protobuf;
 mod wanted;
 mod write;
@@ -43,6 +44,7 @@ pub use doubt::Doubt;
 use envelope::Inside;
 use event::Event;
 pub(crate) use json::explain;
+use packed::{Cbor, MessagePack};
 use protobuf::Messages;
 pub use wanted::Wanted;
 pub use write::prediction_alone;
@@ -166,8 +168,8 @@ impl Codec {
             (Some(_), None) => InputFormat::Json,
             (Some(_), Some(media_type)) => {
                 content_type::of_media_type(&media_type).ok_or_else(|| {
-                    let message = "is a CloudEvent whose datacontenttype is not read: media types of JSON, Avro and \
-                                   Protobuf, text/*, image/* and application/octet-stream are";
+                    let message = "is a CloudEvent whose datacontenttype is not read: media types of JSON, Avro, \
+                                   Protobuf, MessagePack and CBOR, text/*, image/* and application/octet-stream are";
                     undecodable(message.to_owned())
                 })?
             }
@@ -212,6 +214,10 @@ impl Codec {
             }
             InputFormat::Bytes => self.alone(wanted, Value::Bytes(Cow::Borrowed(value)))?,
             InputFormat::Text => self.alone(wanted, Value::Text(Cow::Borrowed(utf8(value)?)))?,
+            InputFormat::MessagePack => {
+                packed::read::<MessagePack<'_>>(value, wanted).map_err(undecodable)?
+            }
+            InputFormat::Cbor => packed::read::<Cbor<'_>>(value, wanted).map_err(undecodable)?,
             InputFormat::Json => {
                 let text = utf8(self.unframed(value))?;
                 match envelope::open(text, self.input.unwrap).map_err(undecodable)? {
@@ -242,6 +248,8 @@ impl Codec {
     /// JSON without the frame that serialisers of a schema registry write before it.
     fn unframed<'a>(&self, value: &'a [u8]) -> &'a [u8] {
         match value {
+            // Whatever its 8 bytes mean: of JSON no schema is wanted.
+            [0, 0, 0, 0, 0, _, _, _, _, json @ ..] if self.data.schemas().is_some() => json,
             [0, _, _, _, _, json @ ..] if self.data.schemas().is_some() => json,
             _ => value,
         }

@@ -152,6 +152,10 @@ pub enum InputFormat {
     Avro,
     /// Protobuf: behind Confluent's frame where there is a schema registry, else by `input.schema`.
     Protobuf,
+    /// A map of `MessagePack`.
+    MessagePack,
+    /// A map of CBOR.
+    Cbor,
 }
 
 /// What a field means that the model does not read.

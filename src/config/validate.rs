@@ -323,21 +323,28 @@ fn formats(config: &Config, found: &mut Found) {
         found.add("input.formats", message, "name a topic that is read, or leave it out");
     }
     let (avro, protobuf) = (has(InputFormat::Avro), has(InputFormat::Protobuf));
+    let packed = has(InputFormat::MessagePack) || has(InputFormat::Cbor);
     // By their headers records may be of every format.
     let any = input.format_header.is_some();
     if input.format_header.as_deref().is_some_and(|header| header.trim().is_empty()) {
         found.add("input.format_header", "is empty", "name a header, such as `content-type`");
     }
-    if !has(InputFormat::Json) && !avro && !protobuf && !any {
+    if !has(InputFormat::Json) && !avro && !protobuf && !packed && !any {
         let message = "is about fields, and by input.format every value is one field";
         let fix = "leave it out, or write `format: json`";
         if !input.fields.is_empty() {
             found.add("input.fields", message, fix);
         }
-        if input.unwrap != Unwrap::None {
+        if !matches!(input.unwrap, Unwrap::None | Unwrap::CloudEvents) {
             found.add("input.unwrap", message, fix);
         }
     }
+    found.when(
+        packed && matches!(input.unwrap, Unwrap::Connect | Unwrap::Debezium),
+        "input.unwrap",
+        "is an envelope of JSON, Avro or Protobuf, and input.format or input.formats is messagepack or cbor",
+        "leave it out, or say by input.fields where the fields stand, such as `{age: /after/age}`",
+    );
     keys(config, found);
     let idle = input.schema.is_some() && !avro && !protobuf && !any;
     found.when(

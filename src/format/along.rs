@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::beside::Fields;
 use super::envelope::{self, Inside};
+use super::packed::{self, Cbor, MessagePack};
 use super::{Codec, Unread, json, undecodable, write};
 use crate::config::InputFormat;
 use crate::record::{Fault, Record};
@@ -89,6 +90,10 @@ impl Codec {
                 Cow::Owned(value) => super::utf8(self.unframed(&value))?.to_owned().into(),
             },
             InputFormat::Avro => self.data.json(record, &value).map_err(fault)?.into(),
+            InputFormat::MessagePack => {
+                packed::json::<MessagePack<'_>>(&value).map_err(undecodable)?.into()
+            }
+            InputFormat::Cbor => packed::json::<Cbor<'_>>(&value).map_err(undecodable)?.into(),
             InputFormat::Protobuf => self.messages.json(record, &value).map_err(fault)?.into(),
         };
         Ok(match text {

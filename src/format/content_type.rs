@@ -14,7 +14,7 @@ pub(super) fn of(record: &Record, named: &str) -> Result<Option<InputFormat>, Fa
     let Some(media_type) = media_type(record, named) else { return Ok(None) };
     of_media_type(&media_type).map(Some).ok_or_else(|| {
         undecodable(format!(
-            "has a header {named} whose media type is not read: those of JSON, Avro and Protobuf, text/*, image/* and \
+            "has a header {named} whose media type is not read: those of JSON, Avro, Protobuf, MessagePack and CBOR, text/*, image/* and \
              application/octet-stream are"
         ))
     })
@@ -50,6 +50,8 @@ pub(super) fn of_media_type(media_type: &str) -> Option<InputFormat> {
             "application",
             "protobuf" | "x-protobuf" | "vnd.google.protobuf" | "x-google-protobuf",
         ) => InputFormat::Protobuf,
+        ("application", "msgpack" | "x-msgpack" | "vnd.msgpack") => InputFormat::MessagePack,
+        ("application", "cbor") => InputFormat::Cbor,
         ("text", _) => InputFormat::Text,
         _ => return None,
     })

@@ -129,7 +129,10 @@ impl<'t> Data<'t> {
                     .map_err(|_other| wrong("a string"))?;
                 Ok(text.into_bytes().into())
             }
-            InputFormat::Avro | InputFormat::Protobuf => Err(wrong("bytes (data_base64)")),
+            InputFormat::Avro
+            | InputFormat::Protobuf
+            | InputFormat::MessagePack
+            | InputFormat::Cbor => Err(wrong("bytes (data_base64)")),
         }
     }
 }

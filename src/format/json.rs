@@ -122,7 +122,7 @@ fn keep<'t, V: Keep<'t>>(
     Ok(())
 }
 
-fn forget<V>(values: &mut [Option<V>], branch: &Branch) {
+pub(super) fn forget<V>(values: &mut [Option<V>], branch: &Branch) {
     for member in branch.members() {
         member.places.iter().for_each(|place| values[*place] = None);
         forget(values, &member.below);
