@@ -74,7 +74,7 @@ impl Fields {
         Self { value, beside: Some(beside), never }
     }
 
-    /// Looks at what a record has of them: a message, once, where none of the first thousand has one of them.
+    /// Looks at what a record has of them: a message, once, where none of the first hundred has one of them.
     pub fn never(&self, values: &[Option<Value<'_>>], unknown: Option<&str>) -> Option<String> {
         self.never.look(values, unknown)
     }
@@ -306,6 +306,9 @@ fn texts(wanted: &Wanted, text: &str) -> Result<Vec<Option<String>>, String> {
         json::read::<&str>(text, wanted)?.values
     } else {
         serde_json::from_str::<IgnoredAny>(text).map_err(|error| json::explain(text, &error))?;
+        if text.trim() != "null" && wanted.paths().iter().any(|path| !path.is_empty()) {
+            json::read::<&str>(text, wanted)?;
+        }
         vec![None; wanted.len()]
     };
     let whole = |path: &Vec<String>| path.is_empty().then(|| text.trim());

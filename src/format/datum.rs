@@ -334,4 +334,40 @@ mod tests {
         plan.read(&value, &mut values).unwrap();
         assert_eq!(values, [Some(Value::Float(0.5)), Some(Value::Text(r#"{"a":3}"#.into()))]);
     }
+
+    /// What is wrong with a key's schema is said by the key's own settings.
+    #[test]
+    fn keys_are_named_by_their_own_settings() {
+        let input = |schema: Option<&str>| {
+            let mut input = Input { topics: vec!["t".to_owned()], ..Input::default() };
+            input.key.format = crate::config::KeyFormat::Avro;
+            input.key.schema = schema.map(Into::into);
+            Config { input, ..Config::default() }
+        };
+        let said = Codec::new(&input(Some("gone.avsc"))).unwrap_err().message;
+        assert!(said.starts_with("read input.key.schema gone.avsc"), "{said}");
+        let codec = Codec::new(&input(None)).unwrap();
+        let said = codec.keys.as_ref().unwrap().json(&record(b""), b"\x02").unwrap_err();
+        let Unread::Fault(fault) = said else { panic!("{said:?}") };
+        assert!(
+            fault.message.contains("neither input.key.schema nor a schema registry"),
+            "{fault}"
+        );
+        for (language, key, expect) in [
+            (
+                Language::Json,
+                "input.key.format",
+                "where input.key.format says avro: write `json` there",
+            ),
+            (Language::Protobuf, "input.key.format", "leave input.key out"),
+            (
+                Language::Protobuf,
+                "input.format",
+                "where input.format says avro: write `protobuf` for its topic",
+            ),
+        ] {
+            let said = language.instead_of("avro", key);
+            assert!(said.contains(expect), "{said}");
+        }
+    }
 }

@@ -92,7 +92,7 @@ impl Codec {
 }
 
 /// So many records are looked at before it is said that none has a field.
-const LOOKED_AT: u32 = 1_000;
+const LOOKED_AT: u32 = 100;
 
 /// Most fields that a message names.
 const NAMED: usize = 8;
@@ -141,7 +141,7 @@ impl Never {
             format!("; the last of them has {name:?}, which nobody reads")
         });
         Some(format!(
-            "none of {LOOKED_AT} records has the field {named}{more}, which the model reads: it is taken as missing{hint}; is a \
+            "none of the first {LOOKED_AT} records has the field {named}{more}, which the model reads: it is taken as missing{hint}; is a \
              name misspelt, or does it stand elsewhere (input.fields, input.key, input.headers)?"
         ))
     }

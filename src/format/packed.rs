@@ -169,7 +169,7 @@ impl<'a, H: Heads<'a>> Reader<'a, H> {
             let value = self.heads.head()?;
             let member = name.as_deref().and_then(|name| branch.find(name, &mut next));
             if let Some(member) = member {
-                self.keep(member, value)?;
+                self.keep(member, &value)?;
             } else {
                 if top && self.unknown.is_none() {
                     self.unknown = Some(name.unwrap_or(Cow::Borrowed("a key that is no text")));
@@ -186,7 +186,7 @@ impl<'a, H: Heads<'a>> Reader<'a, H> {
     }
 
     /// A value that is wanted, or that something is wanted of. As deep as the paths of what is wanted.
-    fn keep(&mut self, member: &Member, head: Head<'a>) -> Given<()> {
+    fn keep(&mut self, member: &Member, head: &Head<'a>) -> Given<()> {
         // The last one of a name counts, with all that is in it.
         super::json::forget(&mut self.values, &member.below);
         if let [places @ .., last] = &*member.places {
@@ -197,15 +197,15 @@ impl<'a, H: Heads<'a>> Reader<'a, H> {
             self.values[*last] = Some(value);
         }
         if member.below.is_empty() {
-            return self.skip(&head);
+            return self.skip(head);
         }
-        if let Head::Map(count) = head {
+        if let Head::Map(count) = *head {
             return self.map(count, &member.below, false);
         }
-        if let Head::List(count) = head {
+        if let Head::List(count) = *head {
             return self.list(count, &member.below);
         }
-        self.skip(&head)
+        self.skip(head)
     }
 
     fn list(&mut self, mut count: Option<u64>, branch: &Branch) -> Given<()> {
@@ -213,7 +213,7 @@ impl<'a, H: Heads<'a>> Reader<'a, H> {
         self.depth = deeper(self.depth)?;
         while let Some(element) = part(&mut self.heads, &mut count)? {
             match branch.find(&number.to_string(), &mut next) {
-                Some(member) => self.keep(member, element)?,
+                Some(member) => self.keep(member, &element)?,
                 None => self.skip(&element)?,
             }
             number += 1;

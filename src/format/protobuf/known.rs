@@ -95,3 +95,68 @@ pub(super) fn files() -> Vec<(String, String)> {
     let confluent = CONFLUENT.map(|(name, text)| (name.to_owned(), text.to_owned()));
     confluent.into_iter().chain(types).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema;
+    use crate::schema::Referred;
+
+    /// What Confluent's clients know without references, known here without references.
+    #[test]
+    fn common_files_need_no_references() {
+        let mut all = super::files();
+        all.extend(
+            [
+                "any",
+                "api",
+                "descriptor",
+                "duration",
+                "empty",
+                "field_mask",
+                "source_context",
+                "struct",
+                "timestamp",
+                "type",
+                "wrappers",
+            ]
+            .map(|name| (format!("google/protobuf/{name}.proto"), String::new())),
+        );
+        for (name, _) in &all {
+            let text =
+                format!("syntax = \"proto3\"; import \"{name}\"; message M {{ int32 a = 1; }}");
+            schema::of_text(&text, &[]).unwrap_or_else(|why| panic!("{name}: {why}"));
+        }
+        let text = all.iter().map(|(name, _)| format!("import \"{name}\"; ")).collect::<String>();
+        let text = format!(
+            "syntax = \"proto3\"; {text} message M {{ option (confluent.message_meta) = {{ doc: \"x\", rules: [{{ name: \"r\" }}] }}; \
+             google.type.Money price = 1; google.type.Date day = 2; google.type.DayOfWeek week = 3; \
+             google.type.PhoneNumber.ShortCode code = 4; google.type.DateTime at = 5; confluent.type.Decimal d = 6 [(confluent.field_meta) \
+             = {{ params: [{{ key: \"precision\", value: \"10\" }}] }}]; }}"
+        );
+        let file = schema::of_text(&text, &[]).unwrap();
+        let of = schema::at(&file, &[]).unwrap();
+        let path = |path: &str| path.split('.').map(str::to_owned).collect::<Vec<_>>();
+        for (at, is) in [
+            ("price.units", true),
+            ("price.cents", false),
+            ("day.year", true),
+            ("at.time_zone.id", true),
+        ] {
+            assert_eq!(schema::has(&of, &path(at)), is, "{at}");
+        }
+    }
+
+    /// A file of that name that is registered comes first.
+    #[test]
+    fn a_file_that_is_registered_comes_first() {
+        let own = Referred {
+            name: "google/type/date.proto".to_owned(),
+            schema: "syntax = \"proto3\"; package google.type; message Date { string text = 1; }"
+                .to_owned(),
+        };
+        let text = "syntax = \"proto3\"; import \"google/type/date.proto\"; message M { google.type.Date d = 1; }";
+        let file = schema::of_text(text, &[own]).unwrap();
+        let of = schema::at(&file, &[]).unwrap();
+        assert!(schema::has(&of, &["d".to_owned(), "text".to_owned()]));
+    }
+}

@@ -97,3 +97,59 @@ impl Left {
         self.spend(FIELD.saturating_add(each.saturating_mul(ELEMENT)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{schema, text};
+    use super::*;
+    use crate::record::FaultClass;
+
+    const SCHEMA: &str = "syntax = \"proto3\"; message M { repeated int32 packed = 1; repeated M all = 2; map<string, M> map = 3; \
+                          string s = 4; repeated double wide = 5; int32 one = 6; }";
+
+    fn of() -> MessageDescriptor {
+        schema::at(&schema::of_text(SCHEMA, &[]).unwrap(), &[]).unwrap()
+    }
+
+    /// A field of these bytes.
+    fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+        let mut length = bytes.len();
+        let mut out = vec![number << 3 | 2];
+        while 0x7f < length {
+            out.push(u8::try_from(length & 0x7f).unwrap() | 0x80);
+            length >>= 7;
+        }
+        out.push(u8::try_from(length).unwrap());
+        out.extend_from_slice(bytes);
+        out
+    }
+
+    #[test]
+    fn what_would_take_too_much_is_not_built() {
+        let of = of();
+        let empty = field(2, &[]);
+        for (name, bytes, good) in [
+            ("numbers", field(1, &vec![1; 10 << 10]), true),
+            ("many numbers", field(1, &vec![1; 2 << 20]), false),
+            ("messages", empty.repeat(1 << 10), true),
+            ("many messages", empty.repeat(1 << 20), false),
+            ("unknown fields", [0x78, 1].repeat(1 << 20), false),
+            ("a long text", field(4, &vec![b'a'; 4 << 20]), true),
+            ("wide numbers", field(5, &vec![0; 1 << 20]), true),
+            ("one number again and again", [0x30, 1].repeat(100 << 10), true),
+            ("messages in messages", (0..90).fold(Vec::new(), |inner, _| field(2, &inner)), true),
+            ("entries", field(3, &field(1, b"a")).repeat(1 << 20), false),
+        ] {
+            match text(&of, &bytes) {
+                Ok(_) => assert!(good, "{name}"),
+                Err(fault) => {
+                    assert!(!good, "{name}: {fault}");
+                    assert_eq!(fault.class, FaultClass::Oversized, "{name}: {fault}");
+                }
+            }
+        }
+        // What is no message is said as such.
+        let fault = text(&of, b"\x0a\x05").unwrap_err();
+        assert_eq!(fault.class, FaultClass::Undecodable);
+    }
+}
