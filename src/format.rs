@@ -108,12 +108,12 @@ impl Codec {
     /// [`Exit::Config`]: a schema that is not valid, a registry's address that cannot be used.
     pub fn new(config: &Config) -> Result<Self, Failure> {
         let schemas = schemas(config)?;
-        let data = Data::new(&config.input, schemas.clone()).map_err(|why| refused(&why))?;
+        let data = Data::new(config, schemas.clone()).map_err(|why| refused(&why))?;
         let keys = (config.input.key.format == KeyFormat::Avro)
-            .then(|| Data::of_keys(&config.input, schemas.clone()))
+            .then(|| Data::of_keys(config, schemas.clone()))
             .transpose();
         let keys = keys.map_err(|why| refused(&why))?;
-        let messages = Messages::new(&config.input, schemas).map_err(|why| refused(&why))?;
+        let messages = Messages::new(config, schemas).map_err(|why| refused(&why))?;
         let input = config.input.clone();
         let formats = input
             .topics

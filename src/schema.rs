@@ -25,7 +25,7 @@ use client::Client;
 use kept::Kept;
 
 pub use client::{Auth, Failed, Settings};
-pub use frame::Reference;
+pub use frame::{Ids, Reference};
 
 mod client;
 pub mod frame;

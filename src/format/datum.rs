@@ -8,12 +8,12 @@ use super::cache::{Cache, Made};
 use super::wanted::Wanted;
 use super::{Read, Unread, undecodable};
 use crate::avro::{self, AvroSchema, Plan};
-use crate::config::{Input, Unwrap};
+use crate::config::{Config, Unwrap};
 use crate::field::Value;
 use crate::file::{self, Links};
 use crate::record::{Fault, FaultClass, Record};
 use crate::schema::frame::{self, Of};
-use crate::schema::{Answer, Language, Reference, Registered, Schemas};
+use crate::schema::{Answer, Ids, Language, Reference, Registered, Schemas};
 
 /// Most bytes of a schema's file.
 const MAX_SCHEMA: u64 = 1 << 20;
@@ -35,6 +35,7 @@ const OF_KEYS: SaidBy = SaidBy { format: "input.key.format", schema: "input.key.
 #[derive(Debug)]
 pub(super) struct Data {
     schemas: Option<Arc<Schemas>>,
+    ids: Option<Ids>,
     /// `input.schema`.
     schema: Option<AvroSchema>,
     /// Which part of a record is read.
@@ -51,11 +52,12 @@ impl Data {
     /// # Errors
     ///
     /// What is wrong with it.
-    pub(super) fn new(input: &Input, schemas: Option<Arc<Schemas>>) -> Result<Self, String> {
+    pub(super) fn new(config: &Config, schemas: Option<Arc<Schemas>>) -> Result<Self, String> {
+        let (input, ids) = (&config.input, config.schema_registry.ids);
         let path = input.schema.as_deref().filter(|path| !super::protobuf::is_named(path));
         let (part, said_by) = (Of::Value, OF_VALUES);
         let schema = path.map(|path| schema_of(path, said_by.schema)).transpose()?;
-        Ok(Self { schemas, schema, part, said_by, whole: Plans::default() })
+        Ok(Self { schemas, ids, schema, part, said_by, whole: Plans::default() })
     }
 
     /// The same of keys: `input.key.schema`.
@@ -63,11 +65,12 @@ impl Data {
     /// # Errors
     ///
     /// What is wrong with it.
-    pub(super) fn of_keys(input: &Input, schemas: Option<Arc<Schemas>>) -> Result<Self, String> {
+    pub(super) fn of_keys(config: &Config, schemas: Option<Arc<Schemas>>) -> Result<Self, String> {
+        let (input, ids) = (&config.input, config.schema_registry.ids);
         let (part, said_by) = (Of::Key, OF_KEYS);
         let path = input.key.schema.as_deref();
         let schema = path.map(|path| schema_of(path, said_by.schema)).transpose()?;
-        Ok(Self { schemas, schema, part, said_by, whole: Plans::default() })
+        Ok(Self { schemas, ids, schema, part, said_by, whole: Plans::default() })
     }
 
     pub(super) fn schemas(&self) -> Option<&Arc<Schemas>> {
@@ -88,7 +91,7 @@ impl Data {
         if self.schemas.is_none() {
             return Ok((None, value));
         }
-        let said = frame::said(&record.headers, self.part).map_err(undecodable)?;
+        let said = frame::said(&record.headers, self.part, self.ids).map_err(undecodable)?;
         let (reference, datum) = frame::split(value, said).map_err(undecodable)?;
         Ok((Some(reference), datum))
     }
@@ -237,7 +240,7 @@ mod tests {
     use super::super::{Codec, Writer};
     use super::*;
     use crate::answer::Prediction;
-    use crate::config::{Config, Include, InputFormat, Output, OutputFormat};
+    use crate::config::{Include, Input, InputFormat, Output, OutputFormat};
     use crate::record::{FaultClass, Offset, Partition};
 
     const ROW: &str = r#"{"type":"record","name":"Row","fields":[{"name":"a","type":"int"},

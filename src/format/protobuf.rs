@@ -25,10 +25,10 @@ use super::cache::{Cache, Made};
 use super::datum::{deleted, of_envelope, registered, settled};
 use super::wanted::Wanted;
 use super::{Read, Unread, undecodable};
-use crate::config::{Input, Unwrap};
+use crate::config::{Config, Unwrap};
 use crate::record::{Fault, FaultClass, Record};
 use crate::schema::frame::{self, Which};
-use crate::schema::{Language, Reference, Schemas};
+use crate::schema::{Ids, Language, Reference, Schemas};
 use plan::Plan;
 
 mod known;
@@ -64,6 +64,7 @@ const RULE: &str = "is, written out, more than 100 times as long, or more than 6
 #[derive(Debug)]
 pub(super) struct Messages {
     schemas: Option<Arc<Schemas>>,
+    ids: Option<Ids>,
     /// That of `input.schema`, which all values are.
     only: Option<MessageDescriptor>,
     files: Cache<Reference, FileDescriptor>,
@@ -75,10 +76,11 @@ impl Messages {
     /// # Errors
     ///
     /// What is wrong with it.
-    pub(super) fn new(input: &Input, schemas: Option<Arc<Schemas>>) -> Result<Self, String> {
+    pub(super) fn new(config: &Config, schemas: Option<Arc<Schemas>>) -> Result<Self, String> {
+        let (input, ids) = (&config.input, config.schema_registry.ids);
         let path = input.schema.as_deref().filter(|path| is_named(path));
         let only = path.map(|path| schema::of_file(path, input.message.as_deref())).transpose()?;
-        Ok(Self { schemas, only, files: Cache::default() })
+        Ok(Self { schemas, ids, only, files: Cache::default() })
     }
 
     /// Whether `input.schema` has a field at a path, or is not of Protobuf.
@@ -96,7 +98,7 @@ impl Messages {
                 "is Protobuf, and neither input.schema nor a schema registry says which message";
             return Err(undecodable(message.to_owned()).into());
         }
-        let said = frame::said(&record.headers, frame::Of::Value).map_err(undecodable)?;
+        let said = frame::said(&record.headers, frame::Of::Value, self.ids).map_err(undecodable)?;
         let (reference, which, message) = frame::split_message(value, said).map_err(undecodable)?;
         Ok(((Some(reference), which), message))
     }

@@ -11,10 +11,12 @@
 //! behind its length.
 //!
 //! An id is one that the registry's Confluent API knows: Apicurio's content id. Its global ids are others, and an id in 8
-//! bytes before a value may be one of the two: they are refused, since a schema that is not the writer's may fit by chance.
+//! bytes before a value may be one of the two: without [`Ids`] they are refused, since a schema that is not the writer's may
+//! fit by chance.
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::record::Header;
@@ -58,9 +60,21 @@ pub enum Of {
     Key,
 }
 
+/// What Apicurio's serdes write as an id, where whoever configures says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ids {
+    /// Content ids.
+    Content,
+    /// Global ids, which the registry's Confluent API must take for its own (`apicurio.ccompat.legacy-id-mode.enabled`).
+    Global,
+}
+
 /// What a record's headers say of a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Said<'h> {
+    /// Nothing; but an id before the value may have 8 bytes.
+    Before,
     /// Confluent's header.
     Confluent(&'h [u8]),
     /// Apicurio's: an id, and of Protobuf the message's name.
@@ -81,7 +95,7 @@ pub enum Which {
 /// # Errors
 ///
 /// Headers of Apicurio's that name no schema here, in words for a message that begins with the record.
-pub fn said(headers: &[Header], of: Of) -> Result<Option<Said<'_>>, String> {
+pub fn said(headers: &[Header], of: Of, ids: Option<Ids>) -> Result<Option<Said<'_>>, String> {
     let (name, apicurio) = match of {
         Of::Value => (VALUE_HEADER, "apicurio.value."),
         Of::Key => (KEY_HEADER, "apicurio.key."),
@@ -95,7 +109,8 @@ pub fn said(headers: &[Header], of: Of) -> Result<Option<Said<'_>>, String> {
         let is_ours = header.name.starts_with(apicurio.as_bytes());
         ours = ours.or_else(|| is_ours.then_some(value));
     }
-    if ours.is_none() { Ok(None) } else { of_apicurio(headers, apicurio, of) }
+    let said = if ours.is_none() { None } else { of_apicurio(headers, apicurio, of, ids)? };
+    Ok(said.or_else(|| ids.map(|_| Said::Before)))
 }
 
 /// What headers of Apicurio's say.
@@ -103,6 +118,7 @@ fn of_apicurio<'h>(
     headers: &'h [Header],
     prefix: &str,
     of: Of,
+    ids: Option<Ids>,
 ) -> Result<Option<Said<'h>>, String> {
     let named = |name: &str| {
         let header = headers.iter().rfind(|header| header.name == name.as_bytes());
@@ -114,21 +130,30 @@ fn of_apicurio<'h>(
             "is Avro in JSON, as its header {prefix}encoding says: set apicurio.registry.avro.encoding to BINARY"
         ));
     }
-    if let Some(id) = own("contentId") {
+    let (name, other, word) = match ids {
+        None | Some(Ids::Content) => ("contentId", "globalId", "global"),
+        Some(Ids::Global) => ("globalId", "contentId", "content"),
+    };
+    if let Some(id) = own(name) {
         let id = id.try_into().ok().map(u64::from_be_bytes).and_then(|id| u32::try_from(id).ok());
         let id = id.ok_or_else(|| {
-            format!("has a header {prefix}contentId that is no id in 8 bytes, up to {}", u32::MAX)
+            format!("has a header {prefix}{name} that is no id in 8 bytes, up to {}", u32::MAX)
         })?;
         let message = named("apicurio.protobuf.type").filter(|_| of == Of::Value);
         let message = message.and_then(|name| std::str::from_utf8(name).ok());
         return Ok(Some(Said::Apicurio(id, message)));
     }
-    let others = ["globalId", "contentHash", "artifactId"];
-    let other = others.into_iter().find(|name| own(name).is_some());
-    other.map_or(Ok(None), |name| {
+    if own(other).is_some() {
+        return Err(format!(
+            "names its schema by the header {prefix}{other}: set schema_registry.ids to {word} where the registry's \
+             Confluent API takes {word} ids, or apicurio.registry.use-id to {name} where it is written"
+        ));
+    }
+    let without = ["contentHash", "artifactId"].into_iter().find(|name| own(name).is_some());
+    without.map_or(Ok(None), |other| {
         Err(format!(
-            "names its schema by the header {prefix}{name}, which Confluent's API of a registry does not know: set \
-             apicurio.registry.use-id to contentId where it is written"
+            "names its schema by the header {prefix}{other}, which is no id: set apicurio.registry.use-id to {name} where \
+             it is written"
         ))
     })
 }
@@ -140,7 +165,8 @@ fn of_apicurio<'h>(
 /// Where it has no frame, in words for a message that begins with the record.
 pub fn split<'a>(value: &'a [u8], said: Option<Said<'_>>) -> Result<(Reference, &'a [u8]), String> {
     match said {
-        None => of_value(value),
+        None => of_value(value, false),
+        Some(Said::Before) => of_value(value, true),
         Some(Said::Apicurio(id, _)) => Ok((Reference::Id(id), value)),
         Some(Said::Confluent(header)) => match of_header(header) {
             Some((reference, [])) => Ok((reference, value)),
@@ -159,8 +185,8 @@ pub fn split_message<'a>(
     said: Option<Said<'_>>,
 ) -> Result<(Reference, Which, &'a [u8]), String> {
     let header = match said {
-        None => {
-            let (reference, rest) = of_value(value)?;
+        None | Some(Said::Before) => {
+            let (reference, rest) = of_value(value, said.is_some())?;
             let (which, message) = which(rest)?;
             return Ok((reference, which, message));
         }
@@ -181,12 +207,16 @@ pub fn split_message<'a>(
     }
 }
 
-fn of_value(value: &[u8]) -> Result<(Reference, &[u8]), String> {
+/// What names the schema before a value; `long` where an id may have 8 bytes. One of 4 is never 0.
+fn of_value(value: &[u8], long: bool) -> Result<(Reference, &[u8]), String> {
     match value {
+        [0, 0, 0, 0, 0, a, b, c, d, datum @ ..] if long => {
+            Ok((Reference::Id(u32::from_be_bytes([*a, *b, *c, *d])), datum))
+        }
         [0, 0, 0, 0, 0, _, _, _, _, ..] => Err(
             "has an id in 8 bytes, as Apicurio's Legacy8ByteIdHandler writes it, and whether that is a global or a content \
-             id is not said: set apicurio.registry.id-handler to Default4ByteIdHandler and apicurio.registry.use-id to \
-             contentId where it is written, or let headers say it (apicurio.registry.headers.enabled)"
+             id is not said: set schema_registry.ids to content or global, or apicurio.registry.id-handler to \
+             Default4ByteIdHandler and apicurio.registry.use-id to contentId where it is written"
                 .to_owned(),
         ),
         [0, a, b, c, d, datum @ ..] => {
@@ -322,7 +352,7 @@ mod tests {
             (
                 &[("apicurio.value.globalId", seven)],
                 Of::Value,
-                Err("set apicurio.registry.use-id to contentId"),
+                Err("set schema_registry.ids to global where"),
             ),
             (
                 &[("apicurio.value.artifactId", b"t-value")],
@@ -341,13 +371,39 @@ mod tests {
         ] {
             let headers: Vec<Header> =
                 headers.iter().map(|(name, value)| header(name, Some(*value))).collect();
-            match (said(&headers, of), expect) {
+            match (said(&headers, of, None), expect) {
                 (Ok(said), Ok(expect)) => assert_eq!(said, expect),
                 (Err(said), Err(part)) => assert!(said.contains(part), "{said}"),
                 (said, _) => panic!("{headers:?}: {said:?}"),
             }
         }
-        assert_eq!(said(&[header(VALUE_HEADER, None)], Of::Value), Ok(None));
+        assert_eq!(said(&[header(VALUE_HEADER, None)], Of::Value, None), Ok(None));
+        let (global, content) =
+            (header("apicurio.value.globalId", Some(seven)), header(content.0, Some(seven)));
+        let seen = |ids, headers: &[&Header]| {
+            let headers: Vec<Header> = headers.iter().map(|header| (*header).clone()).collect();
+            let said = said(&headers, Of::Value, Some(ids));
+            said.map(|said| format!("{said:?}"))
+        };
+        for (ids, headers, expect) in [
+            (Ids::Content, &[&content, &global][..], Ok("Some(Apicurio(7, None))")),
+            (Ids::Global, &[&content, &global], Ok("Some(Apicurio(7, None))")),
+            (Ids::Content, &[&global], Err("set schema_registry.ids to global")),
+            (Ids::Global, &[&content], Err("set schema_registry.ids to content")),
+            (Ids::Global, &[], Ok("Some(Before)")),
+        ] {
+            match (seen(ids, headers), expect) {
+                (Ok(seen), Ok(expect)) => assert_eq!(seen, expect),
+                (Err(seen), Err(part)) => assert!(seen.contains(part), "{seen}"),
+                (seen, _) => panic!("{ids:?}: {seen:?}"),
+            }
+        }
+        let long: &[u8] = b"\0\0\0\0\0\0\0\0\x07ab";
+        assert_eq!(split(long, Some(Said::Before)), Ok((Reference::Id(7), &b"ab"[..])));
+        assert_eq!(
+            split(b"\0\0\0\0\x07ab", Some(Said::Before)),
+            Ok((Reference::Id(7), &b"ab"[..]))
+        );
         assert_eq!(split(b"ab", Some(Said::Apicurio(7, None))), Ok((Reference::Id(7), &b"ab"[..])));
     }
 

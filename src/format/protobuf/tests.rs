@@ -13,7 +13,7 @@ use prost_reflect::{Kind, MapKey, ReflectMessage as _, Value as Theirs};
 use super::super::{Codec, Writer};
 use super::*;
 use crate::answer::Prediction;
-use crate::config::{Config, Include, InputFormat, Output};
+use crate::config::{Include, Input, InputFormat, Output};
 use crate::field::Value;
 use crate::record::{Offset, Partition};
 use crate::schema::Referred;
