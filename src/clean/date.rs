@@ -352,7 +352,7 @@ mod tests {
             ("%Y-%m-%d %H:%M", None),
             ("%Y-%m-%d %H:%M %Z", Some("%Z, a zone's short name")),
             ("%Y-%m-%d %%Z", None),
-            ("%Y-%m-%d %N", Some("cannot be read")),
+            ("%Y-%m-%d %x", Some("cannot be read")),
             ("%H:%M", Some("says no date")),
             ("%Y-%m", Some("says no date")),
         ] {
