@@ -445,7 +445,7 @@ mod tests {
     fn what_goes_along_is_of_the_record_in_its_envelope() {
         let pointer = crate::config::Pointer::try_from("/b/c".to_owned()).unwrap();
         let input = Input {
-            unwrap: crate::config::Unwrap::Debezium,
+            unwrap: Unwrap::Debezium,
             fields: BTreeMap::from([("deep".to_owned(), pointer)]),
             ..Input::default()
         };

@@ -175,8 +175,11 @@ impl Data {
         let (of, datum) = self.split(record, value)?;
         let plan = self.plan(&self.whole, of, Vec::new)?;
         let mut text = Vec::new();
-        let long = |why| Fault::new(FaultClass::Oversized, why);
-        plan.json(datum, None, &mut text).map_err(long)?;
+        plan.json(datum, None, &mut text).map_err(|why| {
+            let is_read = plan.read(datum, &mut []).is_ok();
+            let class = if is_read { FaultClass::Oversized } else { FaultClass::Undecodable };
+            Fault::new(class, why)
+        })?;
         String::from_utf8(text).map_err(|error| undecodable(error.to_string()).into())
     }
 }

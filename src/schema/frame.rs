@@ -337,7 +337,7 @@ mod tests {
             (&[content], Of::Value, Ok(Some(Said::Apicurio(7, None)))),
             (&[content], Of::Key, Ok(None)),
             (&[("apicurio.key.contentId", seven)], Of::Key, Ok(Some(Said::Apicurio(7, None)))),
-            (&[("apicurio.key.globalId", seven)], Of::Key, Err("apicurio.key.globalId, which")),
+            (&[("apicurio.key.globalId", seven)], Of::Key, Err("apicurio.key.globalId: set")),
             (
                 &[content, ("apicurio.protobuf.type", b"Row"), ("apicurio.value.msgType", b"a.B")],
                 Of::Value,
@@ -357,7 +357,7 @@ mod tests {
             (
                 &[("apicurio.value.artifactId", b"t-value")],
                 Of::Value,
-                Err("apicurio.value.artifactId, which"),
+                Err("apicurio.value.artifactId, which is no id"),
             ),
             (&[("apicurio.value.contentId", b"\0\0\0\x07")], Of::Value, Err("no id in 8 bytes")),
             (&[("apicurio.value.contentId", &[0xff; 8])], Of::Value, Err("no id in 8 bytes")),

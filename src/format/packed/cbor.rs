@@ -135,11 +135,9 @@ impl<'a> Cbor<'a> {
                 "has a decimal number that is not [exponent, whole number], or whose exponent is beyond {MAX_EXPONENT}"
             )
         };
-        let (Head::List(Some(2)), Head::Int(exponent), number) =
-            (self.plain()?, self.plain()?, self.plain_or_large()?)
-        else {
-            return Err(wrong());
-        };
+        let Head::List(Some(2)) = self.plain()? else { return Err(wrong()) };
+        let Head::Int(exponent) = self.plain()? else { return Err(wrong()) };
+        let number = self.plain_or_large()?;
         if MAX_EXPONENT < exponent.abs() {
             return Err(wrong());
         }

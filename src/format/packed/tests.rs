@@ -143,7 +143,10 @@ fn as_json(value: &rmpv::Value) -> Json {
             Json::Object(all.iter().map(|(key, value)| (name(key), as_json(value))).collect())
         }
         Theirs::Binary(bytes) => Json::from(BASE64.encode(bytes)),
-        Theirs::F32(number) => serde_json::to_value(number).unwrap(),
+        Theirs::F32(number) => {
+            let text = serde_json::to_string(number).unwrap();
+            serde_json::from_str(&text).unwrap()
+        }
         Theirs::F64(number) => serde_json::to_value(number).unwrap(),
         Theirs::Integer(number) => match number.as_u64() {
             Some(number) => Json::from(number),
@@ -224,9 +227,9 @@ proptest! {
         for bytes in [&bytes[..], &[&[0x81, 0xa1, b'a'], &bytes[..]].concat(), &[&[0xbf, 0x61, b'a'], &bytes[..]].concat()] {
             // What can be read can be written, but for keys that JSON does not have.
             let key = |why: &String| why.contains("has a key in a map");
-            let read = self::msgpack(bytes);
+            let read = msgpack(bytes);
             prop_assert!(read.is_err() || json::<MessagePack<'_>>(bytes).as_ref().map_or_else(key, |_| true));
-            let read = self::cbor(bytes);
+            let read = cbor(bytes);
             prop_assert!(read.is_err() || json::<Cbor<'_>>(bytes).as_ref().map_or_else(key, |_| true));
         }
     }
@@ -318,7 +321,7 @@ fn cbor_is_read_by_its_specification() {
         (&large, Err("that no 64-bit float can hold")),
         (b"", Err("ends before its parts do")),
         (b"\xff", Err("is something of CBOR where a map is wanted")),
-        (b"{\"a\":1}", Err("bytes, and")),
+        (b"{\"a\":1}", Err("wants 8 bytes for a number")),
         (b"\xa1\x61a\xff", Err("ends a list or a map that has not begun")),
         (b"\xbf\x61a\xff", Err("within a key and its value")),
         (b"\xbf\x61z\xbf\x61a\xff\xff", Err("within a key and its value")),
