@@ -249,7 +249,7 @@ fn what_nothing_is_read_by_is_refused() {
         match said {
             None => assert_eq!(found, None, "{more}"),
             Some(said) => {
-                assert!(found.clone().unwrap_or_default().contains(said), "{more}: {found:?}")
+                assert!(found.clone().unwrap_or_default().contains(said), "{more}: {found:?}");
             }
         }
     }

@@ -382,7 +382,7 @@ mod tests {
 
     #[test]
     fn nulls_that_go_along_are_no_bomb() {
-        let value = [&[0x81, 0xa1, b'a', 0xdc, 0xff, 0xff][..], &[0xc0; 0xffff]].concat();
+        let value = [&[0x81, 0xa1, b'a', 0xdc, 0xff, 0xff][..], &vec![0xc0; 0xffff]].concat();
         let input = Input { format: InputFormat::MessagePack, ..Input::default() };
         let text = along(&config(input, &["a"]), &record(None, &value));
         assert!(text.starts_with(r#"{"a":[null,null"#) && text.len() < 6 * value.len());

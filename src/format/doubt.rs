@@ -141,7 +141,7 @@ impl Never {
             format!("; the last of them has {name:?}, which nobody reads")
         });
         Some(format!(
-            "none of the first {LOOKED_AT} records has the field {named}{more}, which the model reads: it is taken as missing{hint}; is a \
+            "none of the first {LOOKED_AT} records has what the model reads as {named}{more}: taken as missing{hint}; is a \
              name misspelt, or does it stand elsewhere (input.fields, input.key, input.headers)?"
         ))
     }
@@ -183,7 +183,7 @@ mod tests {
         };
         assert_eq!(said(true, true), "");
         let one = said(true, false);
-        assert!(one.contains("the field \"source\" (header \"x-sorce\"), which"), "{one}");
+        assert!(one.contains("reads as \"source\" (header \"x-sorce\"): taken"), "{one}");
         assert!(one.contains("has \"b\", which nobody reads"), "{one}");
         assert!(said(false, false).contains("\"a\", \"source\" (header"));
     }

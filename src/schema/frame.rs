@@ -378,6 +378,12 @@ mod tests {
             }
         }
         assert_eq!(said(&[header(VALUE_HEADER, None)], Of::Value, None), Ok(None));
+    }
+
+    #[test]
+    fn what_ids_are_may_be_said() {
+        let seven: &[u8] = &7_u64.to_be_bytes();
+        let content = ("apicurio.value.contentId", seven);
         let (global, content) =
             (header("apicurio.value.globalId", Some(seven)), header(content.0, Some(seven)));
         let seen = |ids, headers: &[&Header]| {
@@ -466,7 +472,7 @@ mod tests {
         ] {
             match (split_message(value, header.map(Said::Confluent)), expect) {
                 (Ok((_, Which::At(indexes), rest)), Ok(expect)) => {
-                    assert_eq!((&*indexes, rest), expect)
+                    assert_eq!((&*indexes, rest), expect);
                 }
                 (Err(said), Err(expect)) => assert!(said.contains(expect), "{said}"),
                 (said, _) => panic!("{value:?}: {said:?}"),

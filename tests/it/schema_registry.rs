@@ -113,6 +113,13 @@ fn known(schemas: &Schemas, id: u32) -> std::sync::Arc<tidemill::schema::Registe
     }
 }
 
+/// What Apicurio's own API, and so its serdes' headers, call a content id.
+fn content(registry: &Registry, id: u32) -> String {
+    let root = registry.url.split("/apis/").next().unwrap();
+    let own = ureq::get(format!("{root}/apis/registry/v3/ids/contentIds/{id}"));
+    own.call().unwrap().body_mut().read_to_string().unwrap()
+}
+
 #[test]
 fn a_real_registry_gives_the_three_answers() {
     let Some(registry) = Registry::start() else { return };
@@ -179,11 +186,7 @@ fn a_real_registry_gives_the_three_answers() {
     let text = r#"{"$schema":"http://json-schema.org/draft-07/schema#","type":"object"}"#;
     let json_id = schemas.register("json-value", Language::Json, text).unwrap();
     assert_eq!(known(&schemas, json_id).language, Language::Json);
-    // What its own API, and so its serdes' headers, call a content id is an id here.
-    let root = registry.url.split("/apis/").next().unwrap();
-    let own = format!("{root}/apis/registry/v3/ids/contentIds/{json_id}");
-    let own = ureq::get(own).call().unwrap().body_mut().read_to_string().unwrap();
-    assert_eq!(own, text);
+    assert_eq!(content(&registry, json_id), text);
 
     let Answer::Unknown(why) = schemas.schema(Reference::Id(999_999)) else { panic!("is known") };
     assert!(why.contains("schema id 999999"), "{why}");

@@ -173,7 +173,7 @@ fn what_a_reader_has_for_unknown_symbols_goes_along() {
         (old.clone(), new(None), &[4], r#"{"f":"C"}"#),
         (json!(["null", old]), json!(["null", new(Some("X"))]), &[2, 2], r#"{"f":"X"}"#),
         (old.clone(), json!(["null", new(Some("X"))]), &[2], r#"{"f":"X"}"#),
-        (list(old.clone()), list(new(Some("X"))), &[6, 0, 2, 4, 0], r#"{"f":["A","X","X"]}"#),
+        (list(old), list(new(Some("X"))), &[6, 0, 2, 4, 0], r#"{"f":["A","X","X"]}"#),
     ] {
         let (writer, reader) = (schema(&fields(writer)), schema(&fields(reader)));
         let plan = Plan::new(&writer, Some(&reader), &[]).unwrap();

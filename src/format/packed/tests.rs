@@ -1,9 +1,8 @@
 //! Against the formats' own libraries, on values that are drawn; and tables of what is wrong.
 
 #![expect(
-    clippy::unwrap_in_result,
     clippy::wildcard_enum_match_arm,
-    reason = "an oracle may panic"
+    reason = "values of an oracle have more forms than are drawn"
 )]
 
 use proptest::prelude::*;

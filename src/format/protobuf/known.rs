@@ -126,7 +126,8 @@ mod tests {
                 format!("syntax = \"proto3\"; import \"{name}\"; message M {{ int32 a = 1; }}");
             schema::of_text(&text, &[]).unwrap_or_else(|why| panic!("{name}: {why}"));
         }
-        let text = all.iter().map(|(name, _)| format!("import \"{name}\"; ")).collect::<String>();
+        let text: Vec<String> = all.iter().map(|(name, _)| format!("import \"{name}\";")).collect();
+        let text = text.join(" ");
         let text = format!(
             "syntax = \"proto3\"; {text} message M {{ option (confluent.message_meta) = {{ doc: \"x\", rules: [{{ name: \"r\" }}] }}; \
              google.type.Money price = 1; google.type.Date day = 2; google.type.DayOfWeek week = 3; \

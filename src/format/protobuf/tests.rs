@@ -409,8 +409,8 @@ fn record(value: &[u8]) -> Record {
     Record::of_value(Partition { topic: 0, number: 0 }, Offset(0), Some(value.to_vec()))
 }
 
-#[test]
-fn a_file_says_what_values_are() {
+/// Files of schemas, good ones and others.
+fn schemas() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name);
     std::fs::create_dir(place("shop")).unwrap();
@@ -427,6 +427,13 @@ fn a_file_says_what_values_are() {
     std::fs::write(place("nested.proto"), nested).unwrap();
     let only = "syntax = \"proto3\"; package shop; import public \"shop/row.proto\";";
     std::fs::write(place("only.proto"), only).unwrap();
+    folder
+}
+
+#[test]
+fn a_file_says_what_values_are() {
+    let folder = schemas();
+    let place = |name: &str| folder.path().join(name);
     let config = |name: &str, message: Option<&str>| {
         let input = Input {
             topics: vec!["t".to_owned()],
