@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn a_field_that_no_record_has_is_said_once() {
         let names = ["a", "source", "text_pair"].map(str::to_owned);
-        let headers = [("source".to_owned(), "x-sorce".to_owned())].into();
+        let headers = [("source".to_owned(), "x-origin".to_owned())].into();
         let input = Input { headers, ..Input::default() };
         let there = || Some(Value::Null);
         let said = |a: bool, source: bool| {
@@ -183,7 +183,7 @@ mod tests {
         };
         assert_eq!(said(true, true), "");
         let one = said(true, false);
-        assert!(one.contains("reads as \"source\" (header \"x-sorce\"): taken"), "{one}");
+        assert!(one.contains("reads as \"source\" (header \"x-origin\"): taken"), "{one}");
         assert!(one.contains("has \"b\", which nobody reads"), "{one}");
         assert!(said(false, false).contains("\"a\", \"source\" (header"));
     }
