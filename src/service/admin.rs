@@ -86,6 +86,25 @@ impl Recent {
 /// What became of a request: a status and a sentence.
 type Said = (StatusCode, String);
 
+/// Whether the file that is named, where one is, has tokens that can be let in.
+///
+/// # Errors
+///
+/// A file that cannot be read, or has no such token.
+pub(super) fn check(config: &Config) -> Result<(), Failure> {
+    tokens(config).map(drop)
+}
+
+fn tokens(config: &Config) -> Result<Option<Tokens>, Failure> {
+    let Some(file) = &config.admin.token_file else { return Ok(None) };
+    let tokens = Tokens::new(file);
+    tokens.check().map_err(|why| Failure {
+        message: format!("read admin.token_file {}: {why}", file.display()),
+        exit: Exit::Config,
+    })?;
+    Ok(Some(tokens))
+}
+
 /// Takes the port and looks at the tokens; nothing where none are named.
 ///
 /// # Errors
@@ -97,12 +116,7 @@ pub(super) async fn open(
     commands: &mpsc::Sender<Command>,
     service: &CancellationToken,
 ) -> Result<Option<Admin>, Failure> {
-    let Some(file) = &config.admin.token_file else { return Ok(None) };
-    let tokens = Tokens::new(file);
-    tokens.check().map_err(|why| Failure {
-        message: format!("read admin.token_file {}: {why}", file.display()),
-        exit: Exit::Config,
-    })?;
+    let Some(tokens) = tokens(config)? else { return Ok(None) };
     let listener = http::bind("admin.listen", config.admin.listen).await?;
     let app = App {
         tokens,
