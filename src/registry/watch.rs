@@ -136,8 +136,20 @@ pub async fn run(mut watch: Watch) {
 
 /// One look, and what follows from it. Whether what the alias names serves or is staged; `None` when the service stops.
 async fn step(watch: &Watch, state: &mut State) -> Option<bool> {
-    let Some(resolved) = look(watch).await? else { return Some(false) };
+    let resolved = match look(watch).await? {
+        Ok(resolved) => resolved,
+        Err(why) => {
+            // What it names is not known: whether a refused version still is neither.
+            watch.status.change(|status| (status.registry, status.refused) = (Some(why), None));
+            return Some(false);
+        }
+    };
     let version = resolved.version;
+    watch.status.change(|status| {
+        status.registry = None;
+        // What is not named any more is refused no more.
+        status.refused = status.refused.take().filter(|refused| refused.version == version);
+    });
     if version == state.serving {
         state.refused = None;
         watch.status.change(|status| status.refused = None);
@@ -166,19 +178,20 @@ async fn step(watch: &Watch, state: &mut State) -> Option<bool> {
     }
 }
 
-/// What the alias names now; `None` inside where it cannot be read, outside where the service stops.
-async fn look(watch: &Watch) -> Option<Option<Resolved>> {
+/// What the alias names now, or why it cannot be read; `None` where the service stops.
+async fn look(watch: &Watch) -> Option<Result<Resolved, String>> {
     let (registry, uri) = (watch.registry.clone(), watch.uri.clone());
     let look = tokio::task::spawn_blocking(move || registry.resolve(&uri));
     match patiently(watch, "the look at the registry", look).await? {
-        Ok(Ok(resolved)) => Some(Some(resolved)),
+        Ok(Ok(resolved)) => Some(Ok(resolved)),
         Ok(Err(error)) => {
-            tracing::warn!(uri = %watch.uri, error = crate::failure::chain(&error), "registry not readable; the serving version stays");
-            Some(None)
+            let why = crate::failure::chain(&error);
+            tracing::warn!(uri = %watch.uri, error = why, "registry not readable; the serving version stays");
+            Some(Err(why))
         }
         Err(error) => {
             tracing::error!(%error, "looking at the registry panicked; the serving version stays");
-            Some(None)
+            Some(Err(error.to_string()))
         }
     }
 }

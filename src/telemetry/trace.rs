@@ -43,6 +43,7 @@ use super::metrics::Metrics;
 
 mod client;
 mod export;
+mod partial;
 mod queue;
 mod settings;
 mod told;

@@ -35,7 +35,8 @@ impl Progress {
             pace.tick().await;
             let status = self.status.now();
             let Total { records, dead_letters } = self.status.total();
-            let (seconds, left) = (self.start.elapsed().as_secs_f64(), status.lag.unwrap_or(0));
+            let (seconds, left) =
+                (self.start.elapsed().as_secs_f64(), status.lag.unwrap_or(0) - status.held);
             let model =
                 status.serving.as_ref().map_or_else(|| "loading".to_owned(), ToString::to_string);
             if self.terminal {

@@ -7,25 +7,35 @@ use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use ureq::Agent;
 use ureq::tls::ClientCert;
 
+use super::partial::Partial;
 use super::settings::Settings;
 use crate::tls;
 
 /// Most bytes of an answer, and of a file with certificates.
 const MAX: u64 = 1 << 20;
 
-/// Why the last request failed: the exporter itself says only that it did.
-pub(super) type Why = Arc<Mutex<Option<String>>>;
+/// What became of the last request: the exporter itself says only whether it failed.
+pub(super) type Heard = Arc<Mutex<Answered>>;
+
+/// What a collector has answered.
+#[derive(Debug, Default)]
+pub(super) struct Answered {
+    /// Why the request failed.
+    pub(super) why: Option<String>,
+    /// What was not taken of one that did not.
+    pub(super) partial: Partial,
+}
 
 /// Sends requests on the thread that asks.
 #[derive(Debug)]
 pub(super) struct Client {
     agent: Agent,
-    why: Why,
+    heard: Heard,
 }
 
 impl Client {
     /// Reads the certificates; asks nobody. The error names the file.
-    pub(super) fn new(settings: &Settings, why: &Why) -> Result<Self, String> {
+    pub(super) fn new(settings: &Settings, heard: &Heard) -> Result<Self, String> {
         let certificates = |path: &str| {
             tls::certificates(path.as_ref(), MAX)
                 .map_err(|why| format!("the certificates {path} {why}"))
@@ -42,7 +52,7 @@ impl Client {
             _ => None,
         };
         let agent = tls::agent(settings.timeout, tls::settings(roots.as_deref(), client));
-        Ok(Self { agent, why: Arc::clone(why) })
+        Ok(Self { agent, heard: Arc::clone(heard) })
     }
 
     fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ureq::Error> {
@@ -69,7 +79,9 @@ impl HttpClient for Client {
             Ok(answer) => Some(format!("it answers {}", answer.status())),
             Err(error) => Some(error.to_string()),
         };
-        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = why;
+        let partial =
+            answer.as_ref().map(|answer| Partial::read(answer.body())).unwrap_or_default();
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Answered { why, partial };
         Box::pin(std::future::ready(answer.map_err(Into::into)))
     }
 }

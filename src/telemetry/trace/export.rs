@@ -12,13 +12,15 @@ use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
-use super::client::{Client, Why};
+use super::client::{Answered, Client, Heard};
 use super::now;
+use super::partial::Partial;
 use super::queue::{Next, Queue};
 use super::settings::{Protocol, Settings};
 use super::told::Maker;
 use crate::config::{Config, Log};
 use crate::failure::{Exit, Failure, temporary};
+use crate::printable;
 use crate::telemetry::metrics::Metrics;
 
 /// The first pause between two lines about a collector that is away; each further one is twice as long.
@@ -35,17 +37,35 @@ struct Sender {
     maker: Arc<Maker>,
     batch: usize,
     delay: Duration,
-    why: Why,
-    away: Option<Away>,
+    heard: Heard,
+    /// A collector that takes nothing.
+    away: Option<Loss>,
+    /// One that takes a part.
+    picky: Option<Loss>,
 }
 
-/// A collector that takes nothing.
-struct Away {
-    /// Spans that it did not take.
-    lost: usize,
+/// What a collector does not take.
+struct Loss {
+    /// So many spans.
+    spans: usize,
     /// When that is said again.
     next: Instant,
     pause: Duration,
+}
+
+impl Loss {
+    /// So many more are lost: how many in all, where that is to be said now. At once, and then with growing pauses.
+    fn grows(loss: &mut Option<Self>, spans: usize) -> Option<usize> {
+        let now = now();
+        let loss = loss.get_or_insert(Self { spans: 0, next: now, pause: PAUSE });
+        loss.spans += spans;
+        if now < loss.next {
+            return None;
+        }
+        loss.next = now + loss.pause;
+        loss.pause = (loss.pause * 2).min(LONGEST);
+        Some(loss.spans)
+    }
 }
 
 /// Starts the thread. What is given back is dropped when it ends.
@@ -55,11 +75,11 @@ pub(super) fn start(
     queue: &Arc<Queue>,
     metrics: &Metrics,
 ) -> Result<oneshot::Receiver<()>, Failure> {
-    let why = Why::default();
+    let heard = Heard::default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| temporary(&format!("send traces: {error}")))?;
     let entered = runtime.enter();
-    let mut exporter = exporter(settings, &why).map_err(|error| {
+    let mut exporter = exporter(settings, &heard).map_err(|error| {
         let message = format!("send traces to {}: {error}", settings.endpoint);
         Failure { message, exit: Exit::Config }
     })?;
@@ -79,8 +99,9 @@ pub(super) fn start(
         maker,
         batch: settings.batch,
         delay: settings.delay,
-        why,
+        heard,
         away: None,
+        picky: None,
     };
     let (alive, ended) = oneshot::channel();
     std::thread::Builder::new()
@@ -93,14 +114,14 @@ pub(super) fn start(
     Ok(ended)
 }
 
-fn exporter(settings: &Settings, why: &Why) -> Result<SpanExporter, String> {
+fn exporter(settings: &Settings, heard: &Heard) -> Result<SpanExporter, String> {
     match settings.protocol {
         Protocol::Http => SpanExporter::builder()
             .with_http()
             .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
             .with_endpoint(&settings.endpoint)
             .with_timeout(settings.timeout)
-            .with_http_client(Client::new(settings, why)?)
+            .with_http_client(Client::new(settings, heard)?)
             .build()
             .map_err(|error| error.to_string()),
         Protocol::Grpc => SpanExporter::builder()
@@ -166,39 +187,42 @@ impl Sender {
             Err("the service has stopped".to_owned())
         } else {
             // HTTP blocks, on this thread, which is there for it.
-            self.runtime.block_on(self.exporter.export(spans)).map_err(|error| {
-                let why = self.why.lock().unwrap_or_else(PoisonError::into_inner).take();
-                why.unwrap_or_else(|| error.to_string())
-            })
+            let sent = self.runtime.block_on(self.exporter.export(spans));
+            let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+            let Answered { why, partial } = std::mem::take(&mut *heard);
+            sent.map(|()| partial).map_err(|error| why.unwrap_or_else(|| error.to_string()))
         };
         self.queue.done(count);
         match sent {
-            Ok(()) => {
-                self.metrics.spans_exported(count);
-                if let Some(Away { lost, .. }) = self.away.take() {
-                    tracing::info!(lost, "the collector takes spans again");
-                }
-            }
+            Ok(partial) => self.taken(count, &partial),
             Err(why) => {
                 self.metrics.spans_failed(count);
-                self.complain(count, &why);
+                if let Some(lost) = Loss::grows(&mut self.away, count) {
+                    tracing::warn!(
+                        lost,
+                        "the collector takes no spans: {why}. Records are answered as ever; look at OTEL_EXPORTER_OTLP_ENDPOINT"
+                    );
+                }
             }
         }
     }
 
-    /// Says it at once, and then with growing pauses.
-    fn complain(&mut self, count: usize, why: &str) {
-        let now = now();
-        let away = self.away.get_or_insert(Away { lost: 0, next: now, pause: PAUSE });
-        away.lost += count;
-        if away.next <= now {
-            let lost = away.lost;
+    /// The collector has answered that it took them, or a part of them.
+    fn taken(&mut self, count: usize, partial: &Partial) {
+        let rejected = usize::try_from(partial.rejected).unwrap_or(usize::MAX).min(count);
+        self.metrics.spans_exported(count - rejected);
+        self.metrics.spans_rejected(rejected);
+        if let Some(Loss { spans: lost, .. }) = self.away.take() {
+            tracing::info!(lost, "the collector takes spans again");
+        }
+        if rejected != 0
+            && let Some(lost) = Loss::grows(&mut self.picky, rejected)
+        {
+            let why = printable::name(&partial.message);
             tracing::warn!(
                 lost,
-                "the collector takes no spans: {why}. Records are answered as ever; look at OTEL_EXPORTER_OTLP_ENDPOINT"
+                "the collector takes a part of the spans and rejects the others: {why}. Look at its limits"
             );
-            away.next = now + away.pause;
-            away.pause = (away.pause * 2).min(LONGEST);
         }
     }
 }
