@@ -170,6 +170,7 @@ fn demo(args: &Args) -> Result<Summary, Failure> {
     let telemetry = Telemetry::start(&Logging {
         format: LogFormat::Text,
         filter: std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned()),
+        endpoint: None,
     })?;
     if args.model.is_none() {
         let root = place.dir.join("models");

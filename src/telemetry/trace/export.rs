@@ -3,28 +3,24 @@
 //! A collector that is away costs a counter and a line now and then, and nothing else.
 
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use opentelemetry::{Key, KeyValue};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
-use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
-use super::client::{Client, Why};
 use super::now;
 use super::queue::{Next, Queue};
-use super::settings::{Protocol, Settings};
+use super::settings::Settings;
 use super::told::Maker;
 use crate::config::{Config, Log};
 use crate::failure::{Exit, Failure, temporary};
 use crate::telemetry::metrics::Metrics;
-
-/// The first pause between two lines about a collector that is away; each further one is twice as long.
-const PAUSE: Duration = Duration::from_secs(30);
-/// The longest.
-const LONGEST: Duration = Duration::from_secs(3600);
+use crate::telemetry::otlp::away::Away;
+use crate::telemetry::otlp::client::{Client, Why};
+use crate::telemetry::otlp::collector::{Collector, Protocol};
+use crate::telemetry::otlp::resource;
 
 struct Sender {
     exporter: SpanExporter,
@@ -36,16 +32,7 @@ struct Sender {
     batch: usize,
     delay: Duration,
     why: Why,
-    away: Option<Away>,
-}
-
-/// A collector that takes nothing.
-struct Away {
-    /// Spans that it did not take.
-    lost: usize,
-    /// When that is said again.
-    next: Instant,
-    pause: Duration,
+    away: Away,
 }
 
 /// Starts the thread. What is given back is dropped when it ends.
@@ -59,8 +46,8 @@ pub(super) fn start(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| temporary(&format!("send traces: {error}")))?;
     let entered = runtime.enter();
-    let mut exporter = exporter(settings, &why).map_err(|error| {
-        let message = format!("send traces to {}: {error}", settings.endpoint);
+    let mut exporter = exporter(&settings.collector, &why).map_err(|error| {
+        let message = format!("send traces to {}: {error}", settings.collector.endpoint);
         Failure { message, exit: Exit::Config }
     })?;
     exporter.set_resource(&resource(config));
@@ -80,7 +67,7 @@ pub(super) fn start(
         batch: settings.batch,
         delay: settings.delay,
         why,
-        away: None,
+        away: Away::default(),
     };
     let (alive, ended) = oneshot::channel();
     std::thread::Builder::new()
@@ -93,7 +80,7 @@ pub(super) fn start(
     Ok(ended)
 }
 
-fn exporter(settings: &Settings, why: &Why) -> Result<SpanExporter, String> {
+fn exporter(settings: &Collector, why: &Why) -> Result<SpanExporter, String> {
     match settings.protocol {
         Protocol::Http => SpanExporter::builder()
             .with_http()
@@ -110,23 +97,6 @@ fn exporter(settings: &Settings, why: &Why) -> Result<SpanExporter, String> {
             .build()
             .map_err(|error| error.to_string()),
     }
-}
-
-/// Who we are: as `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say, which come before what we say ourselves.
-fn resource(config: &Config) -> Resource {
-    let said = Resource::builder().build();
-    let is_said = |key: &'static str| {
-        said.get(&Key::from_static_str(key))
-            .is_some_and(|value| !value.as_str().starts_with("unknown_service"))
-    };
-    let instance = config.kafka.instance.clone().unwrap_or_default();
-    let own = [
-        ("service.name", "tidemill".to_owned()),
-        ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("service.instance.id", instance),
-    ];
-    let own = own.into_iter().filter(|(key, value)| !value.is_empty() && !is_said(key));
-    Resource::builder().with_attributes(own.map(|(key, value)| KeyValue::new(key, value))).build()
 }
 
 impl Sender {
@@ -175,7 +145,7 @@ impl Sender {
         match sent {
             Ok(()) => {
                 self.metrics.spans_exported(count);
-                if let Some(Away { lost, .. }) = self.away.take() {
+                if let Some(lost) = self.away.back() {
                     tracing::info!(lost, "the collector takes spans again");
                 }
             }
@@ -186,19 +156,12 @@ impl Sender {
         }
     }
 
-    /// Says it at once, and then with growing pauses.
     fn complain(&mut self, count: usize, why: &str) {
-        let now = now();
-        let away = self.away.get_or_insert(Away { lost: 0, next: now, pause: PAUSE });
-        away.lost += count;
-        if away.next <= now {
-            let lost = away.lost;
+        if let Some(lost) = self.away.lost(count, now()) {
             tracing::warn!(
                 lost,
                 "the collector takes no spans: {why}. Records are answered as ever; look at OTEL_EXPORTER_OTLP_ENDPOINT"
             );
-            away.next = now + away.pause;
-            away.pause = (away.pause * 2).min(LONGEST);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The HTTP client of the sending thread: blocking, with the TLS that Kafka has.
+//! The HTTP client of the sending threads: blocking, with the TLS that Kafka has.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,25 +7,25 @@ use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use ureq::Agent;
 use ureq::tls::ClientCert;
 
-use super::settings::Settings;
+use super::collector::Collector;
 use crate::tls;
 
 /// Most bytes of an answer, and of a file with certificates.
 const MAX: u64 = 1 << 20;
 
 /// Why the last request failed: the exporter itself says only that it did.
-pub(super) type Why = Arc<Mutex<Option<String>>>;
+pub(in crate::telemetry) type Why = Arc<Mutex<Option<String>>>;
 
 /// Sends requests on the thread that asks.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(in crate::telemetry) struct Client {
     agent: Agent,
     why: Why,
 }
 
 impl Client {
     /// Reads the certificates; asks nobody. The error names the file.
-    pub(super) fn new(settings: &Settings, why: &Why) -> Result<Self, String> {
+    pub(in crate::telemetry) fn new(settings: &Collector, why: &Why) -> Result<Self, String> {
         let certificates = |path: &str| {
             tls::certificates(path.as_ref(), MAX)
                 .map_err(|why| format!("the certificates {path} {why}"))
@@ -45,7 +45,8 @@ impl Client {
         Ok(Self { agent, why: Arc::clone(why) })
     }
 
-    fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ureq::Error> {
+    /// The answer, whatever its status.
+    pub(super) fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ureq::Error> {
         let (parts, body) = request.into_parts();
         let answer = self.agent.run(Request::from_parts(parts, &*body))?;
         let (parts, mut body) = answer.into_parts();
