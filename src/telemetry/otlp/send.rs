@@ -248,9 +248,11 @@ mod tests {
         let (sent, asked) = ask(&http("200 OK", b""), true);
         assert_eq!(sent, Ok(()));
         let asked = String::from_utf8_lossy(&asked).to_lowercase();
-        for header in
-            ["content-type: application/x-protobuf", "authorization: bearer a,b", "content-encoding: gzip"]
-        {
+        for header in [
+            "content-type: application/x-protobuf",
+            "authorization: bearer a,b",
+            "content-encoding: gzip",
+        ] {
             assert!(asked.contains(&format!("\r\n{header}\r\n")), "{header} in {asked}");
         }
         let partial = ExportLogsPartialSuccess {
