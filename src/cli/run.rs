@@ -12,7 +12,7 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::otlp::Pushes;
 use crate::{kafka, service, sqlite};
 
-mod progress;
+pub(super) mod progress;
 
 use progress::Progress;
 
