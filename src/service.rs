@@ -192,7 +192,7 @@ async fn serve(
 }
 
 /// Answers all that a log gives with one version, and ends where it ends: the same engine without what a service has
-/// around it. Nothing is followed, no port is opened, no signal is caught, and nothing is remembered.
+/// around it. `status` is told how it goes on. Nothing is followed, no port is opened, no signal is caught, and nothing is remembered.
 ///
 /// # Errors
 ///
@@ -202,8 +202,9 @@ pub async fn once(
     telemetry: &Telemetry,
     served: Arc<Served>,
     log: Log,
+    status: Board,
 ) -> Result<(), Failure> {
-    let options = Options { until_end: true, ..Options::default() };
+    let options = Options { until_end: true, status, ..Options::default() };
     let mut tasks = Tasks::default();
     tasks.spawn("upkeep", upkeep(telemetry.clone()));
     // A directory has nothing to follow.

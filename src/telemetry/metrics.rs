@@ -27,9 +27,9 @@ pub use declared::{ACTIONS, ALL, Kind, Metric};
 
 use declared::{
     ADMIN, AGE, BATCH_BYTES, BATCH_LIMIT, BATCH_RECORDS, BATCH_TOKENS, BATCHES, CACHE_HITS,
-    CLEANED, CONNECTED, DEAD_LETTERS, DRAIN_ETA, GATE, MEMORY_LIMIT, MEMORY_USED, MODEL_LOAD,
-    MODEL_MEMORY, MODEL_SWAPS, OUTAGE, PARTITIONS, READY, REBALANCES, RECORDS, RESIDENT, SPANS,
-    STAGE, TRANSACTIONS, TRUNCATED, UNCOVERED,
+    CLEANED, CONNECTED, DEAD_LETTERS, DRAIN_ETA, GATE, LINES, MEMORY_LIMIT, MEMORY_USED,
+    MODEL_LOAD, MODEL_MEMORY, MODEL_SWAPS, OUTAGE, PARTITIONS, PUSHES, READY, REBALANCES, RECORDS,
+    RESIDENT, SPANS, STAGE, TRANSACTIONS, TRUNCATED, UNCOVERED,
 };
 use text::{OWN, Own, Process};
 
@@ -67,6 +67,8 @@ struct Handles {
     ready: Gauge,
     resident: Gauge,
     spans: [Counter; 4],
+    pushes: [Counter; 2],
+    lines: [Counter; 3],
     /// By action, and whether it was done.
     admin: BTreeMap<(&'static str, bool), Counter>,
     /// When the process was started, in seconds since 1970.
@@ -153,6 +155,8 @@ pub fn register(recorder: PrometheusRecorder) -> Metrics {
         resident: gauge(RESIDENT),
         spans: ["exported", "failed", "dropped", "rejected"]
             .map(|result| counter(SPANS, "result", result)),
+        pushes: ["exported", "failed"].map(|result| counter(PUSHES, "result", result)),
+        lines: ["exported", "failed", "dropped"].map(|result| counter(LINES, "result", result)),
         admin: actions(&recorder),
         recorder,
     };
@@ -345,6 +349,23 @@ impl Metrics {
     /// There was no room for so many to wait.
     pub fn spans_dropped(&self, spans: usize) {
         self.0.spans[2].increment(u64::try_from(spans).unwrap_or(0));
+    }
+
+    /// A collector has taken all metrics, or has not.
+    pub fn pushed(&self, taken: bool) {
+        self.0.pushes[usize::from(!taken)].increment(1);
+    }
+
+    /// A collector has taken so many lines of the log, and has not taken so many.
+    pub fn lines_pushed(&self, exported: usize, failed: usize) {
+        for (counter, lines) in self.0.lines.iter().zip([exported, failed]) {
+            counter.increment(u64::try_from(lines).unwrap_or(0));
+        }
+    }
+
+    /// There was no room for so many lines to wait.
+    pub fn lines_dropped(&self, lines: u64) {
+        self.0.lines[2].increment(lines);
     }
 
     /// Somebody asked `/admin` for one of [`ACTIONS`], and it was done or not.

@@ -41,9 +41,7 @@ use crate::record::{Outcome, Partition, Record};
 
 use super::metrics::Metrics;
 
-mod client;
 mod export;
-mod partial;
 mod queue;
 mod settings;
 mod told;
@@ -82,7 +80,7 @@ impl Traces {
         let Some(settings) = Settings::read(variable, config.traces.endpoint.as_deref())? else {
             return Ok(Self::default());
         };
-        tracing::info!(endpoint = settings.endpoint, "traces are sent");
+        tracing::info!(endpoint = settings.collector.endpoint, "traces are sent");
         Self::with(&settings, config, metrics)
     }
 
@@ -107,6 +105,11 @@ impl Traces {
             flags: ROOT,
         };
         Some(Chosen { inner: Arc::clone(inner), own, parents: 0, rows: Vec::new() })
+    }
+
+    /// The id of the trace that batch `id` has where it is recorded, for a line of the log; `None` where nobody listens.
+    pub fn id(&self, id: Uuid) -> Option<String> {
+        self.0.as_ref().map(|_| id.simple().to_string())
     }
 
     /// A batch was committed.

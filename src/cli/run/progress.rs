@@ -85,7 +85,8 @@ fn line(records: u64, dead_letters: u64, left: i64, seconds: f64, model: &str) -
     )
 }
 
-fn summary(records: u64, dead_letters: u64, took: Duration) -> String {
+/// What was done in so long.
+pub(in crate::cli) fn summary(records: u64, dead_letters: u64, took: Duration) -> String {
     let rate = per_second(records, took.as_secs_f64());
     format!(
         "{} records answered, {} of them dead letters, in {:.1} s ({} a second)",

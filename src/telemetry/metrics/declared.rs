@@ -243,6 +243,20 @@ pub const ALL: &[Metric] = &[
         "Spans of traces: `exported` to the collector; `failed`, it did not answer or refused all; `rejected`, it took the others of their batch; `dropped`, no room in the queue.",
     ),
     metric(
+        PUSHES,
+        Kind::Counter,
+        Unit::Count,
+        &["result"],
+        "Pushes of all metrics over OTLP: taken by the collector, or not.",
+    ),
+    metric(
+        LINES,
+        Kind::Counter,
+        Unit::Count,
+        &["result"],
+        "Lines of the log over OTLP: taken by the collector, not taken by it, or without room in the queue.",
+    ),
+    metric(
         ADMIN,
         Kind::Counter,
         Unit::Count,
@@ -289,5 +303,7 @@ pub(super) const MEMORY_USED: &str = "tidemill_memory_used_bytes";
 pub(super) const MEMORY_LIMIT: &str = "tidemill_memory_limit_bytes";
 pub(super) const CPU: &str = "tidemill_process_cpu_seconds_total";
 pub(super) const SPANS: &str = "tidemill_trace_spans_total";
+pub(super) const PUSHES: &str = "tidemill_metric_pushes_total";
+pub(super) const LINES: &str = "tidemill_log_lines_pushed_total";
 pub(super) const RESIDENT: &str = "tidemill_process_resident_memory_bytes";
 pub(super) const ADMIN: &str = "tidemill_admin_actions_total";

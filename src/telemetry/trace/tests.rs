@@ -2,24 +2,19 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use super::settings::Protocol;
 use super::*;
 use crate::record::{ModelId, Offset, Reason, Version};
 use crate::telemetry::metrics;
+use crate::telemetry::otlp::collector::Collector;
 use crate::telemetry::stage::Stage;
 
 fn settings(endpoint: String) -> Settings {
     Settings {
-        endpoint,
-        protocol: Protocol::Http,
+        collector: Collector::plain(endpoint, Duration::from_millis(200)),
         sampler: Sampler { parent: true, share: 1.0 },
         queue: 10,
         batch: 4,
         delay: Duration::from_secs(60),
-        timeout: Duration::from_millis(200),
-        ca: None,
-        certificate: None,
-        key: None,
     }
 }
 
