@@ -103,6 +103,7 @@ impl Engine {
                 // Its partitions go to the other replicas, and it takes none: it does nothing with them, but goes on
                 // telling how far behind they are as long as nobody has them.
                 self.parts.membership.leave.ask_and_stay();
+                self.observer.metrics.left();
                 self.stopped = Some(Failure { message, exit: Exit::Data });
                 Ok(())
             }

@@ -70,6 +70,8 @@ pub(super) struct Observer {
     hidden: Hidden,
     hidden_said: bool,
     blind: bool,
+    /// The partitions whose reach was told last.
+    told: BTreeSet<Partition>,
 }
 
 impl Observer {
@@ -93,6 +95,7 @@ impl Observer {
             hidden: Hidden::default(),
             hidden_said: false,
             blind: false,
+            told: BTreeSet::new(),
         }
     }
 
@@ -113,6 +116,9 @@ impl Observer {
             let due = self.looked.is_none_or(|looked| EVERY <= looked.elapsed());
             let doubt = !self.shared.topics_are_known();
             let result = if due || doubt { self.look() } else { Ok(()) };
+            if self.shared.is_reachable() && self.has_others() {
+                self.measure();
+            }
             let result = result.and_then(|()| self.judge(nudged));
             if let Err(failure) = result {
                 self.tell(Control::Failed(failure));
@@ -154,9 +160,15 @@ impl Observer {
         Ok(())
     }
 
+    /// Whether partitions are ours that were not when it was told how far they go: nobody waits seconds for the first word.
+    fn has_others(&self) -> bool {
+        self.shared.owned.read().keys().any(|partition| !self.told.contains(partition))
+    }
+
     /// Tells how far partitions go: ours, or those that were ours and nobody reads.
-    fn measure(&self) {
+    fn measure(&mut self) {
         let held: Vec<Partition> = self.shared.owned.read().keys().copied().collect();
+        self.told = held.iter().copied().collect();
         let told = if self.leave.is_asked() {
             let left: Vec<Partition> =
                 held.into_iter().filter(|p| self.blind || self.uncovered.contains(p)).collect();

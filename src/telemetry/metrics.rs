@@ -251,6 +251,11 @@ impl Metrics {
         lock(&self.0.own).lag(topic, partition, behind);
     }
 
+    /// All partitions are left to others.
+    pub fn left(&self) {
+        self.0.partitions.set(0.0);
+    }
+
     /// A partition became ours.
     pub fn assigned(&self, topic: &str, partition: Partition, now: Instant) {
         lock(&self.0.own).assigned(topic, partition, now);

@@ -54,6 +54,14 @@ impl Progress {
         if self.terminal {
             write("");
         }
+        let held = self.status.now().held;
+        if 0 < held {
+            tracing::warn!(
+                records = held,
+                "records are left that cannot be read yet: a producer has not ended its transaction; a run after its end \
+                 answers them, and tidemill lag says where they are"
+            );
+        }
         let how = if done { "done" } else { "ended before its ends" };
         tracing::info!(
             records,
