@@ -131,7 +131,6 @@ async fn ready(State(app): State<App>) -> Response {
 }
 
 async fn scrape(State(app): State<App>) -> impl IntoResponse {
-    app.telemetry.metrics.ready(app.status.now().unready(now()).is_empty());
     let text = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
     (text, app.telemetry.render())
 }

@@ -131,6 +131,7 @@ pub async fn run(
     options: Options,
     open: impl FnOnce(&Config, &Opening) -> Result<Log, Failure> + Send + 'static,
 ) -> Result<(), Failure> {
+    telemetry.metrics.watch(options.status.clone());
     let traces = Traces::start(&config, &telemetry.metrics)?;
     let ended = serve(config, telemetry, options, &traces, open).await;
     traces.flush().await;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use metrics::{
@@ -18,7 +18,7 @@ use crate::log::How;
 use crate::memory;
 use crate::record::{FaultClass, ModelId, Partition, Reason};
 use crate::status::history::Behind;
-use crate::status::wall_clock_ms;
+use crate::status::{Board, wall_clock_ms};
 
 mod declared;
 mod text;
@@ -80,6 +80,7 @@ struct Handles {
     memory_limit: Gauge,
     /// What is written beside the recorder.
     own: Mutex<Own>,
+    status: OnceLock<Board>,
 }
 
 impl fmt::Debug for Metrics {
@@ -152,6 +153,7 @@ pub fn register(recorder: PrometheusRecorder) -> Metrics {
         memory_used: gauge(MEMORY_USED),
         memory_limit: gauge(MEMORY_LIMIT),
         own: Mutex::default(),
+        status: OnceLock::new(),
         resident: gauge(RESIDENT),
         spans: ["exported", "failed", "dropped", "rejected"]
             .map(|result| counter(SPANS, "result", result)),
@@ -278,9 +280,9 @@ impl Metrics {
         lock(&self.0.own).render(process, now())
     }
 
-    /// Whether the service is ready.
-    pub fn ready(&self, ready: bool) {
-        self.0.ready.set(if ready { 1.0 } else { 0.0 });
+    /// Where it is told how the service is. Once.
+    pub fn watch(&self, status: Board) {
+        self.0.status.set(status).unwrap_or_default();
     }
 
     /// Whether the cluster answers.
@@ -380,8 +382,10 @@ impl Metrics {
         }
     }
 
-    /// Reads what changes by itself: memory, for how long the cluster has been away. At each scrape.
+    /// Reads what changes by itself: memory, readiness, for how long the cluster has been away. At each scrape.
     pub fn read(&self) {
+        let is_ready = |board: &Board| board.now().unready(now()).is_empty();
+        self.0.ready.set(if self.0.status.get().is_some_and(is_ready) { 1.0 } else { 0.0 });
         let outage =
             lock(&self.0.outage).map_or(Duration::ZERO, |since| now().duration_since(since));
         self.0.outage_age.set(outage.as_secs_f64());
