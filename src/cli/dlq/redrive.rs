@@ -102,7 +102,6 @@ pub(super) fn redrive(config: &Config, args: &RedriveArgs) -> Result<(), Failure
         remembered: remembered(),
         sent: 0,
         told: Instant::now(),
-        begun: Instant::now(),
         counts: Counts::default(),
     };
     for (topic, about) in &letters.topics {
@@ -178,9 +177,8 @@ struct Run<'a> {
     group: &'a str,
     /// Milliseconds since 1970: what was committed since then, the brokers still know.
     remembered: u64,
-    /// Records that were sent, for the rate.
-    sent: u32,
-    begun: Instant,
+    /// Records that were sent.
+    sent: u64,
     /// When it was said last how far this has come.
     told: Instant,
     counts: Counts,
@@ -356,7 +354,7 @@ impl Run<'_> {
 
     /// So many records were sent: waits as the rate says, and now and then says how far this has come.
     fn pace(&mut self, records: usize) {
-        self.sent = self.sent.saturating_add(u32::try_from(records).unwrap_or(u32::MAX));
+        self.sent += u64::try_from(records).unwrap_or(0);
         if self.args.dry_run {
             return;
         }
@@ -365,9 +363,10 @@ impl Run<'_> {
             terminal::note(format_args!("redriven so far: {}", self.sent));
         }
         if let Some(rate) = self.args.rate {
-            let due = Duration::from_secs_f64(f64::from(self.sent) / f64::from(rate.get()));
+            let records = u32::try_from(records).unwrap_or(u32::MAX);
+            let took = Duration::from_secs_f64(f64::from(records) / f64::from(rate.get()));
             // No transaction is open: what ends the command here ends nothing else.
-            std::thread::sleep(due.saturating_sub(self.begun.elapsed()));
+            std::thread::sleep(took);
         }
     }
 

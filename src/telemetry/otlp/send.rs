@@ -1,5 +1,6 @@
 //! Sends one request to a collector and waits for its answer, on the thread that asks.
 
+use std::error::Error;
 use std::io::Write as _;
 
 use flate2::Compression;
@@ -92,11 +93,7 @@ impl Sender {
             }
             Way::Grpc(runtime, channel, metadata) => {
                 let sent = grpc(push, channel.clone(), metadata.clone(), self.to.gzip);
-                runtime.block_on(sent).map_err(|status| {
-                    // Why no connection came about is said by the innermost error alone.
-                    let why = crate::failure::chain(&status);
-                    Refused::all(why)
-                })?
+                runtime.block_on(sent).map_err(|status| Refused::all(why(&status)))?
             }
         }
     }
@@ -180,6 +177,19 @@ async fn grpc(
             let answer = client.export(request).await?.into_inner();
             Ok(of_logs(answer))
         }
+    }
+}
+
+/// Why a call failed. Where no connection came about, the innermost error alone says it.
+fn why(status: &Status) -> String {
+    let mut inner = status.source();
+    while let Some(deeper) = inner.and_then(Error::source) {
+        inner = Some(deeper);
+    }
+    match (inner, status.message()) {
+        (Some(inner), _) => inner.to_string(),
+        (None, "") => status.code().to_string(),
+        (None, message) => format!("{}: {message}", status.code()),
     }
 }
 
