@@ -115,13 +115,17 @@ pub async fn run(mut watch: Watch) {
     while follows && !watch.stop.is_cancelled() {
         let asked = *watch.questions.borrow();
         let pause = if asked == state.answered { watch.poll } else { watch.poll.min(URGENT) };
-        tokio::select! {
+        let told = tokio::select! {
             () = watch.stop.cancelled() => break,
-            Ok(()) = watch.questions.changed() => (),
-            () = tokio::time::sleep(pause) => (),
-        }
+            Ok(()) = watch.questions.changed() => true,
+            () = tokio::time::sleep(pause) => false,
+        };
         // Before the look: what is asked later needs another one.
         let question = *watch.questions.borrow_and_update();
+        if told && question == state.answered {
+            // An operator who has mended a refused version does not wait until it is tried again.
+            state.refused = None;
+        }
         let Some(named) = step(&watch, &mut state).await else { continue };
         if named && question != state.answered {
             state.answered = question;
