@@ -16,7 +16,7 @@
 //! * far: transactions a second where the broker's answers take 60 ms.
 //! * memory: the most memory by what the records are, from Kafka and from the embedded log, under a limit of 64 MiB.
 //! * swaps: resident memory over a thousand swaps.
-//! * observed: with traces, JSON logs and a scraper, against without: one of ten small records sampled; with a model, all.
+//! * observed: with traces, JSON logs, pushes over OTLP and a scraper, against without: one of ten small records sampled; with a model, all.
 //! * verify: `tidemill verify` over ten million records (`TIDEMILL_VERIFY_RECORDS`).
 #![expect(
     clippy::unwrap_used,

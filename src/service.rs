@@ -131,6 +131,7 @@ pub async fn run(
     options: Options,
     open: impl FnOnce(&Config, &Opening) -> Result<Log, Failure> + Send + 'static,
 ) -> Result<(), Failure> {
+    telemetry.metrics.watch(options.status.clone());
     let traces = Traces::start(&config, &telemetry.metrics)?;
     let ended = serve(config, telemetry, options, &traces, open).await;
     traces.flush().await;
@@ -204,7 +205,7 @@ async fn serve(
 }
 
 /// Answers all that a log gives with one version, and ends where it ends: the same engine without what a service has
-/// around it. Nothing is followed, no port is opened, no signal is caught, and nothing is remembered.
+/// around it. `status` is told how it goes on. Nothing is followed, no port is opened, no signal is caught, and nothing is remembered.
 ///
 /// # Errors
 ///
@@ -214,8 +215,9 @@ pub async fn once(
     telemetry: &Telemetry,
     served: Arc<Served>,
     log: Log,
+    status: Board,
 ) -> Result<(), Failure> {
-    let options = Options { until_end: true, ..Options::default() };
+    let options = Options { until_end: true, status, ..Options::default() };
     let mut tasks = Tasks::default();
     tasks.spawn("upkeep", upkeep(telemetry.clone()));
     // A directory has nothing to follow.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::error::KafkaError;
+use serde_json::json;
 
 use super::ConfigFile;
 use crate::clean::{self, Cleaning};
@@ -18,6 +19,7 @@ use crate::config::{Config, Log, load};
 use crate::failure::Exit;
 use crate::format::{Codec, Doubt, Writer};
 use crate::kafka::settings;
+use crate::printable;
 use crate::schema::Failed;
 use crate::telemetry::trace::Traces;
 use crate::{service, sqlite};
@@ -42,11 +44,20 @@ pub struct Args {
     /// With --create-topics: partitions of an input topic
     #[arg(long, default_value_t = 1, requires = "create_topics", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     partitions: u16,
+    /// Print a JSON object for each thing that was looked at
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where findings go, and how they are written.
+struct Out<'a, W> {
+    to: &'a mut W,
+    json: bool,
 }
 
 /// Looks at everything, or at the configuration alone. 0, or 78 with what is to be done.
 pub fn run(args: &Args) -> ExitCode {
-    let mut out = io::stdout().lock();
+    let mut out = Out { to: &mut io::stdout().lock(), json: args.json };
     let (file, env) = (Some(args.config.config.as_path()), load::environment());
     let code = if args.offline {
         read(file, env, &mut out).map(|read| read.map_or(Exit::Config, |_| Exit::Success))
@@ -169,7 +180,7 @@ pub fn look(
     model: impl FnOnce(&Config, &Arc<Codec>) -> Judged,
     out: &mut impl Write,
 ) -> io::Result<Exit> {
-    look_and_create(file, env, model, None, out)
+    look_and_create(file, env, model, None, &mut Out { to: out, json: false })
 }
 
 fn look_and_create(
@@ -177,7 +188,7 @@ fn look_and_create(
     env: impl Iterator<Item = (String, String)>,
     model: impl FnOnce(&Config, &Arc<Codec>) -> Judged,
     create: Option<usize>,
-    out: &mut impl Write,
+    out: &mut Out<'_, impl Write>,
 ) -> io::Result<Exit> {
     let Some((config, codec)) = read(file, env, out)? else { return Ok(Exit::Config) };
     let mut good = true;
@@ -209,12 +220,21 @@ fn look_and_create(
 fn read(
     file: Option<&Path>,
     env: impl Iterator<Item = (String, String)>,
-    out: &mut impl Write,
+    out: &mut Out<'_, impl Write>,
 ) -> io::Result<Option<(Config, Arc<Codec>)>> {
     let config = match load::load(file, env) {
         Ok(config) => config,
         Err(problems) => {
-            writeln!(out, "problem  {problems}")?;
+            if out.json {
+                for problem in &problems.0 {
+                    show(
+                        out,
+                        &Finding::problem(&*problem.key, &*problem.message, &*problem.remedy),
+                    )?;
+                }
+            } else {
+                writeln!(out.to, "problem  {problems}")?;
+            }
             return Ok(None);
         }
     };
@@ -229,15 +249,20 @@ fn read(
     Ok(codec.filter(|_| good).map(|codec| (config, codec)))
 }
 
-fn show(out: &mut impl Write, finding: &Finding) -> io::Result<bool> {
+fn show(out: &mut Out<'_, impl Write>, finding: &Finding) -> io::Result<bool> {
     let what = &finding.what;
-    match &finding.seen {
-        Seen::Ok(seen) => writeln!(out, "ok       {what}: {seen}")?,
-        Seen::Warning(message, remedy) => {
-            writeln!(out, "warning  {what}: {message}\n         {remedy}")?;
-        }
-        Seen::Problem(message, remedy) => {
-            writeln!(out, "problem  {what}: {message}\n         {remedy}")?;
+    let (how, said, remedy) = match &finding.seen {
+        Seen::Ok(seen) => ("ok", seen, None),
+        Seen::Warning(message, remedy) => ("warning", message, Some(remedy)),
+        Seen::Problem(message, remedy) => ("problem", message, Some(remedy)),
+    };
+    if out.json {
+        let told = json!({"result": how, "what": what, "message": said, "remedy": remedy});
+        writeln!(out.to, "{}", printable::json(&told))?;
+    } else {
+        writeln!(out.to, "{how:<7}  {what}: {said}")?;
+        if let Some(remedy) = remedy {
+            writeln!(out.to, "         {remedy}")?;
         }
     }
     Ok(!matches!(finding.seen, Seen::Problem(..)))
@@ -343,13 +368,18 @@ mod tests {
 
     #[test]
     fn a_warning_does_not_change_the_exit_code() {
-        let mut out = Vec::new();
-        assert!(show(&mut out, &Finding::ok("a", "fine")).unwrap());
-        assert!(show(&mut out, &Finding::warning("b", "may be lost", "do this")).unwrap());
-        assert!(!show(&mut out, &Finding::problem("c", "is not there", "do that")).unwrap());
-        let out = String::from_utf8(out).unwrap();
+        let shown = |json| {
+            let mut text = Vec::new();
+            let mut out = Out { to: &mut text, json };
+            assert!(show(&mut out, &Finding::ok("a", "fine")).unwrap());
+            assert!(show(&mut out, &Finding::warning("b", "may be lost", "do this")).unwrap());
+            assert!(!show(&mut out, &Finding::problem("c", "is not there", "do that")).unwrap());
+            String::from_utf8(text).unwrap()
+        };
         let expected = "ok       a: fine\nwarning  b: may be lost\n         do this\nproblem  c: is not there\n         do that\n";
-        assert_eq!(out, expected);
+        assert_eq!(shown(false), expected);
+        let told = r#"{"result":"warning","what":"b","message":"may be lost","remedy":"do this"}"#;
+        assert_eq!(shown(true).lines().nth(1), Some(told));
     }
 
     #[test]
@@ -398,7 +428,8 @@ mod tests {
                 "log: sqlite:x\ninput: {{topics: [in], {input}}}\noutput: {{topic: out}}\nmodel: {{uri: m}}\n{more}"
             );
             std::fs::write(place("c.yaml"), text).unwrap();
-            let mut out = Vec::new();
+            let mut text = Vec::new();
+            let mut out = Out { to: &mut text, json: false };
             let read =
                 read(Some(&folder.path().join("c.yaml")), std::iter::empty(), &mut out).unwrap();
             let looks_at = ["age", "city"].map(str::to_owned);
@@ -406,7 +437,7 @@ mod tests {
             for finding in found.into_iter().flatten() {
                 show(&mut out, &finding).unwrap();
             }
-            String::from_utf8(out).unwrap()
+            String::from_utf8(text).unwrap()
         };
         for (input, more, expect) in [
             (

@@ -313,6 +313,9 @@ fn each_rule_says_its_consequence() {
         ("MODEL__DETERMINISM", "yes", "model.determinism", "strict"),
         ("MODEL__WORKERS", "0", "model.workers", "auto"),
         ("LOGGING__FILTER", "tidemill=loud", "logging.filter", "no filter"),
+        ("TRACES__ENDPOINT", "grpc://otel:4317", "traces.endpoint", "does not begin with http://"),
+        ("METRICS__ENDPOINT", "otel:4318", "metrics.endpoint", "does not begin with http://"),
+        ("LOGGING__ENDPOINT", "http://u:pw@otel:4318", "logging.endpoint", "has a user before"),
         ("LOG", "files", "log", "sqlite:FILE"),
         ("HTTP__LISTEN", "8080", "http.listen", "0.0.0.0:8080"),
     ] {

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::properties::{self, Section};
 use super::{
     Config, InputFormat, KeyFormat, Log, OnStop, Problem, Time, UnknownFields, Unwrap, Uri,
-    Workers, topics, tree,
+    Workers, collector_address, topics, tree,
 };
 use crate::answer::Scores;
 
@@ -28,6 +28,7 @@ pub fn problems(config: &Config) -> Vec<Problem> {
     roles(config, &mut found);
     kafka(config, &mut found);
     state(config, &mut found);
+    collectors(config, &mut found);
     found.0
 }
 
@@ -63,6 +64,18 @@ fn required(config: &Config, found: &mut Found) {
         let message = "is required for a model.uri that begins with `models:/`, and not set";
         let remedy = "write the directory that holds <name>/<version>/…";
         found.when(config.registry.root.is_none(), "registry.root", message, remedy);
+    }
+}
+
+fn collectors(config: &Config, found: &mut Found) {
+    for (key, endpoint) in [
+        ("traces.endpoint", &config.traces.endpoint),
+        ("metrics.endpoint", &config.metrics.endpoint),
+        ("logging.endpoint", &config.logging.endpoint),
+    ] {
+        if let Some(Err((wrong, remedy))) = endpoint.as_deref().map(collector_address) {
+            found.add(key, wrong, remedy);
+        }
     }
 }
 

@@ -41,7 +41,6 @@ use crate::record::{Outcome, Partition, Record};
 
 use super::metrics::Metrics;
 
-mod client;
 mod export;
 mod queue;
 mod settings;
@@ -92,7 +91,7 @@ impl Traces {
     /// An address or a file of certificates that cannot be used, by its name.
     pub fn start(config: &Config, metrics: &Metrics) -> Result<Self, Failure> {
         let Some(settings) = settings(config)? else { return Ok(Self::default()) };
-        tracing::info!(endpoint = settings.endpoint, "traces are sent");
+        tracing::info!(endpoint = settings.collector.endpoint, "traces are sent");
         Self::with(&settings, config, metrics)
     }
 
@@ -117,6 +116,11 @@ impl Traces {
             flags: ROOT,
         };
         Some(Chosen { inner: Arc::clone(inner), own, parents: 0, rows: Vec::new() })
+    }
+
+    /// The id of the trace that batch `id` has where it is recorded, for a line of the log; `None` where nobody listens.
+    pub fn id(&self, id: Uuid) -> Option<String> {
+        self.0.as_ref().map(|_| id.simple().to_string())
     }
 
     /// A batch was committed.
