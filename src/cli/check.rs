@@ -14,13 +14,14 @@ use rdkafka::error::KafkaError;
 use serde_json::json;
 
 use super::ConfigFile;
-use crate::clean;
-use crate::config::{Config, Include, Log, load};
+use crate::clean::{self, Cleaning};
+use crate::config::{Config, Log, load};
 use crate::failure::Exit;
-use crate::format::{Codec, Writer};
+use crate::format::{Codec, Doubt, Writer};
 use crate::kafka::settings;
 use crate::printable;
 use crate::schema::Failed;
+use crate::telemetry::trace::Traces;
 use crate::{service, sqlite};
 
 mod cluster;
@@ -92,36 +93,14 @@ fn model(config: &Config, codec: &Arc<Codec>) -> Judged {
     let (task, architecture, precision) = (about.task, &about.architecture, about.precision);
     let (id, gate) = (&served.id, &served.report);
     let seen = format!("{id}, {task:?}, {architecture}, {precision}; passed {gate}{notes}");
-    Ok((seen, fields(config, codec, served.model.looks_at())))
+    let cleaning = Cleaning::new(served.model.looks_at(), own, &input.clean);
+    Ok((seen, fields(codec, &[served.model.looks_at(), cleaning.units()].concat())))
 }
 
-/// Places of fields that nobody reads, and fields of the model that no record will have.
-fn fields(config: &Config, codec: &Codec, looks_at: &[String]) -> Vec<Finding> {
-    let input = &config.input;
-    let along = match &config.output.include {
-        Include::Fields(names) => names.as_slice(),
-        Include::None | Include::Key | Include::All => &[],
-    };
-    let read = |name: &&String| looks_at.contains(name) || along.contains(name);
-    let unread: Vec<&String> = input.fields.keys().filter(|name| !read(name)).collect();
-    let unread = (!unread.is_empty()).then(|| {
-        let message = format!("names {unread:?}, which the model does not read");
-        let remedy = format!("it reads {looks_at:?}: is a name misspelt? Else leave it out");
-        Finding::warning("input.fields", message, remedy)
-    });
-    // A text model reads one text without its pair.
-    let needed: Vec<String> =
-        looks_at.iter().filter(|name| **name != input.pair_field).cloned().collect();
-    let lacking = codec.lacking(&needed);
-    let lacking = (!lacking.is_empty()).then(|| {
-        let message = format!(
-            "has no field {lacking:?}, which the model reads: a record without becomes a dead letter, or has what the \
-             model's author set for it"
-        );
-        let remedy = "name another schema, or say under input.fields where they stand";
-        Finding::warning("input.schema", message, remedy)
-    });
-    unread.into_iter().chain(lacking).collect()
+/// Places of fields that nobody reads, and fields that no record will have, where a model `reads` these.
+fn fields(codec: &Codec, reads: &[String]) -> Vec<Finding> {
+    let finding = |doubt: Doubt| Finding::warning(doubt.key, doubt.message, doubt.remedy);
+    codec.doubts(reads).into_iter().map(finding).collect()
 }
 
 /// How long the cluster may take to answer: a connection, TLS, SASL and one request.
@@ -260,8 +239,7 @@ fn read(
         }
     };
     let mut good = show(out, &Finding::ok("configuration", "every key is known and fits"))?;
-    let codec = codec(&config);
-    let (codec, wrong) = match codec {
+    let (codec, wrong) = match prepared(&config) {
         Ok(codec) => (Some(codec), None),
         Err(finding) => (None, Some(finding)),
     };
@@ -299,13 +277,14 @@ fn embedded(file: &Path) -> Finding {
     }
 }
 
-/// How records are read: by the files that are named, and a registry's address and certificates. Keeps nothing.
-fn codec(config: &Config) -> Result<Arc<Codec>, Finding> {
+/// What a start makes of the configuration and the files that it names. Keeps nothing.
+fn prepared(config: &Config) -> Result<Arc<Codec>, Finding> {
     let mut config = config.clone();
     config.state.dir = None;
-    let codec = Codec::new(&config).map(Arc::new);
-    codec.map_err(|failure| {
-        Finding::problem("formats", failure.message, "see input.schema and schema_registry")
+    let prepared = Traces::check(&config).and_then(|()| service::prepare(&config));
+    prepared.map_err(|failure| {
+        let remedy = "a start is refused by it: correct what is named, a key or its file";
+        Finding::problem("files and addresses", failure.message, remedy)
     })
 }
 
@@ -454,7 +433,7 @@ mod tests {
             let read =
                 read(Some(&folder.path().join("c.yaml")), std::iter::empty(), &mut out).unwrap();
             let looks_at = ["age", "city"].map(str::to_owned);
-            let found = read.map(|(config, codec)| fields(&config, &codec, &looks_at));
+            let found = read.map(|(_, codec)| fields(&codec, &looks_at));
             for finding in found.into_iter().flatten() {
                 show(&mut out, &finding).unwrap();
             }
@@ -464,13 +443,17 @@ mod tests {
             (
                 "format: json",
                 "schema_registry: {urls: ['a:8081']}",
-                "problem  formats: the schema registry's URL",
+                "problem  files and addresses: the schema registry's URL",
             ),
-            ("format: avro, schema: gone.avsc", "", "problem  formats: read input.schema"),
+            (
+                "format: avro, schema: gone.avsc",
+                "",
+                "problem  files and addresses: read input.schema",
+            ),
             (
                 &format!("format: avro, schema: {}", place("row.proto")),
                 "",
-                "problem  formats: input.schema",
+                "problem  files and addresses: input.schema",
             ),
             (
                 "fields: {agee: /a}",

@@ -21,7 +21,7 @@ mod admin;
 
 pub use admin::{
     Group, GroupOffset, Member, Topic, Which, describe_group, describe_topics, group_offsets,
-    list_offsets,
+    list_each_offset, list_offsets,
 };
 
 /// A message's headers in their order, their names as bytes. A name with a zero byte ends there: the client

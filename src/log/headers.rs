@@ -64,9 +64,9 @@ pub fn is_of_event(name: &[u8]) -> bool {
 
 /// Whether a header says how a record's value is to be read. It is not true of another value.
 pub fn is_of_value(name: &[u8]) -> bool {
-    [CONTENT_TYPE, "content-encoding", "__value_schema_id"]
-        .iter()
-        .any(|header| name.eq_ignore_ascii_case(header.as_bytes()))
+    let names = [CONTENT_TYPE, "content-encoding", "__value_schema_id", "apicurio.protobuf.type"];
+    names.iter().any(|header| name.eq_ignore_ascii_case(header.as_bytes()))
+        || name.starts_with(b"apicurio.value.")
 }
 /// W3C's name of the span that a message comes from.
 pub const TRACEPARENT: &str = "traceparent";

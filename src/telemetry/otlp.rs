@@ -1,4 +1,4 @@
-//! Metrics and the log, pushed to an OpenTelemetry collector: by option, beside `/metrics` and stderr.
+//! Metrics and the log, pushed to an OpenTelemetry collector: by option, beside `/metrics` and stderr. Spans go the same way (`send`).
 //!
 //! ```text
 //!  handles ─► recorder ─► the text of /metrics ─► sums, gauges, histograms ─► a thread ─► collector
@@ -30,11 +30,11 @@ use crate::config::Config;
 use crate::failure::{Exit, Failure, temporary};
 
 pub(super) mod away;
-pub(super) mod client;
+mod client;
 pub(super) mod collector;
 pub(super) mod logs;
 mod metrics;
-mod send;
+pub(super) mod send;
 
 use away::Away;
 use collector::{Collector, Signal, number};

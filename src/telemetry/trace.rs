@@ -59,6 +59,11 @@ const FLUSH: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Default)]
 pub struct Traces(Option<Arc<Inner>>);
 
+fn settings(config: &Config) -> Result<Option<Settings>, Failure> {
+    let variable = |name: &str| std::env::var(name).ok();
+    Settings::read(variable, config.traces.endpoint.as_deref())
+}
+
 #[derive(Debug)]
 struct Inner {
     sampler: Sampler,
@@ -70,16 +75,22 @@ struct Inner {
 }
 
 impl Traces {
+    /// Whether what the environment and the configuration say can be used.
+    ///
+    /// # Errors
+    ///
+    /// An address that is none, by its name.
+    pub fn check(config: &Config) -> Result<(), Failure> {
+        settings(config).map(drop)
+    }
+
     /// As the environment and the configuration say.
     ///
     /// # Errors
     ///
     /// An address or a file of certificates that cannot be used, by its name.
     pub fn start(config: &Config, metrics: &Metrics) -> Result<Self, Failure> {
-        let variable = |name: &str| std::env::var(name).ok();
-        let Some(settings) = Settings::read(variable, config.traces.endpoint.as_deref())? else {
-            return Ok(Self::default());
-        };
+        let Some(settings) = settings(config)? else { return Ok(Self::default()) };
         tracing::info!(endpoint = settings.collector.endpoint, "traces are sent");
         Self::with(&settings, config, metrics)
     }

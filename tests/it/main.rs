@@ -54,6 +54,7 @@ mod swaps;
 mod tables;
 mod tidy;
 mod traces;
+mod troubles;
 mod verify;
 mod workers;
 mod world;

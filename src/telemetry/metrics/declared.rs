@@ -154,14 +154,28 @@ pub const ALL: &[Metric] = &[
         Kind::Gauge,
         Unit::Count,
         &["topic", "partition"],
-        "Records between the committed offset and the partition's end.",
+        "Records between the committed offset and the partition's end (its high watermark).",
+    ),
+    metric(
+        HELD,
+        Kind::Gauge,
+        Unit::Count,
+        &["topic", "partition"],
+        "Those of them that cannot be read: a transaction of a producer that is not ended holds them back.",
+    ),
+    metric(
+        COMMITTED,
+        Kind::Gauge,
+        Unit::Count,
+        &["topic", "partition"],
+        "The offset that the group has committed.",
     ),
     metric(
         DRAIN_ETA,
         Kind::Gauge,
         Unit::Seconds,
         &[],
-        "Time to lag 0 at the rate of the last transactions; -1: never.",
+        "Time until no record is left that can be read, as the lag fell in the last minute; -1: never, or not known.",
     ),
     metric(
         UNCOVERED,
@@ -181,8 +195,15 @@ pub const ALL: &[Metric] = &[
         COMMIT_AGE,
         Kind::Gauge,
         Unit::Seconds,
+        &["topic", "partition"],
+        "Time since records of the partition were committed, or since it is ours; grows while nothing arrives.",
+    ),
+    metric(
+        READY,
+        Kind::Gauge,
+        Unit::Count,
         &[],
-        "Time since the last commit of records, or since the start; grows while nothing arrives.",
+        "1 while `/readyz` says so, 0 while it does not: starting, paused, stopped, or outside of the group.",
     ),
     metric(
         OUTAGE,
@@ -206,13 +227,20 @@ pub const ALL: &[Metric] = &[
         &[],
         "Memory there is: the limit of that control group, or the machine's.",
     ),
+    metric(
+        STARTED,
+        Kind::Gauge,
+        Unit::Seconds,
+        &[],
+        "When the process was started, in seconds since 1970.",
+    ),
     metric(CPU, Kind::Counter, Unit::Seconds, &[], "CPU time of the process."),
     metric(
         SPANS,
         Kind::Counter,
         Unit::Count,
         &["result"],
-        "Spans of traces: taken by the collector, not taken by it, or without room in the queue.",
+        "Spans of traces: `exported` to the collector; `failed`, it did not answer or refused all; `rejected`, it took the others of their batch; `dropped`, no room in the queue.",
     ),
     metric(
         PUSHES,
@@ -233,11 +261,11 @@ pub const ALL: &[Metric] = &[
         Kind::Counter,
         Unit::Count,
         &["action", "result"],
-        "Requests to `/admin`, by action and result; `unknown` is without a token that is let in.",
+        "Requests to `/admin`, by action and result; `unknown` is another action, or without a token that is let in.",
     ),
 ];
 
-/// What `/admin` does; `unknown` asks without a token that is let in.
+/// What `/admin` does; `unknown` asks for something else, or without a token that is let in.
 pub const ACTIONS: [&str; 8] =
     ["pause", "resume", "drain", "reload", "promote", "rollback", "log", "unknown"];
 
@@ -262,6 +290,10 @@ pub(super) const GATE: &str = "tidemill_gate_seconds";
 pub(super) const MODEL_SWAPS: &str = "tidemill_model_swaps_total";
 pub(super) const MODEL_MEMORY: &str = "tidemill_model_memory_bytes";
 pub(super) const LAG: &str = "tidemill_consumer_lag_records";
+pub(super) const HELD: &str = "tidemill_held_back_records";
+pub(super) const COMMITTED: &str = "tidemill_committed_offset";
+pub(super) const READY: &str = "tidemill_ready";
+pub(super) const STARTED: &str = "tidemill_process_start_time_seconds";
 pub(super) const DRAIN_ETA: &str = "tidemill_drain_eta_seconds";
 pub(super) const UNCOVERED: &str = "tidemill_uncovered_partitions";
 pub(super) const CONNECTED: &str = "tidemill_kafka_connected";

@@ -1,10 +1,7 @@
 //! The HTTP client of the sending threads: blocking, with the TLS that Kafka has.
 
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use ureq::Agent;
+use ureq::http::{Request, Response};
 use ureq::tls::ClientCert;
 
 use super::collector::Collector;
@@ -13,19 +10,15 @@ use crate::tls;
 /// Most bytes of an answer, and of a file with certificates.
 const MAX: u64 = 1 << 20;
 
-/// Why the last request failed: the exporter itself says only that it did.
-pub(in crate::telemetry) type Why = Arc<Mutex<Option<String>>>;
-
 /// Sends requests on the thread that asks.
 #[derive(Debug)]
-pub(in crate::telemetry) struct Client {
+pub(super) struct Client {
     agent: Agent,
-    why: Why,
 }
 
 impl Client {
     /// Reads the certificates; asks nobody. The error names the file.
-    pub(in crate::telemetry) fn new(settings: &Collector, why: &Why) -> Result<Self, String> {
+    pub(super) fn new(settings: &Collector) -> Result<Self, String> {
         let certificates = |path: &str| {
             tls::certificates(path.as_ref(), MAX)
                 .map_err(|why| format!("the certificates {path} {why}"))
@@ -42,35 +35,13 @@ impl Client {
             _ => None,
         };
         let agent = tls::agent(settings.timeout, tls::settings(roots.as_deref(), client));
-        Ok(Self { agent, why: Arc::clone(why) })
+        Ok(Self { agent })
     }
 
     /// The answer, whatever its status.
-    pub(super) fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ureq::Error> {
-        let (parts, body) = request.into_parts();
-        let answer = self.agent.run(Request::from_parts(parts, &*body))?;
-        let (parts, mut body) = answer.into_parts();
+    pub(super) fn send(&self, request: Request<&[u8]>) -> Result<Response<Vec<u8>>, ureq::Error> {
+        let (parts, mut body) = self.agent.run(request)?.into_parts();
         let body = body.with_config().limit(MAX).read_to_vec()?;
-        Ok(Response::from_parts(parts, body.into()))
-    }
-}
-
-impl HttpClient for Client {
-    fn send_bytes<'a, 'b>(
-        &'a self,
-        request: Request<Bytes>,
-    ) -> Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'b>>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        let answer = self.send(request);
-        let why = match &answer {
-            Ok(answer) if answer.status().is_success() => None,
-            Ok(answer) => Some(format!("it answers {}", answer.status())),
-            Err(error) => Some(error.to_string()),
-        };
-        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = why;
-        Box::pin(std::future::ready(answer.map_err(Into::into)))
+        Ok(Response::from_parts(parts, body))
     }
 }

@@ -2,11 +2,9 @@
 
 use std::error::Error;
 use std::io::Write as _;
-use std::sync::PoisonError;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use opentelemetry_http::Request as HttpRequest;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
 use opentelemetry_proto::tonic::collector::logs::v1::{
     ExportLogsServiceRequest, ExportLogsServiceResponse,
@@ -15,29 +13,35 @@ use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::
 use opentelemetry_proto::tonic::collector::metrics::v1::{
     ExportMetricsServiceRequest, ExportMetricsServiceResponse,
 };
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use prost_reflect::prost::Message as _;
 use tokio::runtime::Runtime;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request as GrpcRequest, Status};
+use ureq::http::Request as HttpRequest;
 
-use super::client::{Client, Why};
+use super::client::Client;
 use super::collector::{Collector, Protocol};
 
 /// What is sent at once.
 #[derive(Debug)]
-pub(super) enum Push {
+pub(in crate::telemetry) enum Push {
+    Spans(ExportTraceServiceRequest),
     Metrics(ExportMetricsServiceRequest),
     Logs(ExportLogsServiceRequest),
 }
 
 /// What was not taken.
 #[derive(Debug, PartialEq)]
-pub(super) struct Refused {
-    /// How many data points or lines; `None` is all of them.
-    pub(super) items: Option<usize>,
-    pub(super) why: String,
+pub(in crate::telemetry) struct Refused {
+    /// How many spans, data points or lines; `None` is all of them.
+    pub(in crate::telemetry) items: Option<usize>,
+    pub(in crate::telemetry) why: String,
 }
 
 impl Refused {
@@ -48,26 +52,23 @@ impl Refused {
 
 /// The way to a collector.
 #[derive(Debug)]
-pub(super) struct Sender {
+pub(in crate::telemetry) struct Sender {
     to: Collector,
     way: Way,
 }
 
 #[derive(Debug)]
 enum Way {
-    Http(Client, Why),
+    Http(Client),
     /// With a runtime of its thread's own.
     Grpc(Runtime, Channel, MetadataMap),
 }
 
 impl Sender {
     /// Asks nobody. The error names what cannot be used: a file, an address, a header.
-    pub(super) fn new(to: Collector) -> Result<Self, String> {
+    pub(in crate::telemetry) fn new(to: Collector) -> Result<Self, String> {
         let way = match to.protocol {
-            Protocol::Http => {
-                let why = Why::default();
-                Way::Http(Client::new(&to, &why)?, why)
-            }
+            Protocol::Http => Way::Http(Client::new(&to)?),
             Protocol::Grpc => {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
                 let runtime = runtime.map_err(|error| error.to_string())?;
@@ -84,13 +85,10 @@ impl Sender {
     }
 
     /// Sends it, within the collector's time-out.
-    pub(super) fn send(&self, push: Push) -> Result<(), Refused> {
+    pub(in crate::telemetry) fn send(&self, push: Push) -> Result<(), Refused> {
         match &self.way {
-            Way::Http(client, why) => {
-                let answer = self.http(client, &push).map_err(|error| {
-                    let said = why.lock().unwrap_or_else(PoisonError::into_inner).take();
-                    Refused::all(said.unwrap_or(error))
-                })?;
+            Way::Http(client) => {
+                let answer = self.http(client, &push).map_err(Refused::all)?;
                 partial(&push, &answer)
             }
             Way::Grpc(runtime, channel, metadata) => {
@@ -102,6 +100,7 @@ impl Sender {
 
     fn http(&self, client: &Client, push: &Push) -> Result<Vec<u8>, String> {
         let body = match push {
+            Push::Spans(request) => request.encode_to_vec(),
             Push::Metrics(request) => request.encode_to_vec(),
             Push::Logs(request) => request.encode_to_vec(),
         };
@@ -117,14 +116,14 @@ impl Sender {
             body
         };
         // A header is refused by its name alone: its value may be a secret.
-        let request = request.body(body.into()).map_err(|_value| {
+        let request = request.body(&*body).map_err(|_value| {
             "a name or value in OTEL_EXPORTER_OTLP_HEADERS is not valid in HTTP".to_owned()
         })?;
         let answer = client.send(request).map_err(|error| error.to_string())?;
         if !answer.status().is_success() {
             return Err(format!("it answers {}", answer.status()));
         }
-        Ok(answer.into_body().to_vec())
+        Ok(answer.into_body())
     }
 }
 
@@ -157,6 +156,13 @@ async fn grpc(
 ) -> Result<Result<(), Refused>, Status> {
     const GZIP: CompressionEncoding = CompressionEncoding::Gzip;
     match push {
+        Push::Spans(body) => {
+            let client = TraceServiceClient::new(channel);
+            let mut client = gzip.into_iter().fold(client, TraceServiceClient::send_compressed);
+            let request = GrpcRequest::from_parts(metadata, tonic::Extensions::default(), body);
+            let answer = client.export(request).await?.into_inner();
+            Ok(of_spans(answer))
+        }
         Push::Metrics(body) => {
             // A collector compresses its answer as the question was.
             let mut client = MetricsServiceClient::new(channel).accept_compressed(GZIP);
@@ -193,11 +199,17 @@ fn why(status: &Status) -> String {
 /// What a collector that answers well has not taken all the same. An answer that is not protobuf says nothing of it.
 fn partial(push: &Push, answer: &[u8]) -> Result<(), Refused> {
     match push {
+        Push::Spans(_) => of_spans(ExportTraceServiceResponse::decode(answer).unwrap_or_default()),
         Push::Metrics(_) => {
             of_metrics(ExportMetricsServiceResponse::decode(answer).unwrap_or_default())
         }
         Push::Logs(_) => of_logs(ExportLogsServiceResponse::decode(answer).unwrap_or_default()),
     }
+}
+
+fn of_spans(answer: ExportTraceServiceResponse) -> Result<(), Refused> {
+    let said = answer.partial_success.unwrap_or_default();
+    rejected(said.rejected_spans, said.error_message)
 }
 
 fn of_metrics(answer: ExportMetricsServiceResponse) -> Result<(), Refused> {

@@ -2,12 +2,13 @@
 //!
 //! A collector that is away costs a counter and a line now and then, and nothing else.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
-use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
-use tokio::runtime::Runtime;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
+use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
+use opentelemetry_sdk::trace::SpanData;
 use tokio::sync::oneshot;
 
 use super::now;
@@ -16,23 +17,24 @@ use super::settings::Settings;
 use super::told::Maker;
 use crate::config::{Config, Log};
 use crate::failure::{Exit, Failure, temporary};
+use crate::printable;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::otlp::away::Away;
-use crate::telemetry::otlp::client::{Client, Why};
-use crate::telemetry::otlp::collector::{Collector, Protocol};
 use crate::telemetry::otlp::resource;
+use crate::telemetry::otlp::send::{self, Push, Refused};
 
 struct Sender {
-    exporter: SpanExporter,
-    /// What gRPC needs: a runtime of this thread's own.
-    runtime: Runtime,
+    to: send::Sender,
+    resource: ResourceAttributesWithSchema,
     queue: Arc<Queue>,
     metrics: Metrics,
     maker: Arc<Maker>,
     batch: usize,
     delay: Duration,
-    why: Why,
+    /// What a collector does not take at all.
     away: Away,
+    /// What one rejects that takes the others.
+    picky: Away,
 }
 
 /// Starts the thread. What is given back is dropped when it ends.
@@ -42,16 +44,11 @@ pub(super) fn start(
     queue: &Arc<Queue>,
     metrics: &Metrics,
 ) -> Result<oneshot::Receiver<()>, Failure> {
-    let why = Why::default();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| temporary(&format!("send traces: {error}")))?;
-    let entered = runtime.enter();
-    let mut exporter = exporter(&settings.collector, &why).map_err(|error| {
-        let message = format!("send traces to {}: {error}", settings.collector.endpoint);
+    let endpoint = &settings.collector.endpoint;
+    let to = send::Sender::new(settings.collector.clone()).map_err(|why| {
+        let message = format!("send traces to {endpoint}: {why}");
         Failure { message, exit: Exit::Config }
     })?;
-    exporter.set_resource(&resource(config));
-    drop(entered);
     let system = match config.log {
         Log::Kafka => "kafka",
         Log::Sqlite(_) => "sqlite",
@@ -59,15 +56,15 @@ pub(super) fn start(
     let maker = Maker::new(system, config.kafka.group.clone(), config.input.topics.clone());
     let maker = Arc::new(maker);
     let sender = Sender {
-        exporter,
-        runtime,
+        to,
+        resource: (&resource(config)).into(),
         queue: Arc::clone(queue),
         metrics: metrics.clone(),
         maker,
         batch: settings.batch,
         delay: settings.delay,
-        why,
         away: Away::default(),
+        picky: Away::default(),
     };
     let (alive, ended) = oneshot::channel();
     std::thread::Builder::new()
@@ -78,25 +75,6 @@ pub(super) fn start(
         })
         .map_err(|error| temporary(&format!("start a thread: {error}")))?;
     Ok(ended)
-}
-
-fn exporter(settings: &Collector, why: &Why) -> Result<SpanExporter, String> {
-    match settings.protocol {
-        Protocol::Http => SpanExporter::builder()
-            .with_http()
-            .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
-            .with_endpoint(&settings.endpoint)
-            .with_timeout(settings.timeout)
-            .with_http_client(Client::new(settings, why)?)
-            .build()
-            .map_err(|error| error.to_string()),
-        Protocol::Grpc => SpanExporter::builder()
-            .with_tonic()
-            .with_endpoint(&settings.endpoint)
-            .with_timeout(settings.timeout)
-            .build()
-            .map_err(|error| error.to_string()),
-    }
 }
 
 impl Sender {
@@ -133,35 +111,43 @@ impl Sender {
             return;
         }
         let sent = if self.queue.is_over() {
-            Err("the service has stopped".to_owned())
+            let why = "the service has stopped".to_owned();
+            Err(Refused { items: None, why })
         } else {
-            // HTTP blocks, on this thread, which is there for it.
-            self.runtime.block_on(self.exporter.export(spans)).map_err(|error| {
-                let why = self.why.lock().unwrap_or_else(PoisonError::into_inner).take();
-                why.unwrap_or_else(|| error.to_string())
-            })
+            let resource_spans = group_spans_by_resource_and_scope(spans, &self.resource);
+            self.to.send(Push::Spans(ExportTraceServiceRequest { resource_spans }))
         };
         self.queue.done(count);
         match sent {
-            Ok(()) => {
-                self.metrics.spans_exported(count);
-                if let Some(lost) = self.away.back() {
-                    tracing::info!(lost, "the collector takes spans again");
+            Ok(()) => self.taken(count),
+            Err(Refused { items: Some(items), why }) => {
+                let rejected = items.min(count);
+                self.taken(count - rejected);
+                self.metrics.spans_rejected(rejected);
+                if let Some(lost) = self.picky.lost(rejected, now()) {
+                    let why = printable::name(&why);
+                    tracing::warn!(
+                        lost,
+                        "the collector takes a part of the spans and rejects the others: {why}. Look at its limits"
+                    );
                 }
             }
-            Err(why) => {
+            Err(Refused { items: None, why }) => {
                 self.metrics.spans_failed(count);
-                self.complain(count, &why);
+                if let Some(lost) = self.away.lost(count, now()) {
+                    tracing::warn!(
+                        lost,
+                        "the collector takes no spans: {why}. Records are answered as ever; look at OTEL_EXPORTER_OTLP_ENDPOINT"
+                    );
+                }
             }
         }
     }
 
-    fn complain(&mut self, count: usize, why: &str) {
-        if let Some(lost) = self.away.lost(count, now()) {
-            tracing::warn!(
-                lost,
-                "the collector takes no spans: {why}. Records are answered as ever; look at OTEL_EXPORTER_OTLP_ENDPOINT"
-            );
+    fn taken(&mut self, count: usize) {
+        self.metrics.spans_exported(count);
+        if let Some(lost) = self.away.back() {
+            tracing::info!(lost, "the collector takes spans again");
         }
     }
 }
