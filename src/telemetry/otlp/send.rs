@@ -157,14 +157,15 @@ async fn grpc(
     const GZIP: CompressionEncoding = CompressionEncoding::Gzip;
     match push {
         Push::Spans(body) => {
-            let client = TraceServiceClient::new(channel);
-            let mut client = gzip.into_iter().fold(client, TraceServiceClient::send_compressed);
+            // A collector compresses its answer as the question was.
+            let mut client = TraceServiceClient::new(channel).accept_compressed(GZIP);
+            if gzip {
+                client = client.send_compressed(GZIP);
+            }
             let request = GrpcRequest::from_parts(metadata, tonic::Extensions::default(), body);
-            let answer = client.export(request).await?.into_inner();
-            Ok(of_spans(answer))
+            Ok(of_spans(client.export(request).await?.into_inner()))
         }
         Push::Metrics(body) => {
-            // A collector compresses its answer as the question was.
             let mut client = MetricsServiceClient::new(channel).accept_compressed(GZIP);
             if gzip {
                 client = client.send_compressed(GZIP);
