@@ -221,7 +221,7 @@ fn who_decides() {
 #[test]
 fn certificates_are_read_at_the_start() {
     let settings = Settings {
-        ca: Some("/nowhere/ca.pem".to_owned()),
+        collector: Collector::trusting("https://127.0.0.1:1/v1/traces", "/nowhere/ca.pem"),
         ..settings("https://127.0.0.1:9/v1/traces".to_owned())
     };
     let metrics = metrics::register(metrics::recorder().unwrap());
