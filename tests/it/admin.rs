@@ -149,8 +149,7 @@ fn each_action_is_a_line_and_a_pause_ends_with_its_process() {
         ("anna", "promote", "refused", 409),
         ("anna", "unknown", "refused", 404),
     ]) {
-        let (who, action, result) = (who.into(), action.into(), result.into());
-        let told = ["who", "action", "result"].map(|field| line[field].clone());
+        let told = ["who", "action", "result"].map(|field| line[field].as_str().unwrap());
         assert_eq!(told, [who, action, result], "{line}");
         assert_eq!(line["status"], status);
         assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");

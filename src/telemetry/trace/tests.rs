@@ -90,7 +90,8 @@ fn answering(body: &'static [u8]) -> (String, Receiver<Vec<u8>>) {
                 "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n",
                 body.len()
             );
-            stream.write_all(&[answer.as_bytes(), body].concat()).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+            stream.write_all(body).unwrap();
         }
     };
     let accept = move || listener.incoming().flatten().for_each(serve);
