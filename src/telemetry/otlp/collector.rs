@@ -149,16 +149,6 @@ impl Collector {
     }
 }
 
-#[cfg(test)]
-impl Collector {
-    /// One over plain HTTP.
-    pub(in crate::telemetry) fn plain(endpoint: String, timeout: Duration) -> Self {
-        let (protocol, gzip, headers) = (Protocol::Http, false, Vec::new());
-        let (ca, certificate, key) = (None, None, None);
-        Self { endpoint, protocol, timeout, gzip, headers, ca, certificate, key }
-    }
-}
-
 impl Protocol {
     fn of(name: Option<&str>) -> Self {
         match name {
@@ -221,6 +211,16 @@ fn headers(text: &str) -> Vec<(String, String)> {
         read
     });
     read.collect()
+}
+
+#[cfg(test)]
+impl Collector {
+    /// One over plain HTTP.
+    pub(in crate::telemetry) fn plain(endpoint: String, timeout: Duration) -> Self {
+        let (protocol, gzip, headers) = (Protocol::Http, false, Vec::new());
+        let (ca, certificate, key) = (None, None, None);
+        Self { endpoint, protocol, timeout, gzip, headers, ca, certificate, key }
+    }
 }
 
 #[cfg(test)]
