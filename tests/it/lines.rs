@@ -11,6 +11,7 @@ use tidemill::log::message::Naming;
 use tidemill::log::{Joint, Log, Opening};
 use tidemill::record::Offset;
 use tidemill::sqlite::{self, Store};
+use tidemill::status::Board;
 use tidemill::telemetry::Telemetry;
 use tidemill::{lines, service};
 
@@ -161,5 +162,7 @@ fn once(config: &Config, naming: &Naming, (input, file): (&Path, &Path)) {
     let telemetry = Telemetry::start(&Logging::default()).unwrap();
     let runtime = service::runtime().unwrap();
     let log = Log { feed, sink };
-    runtime.block_on(service::once(config, &telemetry, Arc::new(served), log)).unwrap();
+    runtime
+        .block_on(service::once(config, &telemetry, Arc::new(served), log, Board::default()))
+        .unwrap();
 }

@@ -221,10 +221,8 @@ fn who_decides() {
 /// A file that cannot be read is named at the start.
 #[test]
 fn certificates_are_read_at_the_start() {
-    let settings = Settings {
-        ca: Some("/nowhere/ca.pem".to_owned()),
-        ..settings("https://127.0.0.1:9/v1/traces".to_owned())
-    };
+    let mut settings = settings("https://127.0.0.1:9/v1/traces".to_owned());
+    settings.collector.ca = Some("/nowhere/ca.pem".to_owned());
     let metrics = metrics::register(metrics::recorder().unwrap());
     let failure = Traces::with(&settings, &Config::default(), &metrics).unwrap_err();
     assert!(failure.message.contains("/nowhere/ca.pem cannot be read"), "{failure}");
