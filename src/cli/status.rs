@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use ureq::http::Uri;
+use ureq::http::uri::Authority;
 
 use super::terminal;
 use crate::failure::{Exit, Failure, chain};
@@ -37,7 +38,9 @@ fn address(text: &str) -> Result<String, String> {
     let form = "write HOST:PORT or http://HOST:PORT, where the service listens (http.listen)";
     let read = url.parse::<Uri>().map_err(|error| format!("{error}; {form}"))?;
     let (scheme, authority) = (read.scheme_str(), read.authority());
-    let Some(authority) = authority.filter(|at| !at.host().is_empty()) else {
+    // A port beyond 65535 is read as none.
+    let ends = |at: &Authority| at.as_str() == at.host() || at.port_u16().is_some();
+    let Some(authority) = authority.filter(|at| !at.host().is_empty() && ends(at)) else {
         return Err(form.to_owned());
     };
     // A user would be shown with the address; the service asks for none.

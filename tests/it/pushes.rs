@@ -127,8 +127,6 @@ fn numbers(push: &Value) {
     assert!(whole(&predictions["startTimeUnixNano"]) < whole(&predictions["timeUnixNano"]));
     assert_eq!(whole(&point(push, records, Some("dead_letter"))["asInt"]), 1);
     assert_eq!(point(push, "tidemill_assigned_partitions", None)["asDouble"], 1);
-    let lag = point(push, "tidemill_consumer_lag_records", Some("0"));
-    assert_eq!(lag["asDouble"], 0);
     let batches = point(push, "tidemill_batch_records", None);
     assert_eq!(batches["sum"], 20);
     let counts = batches["bucketCounts"].as_array().unwrap().iter().map(whole).sum::<u64>();

@@ -154,28 +154,32 @@ async fn grpc(
     metadata: MetadataMap,
     gzip: bool,
 ) -> Result<Result<(), Refused>, Status> {
-    let gzip = gzip.then_some(CompressionEncoding::Gzip);
+    const GZIP: CompressionEncoding = CompressionEncoding::Gzip;
     match push {
         Push::Spans(body) => {
-            let client = TraceServiceClient::new(channel);
-            let mut client = gzip.into_iter().fold(client, TraceServiceClient::send_compressed);
+            // A collector compresses its answer as the question was.
+            let mut client = TraceServiceClient::new(channel).accept_compressed(GZIP);
+            if gzip {
+                client = client.send_compressed(GZIP);
+            }
             let request = GrpcRequest::from_parts(metadata, tonic::Extensions::default(), body);
-            let answer = client.export(request).await?.into_inner();
-            Ok(of_spans(answer))
+            Ok(of_spans(client.export(request).await?.into_inner()))
         }
         Push::Metrics(body) => {
-            let client = MetricsServiceClient::new(channel);
-            let mut client = gzip.into_iter().fold(client, MetricsServiceClient::send_compressed);
+            let mut client = MetricsServiceClient::new(channel).accept_compressed(GZIP);
+            if gzip {
+                client = client.send_compressed(GZIP);
+            }
             let request = GrpcRequest::from_parts(metadata, tonic::Extensions::default(), body);
-            let answer = client.export(request).await?.into_inner();
-            Ok(of_metrics(answer))
+            Ok(of_metrics(client.export(request).await?.into_inner()))
         }
         Push::Logs(body) => {
-            let client = LogsServiceClient::new(channel);
-            let mut client = gzip.into_iter().fold(client, LogsServiceClient::send_compressed);
+            let mut client = LogsServiceClient::new(channel).accept_compressed(GZIP);
+            if gzip {
+                client = client.send_compressed(GZIP);
+            }
             let request = GrpcRequest::from_parts(metadata, tonic::Extensions::default(), body);
-            let answer = client.export(request).await?.into_inner();
-            Ok(of_logs(answer))
+            Ok(of_logs(client.export(request).await?.into_inner()))
         }
     }
 }
