@@ -1,4 +1,4 @@
-//! What it costs to be seen: traces, JSON logs, a push of both and of the metrics (the shorter OTEL_METRIC_EXPORT_INTERVAL is, the
+//! What it costs to be seen: traces, JSON logs, a push of both and of the metrics (the shorter `OTEL_METRIC_EXPORT_INTERVAL` is, the
 //! more often) and a scraper, against none of them. The metrics themselves are always counted.
 
 use std::fs;

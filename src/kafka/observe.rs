@@ -172,7 +172,9 @@ impl Observer {
         let told = if self.leave.is_asked() {
             let left: Vec<Partition> =
                 held.into_iter().filter(|p| self.blind || self.uncovered.contains(p)).collect();
-            let done = self.shared.committed(&left, false, ANSWER);
+            // A question for nothing is an error.
+            let none = left.is_empty().then(|| Ok(BTreeMap::new()));
+            let done = none.unwrap_or_else(|| self.shared.committed(&left, false, ANSWER));
             done.and_then(|done| {
                 let reach = reach(&self.shared, &left)?;
                 let done = |p: &Partition| Some(done.get(p)?.as_ref()?.next);

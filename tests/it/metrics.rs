@@ -76,7 +76,11 @@ fn promtool_finds_nothing_wrong_with_a_live_scrape() {
         "tidemill_kafka_connected ",
         "tidemill_kafka_outage_seconds 0\n",
         "tidemill_uncovered_partitions 0\n",
-        "tidemill_last_commit_age_seconds ",
+        "tidemill_last_commit_age_seconds{topic=\"in\",partition=\"0\"} ",
+        "tidemill_committed_offset{topic=\"in\",partition=\"0\"} ",
+        "tidemill_held_back_records{topic=\"in\",partition=\"0\"} 0\n",
+        "tidemill_ready 1\n",
+        "tidemill_process_start_time_seconds ",
         "tidemill_process_cpu_seconds_total ",
         "tidemill_memory_limit_bytes ",
     ] {

@@ -79,7 +79,7 @@ pub(in crate::telemetry) struct Collector {
     /// Names and values, which may be secrets.
     pub(super) headers: Vec<(String, String)>,
     /// Files in PEM: whom to believe, and who is sending.
-    pub(super) ca: Option<String>,
+    pub(in crate::telemetry) ca: Option<String>,
     pub(super) certificate: Option<String>,
     pub(super) key: Option<String>,
 }

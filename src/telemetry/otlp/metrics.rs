@@ -232,7 +232,9 @@ mod tests {
         let metrics = metrics::register(recorder);
         let id = ModelId { name: "a\"b\\c\nd".into(), version: Version(1), digest: "d".into() };
         metrics.serving(&id, 4096);
-        metrics.lag("in", Partition { topic: 0, number: 3 }, 7);
+        let partition = Partition { topic: 0, number: 3 };
+        metrics.assigned("in", partition, crate::telemetry::otlp::now());
+        metrics.lag("in", partition, &crate::status::history::Behind::readable(7));
         for records in [1, 3, 3, 300, 100_000] {
             metrics.batch_closed(Reason::Time, records, 100, 40);
         }

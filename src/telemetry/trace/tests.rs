@@ -90,7 +90,8 @@ fn answering(body: &'static [u8]) -> (String, Receiver<Vec<u8>>) {
                 "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n",
                 body.len()
             );
-            stream.write_all(&[answer.as_bytes(), body].concat()).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+            stream.write_all(body).unwrap();
         }
     };
     let accept = move || listener.incoming().flatten().for_each(serve);
@@ -220,10 +221,8 @@ fn who_decides() {
 /// A file that cannot be read is named at the start.
 #[test]
 fn certificates_are_read_at_the_start() {
-    let settings = Settings {
-        collector: Collector::trusting("https://127.0.0.1:1/v1/traces", "/nowhere/ca.pem"),
-        ..settings("https://127.0.0.1:9/v1/traces".to_owned())
-    };
+    let mut settings = settings("https://127.0.0.1:9/v1/traces".to_owned());
+    settings.collector.ca = Some("/nowhere/ca.pem".to_owned());
     let metrics = metrics::register(metrics::recorder().unwrap());
     let failure = Traces::with(&settings, &Config::default(), &metrics).unwrap_err();
     assert!(failure.message.contains("/nowhere/ca.pem cannot be read"), "{failure}");
