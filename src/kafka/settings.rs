@@ -7,6 +7,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
+use crate::config::identity::{self, Tokens};
 use crate::config::owned::{self, Client, Ours, canonical};
 use crate::config::properties::group_protocol_is_the_brokers;
 use crate::config::{Config, Kafka, OutputPartition, topics};
@@ -198,8 +199,11 @@ fn client(config: &Config, instance: &str, of: Client) -> ClientConfig {
         }
     }
     let users = users(&config.kafka, of);
-    for (name, value) in &users {
+    for (name, value) in users.iter().filter(|(name, _)| !identity::is_ours(&config.kafka, name)) {
         client.set(*name, *value);
+    }
+    if identity::tokens(&config.kafka) != Tokens::None {
+        client.set("sasl.mechanisms", identity::OAUTHBEARER);
     }
     if users.contains_key("debug") {
         // Its lines are of that level; `logging.filter` says whether they are written.

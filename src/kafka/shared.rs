@@ -35,7 +35,7 @@ pub(crate) struct Shared {
     pub(super) instance: String,
     pub(super) journal: Journal,
     /// For questions to the cluster. A member of nothing.
-    pub(super) look: BaseConsumer<Journal>,
+    pub(super) look: Arc<BaseConsumer<Journal>>,
     /// For questions to the group's coordinator.
     pub(super) coordinator: Coordinator,
     /// Partitions of all input topics, when they were looked at first.
@@ -76,9 +76,12 @@ impl Shared {
         until_end: bool,
     ) -> Result<Self, Failure> {
         let settings = settings::look(config, &instance);
+        journal.identity().ready()?;
         let look: BaseConsumer<Journal> = settings
             .create_with_context(journal.beside())
             .map_err(|error| journal.failure("configure the Kafka client", &error, Exit::Config))?;
+        let look = Arc::new(look);
+        journal.identity().keep(&look, |look| look.client());
         let coordinator =
             Coordinator::new(settings.clone(), Journal::clone(look.client().context())).map_err(
                 |error| journal.failure("configure the Kafka client", &error, Exit::Config),
@@ -182,6 +185,7 @@ impl Shared {
         let admin: AdminClient<Journal> = settings::look(&self.config, &self.instance)
             .create_with_context(self.journal.clone())
             .map_err(|error| self.failure("configure the Kafka client", &error, Exit::Config))?;
+        self.journal.identity().show(admin.inner());
         let written = self.naming.written();
         let specifiers: Vec<_> = written.iter().map(|t| ResourceSpecifier::Topic(t)).collect();
         let options = AdminOptions::new().request_timeout(Some(LIMITS_ANSWER));

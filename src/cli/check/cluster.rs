@@ -128,6 +128,19 @@ pub(super) fn look(
             return findings;
         }
     };
+    if let Err(failure) = journal.identity().ready() {
+        findings.push(Finding::problem(
+            "token for kafka".to_owned(),
+            failure.message,
+            "then check again",
+        ));
+        return findings;
+    }
+    journal.identity().show(consumer.client());
+    if let Some((origin, holds)) = journal.identity().origin() {
+        let said = format!("{origin}; it holds for {} s", holds.as_secs());
+        findings.push(Finding::ok("token for kafka".to_owned(), said));
+    }
     match consumer.fetch_metadata(None, within) {
         Ok(metadata) => {
             let mut facts = ask(config, &consumer, &metadata, &settings, &journal);
@@ -244,6 +257,7 @@ fn ask(
     let admin = settings.create_with_context::<_, AdminClient<Journal>>(journal.clone());
     let mut broker = None;
     if let Ok(admin) = &admin {
+        journal.identity().show(admin.inner());
         for seen in brokers.iter_mut().filter(|seen| seen.unreached.is_none()) {
             match configuration(admin, &ResourceSpecifier::Broker(seen.id)) {
                 Ok(settings) => broker = Some(settings),
