@@ -20,6 +20,10 @@ impl Engine {
             Some(Control::Ends(ends)) => {
                 self.lag.ends(ends);
                 self.lag.report(self.pipeline.owned(), &self.observer, now());
+                if let Some(deadline) = self.parts.deadline {
+                    let owned = self.pipeline.owned();
+                    self.lag.report_slack(owned, deadline, &self.observer, now());
+                }
             }
             Some(Control::Finished) => self.finished = true,
             Some(Control::Unfinished(records, partitions)) => {

@@ -358,9 +358,35 @@ impl Shared {
         doubted <= self.topics_compared.load(Ordering::Acquire)
     }
 
+    /// Which permission a refusal is about.
+    fn allow(&self, code: RDKafkaErrorCode) -> Option<String> {
+        let Naming { group, inputs, manifest, .. } = &self.naming;
+        #[expect(clippy::wildcard_enum_match_arm, reason = "librdkafka knows about 200 codes")]
+        match code {
+            RDKafkaErrorCode::TransactionalIdAuthorizationFailed => Some(format!(
+                "allow this user WRITE on the transactional ids that begin with tidemill/{group}/"
+            )),
+            RDKafkaErrorCode::GroupAuthorizationFailed => {
+                Some(format!("allow this user READ on the group {group}"))
+            }
+            RDKafkaErrorCode::TopicAuthorizationFailed => Some(format!(
+                "allow this user READ on {} and {manifest}, and WRITE on {}; `tidemill check` says which is missing",
+                inputs.join(", "),
+                self.naming.written().join(", ")
+            )),
+            RDKafkaErrorCode::ClusterAuthorizationFailed => {
+                Some("allow this user IDEMPOTENT_WRITE on the cluster".to_owned())
+            }
+            _ => None,
+        }
+    }
+
     pub(super) fn failure(&self, what: &str, error: &KafkaError, exit: Exit) -> Failure {
         let journal = self.journal.younger(self.heard());
-        let failure = journal.failure(what, error, exit);
+        let mut failure = journal.failure(what, error, exit);
+        if let Some(remedy) = error.rdkafka_error_code().and_then(|code| self.allow(code)) {
+            failure.message = format!("{failure}; {remedy}");
+        }
         let refused = error.rdkafka_error_code()
             == Some(RDKafkaErrorCode::SaslAuthenticationFailed)
             || journal.refused()

@@ -52,6 +52,7 @@ mod strangers;
 mod swaps;
 mod tables;
 mod tidy;
+mod tokens;
 mod traces;
 mod verify;
 mod workers;

@@ -273,6 +273,7 @@ fn ask(
         requests: BTreeMap::new(),
         group: None,
         brokers,
+        ..Facts::default()
     };
     // What is asked now goes to brokers of the cluster's choice.
     if facts.brokers.iter().any(|broker| broker.unreached.is_some()) {
@@ -282,6 +283,7 @@ fn ask(
     let there: Vec<&str> =
         names.iter().map(String::as_str).filter(|name| facts.topics.contains_key(*name)).collect();
     let ids = native::describe_topics(consumer.client(), &there, EACH).unwrap_or_default();
+    facts.allowed = native::allowed_topics(consumer.client(), &there, EACH).unwrap_or_default();
     for name in there {
         if let Some(topic) = facts.topics.get_mut(name) {
             // Where the question itself is not understood, there are no ids.
@@ -291,7 +293,9 @@ fn ask(
             topic.settings = asked.ok().and_then(Result::ok);
         }
     }
-    facts.group = Some(group(consumer, &config.kafka.group, journal));
+    let name = &config.kafka.group;
+    facts.group = Some(group(consumer, name, journal));
+    facts.allowed_group = native::allowed_group(consumer.client(), name, EACH).unwrap_or_default();
     listen(consumer);
     let requests = &consumer.context().requests;
     facts.requests = std::mem::take(&mut *requests.lock().unwrap_or_else(PoisonError::into_inner));

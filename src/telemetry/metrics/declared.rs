@@ -164,6 +164,13 @@ pub const ALL: &[Metric] = &[
         "Time to lag 0 at the rate of the last transactions; -1: never.",
     ),
     metric(
+        SLACK,
+        Kind::Gauge,
+        Unit::Seconds,
+        &[],
+        "Time that a job with --deadline has beyond what is left of its work, at its rate so far; below 0: it will not keep up. +Inf without a deadline.",
+    ),
+    metric(
         UNCOVERED,
         Kind::Gauge,
         Unit::Count,
@@ -249,6 +256,7 @@ pub(super) const MODEL_SWAPS: &str = "tidemill_model_swaps_total";
 pub(super) const MODEL_MEMORY: &str = "tidemill_model_memory_bytes";
 pub(super) const LAG: &str = "tidemill_consumer_lag_records";
 pub(super) const DRAIN_ETA: &str = "tidemill_drain_eta_seconds";
+pub(super) const SLACK: &str = "tidemill_schedule_slack_seconds";
 pub(super) const UNCOVERED: &str = "tidemill_uncovered_partitions";
 pub(super) const CONNECTED: &str = "tidemill_kafka_connected";
 pub(super) const COMMIT_AGE: &str = "tidemill_last_commit_age_seconds";
