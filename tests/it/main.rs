@@ -41,6 +41,7 @@ mod mock_kafka;
 mod models;
 mod padded;
 mod page;
+mod permissions;
 mod readme;
 mod refusals;
 mod schema_registry;

@@ -70,10 +70,19 @@ fn allow(world: &World, user: &str, grants: &[Grant]) {
             })
             .collect();
         let queue = c::rd_kafka_queue_new(client);
-        c::rd_kafka_CreateAcls(client, bindings.as_mut_ptr(), bindings.len(), std::ptr::null(), queue);
+        c::rd_kafka_CreateAcls(
+            client,
+            bindings.as_mut_ptr(),
+            bindings.len(),
+            std::ptr::null(),
+            queue,
+        );
         let event = c::rd_kafka_queue_poll(queue, 30_000);
         assert!(!event.is_null(), "no answer");
-        assert_eq!(c::rd_kafka_event_error(event), c::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR);
+        assert_eq!(
+            c::rd_kafka_event_error(event),
+            c::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+        );
         c::rd_kafka_event_destroy(event);
         for binding in bindings {
             c::rd_kafka_AclBinding_destroy(binding);
@@ -86,7 +95,8 @@ fn allow(world: &World, user: &str, grants: &[Grant]) {
 fn the_least_permissions_are_enough_and_each_missing_one_is_named() {
     let authorizer = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer \
                       super.users=User:ANONYMOUS";
-    let Some(broker) = Broker::start_with(&[("KAFKA_SASL", "1"), ("KAFKA_PROPS", authorizer)]) else {
+    let Some(broker) = Broker::start_with(&[("KAFKA_SASL", "1"), ("KAFKA_PROPS", authorizer)])
+    else {
         return;
     };
     let world = World::on(broker, 1);

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde_json::json;
 
 use crate::broker::Broker;
 use crate::world::{Replica, World, wait_for};
@@ -43,12 +44,14 @@ impl Server {
                 }
                 let mut body = vec![0; length];
                 reader.read_exact(&mut body).unwrap();
-                let (status, answer) = if request.contains("Basic dGlkZW1pbGw6aHVudGVyMg==") {
+                let (_, shown) = request.split_once("Basic ").unwrap();
+                let shown = STANDARD.decode(shown.lines().next().unwrap().trim()).unwrap();
+                let shown = String::from_utf8(shown).unwrap();
+                let (status, answer) = if let Some((name, "hunter2")) = shown.split_once(':') {
                     counted.fetch_add(1, Ordering::AcqRel);
-                    (
-                        "200 OK",
-                        format!(r#"{{"access_token":"{}","expires_in":{SECONDS}}}"#, token()),
-                    )
+                    let token = token(name);
+                    let answer = json!({"access_token": token, "expires_in": SECONDS});
+                    ("200 OK", answer.to_string())
                 } else {
                     ("401 Unauthorized", r#"{"error":"invalid_client"}"#.to_owned())
                 };
@@ -65,15 +68,15 @@ impl Server {
     }
 }
 
-fn token() -> String {
+fn token(name: &str) -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-    let claims = format!(r#"{{"sub":"alice","iat":{now},"exp":{}}}"#, now + SECONDS);
+    let claims = format!(r#"{{"sub":"{name}","iat":{now},"exp":{}}}"#, now + SECONDS);
     let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
     format!("{}.{}.", part(r#"{"alg":"none"}"#), part(&claims))
 }
 
 /// The configuration with these properties in place of the broker's plain address.
-fn config(world: &World, name: &str, properties: &str) -> PathBuf {
+pub(crate) fn config(world: &World, name: &str, properties: &str) -> PathBuf {
     let plain = format!("    bootstrap.servers: {}\n", world.broker.servers);
     let (host, port) = world.broker.servers.split_once(':').unwrap();
     let secure = format!("{host}:{}", port.parse::<u16>().unwrap() + 2);
@@ -89,7 +92,17 @@ fn config(world: &World, name: &str, properties: &str) -> PathBuf {
     path
 }
 
-fn check(config: &PathBuf, env: &[(&str, &str)]) -> (Option<i32>, String) {
+/// Properties of who is given tokens by that name.
+pub(crate) fn granted(server: &Server, name: &str, secret: &str) -> String {
+    format!(
+        "    sasl.mechanisms: OAUTHBEARER\n    sasl.oauthbearer.method: oidc\n    \
+         sasl.oauthbearer.token.endpoint.url: {}\n    sasl.oauthbearer.client.id: {name}\n    \
+         sasl.oauthbearer.client.secret: {secret}\n    sasl.oauthbearer.scope: kafka\n",
+        server.place
+    )
+}
+
+pub(crate) fn check(config: &PathBuf, env: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
     let command = command.args(["check", "--config"]).arg(config).envs(env.iter().copied());
     let output = command.output().unwrap();
@@ -105,15 +118,7 @@ fn every_client_goes_on_over_many_tokens() {
     world.add_version(1);
     world.promote(1);
     let server = Server::start();
-    let oidc = |secret: &str| {
-        format!(
-            "    sasl.mechanisms: OAUTHBEARER\n    sasl.oauthbearer.method: oidc\n    \
-             sasl.oauthbearer.token.endpoint.url: {}\n    sasl.oauthbearer.client.id: tidemill\n    \
-             sasl.oauthbearer.client.secret: {secret}\n    sasl.oauthbearer.scope: kafka\n",
-            server.place
-        )
-    };
-    let good = config(&world, "a", &oidc("hunter2"));
+    let good = config(&world, "a", &granted(&server, "tidemill", "hunter2"));
     let (code, said) = check(&good, &[]);
     assert!(code == Some(0) && said.contains("token for kafka"), "{code:?}: {said}");
     assert!(server.last.lock().unwrap().ends_with("grant_type=client_credentials&scope=kafka"));
@@ -135,7 +140,7 @@ fn every_client_goes_on_over_many_tokens() {
     replica.assert_alive();
     assert!(replica.stop().success());
 
-    let wrong = config(&world, "b", &oidc("wrong"));
+    let wrong = config(&world, "b", &granted(&server, "tidemill", "wrong"));
     let (code, said) = check(&wrong, &[]);
     assert!(
         code == Some(78) && said.contains("invalid_client") && !said.contains("wrong"),
