@@ -1,6 +1,6 @@
 //! The whole service against a real broker, both sides in one run, interleaved, medians.
 //!
-//! `cargo bench --bench pipeline -- [overhead] [latency] [far] [memory] [swaps] [verify] [observed]`, and each alone
+//! `cargo bench --bench pipeline -- [overhead] [latency] [far] [memory] [swaps] [verify] [observed] [scale]`, and each alone
 //! `observed MODEL_DIR LINES_FILE`, `embedding MODEL_DIR LINES_FILE`, `learned MODEL_DIR LINES_FILE`, `pinned MODEL_DIR LINES_FILE`,
 //! `peer MODEL_DIR LINES_FILE PYTHON`, `table PYTHON`
 //!
@@ -17,6 +17,7 @@
 //! * memory: the most memory by what the records are, from Kafka and from the embedded log, under a limit of 64 MiB.
 //! * swaps: resident memory over a thousand swaps.
 //! * observed: with traces, JSON logs and a scraper, against without: one of ten small records sampled; with a model, all.
+//! * scale: a hundred replicas on a thousand partitions, simulated with the real core: rebalance storms, a rolling upgrade, crashes.
 //! * verify: `tidemill verify` over ten million records (`TIDEMILL_VERIFY_RECORDS`).
 #![expect(
     clippy::unwrap_used,
@@ -46,6 +47,8 @@ mod far;
 mod memory;
 #[path = "pipeline/observed.rs"]
 mod observed;
+#[path = "pipeline/scale.rs"]
+mod scale;
 #[path = "pipeline/table.rs"]
 mod table;
 #[path = "pipeline/verify.rs"]
@@ -76,6 +79,9 @@ fn main() {
     }
     if asked("swaps") {
         swaps();
+    }
+    if asked("scale") {
+        scale::run();
     }
     if asked("verify") {
         verify::run(&start());

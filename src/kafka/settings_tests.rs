@@ -278,6 +278,9 @@ fn the_newer_protocol_takes_its_timeouts_from_the_broker() {
 
 #[test]
 fn authorities_are_looked_for_where_tls_is_on_and_none_is_named() {
+    assert_eq!(authorities(None), "probe");
+    assert_eq!(authorities(Some(String::new())), "probe");
+    assert_eq!(authorities(Some("/ca.pem".to_owned())), "/ca.pem");
     for (pairs, location) in [
         (&[("security.protocol", "SASL_SSL")][..], Some("probe")),
         (&[("security.protocol", "ssl")], Some("probe")),

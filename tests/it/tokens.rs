@@ -153,6 +153,25 @@ fn every_client_goes_on_over_many_tokens() {
     );
 }
 
+/// One variable names the authority for the brokers, as it does for OpenSSL's own programs.
+#[test]
+fn the_authority_of_a_variable_is_trusted() {
+    let Some(broker) = Broker::start_with(&[("KAFKA_SASL", "1")]) else { return };
+    let world = World::on(broker, 1);
+    world.add_version(1);
+    world.promote(1);
+    let server = Server::start();
+    let path = config(&world, "a", &granted(&server, "tidemill", "hunter2"));
+    let text = std::fs::read_to_string(&path).unwrap();
+    let line = text.lines().find(|line| line.contains("ssl.ca.location")).unwrap();
+    std::fs::write(&path, text.replace(line, "    # none")).unwrap();
+    let (code, said) = check(&path, &[]);
+    assert!(code == Some(78) && said.contains("certificate"), "{code:?}: {said}");
+    let authority = world.broker.home.join("tls/ca.crt");
+    let (code, said) = check(&path, &[("SSL_CERT_FILE", authority.to_str().unwrap())]);
+    assert_eq!(code, Some(0), "{said}");
+}
+
 #[test]
 fn amazons_mechanism_signs_or_says_what_is_missing() {
     let Some(broker) = Broker::start_with(&[("KAFKA_SASL", "1")]) else { return };
