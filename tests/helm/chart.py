@@ -204,6 +204,7 @@ REFUSES = [
     ({"keda": {"enabled": True}, "config": {"kafka": {"common": {"security.protocol": "sasl_ssl", "sasl.mechanisms": "GSSAPI"}}}},
      "keda.authenticationRef is required"),
     ({"keda": {"enabled": True}, "config": {"kafka": {"common": AMAZON}}}, "keda.metadata.awsRegion is required"),
+    ({"tests": {"records": [{"text": "a"}]}, "config": {"kafka": {"common": MSK}}}, "which get no tokens for AWS_MSK_IAM"),
     ({"resources": {"limits": {"memory": "1Pi"}}, "metrics": {"prometheusRule": {"enabled": True}}}, "resources.limits.memory"),
 ]
 
