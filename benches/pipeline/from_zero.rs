@@ -49,10 +49,10 @@ pub(crate) fn run() {
         replica.signal("USR1");
         assert_eq!(replica.ended().0, Some(0));
     }
-    let [load, join, ready, answer] = parts.map(|mut seconds| median(&mut seconds));
+    let [load, join, ready, answer] = parts.map(median);
     println!(
         "from_zero: model loaded after {load:.2} s, partitions assigned {join:.2} s, read {ready:.2} s, the first record \
          committed {answer:.2} s; idle {:.0} MiB; medians of {ROUNDS}",
-        median(&mut idle)
+        median(idle)
     );
 }

@@ -56,6 +56,14 @@ pub fn extensions(kafka: &Kafka) -> Vec<(String, String)> {
     listed.filter_map(pair).collect()
 }
 
+/// Where the secret goes over a network without TLS; `None` where it does not.
+pub fn in_the_clear(kafka: &Kafka) -> Option<&str> {
+    let url = common(kafka, "sasl.oauthbearer.token.endpoint.url")?;
+    let host = url.strip_prefix("http://")?;
+    let near = ["localhost", "127.", "[::1]"].iter().any(|near| host.starts_with(near));
+    (tokens(kafka) == Tokens::Granted && !near).then_some(url)
+}
+
 /// Needed to be given a token.
 const NEEDED: [(&str, &str); 3] = [
     ("sasl.oauthbearer.token.endpoint.url", "write the address that gives tokens"),
@@ -211,5 +219,19 @@ mod tests {
         assert!(is_ours(&kafka, "sasl.oauthbearer.scope") && is_ours(&kafka, "https.ca.location"));
         assert!(!is_ours(&kafka, "sasl.oauthbearer.skope") && !is_ours(&kafka, "sasl.username"));
         assert!(!is_ours(&Config::default().kafka, "sasl.oauthbearer.scope"));
+    }
+
+    #[test]
+    fn a_secret_that_goes_over_a_network_in_the_clear_is_noticed() {
+        for (url, clear) in [
+            ("https://id.example.com/token", false),
+            ("http://id.example.com/token", true),
+            ("http://localhost:8080/token", false),
+            ("http://127.0.0.1:8080/token", false),
+        ] {
+            let mut kafka = kafka(&WHOLE);
+            kafka.common.insert("sasl.oauthbearer.token.endpoint.url".to_owned(), url.to_owned());
+            assert_eq!(in_the_clear(&kafka), clear.then_some(url));
+        }
     }
 }

@@ -23,7 +23,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use super::facts::{Broker, Described, Facts, Settings, Topic};
 use super::{Asked, Finding, create, judge, topics};
-use crate::config::Config;
+use crate::config::{Config, identity};
 use crate::kafka::{Journal, journal, native, settings};
 
 /// How long a broker may take to accept a connection, and then to answer.
@@ -128,18 +128,8 @@ pub(super) fn look(
             return findings;
         }
     };
-    if let Err(failure) = journal.identity().ready() {
-        findings.push(Finding::problem(
-            "token for kafka".to_owned(),
-            failure.message,
-            "then check again",
-        ));
+    if !token(config, &consumer, &journal, &mut findings) {
         return findings;
-    }
-    journal.identity().show(consumer.client());
-    if let Some((origin, holds)) = journal.identity().origin() {
-        let said = format!("{origin}; it holds for {} s", holds.as_secs());
-        findings.push(Finding::ok("token for kafka".to_owned(), said));
     }
     match consumer.fetch_metadata(None, within) {
         Ok(metadata) => {
@@ -175,6 +165,34 @@ pub(super) fn look(
         }
     }
     findings
+}
+
+/// Shows the brokers the token that they want; whether there is one, or none is wanted.
+fn token(
+    config: &Config,
+    consumer: &BaseConsumer<Heard>,
+    journal: &Journal,
+    findings: &mut Vec<Finding>,
+) -> bool {
+    let what = "token for kafka";
+    if let Some(url) = identity::in_the_clear(&config.kafka) {
+        let message = format!("the client's secret goes to {url} without TLS");
+        findings.push(Finding::warning(what, message, "write https://"));
+    }
+    if let Err(failure) = journal.identity().ready() {
+        let message = journal.clean(&failure.message);
+        findings.push(Finding::problem(
+            what,
+            message,
+            "correct what gives tokens, then check again",
+        ));
+        return false;
+    }
+    journal.identity().show(consumer.client());
+    if let Some((origin, holds)) = journal.identity().origin() {
+        findings.push(Finding::ok(what, format!("{origin}; it holds for {} s", holds.as_secs())));
+    }
+    true
 }
 
 /// What the cluster says once it knows so many of our topics: it takes a moment from one that was created until every
