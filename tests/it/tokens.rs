@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -165,7 +165,11 @@ fn the_authority_of_a_variable_is_trusted() {
     let text = std::fs::read_to_string(&path).unwrap();
     let line = text.lines().find(|line| line.contains("ssl.ca.location")).unwrap();
     std::fs::write(&path, text.replace(line, "    # none")).unwrap();
-    let (code, said) = check(&path, &[]);
+    let system = "/etc/ssl/certs/ca-certificates.crt";
+    if !Path::new(system).exists() {
+        return;
+    }
+    let (code, said) = check(&path, &[("SSL_CERT_FILE", system)]);
     assert!(code == Some(78) && said.contains("certificate"), "{code:?}: {said}");
     let authority = world.broker.home.join("tls/ca.crt");
     let (code, said) = check(&path, &[("SSL_CERT_FILE", authority.to_str().unwrap())]);
