@@ -64,14 +64,11 @@ impl Value<'_> {
     }
 
     /// The number nearest to a number; `None` of everything else.
+    #[inline]
     pub fn number(&self) -> Option<f64> {
         match self {
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "the nearest number is what is asked for"
-            )]
-            Self::Int(whole) => Some(*whole as f64),
             Self::Float(number) => Some(*number),
+            Self::Int(whole) => Some(nearest(*whole)),
             Self::Decimal(digits) => digits.parse().ok(),
             Self::Null
             | Self::Bool(_)
@@ -81,6 +78,23 @@ impl Value<'_> {
             | Self::Map => None,
         }
     }
+}
+
+#[inline]
+#[expect(clippy::cast_precision_loss, reason = "the nearest number is what is asked for")]
+fn nearest(whole: i128) -> f64 {
+    match i64::try_from(whole) {
+        Ok(whole) => whole as f64,
+        Err(_) => nearest_of_many_bits(whole),
+    }
+}
+
+/// Apart, because no processor converts 128 bits, and a compiler would call the function that does for every number.
+#[cold]
+#[inline(never)]
+#[expect(clippy::cast_precision_loss, reason = "the nearest number is what is asked for")]
+fn nearest_of_many_bits(whole: i128) -> f64 {
+    whole as f64
 }
 
 impl<'a> From<&'a serde_json::Value> for Value<'a> {

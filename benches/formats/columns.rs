@@ -1,5 +1,8 @@
 //! Columns, as a model's input or a table has them: what every side of the bench fills.
 
+/// Records whose columns are made at once: `arrow-avro`'s default.
+pub(crate) const CHUNK: usize = 1_024;
+
 /// A column for each field.
 #[derive(Debug)]
 pub(crate) struct Columns(Vec<Column>);
@@ -17,10 +20,22 @@ impl Columns {
     /// Of these fields numbers (true) or texts are taken.
     pub(crate) fn new(numbers: &[bool]) -> Self {
         let column = |number: &bool| match number {
-            true => Column::Numbers(Vec::new()),
-            false => Column::Texts(String::new(), Vec::new()),
+            true => Column::Numbers(Vec::with_capacity(CHUNK)),
+            false => Column::Texts(String::new(), Vec::with_capacity(CHUNK)),
         };
         Self(numbers.iter().map(column).collect())
+    }
+
+    /// How many columns.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Appends numbers, or NaN.
+    pub(crate) fn numbers(&mut self, column: usize, appended: impl Iterator<Item = Option<f64>>) {
+        if let Some(Column::Numbers(numbers)) = self.0.get_mut(column) {
+            numbers.extend(appended.map(|number| number.unwrap_or(f64::NAN)));
+        }
     }
 
     /// Appends a number, or NaN.

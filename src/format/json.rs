@@ -65,36 +65,52 @@ pub(super) fn read<'t, V: Keep<'t>>(text: &'t str, wanted: &Wanted) -> Result<Re
 }
 
 /// Reads the name of a member: the member of `branch`, or a name that is none's.
+#[inline]
 fn find<'t, 'b>(
     scanner: &mut Scanner<'t>,
     branch: &'b Branch,
     next: &mut usize,
 ) -> Result<Result<&'b Member, Cow<'t, str>>, Wrong> {
-    let expected = branch.at(*next);
-    let name = scanner.name(expected.and_then(Member::plain_name))?;
-    Ok(match (expected, name) {
-        (Some(member), None) => {
-            *next += 1;
-            Ok(member)
-        }
-        (_, name) => {
-            let name = name.unwrap_or_default();
-            branch.find(&name, next).ok_or(name)
-        }
-    })
+    if let Some(member) = branch.at(*next)
+        && let Some(name) = member.plain_name()
+        && scanner.take_name(name)?
+    {
+        *next += 1;
+        return Ok(Ok(member));
+    }
+    find_any(scanner, branch, next)
 }
 
-/// Reads the value of a member that is wanted, or that something is wanted of. As deep as the paths of what is wanted.
+/// The same where the name is not the one that is expected. Apart, so that what is expected is one path without a call.
+#[inline(never)]
+fn find_any<'t, 'b>(
+    scanner: &mut Scanner<'t>,
+    branch: &'b Branch,
+    next: &mut usize,
+) -> Result<Result<&'b Member, Cow<'t, str>>, Wrong> {
+    let name = scanner.name()?;
+    Ok(branch.find(&name, next).ok_or(name))
+}
+
+/// Reads the value of a member that is wanted, or that something is wanted of.
+#[inline]
 fn keep<'t, V: Keep<'t>>(
     values: &mut [Option<V>],
     scanner: &mut Scanner<'t>,
     member: &Member,
 ) -> Result<(), Wrong> {
-    if let [place] = *member.places
-        && member.below.is_empty()
-    {
-        return V::keep(scanner, &mut values[place]);
+    match *member.places {
+        [place] if member.below.is_empty() => V::keep(scanner, &mut values[place]),
+        _ => keep_some(values, scanner, member),
     }
+}
+
+/// Of a value that is wanted in several places, or of which something is wanted. As deep as the paths of what is wanted.
+fn keep_some<'t, V: Keep<'t>>(
+    values: &mut [Option<V>],
+    scanner: &mut Scanner<'t>,
+    member: &Member,
+) -> Result<(), Wrong> {
     let start = scanner.clone();
     // The last one of a name counts, with all that is in it.
     forget(values, &member.below);
@@ -201,7 +217,7 @@ pub(super) fn members(text: &str) -> Option<Vec<(Cow<'_, str>, &str)>> {
     let mut members = Vec::new();
     let read = Scanner::new(text).whole(|scanner| {
         scanner.members(|scanner| {
-            let name = scanner.name(None)?.unwrap_or_default();
+            let name = scanner.name()?;
             members.push((name, scanner.raw()?));
             Ok(())
         })

@@ -90,34 +90,55 @@ impl<'t> Scanner<'t> {
         }
         loop {
             member(self)?;
-            self.space();
-            if !self.take(b',') {
-                return self.expect(b'}');
+            // As most writers have it, or with spaces anywhere.
+            match self.rest() {
+                [b',', b' ', b'"', ..] => self.at += 2,
+                [b',', b'"', ..] => self.at += 1,
+                _ => {
+                    self.space();
+                    if !self.take(b',') {
+                        return self.expect(b'}');
+                    }
+                    self.space();
+                }
             }
-            self.space();
         }
     }
 
-    /// A member's name, up to its value; `None` where it is `expected`, which nothing in it escapes: the same bytes, and no
-    /// other.
-    pub(super) fn name(&mut self, expected: Option<&str>) -> Result<Option<Cow<'t, str>>, Wrong> {
-        let name = match expected {
-            Some(expected) if self.is_quoted(expected) => {
-                self.at += expected.len() + 2;
-                None
-            }
-            _ => Some(self.string()?),
-        };
+    /// A member's name, up to its value.
+    pub(super) fn name(&mut self) -> Result<Cow<'t, str>, Wrong> {
+        let name = self.string()?;
         self.colon()?;
         Ok(name)
     }
 
-    /// Whether `text` is next, in quotes.
-    fn is_quoted(&self, text: &str) -> bool {
-        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
-        let inside = rest.strip_prefix(b"\"");
-        let behind = inside.and_then(|inside| inside.strip_prefix(text.as_bytes()));
-        behind.is_some_and(|behind| behind.first() == Some(&b'"'))
+    /// Takes a member's name up to its value, if it is `name`, which nothing in it escapes: the same bytes, and no other.
+    #[inline]
+    pub(super) fn take_name(&mut self, name: &str) -> Result<bool, Wrong> {
+        let Some(behind) = self.behind(name) else { return Ok(false) };
+        self.at = self.text.len() - behind.len();
+        match behind {
+            [b':', b' ', next, ..] if b' ' < *next => self.at += 2,
+            [b':', next, ..] if b' ' < *next => self.at += 1,
+            _ => self.colon()?,
+        }
+        Ok(true)
+    }
+
+    /// What is behind `text`, in quotes, where that is next.
+    #[inline]
+    fn behind(&self, text: &str) -> Option<&'t [u8]> {
+        let inside = self.rest().strip_prefix(b"\"")?;
+        let (same, behind) = inside.split_at_checked(text.len())?;
+        if !is_same(same, text.as_bytes()) {
+            return None;
+        }
+        behind.strip_prefix(b"\"")
+    }
+
+    #[inline]
+    fn rest(&self) -> &'t [u8] {
+        self.text.as_bytes().get(self.at..).unwrap_or_default()
     }
 
     fn colon(&mut self) -> Result<(), Wrong> {
@@ -259,36 +280,40 @@ impl<'t> Scanner<'t> {
         Ok(unit)
     }
 
-    /// Takes the digits that are next, one at least, as further ones of `digits`; how many.
-    #[inline]
-    fn digits(&mut self, digits: &mut u64) -> Result<usize, Wrong> {
-        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
-        let (mut count, mut sum) = (0, *digits);
-        while let Some(byte @ b'0'..=b'9') = rest.get(count) {
-            sum = sum.wrapping_mul(10).wrapping_add(u64::from(byte - b'0'));
-            count += 1;
-        }
-        *digits = sum;
-        self.at += count;
-        if count == 0 { self.wrong() } else { Ok(count) }
-    }
-
     /// A number by its digits.
     #[inline]
     fn decimal(&mut self) -> Result<Decimal, Wrong> {
-        let negative = self.take(b'-');
+        let rest = self.rest();
         let mut digits = 0;
-        let whole = if self.take(b'0') { 1 } else { self.digits(&mut digits)? };
-        let places = if self.take(b'.') { self.digits(&mut digits)? } else { 0 };
-        let exponential = matches!(self.peek(), Some(b'e' | b'E'));
-        if exponential {
-            self.at += 1;
-            if let Some(b'+' | b'-') = self.peek() {
-                self.at += 1;
-            }
-            self.digits(&mut 0)?;
+        let negative = rest.first() == Some(&b'-');
+        let start = usize::from(negative);
+        let mut at = match rest.get(start) {
+            Some(b'0') => start + 1,
+            _ => self::digits(rest, start, &mut digits),
+        };
+        let mut count = at - start;
+        let mut places = 0;
+        let mut complete = count != 0;
+        if rest.get(at) == Some(&b'.') {
+            let point = at + 1;
+            at = self::digits(rest, point, &mut digits);
+            places = at - point;
+            count += places;
+            complete &= places != 0;
         }
-        Ok(Decimal { negative, digits, count: whole + places, places, exponential })
+        let exponential = matches!(rest.get(at), Some(b'e' | b'E'));
+        if exponential {
+            at += 1;
+            at += usize::from(matches!(rest.get(at), Some(b'+' | b'-')));
+            let exponent = at;
+            at = self::digits(rest, exponent, &mut 0);
+            complete &= at != exponent;
+        }
+        self.at += at;
+        if !complete {
+            return self.wrong();
+        }
+        Ok(Decimal { negative, digits, count, places, exponential })
     }
 
     /// A number as serde has it: whole from -2^63 to 2^64 - 1, else an f64.
@@ -370,6 +395,18 @@ impl<'t> Scanner<'t> {
     }
 }
 
+/// Takes the digits from `at` on as further ones of `sum`: where they end.
+#[inline]
+fn digits(text: &[u8], mut at: usize, sum: &mut u64) -> usize {
+    while let Some(digit) =
+        text.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10)
+    {
+        *sum = sum.wrapping_mul(10).wrapping_add(u64::from(digit));
+        at += 1;
+    }
+    at
+}
+
 /// The digits of a number, before anything is rounded.
 #[derive(Debug)]
 struct Decimal {
@@ -411,6 +448,18 @@ const POWERS: [f64; 19] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
     1e17, 1e18,
 ];
+
+/// Whether two texts of one length are the same: names are short, and a call of memcmp costs as much as they do.
+#[inline]
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let (Some((_, one_end)), Some((_, other_end))) =
+        (one.split_last_chunk::<8>(), other.split_last_chunk::<8>())
+    else {
+        return one.iter().eq(other);
+    };
+    let (ones, others) = (one.as_chunks::<8>().0, other.as_chunks::<8>().0);
+    ones.iter().eq(others) && one_end == other_end
+}
 
 /// How many bytes come before the first that is no plain character of a string: a quote, a backslash, a control character.
 /// Eight at a time, by the carries of a subtraction (Bit Twiddling Hacks, "Determine if a word has a zero byte").

@@ -11,11 +11,12 @@ use std::time::Instant;
 
 use arrow_avro::reader::ReaderBuilder;
 use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, SchemaStore};
-use columns::Columns;
+use columns::{CHUNK, Columns};
 use serde::Deserialize;
 use simd_json::prelude::*;
 
 #[path = "../../columns.rs"]
+#[allow(dead_code)]
 mod columns;
 
 const NAMES: [&str; 33] = ["id", "split", "mean radius", "mean texture", "mean perimeter", "mean area", "mean smoothness", "mean compactness", "mean concavity", "mean concave points", "mean symmetry", "mean fractal dimension", "radius error", "texture error", "perimeter error", "area error", "smoothness error", "compactness error", "concavity error", "concave points error", "symmetry error", "fractal dimension error", "worst radius", "worst texture", "worst perimeter", "worst area", "worst smoothness", "worst compactness", "worst concavity", "worst concave points", "worst symmetry", "worst fractal dimension", "diagnosis"];
@@ -200,10 +201,10 @@ fn tape(lines: &[&[u8]], buffers: &mut simd_json::Buffers) -> f64 {
 fn arrow(schema: &str, records: &[&[u8]]) -> f64 {
     let mut store = SchemaStore::new_with_type(FingerprintAlgorithm::Id);
     store.set(Fingerprint::Id(7), AvroSchema::new(schema.to_owned())).unwrap();
-    let builder = ReaderBuilder::new().with_writer_schema_store(store).with_batch_size(1_024);
+    let builder = ReaderBuilder::new().with_writer_schema_store(store).with_batch_size(CHUNK);
     let mut decoder = builder.build_decoder().unwrap();
     let mut rows = 0;
-    for chunk in records.chunks(1_024) {
+    for chunk in records.chunks(CHUNK) {
         for record in chunk {
             decoder.decode(record).unwrap();
         }
