@@ -18,7 +18,7 @@
 //! * swaps: resident memory over a thousand swaps.
 //! * observed: with traces, JSON logs and a scraper, against without: one of ten small records sampled; with a model, all.
 //! * scale: a hundred replicas on a thousand partitions, simulated with the real core: rebalance storms, a rolling upgrade, crashes.
-//! * from_zero: a replica from nothing to its first answer, by parts, and its idle memory.
+//! * `from_zero`: a replica from nothing to its first answer, by parts, and its idle memory.
 //! * verify: `tidemill verify` over ten million records (`TIDEMILL_VERIFY_RECORDS`).
 #![expect(
     clippy::unwrap_used,

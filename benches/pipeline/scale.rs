@@ -424,7 +424,7 @@ impl World {
             self.epochs += 1;
             let ticket = self.epochs;
             let partitions = leaves.iter().map(|p| partition(*p)).collect();
-            leaves.iter().for_each(|p| drop(self.members[m].open.remove(p)));
+            self.members[m].open.retain(|p, _| !leaves.contains(p));
             self.members[m].tickets.insert(ticket, leaves);
             self.tell(m, Event::Revoked { partitions, lost: false, ticket });
         }
@@ -497,7 +497,7 @@ fn scenario(name: &str, seconds: u64, plan: impl Fn(&mut World)) {
         at(100),
         world.moved - moved,
         world.twice - twice,
-        (world.spent - spent).as_secs_f64() * 1e6 / records as f64,
+        world.spent.saturating_sub(spent).as_secs_f64() * 1e6 / records as f64,
     );
 }
 
