@@ -104,11 +104,13 @@ fn the_least_permissions_are_enough_and_each_missing_one_is_named() {
     world.promote(1);
     let server = Server::start();
     // Who may write a topic may describe it; who may do nothing with it does not even see that it is there.
-    let seen = ["in", "out", "in-dlq", "out-manifest"].map(|topic| (TOPIC, topic, DESCRIBE));
+    let topics = ["in", "out", "in-dlq", "out-manifest"].map(|topic| (TOPIC, topic, DESCRIBE));
+    let group = (Resource::RD_KAFKA_RESOURCE_GROUP, "g", DESCRIBE);
     for (missing, (_, named)) in LEAST.iter().enumerate() {
         let user = format!("without-{missing}");
         let others = LEAST.iter().enumerate().filter(|(place, _)| *place != missing);
-        let grants: Vec<Grant> = others.map(|(_, (grant, _))| *grant).chain(seen).collect();
+        let grants: Vec<Grant> =
+            others.map(|(_, (grant, _))| *grant).chain(topics).chain([group]).collect();
         allow(&world, &user, &grants);
         let file = config(&world, &user, &granted(&server, &user, "hunter2"));
         let (code, said) = if missing == 6 {

@@ -1,7 +1,7 @@
 //! What this user may do in the cluster and has to, as the brokers themselves say it. No I/O.
 
 use super::Finding;
-use super::facts::{Described, Facts};
+use super::facts::Facts;
 use super::judge;
 use super::topics::{Role, roles};
 use crate::config::Config;
@@ -35,10 +35,7 @@ pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
             findings.push(Finding::problem(format!("{role} {name}"), message, remedy));
         }
     }
-    let refused = matches!(facts.group, Some(Described::Refused));
-    let reads = facts.allowed_group.as_ref().is_none_or(|allowed| allowed.contains("Read"));
-    if refused || !reads {
-        // Who may read a group may describe it.
+    if facts.allowed_group.as_ref().is_some_and(|allowed| !allowed.contains("Read")) {
         let message = "this user may not READ it: no replica could join it or commit its offsets";
         let remedy = command("Read", &format!("--group {group}"));
         findings.push(Finding::problem(format!("group {group}"), message, remedy));
@@ -99,13 +96,7 @@ mod tests {
                 "{said:?}"
             );
         }
-        for group in [
-            Facts { allowed_group: Some(["Describe"].into()), ..good() },
-            Facts { group: Some(Described::Refused), allowed_group: None, ..good() },
-        ] {
-            assert!(
-                said(&group).len() == 1 && said(&group)[0].ends_with("--operation Read --group g")
-            );
-        }
+        let group = Facts { allowed_group: Some(["Describe"].into()), ..good() };
+        assert!(said(&group).len() == 1 && said(&group)[0].ends_with("--operation Read --group g"));
     }
 }

@@ -1,6 +1,6 @@
 //! Tokens of a client whose mechanism is OAUTHBEARER: given from outside, whether or not it is polled.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CString, c_char};
 
 use rdkafka::bindings as c;
 use rdkafka::client::{Client, ClientContext};
@@ -36,8 +36,9 @@ pub fn set_token<C: ClientContext>(client: &Client<C>, token: &Token) -> Result<
         if Code::from(code) == Code::NoError {
             return Ok(());
         }
-        Err(CStr::from_ptr(said.as_ptr()).to_string_lossy().into_owned())
     }
+    // librdkafka's own words quote what it does not take.
+    Err("it has expired, or it or an extension has characters that none may have".to_owned())
 }
 
 /// Tells a client that there is no token now, and why: its connections say so until it is given one.
