@@ -19,6 +19,7 @@
 //! * observed: with traces, JSON logs and a scraper, against without: one of ten small records sampled; with a model, all.
 //! * scale: a hundred replicas on a thousand partitions, simulated with the real core: rebalance storms, a rolling upgrade, crashes.
 //! * `from_zero`: a replica from nothing to its first answer, by parts, and its idle memory.
+//! * observed: with traces, JSON logs, pushes over OTLP and a scraper, against without: one of ten small records sampled; with a model, all.
 //! * verify: `tidemill verify` over ten million records (`TIDEMILL_VERIFY_RECORDS`).
 #![expect(
     clippy::unwrap_used,

@@ -36,7 +36,7 @@ pub use kafka::{Kafka, MissingOffset, OnStop, OutOfRange, Recreated, StartFrom};
 pub use limits::{Batch, Commit, Limits, Sizing, State, WhenIdle};
 pub use log::Log;
 pub use model::{Aggregation, Change, Determinism, Model, OnLong, Precision, Registry, Workers};
-pub use observe::{Admin, Http, LogFormat, Logging, Traces};
+pub use observe::{Admin, Http, LogFormat, Logging, Metrics, Traces, collector_address};
 pub use output::{
     CloudEvents, DeadLetters, Headers, Include, Manifest, Output, OutputFormat, OutputPartition,
 };
@@ -84,6 +84,8 @@ pub struct Config {
     pub logging: Logging,
     /// Where spans are sent.
     pub traces: Traces,
+    /// Where metrics are pushed.
+    pub metrics: Metrics,
     /// What was put in for `${…}`, and other values that no message may show. Not a key of the file.
     #[serde(skip)]
     pub secrets: secret::Secrets,

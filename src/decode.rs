@@ -234,6 +234,9 @@ impl Decoder {
         let settings = self.codec.input();
         let prepared =
             self.codec.gather(&looks.fields, record, |Read { mut values, unknown }| {
+                if let Some(never) = looks.fields.never(&values, unknown.as_deref()) {
+                    tracing::warn!(model = %served.id, "{never}");
+                }
                 let reject = settings.unknown_fields == UnknownFields::Reject;
                 if let Some(name) = unknown.filter(|_| reject) {
                     let message = format!("field {name:?} is not one of the model's");
@@ -279,12 +282,13 @@ impl Looks {
         if let Some(metrics) = metrics {
             cleaning = cleaning.counted(|field, rule| metrics.cleaned(field, rule));
         }
-        for doubt in
-            clean::doubts(model.looks_at(), model.cleans(), &input.clean, |name| input.knows(name))
-        {
+        let names = [model.looks_at(), cleaning.units()].concat();
+        let of_cleaning =
+            clean::doubts(model.looks_at(), model.cleans(), &input.clean, |name| input.knows(name));
+        let of_places = codec.doubts(&names).into_iter().map(|doubt| doubt.to_string());
+        for doubt in of_cleaning.into_iter().chain(of_places) {
             tracing::warn!(model = %served.id, "{doubt}");
         }
-        let names = [model.looks_at(), cleaning.units()].concat();
         Self { fields: Fields::new(&names, input), cleaning }
     }
 }

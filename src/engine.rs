@@ -209,7 +209,7 @@ impl Engine {
             suspicion: Suspicion::default(),
             observer,
             sizing,
-            lag: Lag::new(now()),
+            lag: Lag::new(parts.until_end, now()),
             gates: BTreeMap::new(),
             tickets: BTreeMap::new(),
             next_ticket: 0,
@@ -242,16 +242,20 @@ impl Engine {
     }
 
     async fn work(&mut self) -> Result<(), Failure> {
-        self.observer.status.change(|status| status.doing = Doing::Running);
+        self.observer.status.change(|status| {
+            (status.doing, status.opening) = (Doing::Running, None);
+        });
         self.limit()?;
         loop {
             let wake = self.wake();
             let room = self.pipeline.has_room();
             let closing = self.closing.is_some();
             let reads = self.stopped.is_none();
+            // A log that has closed has nothing more to say to a service that does nothing any more.
+            let hears = reads || !self.parts.membership.control.is_closed();
             tokio::select! {
                 biased;
-                control = self.parts.membership.control.recv(), if reads => self.control(control)?,
+                control = self.parts.membership.control.recv(), if hears => self.control(control)?,
                 done = self.parts.sink.done.recv() => self.done(done)?,
                 answer = self.parts.answers.recv() => self.answer(answer)?,
                 Some(heard) = self.parts.heard.recv() => self.heard(heard)?,

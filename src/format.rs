@@ -8,31 +8,31 @@
 //!  prediction ─► Writer::write ─► bytes
 //! ```
 //!
-//! A format is a file beside and an arm in [`Codec::read`] and [`Codec::include`]. JSON goes both ways: an object in, an
+//! A format is a file beside and an arm in [`Codec::read`] and in what goes along (`along.rs`). JSON goes both ways: an object in, an
 //! object out, numbers printed so that they read back as the same f32 or f64. Avro too, with a schema registry or by one
-//! schema. Protobuf comes in the same way.
+//! schema. Protobuf comes in the same way, `MessagePack` and CBOR by themselves.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use serde_json::Value as Json;
-
-use crate::config::{Config, Input, InputFormat, KeyFormat};
+use crate::config::{Config, Include, Input, InputFormat, KeyFormat, Unwrap};
 use crate::failure::{Exit, Failure};
 use crate::field::Value;
 use crate::record::{Fault, FaultClass, Record};
 use crate::schema::{Auth, Schemas, Settings};
 
+mod along;
 mod beside;
 mod cache;
 mod content;
 mod content_type;
 mod datum;
+mod doubt;
 mod envelope;
+mod event;
 mod json;
+mod packed;
 mod protobuf;
 mod wanted;
 mod write;
@@ -40,8 +40,11 @@ mod writer;
 
 pub use beside::Fields;
 use datum::Data;
+pub use doubt::Doubt;
 use envelope::Inside;
+use event::Event;
 pub(crate) use json::explain;
+use packed::{Cbor, MessagePack};
 use protobuf::Messages;
 pub use wanted::Wanted;
 pub use write::prediction_alone;
@@ -80,6 +83,9 @@ fn undecodable(message: String) -> Fault {
     Fault::new(FaultClass::Undecodable, message)
 }
 
+/// A value and what it is.
+type Opened<'r> = (InputFormat, Cow<'r, [u8]>);
+
 /// How the values of the input topics are read.
 #[derive(Debug)]
 pub struct Codec {
@@ -90,6 +96,8 @@ pub struct Codec {
     /// How Avro keys are read, where they are.
     keys: Option<Data>,
     messages: Messages,
+    /// The fields that go along with predictions, where some are named.
+    along: Vec<String>,
 }
 
 impl Codec {
@@ -100,12 +108,12 @@ impl Codec {
     /// [`Exit::Config`]: a schema that is not valid, a registry's address that cannot be used.
     pub fn new(config: &Config) -> Result<Self, Failure> {
         let schemas = schemas(config)?;
-        let data = Data::new(&config.input, schemas.clone()).map_err(|why| refused(&why))?;
+        let data = Data::new(config, schemas.clone()).map_err(|why| refused(&why))?;
         let keys = (config.input.key.format == KeyFormat::Avro)
-            .then(|| Data::of_keys(&config.input, schemas.clone()))
+            .then(|| Data::of_keys(config, schemas.clone()))
             .transpose();
         let keys = keys.map_err(|why| refused(&why))?;
-        let messages = Messages::new(&config.input, schemas).map_err(|why| refused(&why))?;
+        let messages = Messages::new(config, schemas).map_err(|why| refused(&why))?;
         let input = config.input.clone();
         let formats = input
             .topics
@@ -115,7 +123,11 @@ impl Codec {
         if data.schemas().is_none() {
             fits(&input, &formats).map_err(|why| refused(&why))?;
         }
-        Ok(Self { input, formats, data, keys, messages })
+        let along = match &config.output.include {
+            Include::Fields(names) => names.clone(),
+            Include::None | Include::Key | Include::All => Vec::new(),
+        };
+        Ok(Self { input, formats, data, keys, messages, along })
     }
 
     /// What it reads by, as configured.
@@ -128,22 +140,55 @@ impl Codec {
         self.data.schemas()
     }
 
+    /// The value of a record as its producer had it, and what it is; `None` where there is none.
+    fn opened<'r>(&self, record: &'r Record) -> Result<Option<Opened<'r>>, Fault> {
+        let Some(value) = content::of(record)? else { return Ok(None) };
+        if self.input.unwrap == Unwrap::CloudEvents {
+            let data = match &value {
+                Cow::Borrowed(value) => self.data_of(record, value)?,
+                Cow::Owned(value) => self
+                    .data_of(record, value)?
+                    .map(|(format, data)| (format, data.into_owned().into())),
+            };
+            if data.is_some() {
+                return Ok(data);
+            }
+        }
+        Ok(Some((self.format_of(record)?, value)))
+    }
+
+    /// The data of a value that is an event with its data in it.
+    fn data_of<'r>(&self, record: &Record, value: &'r [u8]) -> Result<Option<Opened<'r>>, Fault> {
+        let Event::Structured { data, media_type } = event::open(record, value)? else {
+            return Ok(None);
+        };
+        let format = match (&self.input.format_header, media_type) {
+            (None, _) => self.of_topic(record),
+            // What CloudEvents takes it for.
+            (Some(_), None) => InputFormat::Json,
+            (Some(_), Some(media_type)) => {
+                content_type::of_media_type(&media_type).ok_or_else(|| {
+                    let message = "is a CloudEvent whose datacontenttype is not read: media types of JSON, Avro, \
+                                   Protobuf, MessagePack and CBOR, text/*, image/* and application/octet-stream are";
+                    undecodable(message.to_owned())
+                })?
+            }
+        };
+        Ok(Some((format, data.of(format)?)))
+    }
+
     /// By the record's own header where one is named and it has it, else by its topic.
     fn format_of(&self, record: &Record) -> Result<InputFormat, Fault> {
-        let of_topic = || self.formats.get(usize::from(record.partition.topic)).copied();
         let said = match &self.input.format_header {
             Some(header) => content_type::of(record, header)?,
             None => None,
         };
-        Ok(said.or_else(of_topic).unwrap_or(self.input.format))
+        Ok(said.unwrap_or_else(|| self.of_topic(record)))
     }
 
-    /// Which of the fields `names` are nowhere in `input.schema`; none where there is no such file.
-    pub fn lacking(&self, names: &[String]) -> Vec<String> {
-        let wanted = Wanted::new(names, &self.input.fields);
-        let places = names.iter().zip(wanted.paths());
-        let lacking = places.filter(|(_, path)| !(self.data.has(path) && self.messages.has(path)));
-        lacking.map(|(name, _)| name.clone()).collect()
+    fn of_topic(&self, record: &Record) -> InputFormat {
+        let of_topic = self.formats.get(usize::from(record.partition.topic)).copied();
+        of_topic.unwrap_or(self.input.format)
     }
 
     /// Gives the fields `wanted` of a record to `take`; `None` where its value says that there is no record any more.
@@ -158,9 +203,9 @@ impl Codec {
         record: &Record,
         take: impl FnOnce(Read<'_>) -> R,
     ) -> Result<Option<R>, Unread> {
-        let Some(value) = content::of(record)? else { return Ok(None) };
+        let Some((format, value)) = self.opened(record)? else { return Ok(None) };
         let value = &*value;
-        let read = match self.format_of(record)? {
+        let read = match format {
             InputFormat::Avro => {
                 return self.data.read(self.input.unwrap, wanted, record, value, take);
             }
@@ -169,6 +214,10 @@ impl Codec {
             }
             InputFormat::Bytes => self.alone(wanted, Value::Bytes(Cow::Borrowed(value)))?,
             InputFormat::Text => self.alone(wanted, Value::Text(Cow::Borrowed(utf8(value)?)))?,
+            InputFormat::MessagePack => {
+                packed::read::<MessagePack<'_>>(value, wanted).map_err(undecodable)?
+            }
+            InputFormat::Cbor => packed::read::<Cbor<'_>>(value, wanted).map_err(undecodable)?,
             InputFormat::Json => {
                 let text = utf8(self.unframed(value))?;
                 match envelope::open(text, self.input.unwrap).map_err(undecodable)? {
@@ -189,9 +238,9 @@ impl Codec {
         if let (Some(keys), Some(key)) = (&self.keys, &record.key) {
             keys.settle(record, key)?;
         }
-        match (self.format_of(record), content::of(record)) {
-            (Ok(InputFormat::Avro), Ok(Some(value))) => self.data.settle(record, &value),
-            (Ok(InputFormat::Protobuf), Ok(Some(value))) => self.messages.settle(record, &value),
+        match self.opened(record) {
+            Ok(Some((InputFormat::Avro, value))) => self.data.settle(record, &value),
+            Ok(Some((InputFormat::Protobuf, value))) => self.messages.settle(record, &value),
             _ => Ok(()),
         }
     }
@@ -199,6 +248,8 @@ impl Codec {
     /// JSON without the frame that serialisers of a schema registry write before it.
     fn unframed<'a>(&self, value: &'a [u8]) -> &'a [u8] {
         match value {
+            // Whatever its 8 bytes mean: of JSON no schema is wanted.
+            [0, 0, 0, 0, 0, _, _, _, _, json @ ..] if self.data.schemas().is_some() => json,
             [0, _, _, _, _, json @ ..] if self.data.schemas().is_some() => json,
             _ => value,
         }
@@ -221,64 +272,6 @@ impl Codec {
         }
         Ok(Read { values, unknown: None })
     }
-
-    /// Writes the fields of a record that go along as a JSON object. The record was read, or there would be no prediction.
-    fn include(&self, taken: &Taken, record: &Record, out: &mut Vec<u8>) -> Result<(), Fault> {
-        let value = content::of(record)?.unwrap_or_default();
-        let value = &*value;
-        let alone = |value: Json, out: &mut Vec<u8>| {
-            let wanted = match taken {
-                Taken::All => true,
-                Taken::Fields(names, _) => names.contains(&self.input.field),
-            };
-            let fields = wanted.then(|| (self.input.field.clone(), value));
-            write::json(Json::Object(fields.into_iter().collect()), out);
-        };
-        match self.format_of(record)? {
-            InputFormat::Bytes => alone(Json::from(BASE64.encode(value)), out),
-            InputFormat::Text => alone(Json::from(String::from_utf8_lossy(value)), out),
-            InputFormat::Json => {
-                let text = std::str::from_utf8(self.unframed(value)).unwrap_or_default();
-                self.include_json(taken, text, out);
-            }
-            format @ (InputFormat::Avro | InputFormat::Protobuf) => {
-                let text = if format == InputFormat::Avro {
-                    self.data.json(record, value)
-                } else {
-                    self.messages.json(record, value)
-                };
-                let text = text.map_err(|unread| match unread {
-                    Unread::Fault(Fault { class, message }) => {
-                        Fault::new(class, format!("what output.include takes along {message}"))
-                    }
-                    Unread::Away { reason, .. } => undecodable(reason),
-                })?;
-                self.include_json(taken, &text, out);
-            }
-        }
-        Ok(())
-    }
-
-    fn include_json(&self, taken: &Taken, text: &str, out: &mut Vec<u8>) {
-        let Ok(Inside::Record(text)) = envelope::open(text, self.input.unwrap) else {
-            return out.extend_from_slice(b"null");
-        };
-        let Taken::Fields(names, wanted) = taken else {
-            return out.extend_from_slice(json::compact(text.trim()).as_bytes());
-        };
-        let read = json::read::<&str>(text, wanted);
-        let values = read.map(|read| read.values).unwrap_or_default();
-        let texts = names.iter().zip(values).filter_map(|(name, value)| Some((name, value?)));
-        write::object(texts.map(|(name, value)| (name.as_str(), json::compact(value))), out);
-    }
-}
-
-/// Which fields of a record go along with its prediction.
-#[derive(Debug)]
-enum Taken {
-    All,
-    /// These, by where they stand.
-    Fields(Vec<String>, Wanted),
 }
 
 fn utf8(value: &[u8]) -> Result<&str, Fault> {
@@ -343,7 +336,7 @@ mod tests {
 
     use super::*;
     use crate::answer::{Number, Prediction};
-    use crate::config::{Include, Output};
+    use crate::config::Output;
 
     fn record(value: &[u8]) -> Record {
         Record {

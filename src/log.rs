@@ -47,7 +47,7 @@ mod sink;
 pub mod trace;
 
 pub use feed::{
-    Arrival, Assigned, Chunk, Control, Feed, Gate, Leave, Load, Membership, Opening, Transit,
+    Arrival, Assigned, Chunk, Control, Feed, Gate, Leave, Load, Membership, Opening, Reach, Transit,
 };
 pub use ownership::{Held, Ownership};
 pub use sink::{BatchInfo, Committed, Done, Finished, How, Offsets, Row, Sink, Transaction};

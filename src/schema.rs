@@ -25,7 +25,7 @@ use client::Client;
 use kept::Kept;
 
 pub use client::{Auth, Failed, Settings};
-pub use frame::Reference;
+pub use frame::{Ids, Reference};
 
 mod client;
 pub mod frame;
@@ -89,15 +89,25 @@ pub struct Referred {
 }
 
 impl Language {
-    /// Why a schema in it cannot be one of the format `asked`, with what to do, for a message that begins with the schema.
-    pub(crate) fn instead_of(self, asked: &str) -> String {
-        let (is, fix) = match self {
-            Self::Avro => ("Avro", "write `avro` for its topic"),
-            Self::Json => ("JSON Schema", "write `json` for its topic"),
-            Self::Protobuf => ("Protobuf", "write `protobuf` for its topic"),
-            Self::Other => ("a language that is not known here", "write it by another schema"),
+    /// Why a schema in it cannot be one of the format `asked` by the `key` of the configuration, with what to do, for a
+    /// message that begins with the schema.
+    pub(crate) fn instead_of(self, asked: &str, key: &str) -> String {
+        let of_keys = key == "input.key.format";
+        let (is, named) = match self {
+            Self::Avro => ("Avro", Some("avro")),
+            Self::Json => ("JSON Schema", Some("json")),
+            Self::Protobuf => ("Protobuf", Some("protobuf").filter(|_| !of_keys)),
+            Self::Other => ("a language that is not known here", None),
         };
-        format!("is {is}, where input.format says {asked}: {fix}")
+        let fix = match named {
+            Some(named) if of_keys => format!("write `{named}` there"),
+            Some(named) => format!("write `{named}` for its topic"),
+            None if of_keys => {
+                "such keys go along, and no field is read in them: leave input.key out".to_owned()
+            }
+            None => "write it by another schema".to_owned(),
+        };
+        format!("is {is}, where {key} says {asked}: {fix}")
     }
 }
 

@@ -131,10 +131,22 @@ pub async fn run(
     options: Options,
     open: impl FnOnce(&Config, &Opening) -> Result<Log, Failure> + Send + 'static,
 ) -> Result<(), Failure> {
+    telemetry.metrics.watch(options.status.clone());
     let traces = Traces::start(&config, &telemetry.metrics)?;
     let ended = serve(config, telemetry, options, &traces, open).await;
     traces.flush().await;
     ended
+}
+
+/// What a start makes of the configuration and the files that it names before it asks anybody, opens a port or a log, or
+/// loads a model. `check` begins with the same, so that it refuses what a start would.
+///
+/// # Errors
+///
+/// [`Exit::Config`]: what is wrong, with its key.
+pub fn prepare(config: &Config) -> Result<Arc<Codec>, Failure> {
+    admin::check(config)?;
+    Codec::new(config).map(Arc::new)
 }
 
 async fn serve(
@@ -145,6 +157,7 @@ async fn serve(
     open: impl FnOnce(&Config, &Opening) -> Result<Log, Failure> + Send + 'static,
 ) -> Result<(), Failure> {
     let journal = journal(&config)?;
+    let codec = prepare(&config).inspect_err(|_| journal.close())?;
     let stop = options.stop.child_token();
     let mut tasks = Tasks::default();
     let listener = http::bind("http.listen", config.http.listen).await?;
@@ -183,7 +196,7 @@ async fn serve(
         };
     };
     let beside = (tasks, &stop, &journal, traces);
-    let parts = assemble(&config, &telemetry, options, started, beside)?;
+    let parts = assemble(&config, &telemetry, options, (started, codec), beside)?;
     let ended = Engine::new(&config, parts).run().await;
     journal.close();
     http_stop.cancel();
@@ -192,7 +205,7 @@ async fn serve(
 }
 
 /// Answers all that a log gives with one version, and ends where it ends: the same engine without what a service has
-/// around it. Nothing is followed, no port is opened, no signal is caught, and nothing is remembered.
+/// around it. `status` is told how it goes on. Nothing is followed, no port is opened, no signal is caught, and nothing is remembered.
 ///
 /// # Errors
 ///
@@ -202,8 +215,9 @@ pub async fn once(
     telemetry: &Telemetry,
     served: Arc<Served>,
     log: Log,
+    status: Board,
 ) -> Result<(), Failure> {
-    let options = Options { until_end: true, ..Options::default() };
+    let options = Options { until_end: true, status, ..Options::default() };
     let mut tasks = Tasks::default();
     tasks.spawn("upkeep", upkeep(telemetry.clone()));
     // A directory has nothing to follow.
@@ -211,7 +225,8 @@ pub async fn once(
     let started = Started { registry, uri, served, log };
     let stop = options.stop.clone();
     let beside = (tasks, &stop, &Journal::default(), &Traces::default());
-    let parts = assemble(config, telemetry, options, started, beside)?;
+    let codec = Arc::new(Codec::new(config)?);
+    let parts = assemble(config, telemetry, options, (started, codec), beside)?;
     Engine::new(config, parts).run().await
 }
 
@@ -242,13 +257,12 @@ fn assemble(
     config: &Config,
     telemetry: &Telemetry,
     options: Options,
-    started: Started,
+    (started, codec): (Started, Arc<Codec>),
     (mut tasks, stop, journal, traces): (Tasks, &CancellationToken, &Journal, &Traces),
 ) -> Result<Parts, Failure> {
     let no_thread = |error: std::io::Error| temporary(&format!("start a thread: {error}"));
     let Started { registry, uri, served, log: Log { feed: Feed { chunks, membership }, sink } } =
         started;
-    let codec = Arc::new(Codec::new(config)?);
     let writer = Arc::new(Writer::new(config, Arc::clone(&codec)));
     let task = served.model.about().task;
     tokio::task::block_in_place(|| writer.ready(task))?;

@@ -30,27 +30,46 @@ pub struct Status {
     pub doing: Doing,
     /// Where HTTP listens.
     pub listening: Option<SocketAddr>,
+    /// Since when the log is opened, at the start: the brokers have not answered yet.
+    pub opening: Option<Instant>,
     /// The version that serves; `None` while the first one is loaded.
     pub serving: Option<ModelId>,
     /// Partitions that are ours; `None` before the first assignment.
     pub assigned: Option<usize>,
     /// Offsets between what is committed and the ends of the partitions that are ours; `None` before it is known.
     pub lag: Option<i64>,
+    /// Those of them that cannot be read: transactions of producers that are not ended hold them back.
+    pub held: i64,
+    /// When nothing will be left that can be read; `None` before it is known.
+    pub drain: Option<Drain>,
     /// Partitions of the input topics that no member of the group reads.
     pub uncovered: usize,
     /// Since when the cluster has not answered.
     pub unreachable: Option<Instant>,
     /// Why this process is not a member of its group.
     pub outside: Option<String>,
+    /// A version that passed the gate and is taken with the next batch.
+    pub staged: Option<ModelId>,
     /// The version that the registry names and that did not pass the gate. The serving one goes on: no reason to be
     /// unready.
     pub refused: Option<Refusal>,
+    /// Why the registry cannot be looked at; the serving version goes on.
+    pub registry: Option<String>,
     /// The last swaps, the newest last.
     pub swaps: Last<Swap>,
     /// The last versions that did not pass the gate, the newest last.
     pub refusals: Last<Refusal>,
     /// The last dead letters that were committed, the newest last.
     pub dead_letters: Last<DeadLetter>,
+}
+
+/// When nothing will be left that can be read, as the lag has fallen in the last minute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drain {
+    /// After so long.
+    In(Duration),
+    /// Never: as much flows in as is answered, or more.
+    Never,
 }
 
 /// What the service does now.
@@ -142,6 +161,7 @@ impl Status {
     /// A new version serves.
     pub fn swapped(&mut self, swap: Swap) {
         self.serving = Some(swap.to.clone());
+        self.staged = self.staged.take().filter(|staged| *staged != swap.to);
         self.swaps.push(swap);
     }
 

@@ -4,6 +4,8 @@ use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, reload};
 
 use crate::config::{LogFormat, Logging};
@@ -11,11 +13,13 @@ use crate::failure::{Exit, Failure};
 
 mod lines;
 pub mod metrics;
+pub mod otlp;
 pub mod stage;
 pub mod trace;
 
 use lines::Lines;
 use metrics::Metrics;
+use otlp::logs::Pushed;
 
 /// What the rest of the process needs of it.
 #[derive(Debug, Clone)]
@@ -88,13 +92,13 @@ impl Telemetry {
                 let builder = builder.json().flatten_event(true).with_filter_reloading();
                 let handle = builder.reload_handle();
                 let change = move |filter| handle.reload(filter).map_err(failed);
-                (builder.try_init(), Box::new(change))
+                (builder.finish().with(Pushed).try_init(), Box::new(change))
             }
             LogFormat::Text => {
                 let builder = builder.with_filter_reloading();
                 let handle = builder.reload_handle();
                 let change = move |filter| handle.reload(filter).map_err(failed);
-                (builder.try_init(), Box::new(change))
+                (builder.finish().with(Pushed).try_init(), Box::new(change))
             }
         };
         // In tests several services share a process and its log: the first one's.

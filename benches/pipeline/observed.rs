@@ -1,4 +1,5 @@
-//! What it costs to be seen: traces, JSON logs and a scraper, against neither of them. The metrics themselves are always on.
+//! What it costs to be seen: traces, JSON logs, a push of both and of the metrics (the shorter OTEL_METRIC_EXPORT_INTERVAL is, the
+//! more often) and a scraper, against none of them. The metrics themselves are always counted.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -16,42 +17,63 @@ use super::{PARTITIONS, embed_rate, median, scrape, service_rate, start, value_2
 
 /// Small records, one of ten sampled.
 pub(super) fn run() {
-    const RECORDS: usize = 120_000;
+    const RECORDS: usize = 300_000;
     let world = start();
     fill(&world, RECORDS, value_200, |n| n % 10 == 0);
-    let (mut seen, mut unseen) = (Vec::new(), Vec::new());
-    for round in 0..5 {
-        let batch = "batch: { max_records: 256, max_wait: 10ms }";
-        unseen.push(service_rate(&world, &format!("unseen{round}"), RECORDS, batch));
+    let batch = "batch: { max_records: 256, max_wait: 10ms }";
+    let unseen = |name: &str| service_rate(&world, name, RECORDS, batch);
+    let seen = |name: &str| {
         let extra = format!("{batch}\n{}", observed());
-        let name = format!("seen{round}");
-        seen.push(watched(&world, &name, || service_rate(&world, &name, RECORDS, &extra)));
-    }
-    report("one record of ten sampled, small records", seen, unseen);
+        watched(&world, name, || service_rate(&world, name, RECORDS, &extra))
+    };
+    report("one record of ten sampled, small records", 7, unseen, seen);
 }
 
 /// Texts through a real model, every record sampled.
 pub(super) fn model(model: &str, lines: &[String]) {
     let world = start();
     fill(&world, lines.len(), |n| lines[n].clone(), |_| true);
-    let (mut seen, mut unseen) = (Vec::new(), Vec::new());
-    for round in 0..3 {
-        let rate = |name: &str, more: &str| {
-            embed_rate(&world, &format!("{name}{round}"), model, lines.len(), ("f32", more)).0
-        };
-        unseen.push(rate("unseen", ""));
+    let rate =
+        |name: &str, more: &str| embed_rate(&world, name, model, lines.len(), ("f32", more)).0;
+    let seen = |name: &str| {
         // `more` stands inside of `batch: { … }`.
         let more = format!(" }}\n{}\nstate: {{ dir: null", observed());
-        seen.push(watched(&world, &format!("seen{round}"), || rate("seen", &more)));
-    }
-    report("every record sampled, texts", seen, unseen);
+        watched(&world, name, || rate(name, &more))
+    };
+    report("every record sampled, texts", 3, |name| rate(name, ""), seen);
 }
 
-fn report(what: &str, seen: Vec<f64>, unseen: Vec<f64>) {
-    let (seen, unseen) = (median(seen), median(unseen));
+/// Runs both sides in turns, each first in every other round, and prints what became of the rate and of the spans.
+fn report(
+    what: &str,
+    rounds: usize,
+    unseen: impl Fn(&str) -> f64,
+    seen: impl Fn(&str) -> (f64, [u64; 3]),
+) {
+    let (mut rates, mut ratios, mut spans) = ([Vec::new(), Vec::new()], Vec::new(), [0; 3]);
+    for round in 0..rounds {
+        let without = || unseen(&format!("unseen{round}"));
+        let with = || seen(&format!("seen{round}"));
+        let (without, (with, told)) = if round % 2 == 0 {
+            let first = without();
+            (first, with())
+        } else {
+            let first = with();
+            (without(), first)
+        };
+        println!("observed: {what}: {without:.0}/s, seen {with:.0}/s, ratio {:.3}", with / without);
+        rates[0].push(without);
+        rates[1].push(with);
+        ratios.push(with / without);
+        spans.iter_mut().zip(told).for_each(|(all, told)| *all += told);
+    }
+    let [without, with] = rates.map(median);
+    let ([exported, failed, dropped], ratio) = (spans, median(ratios));
     println!(
-        "observed: {what}: with traces, JSON logs and a scrape a second {seen:.0}/s, without {unseen:.0}/s, ratio {:.3}",
-        seen / unseen
+        "observed: {what}: with traces, JSON logs, both pushed with the metrics, and a scrape a second {with:.0}/s, without \
+         {without:.0}/s, ratio {:.3}, median of the rounds' ratios {ratio:.3}; spans exported {exported}, failed {failed}, \
+         dropped {dropped}",
+        with / without
     );
 }
 
@@ -65,7 +87,8 @@ fn observed() -> String {
         }
     };
     drop(std::thread::Builder::new().spawn(accept).unwrap());
-    format!("traces: {{ endpoint: 'http://{address}' }}\nlogging: {{ format: json }}\n")
+    let at = format!("endpoint: 'http://{address}'");
+    format!("traces: {{ {at} }}\nmetrics: {{ {at} }}\nlogging: {{ format: json, {at} }}\n")
 }
 
 fn swallow(mut stream: TcpStream) -> Option<()> {
@@ -90,8 +113,8 @@ fn swallow(mut stream: TcpStream) -> Option<()> {
     }
 }
 
-/// Runs something beside a scraper, and prints what it saw of spans last.
-fn watched<T>(world: &World, name: &str, run: impl FnOnce() -> T) -> T {
+/// Runs something beside a scraper; with what that saw of spans last, by result: exported, failed, dropped.
+fn watched(world: &World, name: &str, run: impl FnOnce() -> f64) -> (f64, [u64; 3]) {
     let log = world.dir.path().join(format!("{name}.log"));
     let over = Arc::new(AtomicBool::new(false));
     let end = Arc::clone(&over);
@@ -103,12 +126,15 @@ fn watched<T>(world: &World, name: &str, run: impl FnOnce() -> T) -> T {
         }
         last
     });
-    let result = run();
+    let rate = run();
     over.store(true, Ordering::Relaxed);
     let last = scraper.unwrap().join().unwrap();
-    let spans = last.lines().filter(|line| line.starts_with("tidemill_trace_spans_total"));
-    spans.for_each(|line| println!("observed: {line}"));
-    result
+    let counted = ["exported", "failed", "dropped"].map(|result| {
+        let name = format!("tidemill_trace_spans_total{{result=\"{result}\"}} ");
+        let found = last.lines().find_map(|line| line.strip_prefix(&name));
+        found.map_or(0, |count| count.parse().unwrap())
+    });
+    (rate, counted)
 }
 
 /// Where the service says that it listens.

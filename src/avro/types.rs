@@ -3,7 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use apache_avro::Schema;
-use apache_avro::schema::{DecimalSchema, InnerDecimalSchema, Name, RecordSchema, UuidSchema};
+use apache_avro::schema::{
+    DecimalSchema, EnumSchema, InnerDecimalSchema, Name, RecordSchema, UuidSchema,
+};
 
 use super::datum::{Datum, Read, Wrong};
 
@@ -236,6 +238,15 @@ impl Types {
                 }
                 return;
             }
+            (Type::Enum(_), Schema::Enum(of)) => {
+                // What the reader has for the symbols that it does not know.
+                let Some(default) = &of.default else { return };
+                if let Type::Enum(symbols) = &mut self.all[id.0].is {
+                    let unknown = symbols.iter_mut().filter(|symbol| !of.symbols.contains(symbol));
+                    unknown.for_each(|symbol| symbol.clone_from(default));
+                }
+                return;
+            }
             (Type::Array(item), Schema::Array(_)) => vec![*item],
             (Type::Map(value), Schema::Map(_)) => vec![*value],
             (Type::Record(fields), Schema::Record(_)) => fields.iter().map(|(_, id)| *id).collect(),
@@ -285,9 +296,9 @@ impl Types {
     fn is_alike(&self, id: Id, branch: &Schema) -> bool {
         match (&self.all[id.0].is, branch) {
             (Type::Array(_), Schema::Array(_)) | (Type::Map(_), Schema::Map(_)) => true,
-            (Type::Record(_), Schema::Record(record)) => {
-                let known = self.named.get(&record.name);
-                known.is_none_or(|known| *known == id)
+            (Type::Record(_), Schema::Record(RecordSchema { name, .. }))
+            | (Type::Enum(_), Schema::Enum(EnumSchema { name, .. })) => {
+                self.named.get(name).is_none_or(|known| *known == id)
             }
             _ => false,
         }

@@ -39,14 +39,19 @@ impl Dates {
             return Err("format is missing: write how the dates are written, such as \"%Y-%m-%d\""
                 .to_owned());
         }
+        formats.iter().try_for_each(|format| sound(format))?;
         let dates =
             Self { formats: formats.to_vec(), zone, zones, given_as: given_as.unwrap_or_default() };
         let sample = Date::constant(2001, 12, 31).at(23, 58, 59, 0);
         let sample = sample.to_zoned_datetime(TimeZone::UTC).map_err(|error| error.to_string())?;
         for format in formats {
-            let read = BrokenDownTime::from(&sample).to_string(format).ok();
-            let read = read.and_then(|text| dates.by(format, &text));
-            if read.is_none() {
+            let written = BrokenDownTime::from(&sample).to_string(format);
+            let written =
+                written.map_err(|error| format!("format {format:?} cannot be read: {error}"))?;
+            if let Err(error) = BrokenDownTime::parse(format, &written) {
+                return Err(format!("format {format:?} cannot be read: {error}"));
+            }
+            if dates.by(format, &written).is_none() {
                 return Err(format!(
                     "format {format:?} says no date: write strftime's signs for a year, a month and a day at least, such as \
                      \"%d.%m.%Y %H:%M\""
@@ -54,6 +59,13 @@ impl Dates {
             }
         }
         Ok(dates)
+    }
+
+    /// Whether a time may be one that a change of the clock leaves out, or has twice.
+    pub(super) fn have_clocks(&self) -> bool {
+        let named = |format: &String| signs(format).any(|sign| sign.letter == 'Q');
+        let changes = self.zone != TimeZone::UTC || self.formats.iter().any(named);
+        self.given_as == GivenAs::Seconds && changes
     }
 
     /// What a text is, where it is a date.
@@ -74,13 +86,12 @@ impl Dates {
             if is_moment {
                 return time.to_timestamp().ok();
             }
-            if time.iana_time_zone().is_some() {
-                let zoned = time.to_zoned_datetime_with(&self.zones).ok()?;
-                return Some(zoned.timestamp());
-            }
-            Some(self.zone.to_zoned_datetime(time.to_datetime().ok()?).ok()?.timestamp())
+            let named = time.iana_time_zone().map(|name| self.zones.get(name)).transpose().ok()?;
+            let zone = named.as_ref().unwrap_or(&self.zone);
+            // What a change of the clock leaves out is no moment, and what it has twice is not known to be one of them.
+            zone.to_ambiguous_timestamp(time.to_datetime().ok()?).unambiguous().ok()
         };
-        if self.given_as == GivenAs::Days {
+        if self.given_as != GivenAs::Seconds {
             let date = match time.to_date() {
                 Ok(date) => date,
                 // Seconds alone say a moment, which is a day in the zone.
@@ -105,7 +116,72 @@ fn is_so(time: &BrokenDownTime, format: &str, text: &str) -> bool {
     if has_year && time.year().is_some_and(|year| !(1_000..=9_999).contains(&year)) {
         return false;
     }
-    time.to_string(format).map_or(true, |written| bare(&written) == bare(text))
+    time.to_string(format).map_or(true, |written| {
+        bare(&written) == bare(text) && has_short_years_whole(time, format, &written, text)
+    })
+}
+
+/// Whether the year of two digits has them both in a text that is otherwise as it is `written`.
+fn has_short_years_whole(time: &BrokenDownTime, format: &str, written: &str, text: &str) -> bool {
+    let lengths = |text: &str| -> Vec<usize> {
+        let runs = text.split(|c: char| !c.is_ascii_digit());
+        runs.map(str::len).filter(|length| *length != 0).collect()
+    };
+    let short = signs(format).find(|sign| matches!(sign.letter, 'y' | 'g' | 'D') && !sign.bare);
+    let Some(place) = short.and_then(|sign| {
+        // Which run of digits it is: `%D` is a month, a day and the year.
+        let before = time.to_string(format.get(..sign.at)?).ok()?;
+        Some(lengths(&before).len() + if sign.letter == 'D' { 2 } else { 0 })
+    }) else {
+        return true;
+    };
+    match (lengths(written).get(place), lengths(text).get(place)) {
+        (Some(wanted), Some(has)) => wanted <= has,
+        // Within a run of other numbers it is compared with them.
+        _ => true,
+    }
+}
+
+/// A sign of a format.
+struct Sign {
+    /// Where it begins.
+    at: usize,
+    letter: char,
+    /// Whether it says itself that zeros may be left out.
+    bare: bool,
+}
+
+/// The signs of a format.
+fn signs(format: &str) -> impl Iterator<Item = Sign> {
+    let mut rest = format.char_indices();
+    std::iter::from_fn(move || {
+        let (at, _) = rest.find(|(_, c)| *c == '%')?;
+        let mut bare = false;
+        let letter = rest.by_ref().map(|(_, c)| c).find(|c| {
+            bare |= *c == '-';
+            c.is_ascii_alphabetic() || *c == '%'
+        })?;
+        Some(Sign { at, letter, bare })
+    })
+}
+
+/// Whether a format says what it must be to be read in one way.
+fn sound(format: &str) -> Result<(), String> {
+    let has = |letters: &str| signs(format).any(|sign| letters.contains(sign.letter));
+    if has("Z") {
+        return Err(format!(
+            "format {format:?} has %Z, a zone's short name, which says no offset for certain (CST is one in America and in \
+             China): write the zone's name as zone and leave %Z out, or %z for an offset, or %Q for a name such as \
+             Europe/Berlin"
+        ));
+    }
+    if has("Il") && !has("pPr") {
+        return Err(format!(
+            "format {format:?} has an hour of twelve (%I) without %p, which says whether it is before noon: write %H for one \
+             of 24, or %p beside it"
+        ));
+    }
+    Ok(())
 }
 
 /// A text in lower case, without zeros before its numbers and behind its fractions.
@@ -214,12 +290,84 @@ mod tests {
         }
     }
 
-    /// As RFC 5545 has it: what a change of the clock leaves out lies behind it, and of what is there twice the first.
+    /// A change of the clock leaves hours out and has others twice: pandas refuses both, and so do we. Days are not affected.
     #[test]
-    fn the_hours_of_a_change_of_the_clock_are_moments_too() {
-        let berlin = dates("%Y-%m-%d %H:%M", Some("Europe/Berlin"), GivenAs::Seconds);
-        assert_eq!(berlin.read("2024-03-31 02:30"), Some(Value::Int(1_711_848_600)));
-        assert_eq!(berlin.read("2024-10-27 02:30"), Some(Value::Int(1_729_989_000)));
+    fn the_hours_of_a_change_of_the_clock_are_no_moments() {
+        for (zone, text, expect) in [
+            ("Europe/Berlin", "2024-03-31 01:59", Some(1_711_846_740)),
+            ("Europe/Berlin", "2024-03-31 02:00", None),
+            ("Europe/Berlin", "2024-03-31 02:30", None),
+            ("Europe/Berlin", "2024-03-31 03:00", Some(1_711_846_800)),
+            ("Europe/Berlin", "2024-10-27 01:59", Some(1_729_987_140)),
+            ("Europe/Berlin", "2024-10-27 02:00", None),
+            ("Europe/Berlin", "2024-10-27 02:59", None),
+            ("Europe/Berlin", "2024-10-27 03:00", Some(1_729_994_400)),
+            // A day that was left out as a whole.
+            ("Pacific/Apia", "2011-12-30 12:00", None),
+        ] {
+            let moments = dates("%Y-%m-%d %H:%M", Some(zone), GivenAs::Seconds);
+            assert_eq!(moments.read(text), expect.map(Value::Int), "{text} in {zone}");
+            let days = dates("%Y-%m-%d %H:%M", Some(zone), GivenAs::Days);
+            assert!(days.read(text).is_some(), "{text}");
+            let named = dates("%Y-%m-%d %H:%M %Q", None, GivenAs::Seconds);
+            let text = format!("{text} {zone}");
+            assert_eq!(named.read(&text), expect.map(Value::Int), "{text}");
+        }
+        // An offset says which of the two it is.
+        let offset = dates("%Y-%m-%d %H:%M%z", Some("Europe/Berlin"), GivenAs::Seconds);
+        assert_eq!(offset.read("2024-10-27 02:30+0100"), Some(Value::Int(1_729_992_600)));
+        assert_eq!(offset.read("2024-10-27 02:30+0200"), Some(Value::Int(1_729_989_000)));
+    }
+
+    #[test]
+    fn a_year_of_two_digits_has_two() {
+        for (format, text, is) in [
+            ("%m/%d/%y", "02/01/24", true),
+            ("%m/%d/%y", "2/1/04", true),
+            ("%m/%d/%y", "2/1/4", false),
+            ("%m/%d/%y", "02/01/0", false),
+            ("%m/%d/%y", "02/01/00", true),
+            ("%D", "2/1/4", false),
+            ("%D", "2/1/04", true),
+            ("%y%m%d", "040201", true),
+            ("%y%m%d", "40201", false),
+            ("%d%m%y", "010204", true),
+            ("%d%m%y", "01024", false),
+            ("%y-%m-%d", "4-02-01", false),
+            ("100%% %y-%m-%d", "100% 4-02-01", false),
+            ("100%% %y-%m-%d", "100% 04-02-01", true),
+            ("%-y-%m-%d", "4-02-01", true),
+        ] {
+            let read = dates(format, None, GivenAs::Days).read(text);
+            assert_eq!(read.is_some(), is, "{text:?} by {format}");
+        }
+    }
+
+    #[test]
+    fn a_format_that_is_read_in_two_ways_is_refused() {
+        for (format, expect) in [
+            ("%Y-%m-%d %I:%M", Some("without %p")),
+            ("%Y-%m-%d %l:%M", Some("without %p")),
+            ("%Y-%m-%d %I:%M %p", None),
+            ("%Y-%m-%d %H:%M", None),
+            ("%Y-%m-%d %H:%M %Z", Some("%Z, a zone's short name")),
+            ("%Y-%m-%d %%Z", None),
+            ("%Y-%m-%d %x", Some("cannot be read")),
+            ("%H:%M", Some("says no date")),
+            ("%Y-%m", Some("says no date")),
+        ] {
+            let said = Dates::new(&[format.to_owned()], None, None).map(drop).err();
+            let fits = match (&said, expect) {
+                (Some(said), Some(part)) => said.contains(part),
+                (None, None) => true,
+                _ => false,
+            };
+            assert!(fits, "{format}: {said:?}");
+        }
+        let noon = dates("%Y-%m-%d %I:%M %p", None, GivenAs::Seconds);
+        assert_eq!(noon.read("1970-01-01 12:30 AM"), Some(Value::Int(1_800)));
+        assert_eq!(noon.read("1970-01-01 12:30 PM"), Some(Value::Int(45_000)));
+        assert_eq!(noon.read("1970-01-01 13:30 PM"), None);
     }
 
     #[test]

@@ -305,8 +305,10 @@ impl Clean {
             (Wrong::Not(kind), Reader::Boolean { .. }) => {
                 format!("is {kind} that means neither true nor false")
             }
-            (Wrong::Not(kind @ "a string"), Reader::Date(_)) => {
-                format!("is {kind} that is no date by its format")
+            (Wrong::Not(kind @ "a string"), Reader::Date(dates)) => {
+                let clock = ", or one at a time that a change of the clock in its zone leaves out or has twice";
+                let clock = if dates.have_clocks() { clock } else { "" };
+                format!("is {kind} that is no date by its format{clock}")
             }
             (Wrong::Not(kind), Reader::Date(_)) => format!("is {kind}, not a date"),
             (Wrong::Not(kind), Reader::Text | Reader::Any) => format!("is {kind}, not a text"),

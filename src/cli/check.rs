@@ -11,14 +11,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::error::KafkaError;
+use serde_json::json;
 
 use super::ConfigFile;
-use crate::clean;
-use crate::config::{Config, Include, Log, load};
+use crate::clean::{self, Cleaning};
+use crate::config::{Config, Log, load};
 use crate::failure::Exit;
-use crate::format::{Codec, Writer};
+use crate::format::{Codec, Doubt, Writer};
 use crate::kafka::settings;
+use crate::printable;
 use crate::schema::Failed;
+use crate::telemetry::trace::Traces;
 use crate::{service, sqlite};
 
 mod cluster;
@@ -42,11 +45,20 @@ pub struct Args {
     /// With --create-topics: partitions of an input topic
     #[arg(long, default_value_t = 1, requires = "create_topics", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     partitions: u16,
+    /// Print a JSON object for each thing that was looked at
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where findings go, and how they are written.
+struct Out<'a, W> {
+    to: &'a mut W,
+    json: bool,
 }
 
 /// Looks at everything, or at the configuration alone. 0, or 78 with what is to be done.
 pub fn run(args: &Args) -> ExitCode {
-    let mut out = io::stdout().lock();
+    let mut out = Out { to: &mut io::stdout().lock(), json: args.json };
     let (file, env) = (Some(args.config.config.as_path()), load::environment());
     let code = if args.offline {
         read(file, env, &mut out).map(|read| read.map_or(Exit::Config, |_| Exit::Success))
@@ -82,36 +94,14 @@ fn model(config: &Config, codec: &Arc<Codec>) -> Judged {
     let (task, architecture, precision) = (about.task, &about.architecture, about.precision);
     let (id, gate) = (&served.id, &served.report);
     let seen = format!("{id}, {task:?}, {architecture}, {precision}; passed {gate}{notes}");
-    Ok((seen, fields(config, codec, served.model.looks_at())))
+    let cleaning = Cleaning::new(served.model.looks_at(), own, &input.clean);
+    Ok((seen, fields(codec, &[served.model.looks_at(), cleaning.units()].concat())))
 }
 
-/// Places of fields that nobody reads, and fields of the model that no record will have.
-fn fields(config: &Config, codec: &Codec, looks_at: &[String]) -> Vec<Finding> {
-    let input = &config.input;
-    let along = match &config.output.include {
-        Include::Fields(names) => names.as_slice(),
-        Include::None | Include::Key | Include::All => &[],
-    };
-    let read = |name: &&String| looks_at.contains(name) || along.contains(name);
-    let unread: Vec<&String> = input.fields.keys().filter(|name| !read(name)).collect();
-    let unread = (!unread.is_empty()).then(|| {
-        let message = format!("names {unread:?}, which the model does not read");
-        let remedy = format!("it reads {looks_at:?}: is a name misspelt? Else leave it out");
-        Finding::warning("input.fields", message, remedy)
-    });
-    // A text model reads one text without its pair.
-    let needed: Vec<String> =
-        looks_at.iter().filter(|name| **name != input.pair_field).cloned().collect();
-    let lacking = codec.lacking(&needed);
-    let lacking = (!lacking.is_empty()).then(|| {
-        let message = format!(
-            "has no field {lacking:?}, which the model reads: a record without becomes a dead letter, or has what the \
-             model's author set for it"
-        );
-        let remedy = "name another schema, or say under input.fields where they stand";
-        Finding::warning("input.schema", message, remedy)
-    });
-    unread.into_iter().chain(lacking).collect()
+/// Places of fields that nobody reads, and fields that no record will have, where a model `reads` these.
+fn fields(codec: &Codec, reads: &[String]) -> Vec<Finding> {
+    let finding = |doubt: Doubt| Finding::warning(doubt.key, doubt.message, doubt.remedy);
+    codec.doubts(reads).into_iter().map(finding).collect()
 }
 
 /// How long the cluster may take to answer: a connection, TLS, SASL and one request.
@@ -191,7 +181,7 @@ pub fn look(
     model: impl FnOnce(&Config, &Arc<Codec>) -> Judged,
     out: &mut impl Write,
 ) -> io::Result<Exit> {
-    look_and_create(file, env, model, None, out)
+    look_and_create(file, env, model, None, &mut Out { to: out, json: false })
 }
 
 fn look_and_create(
@@ -199,7 +189,7 @@ fn look_and_create(
     env: impl Iterator<Item = (String, String)>,
     model: impl FnOnce(&Config, &Arc<Codec>) -> Judged,
     create: Option<usize>,
-    out: &mut impl Write,
+    out: &mut Out<'_, impl Write>,
 ) -> io::Result<Exit> {
     let Some((config, codec)) = read(file, env, out)? else { return Ok(Exit::Config) };
     let mut good = true;
@@ -231,18 +221,26 @@ fn look_and_create(
 fn read(
     file: Option<&Path>,
     env: impl Iterator<Item = (String, String)>,
-    out: &mut impl Write,
+    out: &mut Out<'_, impl Write>,
 ) -> io::Result<Option<(Config, Arc<Codec>)>> {
     let config = match load::load(file, env) {
         Ok(config) => config,
         Err(problems) => {
-            writeln!(out, "problem  {problems}")?;
+            if out.json {
+                for problem in &problems.0 {
+                    show(
+                        out,
+                        &Finding::problem(&*problem.key, &*problem.message, &*problem.remedy),
+                    )?;
+                }
+            } else {
+                writeln!(out.to, "problem  {problems}")?;
+            }
             return Ok(None);
         }
     };
     let mut good = show(out, &Finding::ok("configuration", "every key is known and fits"))?;
-    let codec = codec(&config);
-    let (codec, wrong) = match codec {
+    let (codec, wrong) = match prepared(&config) {
         Ok(codec) => (Some(codec), None),
         Err(finding) => (None, Some(finding)),
     };
@@ -252,15 +250,20 @@ fn read(
     Ok(codec.filter(|_| good).map(|codec| (config, codec)))
 }
 
-fn show(out: &mut impl Write, finding: &Finding) -> io::Result<bool> {
+fn show(out: &mut Out<'_, impl Write>, finding: &Finding) -> io::Result<bool> {
     let what = &finding.what;
-    match &finding.seen {
-        Seen::Ok(seen) => writeln!(out, "ok       {what}: {seen}")?,
-        Seen::Warning(message, remedy) => {
-            writeln!(out, "warning  {what}: {message}\n         {remedy}")?;
-        }
-        Seen::Problem(message, remedy) => {
-            writeln!(out, "problem  {what}: {message}\n         {remedy}")?;
+    let (how, said, remedy) = match &finding.seen {
+        Seen::Ok(seen) => ("ok", seen, None),
+        Seen::Warning(message, remedy) => ("warning", message, Some(remedy)),
+        Seen::Problem(message, remedy) => ("problem", message, Some(remedy)),
+    };
+    if out.json {
+        let told = json!({"result": how, "what": what, "message": said, "remedy": remedy});
+        writeln!(out.to, "{}", printable::json(&told))?;
+    } else {
+        writeln!(out.to, "{how:<7}  {what}: {said}")?;
+        if let Some(remedy) = remedy {
+            writeln!(out.to, "         {remedy}")?;
         }
     }
     Ok(!matches!(finding.seen, Seen::Problem(..)))
@@ -275,13 +278,14 @@ fn embedded(file: &Path) -> Finding {
     }
 }
 
-/// How records are read: by the files that are named, and a registry's address and certificates. Keeps nothing.
-fn codec(config: &Config) -> Result<Arc<Codec>, Finding> {
+/// What a start makes of the configuration and the files that it names. Keeps nothing.
+fn prepared(config: &Config) -> Result<Arc<Codec>, Finding> {
     let mut config = config.clone();
     config.state.dir = None;
-    let codec = Codec::new(&config).map(Arc::new);
-    codec.map_err(|failure| {
-        Finding::problem("formats", failure.message, "see input.schema and schema_registry")
+    let prepared = Traces::check(&config).and_then(|()| service::prepare(&config));
+    prepared.map_err(|failure| {
+        let remedy = "a start is refused by it: correct what is named, a key or its file";
+        Finding::problem("files and addresses", failure.message, remedy)
     })
 }
 
@@ -365,13 +369,18 @@ mod tests {
 
     #[test]
     fn a_warning_does_not_change_the_exit_code() {
-        let mut out = Vec::new();
-        assert!(show(&mut out, &Finding::ok("a", "fine")).unwrap());
-        assert!(show(&mut out, &Finding::warning("b", "may be lost", "do this")).unwrap());
-        assert!(!show(&mut out, &Finding::problem("c", "is not there", "do that")).unwrap());
-        let out = String::from_utf8(out).unwrap();
+        let shown = |json| {
+            let mut text = Vec::new();
+            let mut out = Out { to: &mut text, json };
+            assert!(show(&mut out, &Finding::ok("a", "fine")).unwrap());
+            assert!(show(&mut out, &Finding::warning("b", "may be lost", "do this")).unwrap());
+            assert!(!show(&mut out, &Finding::problem("c", "is not there", "do that")).unwrap());
+            String::from_utf8(text).unwrap()
+        };
         let expected = "ok       a: fine\nwarning  b: may be lost\n         do this\nproblem  c: is not there\n         do that\n";
-        assert_eq!(out, expected);
+        assert_eq!(shown(false), expected);
+        let told = r#"{"result":"warning","what":"b","message":"may be lost","remedy":"do this"}"#;
+        assert_eq!(shown(true).lines().nth(1), Some(told));
     }
 
     #[test]
@@ -420,27 +429,32 @@ mod tests {
                 "log: sqlite:x\ninput: {{topics: [in], {input}}}\noutput: {{topic: out}}\nmodel: {{uri: m}}\n{more}"
             );
             std::fs::write(place("c.yaml"), text).unwrap();
-            let mut out = Vec::new();
+            let mut text = Vec::new();
+            let mut out = Out { to: &mut text, json: false };
             let read =
                 read(Some(&folder.path().join("c.yaml")), std::iter::empty(), &mut out).unwrap();
             let looks_at = ["age", "city"].map(str::to_owned);
-            let found = read.map(|(config, codec)| fields(&config, &codec, &looks_at));
+            let found = read.map(|(_, codec)| fields(&codec, &looks_at));
             for finding in found.into_iter().flatten() {
                 show(&mut out, &finding).unwrap();
             }
-            String::from_utf8(out).unwrap()
+            String::from_utf8(text).unwrap()
         };
         for (input, more, expect) in [
             (
                 "format: json",
                 "schema_registry: {urls: ['a:8081']}",
-                "problem  formats: the schema registry's URL",
+                "problem  files and addresses: the schema registry's URL",
             ),
-            ("format: avro, schema: gone.avsc", "", "problem  formats: read input.schema"),
+            (
+                "format: avro, schema: gone.avsc",
+                "",
+                "problem  files and addresses: read input.schema",
+            ),
             (
                 &format!("format: avro, schema: {}", place("row.proto")),
                 "",
-                "problem  formats: input.schema",
+                "problem  files and addresses: input.schema",
             ),
             (
                 "fields: {agee: /a}",

@@ -1,6 +1,7 @@
 //! `tidemill demo`: the whole service in one process on the embedded log.
 
 use std::io::{self, BufRead, BufReader, IsTerminal as _};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::sync_channel;
@@ -52,7 +53,7 @@ pub struct Args {
     keep: bool,
     /// Where its page, probes and metrics listen
     #[arg(long, default_value = "127.0.0.1:0")]
-    listen: std::net::SocketAddr,
+    listen: SocketAddr,
 }
 
 impl Args {
@@ -156,7 +157,19 @@ fn config(args: &Args, place: &Place) -> Config {
     config
 }
 
+/// Whether the page can be where it is wanted: said before anything else is.
+fn free(listen: SocketAddr) -> Result<(), Failure> {
+    let tried = TcpListener::bind(listen).map(drop);
+    tried.map_err(|error| Failure {
+        message: format!(
+            "listen on {listen} for the page: {error}; give another address to --listen, or leave it out for a free port"
+        ),
+        exit: Exit::Config,
+    })
+}
+
 fn demo(args: &Args) -> Result<Summary, Failure> {
+    free(args.listen)?;
     let place = Place::new(args.dir.as_deref())?;
     let config = config(args, &place);
     let naming = Naming::new(&config);
@@ -170,6 +183,7 @@ fn demo(args: &Args) -> Result<Summary, Failure> {
     let telemetry = Telemetry::start(&Logging {
         format: LogFormat::Text,
         filter: std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned()),
+        endpoint: None,
     })?;
     if args.model.is_none() {
         let root = place.dir.join("models");
@@ -186,12 +200,12 @@ fn demo(args: &Args) -> Result<Summary, Failure> {
         move |config: &Config, opening: &Opening| sqlite::open(&log, config, &open_naming, opening);
     let running = runtime.spawn(service::run(config.clone(), telemetry, options, open));
     let mut run = Run { store, naming, config, status, commands, running, total: 0 };
-    run.page()?;
-    match &args.model {
-        None => run.table(args, &place)?,
-        Some(_) => run.lines(&args.input)?,
+    if let Err(failure) = run.answer(args, &place) {
+        // What the service says of its end is the cause.
+        let ended =
+            if run.running.is_finished() { runtime.block_on(run.running).ok() } else { None };
+        return Err(ended.and_then(Result::err).unwrap_or(failure));
     }
-    run.wait_for(run.total)?;
     let summary = Summary::read(&run.store, &run.naming, run.config.output.format)
         .map_err(|e| fail("read the outcomes", &e))?;
     line(format_args!("\n{summary}"))?;
@@ -228,6 +242,16 @@ struct Run {
 }
 
 impl Run {
+    /// Has everything answered.
+    fn answer(&mut self, args: &Args, place: &Place) -> Result<(), Failure> {
+        self.page()?;
+        match &args.model {
+            None => self.table(args, place)?,
+            Some(_) => self.lines(&args.input)?,
+        }
+        self.wait_for(self.total)
+    }
+
     /// The bundled table, `passes` times; the alias moves to version 2 half-way.
     fn table(&mut self, args: &Args, place: &Place) -> Result<(), Failure> {
         let passes = args.passes;
@@ -295,7 +319,7 @@ impl Run {
                 return line(format_args!("  its page is at http://{address}/"));
             }
             if self.running.is_finished() {
-                return Ok(());
+                return Err(ended_early());
             }
             pause.recv_timeout(Duration::from_millis(10)).unwrap_or_default();
         }
@@ -380,14 +404,16 @@ impl Run {
                 return Ok(());
             }
             if self.running.is_finished() {
-                return Err(Failure {
-                    message: "the service ended early; its log says why".to_owned(),
-                    exit: Exit::Software,
-                });
+                return Err(ended_early());
             }
             pause.recv_timeout(Duration::from_millis(10)).unwrap_or_default();
         }
     }
+}
+
+fn ended_early() -> Failure {
+    let message = "the service ended early; its log says why".to_owned();
+    Failure { message, exit: Exit::Software }
 }
 
 fn message(number: usize, value: Vec<u8>) -> Message {

@@ -31,6 +31,10 @@ struct Row {
     committed: Option<i64>,
     end: i64,
     lag: i64,
+    /// Those of them that cannot be read: a producer's transaction that is not ended holds them back.
+    held_back: i64,
+    /// Where it begins, as far as that is so.
+    held_back_at: Option<i64>,
 }
 
 /// Prints a line for each partition, and the sum. 75 where the cluster does not answer.
@@ -45,9 +49,10 @@ pub fn run(args: &Args) -> ExitCode {
     };
     let print = |rows: Vec<Row>| {
         if args.json {
-            let all: i64 = rows.iter().map(|row| row.lag).sum();
+            let sum = |of: fn(&Row) -> i64| rows.iter().map(of).sum::<i64>();
+            let (all, held) = (sum(|row| row.lag), sum(|row| row.held_back));
             let group = &config.kafka.group;
-            let told = serde_json::json!({ "group": group, "lag": all, "partitions": rows });
+            let told = serde_json::json!({ "group": group, "lag": all, "held_back": held, "partitions": rows });
             terminal::line(told)
         } else {
             terminal::say(table(&rows))
@@ -69,13 +74,16 @@ fn kafka(config: &Config) -> Result<Vec<Row>, Failure> {
             return Err(Failure { message, exit: Exit::Config });
         };
         let count = topic.partitions;
+        // In this order: what is written between the two questions does not count as held back.
         let ends = cluster.ends(name, count)?;
+        let stable = cluster.stable_ends(name, count)?;
         let places: Vec<(String, i32)> =
             ends.keys().map(|partition| (name.to_owned(), *partition)).collect();
         let committed = cluster.committed(&places)?;
         rows.extend(ends.iter().zip(committed).map(|((partition, range), committed)| {
             let from = committed.next.unwrap_or(range.start).max(range.start);
-            row(name, *partition, committed.next, from, range.end)
+            let stable = stable.get(partition).map_or(range.end, |stable| stable.end);
+            row(name, *partition, committed.next, (from, stable, range.end))
         }));
     }
     Ok(rows)
@@ -93,34 +101,50 @@ fn embedded(log: &Path, config: &Config) -> Result<Vec<Row>, Failure> {
             let end = store.end(topic, partition).map_err(fail)?.0;
             let committed = store.committed(&config.kafka.group, topic, partition).map_err(fail)?;
             let committed = committed.map(|next| next.0);
-            rows.push(row(topic, partition, committed, committed.unwrap_or(0), end));
+            rows.push(row(topic, partition, committed, (committed.unwrap_or(0), end, end)));
         }
     }
     Ok(rows)
 }
 
-fn row(topic: &str, partition: i32, committed: Option<i64>, from: i64, end: i64) -> Row {
+/// From what is committed, to what can be read, to the end.
+fn row(
+    topic: &str,
+    partition: i32,
+    committed: Option<i64>,
+    (from, stable, end): (i64, i64, i64),
+) -> Row {
     let lag = end.saturating_sub(from).max(0);
-    Row { topic: topic.to_owned(), partition, committed, end, lag }
+    let held_back = end.saturating_sub(stable.max(from)).max(0);
+    let held_back_at = (0 < held_back).then_some(stable);
+    Row { topic: topic.to_owned(), partition, committed, end, lag, held_back, held_back_at }
 }
 
 fn table(rows: &[Row]) -> String {
     let place = |row: &Row| format!("{}/{}", row.topic, row.partition);
     let width = rows.iter().map(|row| place(row).len()).max().unwrap_or(0).max("PARTITION".len());
     let shown = |number: i64| thousands(u64::try_from(number).unwrap_or(0));
-    let mut lines =
-        vec![format!("{:<width$}  {:>14}  {:>14}  {:>14}", "PARTITION", "COMMITTED", "END", "LAG")];
+    let line = |place: &str, [committed, end, lag, held]: [&str; 4]| {
+        format!("{place:<width$}  {committed:>14}  {end:>14}  {lag:>14}  {held:>14}")
+    };
+    let mut lines = vec![line("PARTITION", ["COMMITTED", "END", "LAG", "NOT READABLE"])];
     lines.extend(rows.iter().map(|row| {
         let committed = row.committed.map_or_else(|| "none".to_owned(), shown);
+        let (end, lag, held) = (shown(row.end), shown(row.lag), shown(row.held_back));
+        line(&place(row), [&committed, &end, &lag, &held])
+    }));
+    let sum = |of: fn(&Row) -> i64| shown(rows.iter().map(of).sum());
+    lines.push(line("all", ["", "", &sum(|row| row.lag), &sum(|row| row.held_back)]));
+    let held = rows.iter().filter_map(|row| Some((row, row.held_back_at?)));
+    lines.extend(held.map(|(row, at)| {
         format!(
-            "{:<width$}  {committed:>14}  {:>14}  {:>14}",
+            "{}: a producer's transaction that begins at offset {at} is not ended. Where that producer is gone: \
+             kafka-transactions.sh --bootstrap-server BROKER abort --topic {} --partition {} --start-offset {at}",
             place(row),
-            shown(row.end),
-            shown(row.lag)
+            row.topic,
+            row.partition
         )
     }));
-    let all = rows.iter().map(|row| row.lag).sum();
-    lines.push(format!("{:<width$}  {:>14}  {:>14}  {:>14}", "all", "", "", shown(all)));
     lines.join("\n") + "\n"
 }
 
@@ -131,16 +155,22 @@ mod tests {
     #[test]
     fn a_line_for_each_partition_and_the_sum() {
         let rows = [
-            row("in", 0, Some(90), 90, 1_100),
-            row("in", 1, None, 3, 5),
-            row("in", 2, Some(7), 7, 5),
+            row("in", 0, Some(90), (90, 1_100, 1_100)),
+            row("in", 1, None, (3, 5, 5)),
+            row("in", 2, Some(7), (7, 5, 5)),
+            row("in", 3, Some(40), (40, 40, 60)),
+            row("in", 4, Some(40), (40, 50, 60)),
         ];
         let said = table(&rows);
         let cells: Vec<Vec<&str>> =
             said.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(cells[1], ["in/0", "90", "1,100", "1,010"]);
-        assert_eq!(cells[2], ["in/1", "none", "5", "2"]);
-        assert_eq!(cells[3], ["in/2", "7", "5", "0"], "an end that is told late is no lag");
-        assert_eq!(cells[4], ["all", "1,012"]);
+        assert_eq!(cells[1], ["in/0", "90", "1,100", "1,010", "0"]);
+        assert_eq!(cells[2], ["in/1", "none", "5", "2", "0"]);
+        assert_eq!(cells[3], ["in/2", "7", "5", "0", "0"], "an end that is told late is no lag");
+        assert_eq!(cells[4], ["in/3", "40", "60", "20", "20"], "all that can be read is answered");
+        assert_eq!(cells[5], ["in/4", "40", "60", "20", "10"]);
+        assert_eq!(cells[6], ["all", "1,052", "30"]);
+        assert!(said.contains("in/3: a producer's transaction that begins at offset 40"), "{said}");
+        assert_eq!(cells.len(), 9);
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use serde_json::json;
 
 use super::predict::task;
 use super::terminal;
@@ -14,6 +15,7 @@ use crate::config::uri::NotAUri;
 use crate::failure::{Exit, Failure, chain};
 use crate::model::artifact;
 use crate::model::options::LoadOptions;
+use crate::printable;
 use crate::record::Version;
 use crate::registry::{self, Broken, Error, Imported, Listed, Registry};
 
@@ -21,7 +23,14 @@ use crate::registry::{self, Broken, Error, Imported, Listed, Registry};
 #[derive(Debug, Subcommand)]
 pub enum Models {
     /// Show every version and its aliases, and what is broken
-    List(Root),
+    List {
+        /// Where the registry is
+        #[command(flatten)]
+        root: Root,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Copy a model's directory in as the next version, checked and with its manifest
     Import {
         /// Where the registry is
@@ -96,9 +105,9 @@ pub fn run(command: &Models) -> ExitCode {
 
 fn execute(command: &Models) -> Result<String, Error> {
     match command {
-        Models::List(root) => {
+        Models::List { root, json } => {
             let (listed, broken) = root.open().list()?;
-            Ok(table(&listed, &broken))
+            Ok(if *json { object(&listed, &broken) } else { table(&listed, &broken) })
         }
         Models::Import { root, from, name, alias, task } => {
             let registry = root.open();
@@ -169,6 +178,15 @@ fn verify(registry: &Registry, model: &str, task: Option<Task>) -> Result<String
 /// A line for each, beginning with what they are.
 fn lines(what: &str, each: &[impl Display]) -> String {
     each.iter().map(|one| format!("  {what:<13} {one}\n")).collect::<Vec<_>>().concat()
+}
+
+fn object(listed: &[Listed], broken: &[Broken]) -> String {
+    let versions = listed.iter().map(|Listed { name, version, aliases }| {
+        json!({"model": name, "version": version.0, "aliases": aliases})
+    });
+    let broken = broken.iter().map(|Broken { place, why }| json!({"place": place, "why": why}));
+    let (versions, broken): (Vec<_>, Vec<_>) = (versions.collect(), broken.collect());
+    printable::json(&json!({ "versions": versions, "broken": broken })) + "\n"
 }
 
 /// A line for each version, then one for each thing that is broken.

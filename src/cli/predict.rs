@@ -6,14 +6,17 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::run::progress::summary;
 use super::terminal;
 use crate::answer::Task;
 use crate::config::{
     Aggregation, Config, OnLong, Place, Precision, Time, Uri, Workers as WorkerCount,
 };
 use crate::failure::{Exit, Failure};
+use crate::status::Board;
+use crate::status::history::Total;
 use crate::telemetry::Telemetry;
 use crate::{lines, service};
 
@@ -108,10 +111,40 @@ fn predict(args: &Args) -> Result<(), Failure> {
     let (input, output) = files(args)?;
     let log = lines::open(input, output, config.limits.memory.0)?;
     let (telemetry, runtime) = (Telemetry::silent()?, service::runtime()?);
-    let ended = runtime.block_on(service::once(&config, &telemetry, Arc::new(served), log));
+    let (status, start) = (Board::default(), now());
+    let ended = runtime.block_on(async {
+        let all = service::once(&config, &telemetry, Arc::new(served), log, status.clone());
+        tokio::select! {
+            ended = all => ended,
+            () = tell(&status, start) => Ok(()),
+        }
+    });
+    if LINE <= start.elapsed() {
+        let Total { records, dead_letters } = status.total();
+        terminal::note(summary(records, dead_letters, start.elapsed()));
+    }
     // The reading thread may wait for a line, and a worker may hang in a driver: the process ends all the same.
     runtime.shutdown_background();
     ended
+}
+
+/// Between two lines about how it goes on.
+const LINE: Duration = Duration::from_secs(10);
+
+/// Says on stderr how it goes on, until it is dropped: what takes less than [`LINE`] is silent.
+async fn tell(status: &Board, start: Instant) {
+    let mut pace = tokio::time::interval(LINE);
+    pace.tick().await;
+    loop {
+        pace.tick().await;
+        let Total { records, dead_letters } = status.total();
+        terminal::note(format_args!("so far: {}", summary(records, dead_letters, start.elapsed())));
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long it takes is wall time")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// Where lines come from.

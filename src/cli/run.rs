@@ -9,9 +9,10 @@ use crate::failure::Failure;
 use crate::log::message::Naming;
 use crate::log::{Log, Opening};
 use crate::telemetry::Telemetry;
+use crate::telemetry::otlp::Pushes;
 use crate::{kafka, service, sqlite};
 
-mod progress;
+pub(super) mod progress;
 
 use progress::Progress;
 
@@ -40,13 +41,20 @@ pub fn run(args: &Args) -> ExitCode {
         Ok(telemetry) => telemetry,
         Err(failure) => return terminal::end(Err(failure)),
     };
-    match start(config, telemetry, args) {
+    let (pushes, ended) = match Pushes::start(&config, &telemetry) {
+        Ok(pushes) => (pushes, start(config, telemetry, args)),
+        Err(failure) => (Pushes::default(), Err(failure)),
+    };
+    let code = match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             tracing::error!(exit = failure.exit.code(), "{failure}");
             failure.exit.into()
         }
-    }
+    };
+    // The line above is the one to have.
+    pushes.flush();
+    code
 }
 
 fn start(config: Config, telemetry: Telemetry, args: &Args) -> Result<(), Failure> {

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::Value;
+use ureq::http::Uri;
 
 use super::terminal;
 use crate::failure::{Exit, Failure, chain};
@@ -13,8 +14,11 @@ use crate::tls;
 /// Arguments of `tidemill status`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where the service listens (http.listen)
-    #[arg(long, default_value = "http://127.0.0.1:8080", env = "TIDEMILL_URL", value_name = "URL")]
+    /// Where the service listens (http.listen): HOST:PORT or a URL
+    #[arg(
+        long, default_value = "http://127.0.0.1:8080", env = "TIDEMILL_URL", hide_env_values = true,
+        value_name = "URL", value_parser = address
+    )]
     url: String,
     /// The answer as it is, for programs
     #[arg(long)]
@@ -27,23 +31,41 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// Most bytes of an answer.
 const LARGEST: u64 = 4 << 20;
 
+/// `HOST:PORT`, or a URL with whatever path: where the service listens.
+fn address(text: &str) -> Result<String, String> {
+    let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let form = "write HOST:PORT or http://HOST:PORT, where the service listens (http.listen)";
+    let read = url.parse::<Uri>().map_err(|error| format!("{error}; {form}"))?;
+    let (scheme, authority) = (read.scheme_str(), read.authority());
+    let Some(authority) = authority.filter(|at| !at.host().is_empty()) else {
+        return Err(form.to_owned());
+    };
+    // A user would be shown with the address; the service asks for none.
+    if authority.as_str().contains('@') || !matches!(scheme, Some("http" | "https")) {
+        return Err(form.to_owned());
+    }
+    let path = read.path().trim_end_matches('/');
+    let base = path.strip_suffix("/api/status").unwrap_or(path);
+    Ok(format!("{}://{authority}{base}", scheme.unwrap_or("http")))
+}
+
 /// Asks once, and shows what it says. 0 where the service is ready, 75 where it is not or does not answer.
 pub fn run(args: &Args) -> ExitCode {
     terminal::end(show(args))
 }
 
 fn show(args: &Args) -> Result<(), Failure> {
-    let url = format!("{}/api/status", args.url.trim_end_matches('/'));
+    let url = format!("{}/api/status", args.url);
     let away = |why: String| Failure {
-        message: format!("ask {url}: {why}; --url names where the service listens (http.listen)"),
+        message: format!(
+            "ask {url}: {why}; --url HOST:PORT names where the service listens (http.listen, 8080 by default)"
+        ),
         exit: Exit::Temporary,
     };
-    let text = ask(&url).map_err(|error| away(chain(&error)))?;
-    let status: Value =
-        serde_json::from_str(&text).map_err(|error| away(format!("it is no status: {error}")))?;
-    if status.get("sentence").is_none() {
-        return Err(away("it is no status: another program listens there".to_owned()));
-    }
+    let text = ask(&url).map_err(|error| away(why(&error)))?;
+    let status =
+        serde_json::from_str(&text).ok().filter(|status: &Value| status.get("sentence").is_some());
+    let status = status.ok_or_else(|| away("what listens there is not tidemill".to_owned()))?;
     if args.json {
         terminal::line(text)?;
     } else {
@@ -62,6 +84,24 @@ fn ask(url: &str) -> Result<String, ureq::Error> {
         .build();
     let mut answer = ureq::Agent::from(config).get(url).call()?;
     answer.body_mut().with_config().limit(LARGEST).read_to_string()
+}
+
+/// Why there is no status, in words.
+fn why(error: &ureq::Error) -> String {
+    if let ureq::Error::StatusCode(code) = error {
+        return format!(
+            "it answers {code}: another program listens there, or it is the port of admin.listen"
+        );
+    }
+    if let ureq::Error::Io(error) = error
+        && error.kind() == std::io::ErrorKind::ConnectionRefused
+    {
+        return "nothing listens there".to_owned();
+    }
+    if let ureq::Error::Timeout(_) = error {
+        return format!("no answer within {} s", ANSWER.as_secs());
+    }
+    chain(error)
 }
 
 /// What a person wants to see of it, in the order of the page.
@@ -144,10 +184,12 @@ fn events(status: &Value) -> Rows {
             .take(3)
             .map(|swap| ("swap".to_owned(), format!("version {} to {}", swap["from"], swap["to"]))),
     );
-    rows.extend(list(status, "/models/refusals").iter().take(3).map(|refusal| {
-        let why = text(&refusal["reason"]);
-        ("refused".to_owned(), format!("version {}: {why}", refusal["version"]))
-    }));
+    // Not those of the past: what was mended is on the page alone.
+    let refused = at(status, "/models/refused");
+    if !refused.is_null() {
+        let why = text(&refused["reason"]);
+        rows.push(("refused".to_owned(), format!("version {}: {why}", refused["version"])));
+    }
     rows.extend(list(status, "/dead_letters/last").iter().take(5).map(|letter| {
         let (topic, class, why) =
             (text(&letter["topic"]), text(&letter["class"]), text(&letter["reason"]));
@@ -185,5 +227,37 @@ fn number(value: &Value) -> String {
         (Some(whole), _) => thousands(whole),
         (None, Some(number)) => format!("{number:.1}"),
         (None, None) => "-".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_host_and_a_port_or_a_url() {
+        for (text, expect) in [
+            ("localhost:8080", "http://localhost:8080"),
+            ("127.0.0.1", "http://127.0.0.1"),
+            ("[::1]:8080", "http://[::1]:8080"),
+            ("http://a:1/", "http://a:1"),
+            ("http://a:1/api/status", "http://a:1"),
+            ("https://proxy/tidemill/", "https://proxy/tidemill"),
+        ] {
+            assert_eq!(address(text).as_deref(), Ok(expect), "{text}");
+        }
+        for text in ["", "http://", "ftp://a", "a:99999", "a b", "http://u:secret@a:1", ":8080"] {
+            let said = address(text).unwrap_err();
+            assert!(said.contains("write HOST:PORT") && !said.contains("secret"), "{text}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_of_the_past_is_not_told() {
+        let refusal = serde_json::json!({"version": 3, "reason": "no", "at": 1});
+        let models = |refused: &Value| serde_json::json!({"models": {"refusals": [refusal], "refused": refused}});
+        let told = |status: &Value| page(status).contains("version 3: no");
+        assert!(told(&models(&refusal)));
+        assert!(!told(&models(&Value::Null)));
     }
 }

@@ -132,6 +132,10 @@ pub enum Unwrap {
     Connect,
     /// Debezium's envelope, with Connect's around it or not: the record is `after`. A deleted row is a tombstone.
     Debezium,
+    /// A `CloudEvent` in structured mode (`content-type: application/cloudevents+json`, or a `specversion` where there is no
+    /// such header): the record is its `data` or `data_base64`. In binary mode the value is the record.
+    #[serde(rename = "cloud_events")]
+    CloudEvents,
 }
 
 /// What the values of the input topics are.
@@ -148,6 +152,10 @@ pub enum InputFormat {
     Avro,
     /// Protobuf: behind Confluent's frame where there is a schema registry, else by `input.schema`.
     Protobuf,
+    /// A map of `MessagePack`.
+    MessagePack,
+    /// A map of CBOR.
+    Cbor,
 }
 
 /// What a field means that the model does not read.

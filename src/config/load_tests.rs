@@ -208,6 +208,10 @@ fn what_is_published_has_names_that_its_format_can_have() {
         ("cloud_events: {source: /a b, type: t}", Some("white space")),
         ("cloud_events: {source: /a, type: ''}", Some("white space")),
         ("cloud_events: {source: /a, type: com.t}", None),
+        ("cloud_events: {source: 'https://h/a?b=%20#c', type: com.t}", None),
+        ("cloud_events: {source: '/a%2', type: com.t}", Some("no reference to a URI")),
+        ("cloud_events: {source: '/é', type: com.t}", Some("no reference to a URI")),
+        ("cloud_events: {source: '/<a>', type: com.t}", Some("no reference to a URI")),
         ("scores_format: array, embedding_format: bytes", None),
     ] {
         let text = GOOD.replace("output: {", &format!("output: {{{output}, "));
@@ -217,6 +221,52 @@ fn what_is_published_has_names_that_its_format_can_have() {
             None => assert_eq!(found, None, "{output}"),
             Some(said) => assert!(found.unwrap_or_default().contains(said), "{output}"),
         }
+    }
+}
+
+#[test]
+fn what_nothing_is_read_by_is_refused() {
+    for (more, said) in [
+        ("schema: a.avsc", Some("input.schema")),
+        ("schema: a.avsc, format: text", Some("input.schema")),
+        ("schema: a.avsc, format: avro", None),
+        ("schema: a.avsc, formats: {in: avro}", None),
+        ("schema: a.avsc, format_header: content-type", None),
+        ("schema: a.proto, format: protobuf", None),
+        ("key: {schema: a.avsc}", Some("input.key.schema")),
+        ("key: {schema: a.avsc, format: avro}", None),
+        ("format: messagepack", None),
+        ("format: cbor, fields: {a: /b}", None),
+        ("format: messagepack, unwrap: debezium", Some("input.unwrap")),
+        ("formats: {in: cbor}, unwrap: connect", Some("input.unwrap")),
+        ("format: cbor, unwrap: cloud_events", None),
+        ("format: text, unwrap: cloud_events", None),
+        ("format: text, unwrap: connect", Some("input.unwrap")),
+    ] {
+        let text = GOOD.replace("input: {", &format!("input: {{{more}, "));
+        assert_ne!(text, GOOD);
+        let found = with(&text, &[]).err().map(|problems| format!("{problems:?}"));
+        match said {
+            None => assert_eq!(found, None, "{more}"),
+            Some(said) => {
+                assert!(found.clone().unwrap_or_default().contains(said), "{more}: {found:?}")
+            }
+        }
+    }
+}
+
+#[test]
+fn windows_that_hardly_move_on_are_refused() {
+    for (more, said) in [
+        ("on_long: chunks, chunk_overlap: 65, max_length: 128", Some("write at most 64")),
+        ("on_long: chunks, chunk_overlap: 64, max_length: 128", None),
+        ("on_long: mean, chunk_overlap: 1, max_length: 1", Some("write at most 0")),
+    ] {
+        let text = GOOD.replace("model: {", &format!("model: {{{more}, "));
+        assert_ne!(text, GOOD);
+        let found = with(&text, &[]).err().map(|problems| format!("{problems:?}"));
+        assert_eq!(found.as_ref().is_some(), said.is_some(), "{more}: {found:?}");
+        assert!(found.unwrap_or_default().contains(said.unwrap_or_default()), "{more}");
     }
 }
 
@@ -263,6 +313,9 @@ fn each_rule_says_its_consequence() {
         ("MODEL__DETERMINISM", "yes", "model.determinism", "strict"),
         ("MODEL__WORKERS", "0", "model.workers", "auto"),
         ("LOGGING__FILTER", "tidemill=loud", "logging.filter", "no filter"),
+        ("TRACES__ENDPOINT", "grpc://otel:4317", "traces.endpoint", "does not begin with http://"),
+        ("METRICS__ENDPOINT", "otel:4318", "metrics.endpoint", "does not begin with http://"),
+        ("LOGGING__ENDPOINT", "http://u:pw@otel:4318", "logging.endpoint", "has a user before"),
         ("LOG", "files", "log", "sqlite:FILE"),
         ("HTTP__LISTEN", "8080", "http.listen", "0.0.0.0:8080"),
     ] {

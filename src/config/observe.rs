@@ -27,6 +27,38 @@ pub struct Traces {
     pub endpoint: Option<String>,
 }
 
+/// Where metrics are pushed, beside `/metrics`. OpenTelemetry's own variables (`OTEL_*`) come before this.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// A collector's address for OTLP: `http://otel-collector:4318`. Without one they are only scraped.
+    pub endpoint: Option<String>,
+}
+
+/// Whether requests can be sent to a collector at `url`; else what is wrong with it, for a sentence that begins with the
+/// address's name, and what to do. The address is not quoted: it may hold a secret.
+///
+/// # Errors
+///
+/// A scheme that is missing or not HTTP's, which would mean https to some and http to others; no host; a user before it.
+pub fn collector_address(url: &str) -> Result<(), (&'static str, &'static str)> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
+    if host.is_empty() {
+        return Err((
+            "does not begin with http:// or https:// and a host",
+            "write http://HOST:4318",
+        ));
+    }
+    if host.contains('@') {
+        return Err((
+            "has a user before its host, which would be shown with it",
+            "write `authorization=…` into the variable OTEL_EXPORTER_OTLP_HEADERS",
+        ));
+    }
+    Ok(())
+}
+
 /// What an operator may do to a service that runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -51,11 +83,13 @@ pub struct Logging {
     pub format: LogFormat,
     /// As in `RUST_LOG`: `info`, `tidemill=debug,rdkafka=info`.
     pub filter: String,
+    /// A collector's address for OTLP, to which lines are sent beside stderr. OpenTelemetry's own variables come before it.
+    pub endpoint: Option<String>,
 }
 
 impl Default for Logging {
     fn default() -> Self {
-        Self { format: LogFormat::Text, filter: "info".to_owned() }
+        Self { format: LogFormat::Text, filter: "info".to_owned(), endpoint: None }
     }
 }
 

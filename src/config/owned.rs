@@ -134,8 +134,8 @@ pub const OWNED: &[Owned] = &[
     ours(
         "statistics.interval.ms",
         Consumer,
-        Fixed("5000"),
-        "lag is taken from the client's statistics",
+        Fixed("0"),
+        "nothing reads the client's statistics: the brokers are asked how far partitions go",
         "",
     ),
     ours("consume.callback.max.messages", Consumer, Never, CODE, ""),

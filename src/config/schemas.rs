@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Time;
+use crate::schema::Ids;
 
 /// The schema registry: Confluent's, or one that speaks its REST API (Apicurio, Karapace, Redpanda).
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +27,8 @@ pub struct SchemaRegistry {
     pub register: bool,
     /// Under which subject they are looked for.
     pub subject: Subject,
+    /// What Apicurio's serdes write as ids.
+    pub ids: Option<Ids>,
 }
 
 impl Default for SchemaRegistry {
@@ -39,6 +42,7 @@ impl Default for SchemaRegistry {
             timeout: Time::millis(10_000),
             register: false,
             subject: Subject::Topic,
+            ids: None,
         }
     }
 }
@@ -51,6 +55,7 @@ impl std::fmt::Debug for SchemaRegistry {
             .field("ca", &self.ca)
             .field("register", &self.register)
             .field("subject", &self.subject)
+            .field("ids", &self.ids)
             .finish_non_exhaustive()
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::properties::{self, Section};
 use super::{
     Config, InputFormat, KeyFormat, Log, OnStop, Problem, Time, UnknownFields, Unwrap, Uri,
-    Workers, identity, topics, tree,
+    Workers, collector_address, identity, topics, tree,
 };
 use crate::answer::Scores;
 
@@ -28,6 +28,7 @@ pub fn problems(config: &Config) -> Vec<Problem> {
     roles(config, &mut found);
     kafka(config, &mut found);
     state(config, &mut found);
+    collectors(config, &mut found);
     found.0
 }
 
@@ -63,6 +64,18 @@ fn required(config: &Config, found: &mut Found) {
         let message = "is required for a model.uri that begins with `models:/`, and not set";
         let remedy = "write the directory that holds <name>/<version>/…";
         found.when(config.registry.root.is_none(), "registry.root", message, remedy);
+    }
+}
+
+fn collectors(config: &Config, found: &mut Found) {
+    for (key, endpoint) in [
+        ("traces.endpoint", &config.traces.endpoint),
+        ("metrics.endpoint", &config.metrics.endpoint),
+        ("logging.endpoint", &config.logging.endpoint),
+    ] {
+        if let Some(Err((wrong, remedy))) = endpoint.as_deref().map(collector_address) {
+            found.add(key, wrong, remedy);
+        }
     }
 }
 
@@ -114,6 +127,13 @@ fn zeros(config: &Config, found: &mut Found) {
         "is about windows, and by model.on_long no text is cut into such",
         "write `on_long: chunks` or `mean`, or leave it out",
     );
+    if let Some(longest) = model.max_length.filter(|longest| longest / 2 < model.chunk_overlap) {
+        let message = format!(
+            "is {}, more than half of model.max_length, {longest}: windows would hardly move on",
+            model.chunk_overlap
+        );
+        found.add("model.chunk_overlap", message, format!("write at most {}", longest / 2));
+    }
     let none = model.max_length == Some(0);
     found.when(none, "model.max_length", "is 0: every text would be too long", "write 1 or more");
 }
@@ -272,8 +292,15 @@ fn published(config: &Config, found: &mut Found) {
         found.add("output.cloud_events", message, "set both, or none");
     }
     let blank = |text: &&String| text.is_empty() || text.contains(char::is_whitespace);
-    if let Some(text) = source.iter().chain(kind).find(blank) {
-        let message = format!("has {text:?}, which is empty or has white space in it");
+    let blank = source
+        .iter()
+        .chain(kind)
+        .find(blank)
+        .map(|text| (text, "is empty or has white space in it"));
+    let no_reference = source.as_ref().filter(|source| !is_reference(source));
+    let no_reference = no_reference.map(|text| (text, "is no reference to a URI (RFC 3986)"));
+    if let Some((text, wrong)) = blank.or(no_reference) {
+        let message = format!("has {text:?}, which {wrong}");
         let remedy = "write a URI reference as source, such as `/payments/scores`, and a name as type, such as \
                       `com.example.payment.scored`";
         found.add("output.cloud_events", message, remedy);
@@ -282,6 +309,22 @@ fn published(config: &Config, found: &mut Found) {
         let message = "is array, the scores of all labels in their order, and output.top_k is set";
         found.add("output.scores_format", message, "write `map`, or leave output.top_k out");
     }
+}
+
+/// Whether a text has the characters of a reference to a URI only, and their numbers where it has a `%`.
+fn is_reference(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=".contains(&byte);
+    let digit =
+        |bytes: &mut std::str::Bytes<'_>| bytes.next().is_some_and(|byte| byte.is_ascii_hexdigit());
+    while let Some(byte) = bytes.next() {
+        let is = if byte == b'%' { digit(&mut bytes) && digit(&mut bytes) } else { plain(byte) };
+        if !is {
+            return false;
+        }
+    }
+    text.matches('#').count() < 2
 }
 
 fn formats(config: &Config, found: &mut Found) {
@@ -293,22 +336,36 @@ fn formats(config: &Config, found: &mut Found) {
         found.add("input.formats", message, "name a topic that is read, or leave it out");
     }
     let (avro, protobuf) = (has(InputFormat::Avro), has(InputFormat::Protobuf));
+    let packed = has(InputFormat::MessagePack) || has(InputFormat::Cbor);
     // By their headers records may be of every format.
     let any = input.format_header.is_some();
     if input.format_header.as_deref().is_some_and(|header| header.trim().is_empty()) {
         found.add("input.format_header", "is empty", "name a header, such as `content-type`");
     }
-    if !has(InputFormat::Json) && !avro && !protobuf && !any {
+    if !has(InputFormat::Json) && !avro && !protobuf && !packed && !any {
         let message = "is about fields, and by input.format every value is one field";
         let fix = "leave it out, or write `format: json`";
         if !input.fields.is_empty() {
             found.add("input.fields", message, fix);
         }
-        if input.unwrap != Unwrap::None {
+        if !matches!(input.unwrap, Unwrap::None | Unwrap::CloudEvents) {
             found.add("input.unwrap", message, fix);
         }
     }
+    found.when(
+        packed && matches!(input.unwrap, Unwrap::Connect | Unwrap::Debezium),
+        "input.unwrap",
+        "is an envelope of JSON, Avro or Protobuf, and input.format or input.formats is messagepack or cbor",
+        "leave it out, or say by input.fields where the fields stand, such as `{age: /after/age}`",
+    );
     keys(config, found);
+    let idle = input.schema.is_some() && !avro && !protobuf && !any;
+    found.when(
+        idle,
+        "input.schema",
+        "is set, and by input.format and input.formats no value is read by it",
+        "write `format: avro` or `format: protobuf`, or leave it out",
+    );
     if (avro || protobuf) && registry.urls.is_empty() && input.schema.is_none() {
         let format = if avro { "avro" } else { "protobuf" };
         let message = format!("is {format}, and nothing says by which schema values were written");
@@ -355,6 +412,13 @@ fn keys(config: &Config, found: &mut Found) {
             "name the field that the whole key is in input.key.field",
         );
     }
+    let idle = key.schema.is_some() && key.format != KeyFormat::Avro;
+    found.when(
+        idle,
+        "input.key.schema",
+        "is set, and by input.key.format no key is read by it",
+        "write `format: avro` under input.key, or leave it out",
+    );
     if key.format == KeyFormat::Avro
         && config.schema_registry.urls.is_empty()
         && key.schema.is_none()

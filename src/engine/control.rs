@@ -8,7 +8,10 @@ use crate::record::{ModelId, Partition, Version};
 
 impl Engine {
     pub(super) fn control(&mut self, control: Option<Control>) -> Result<(), Failure> {
+        let now = now();
         match control {
+            // It does nothing any more, and takes nothing.
+            None | Some(Control::Failed(_) | Control::Assigned(_)) if self.stopped.is_some() => (),
             None => {
                 return Err(temporary("the reading thread ended without a word; this is a bug"));
             }
@@ -18,13 +21,16 @@ impl Engine {
                 return self.revoked(partitions, lost, done);
             }
             Some(Control::Ends(ends)) => {
-                self.lag.ends(ends);
-                self.lag.report(self.pipeline.owned(), &self.observer, now());
+                self.lag.ends(ends, now);
+                if self.stopped.is_none() {
+                    self.lag.report(self.pipeline.owned(), &self.observer, now);
+                }
                 if let Some(deadline) = self.parts.deadline {
                     let owned = self.pipeline.owned();
-                    self.lag.report_slack(owned, deadline, &self.observer, now());
+                    self.lag.report_slack(owned, deadline, &self.observer, now);
                 }
             }
+            Some(Control::Left(left)) => self.lag.left_behind(&left, &self.observer, now),
             Some(Control::Finished) => self.finished = true,
             Some(Control::Unfinished(records, partitions)) => {
                 self.unfinished = Some((records, partitions));
@@ -32,7 +38,6 @@ impl Engine {
             }
             Some(Control::Hidden(places)) => self.hidden = Some(places),
             Some(Control::Reachable(reachable)) => {
-                let now = now();
                 self.observer.status.change(|status| status.reachable(reachable, now));
                 self.observer.metrics.reachable(reachable);
             }
@@ -56,7 +61,7 @@ impl Engine {
                 assigned;
             self.parts.journal.assigned(partition, topic, next);
             self.lag.assigned(partition, end);
-            self.observer.status.note(|history| history.assigned(partition, now()));
+            self.observer.assigned(partition, now());
             self.gates.insert((partition, epoch), gate);
             taken.push(arrive::Assigned { partition, epoch, next, until, skip, recorded });
         }

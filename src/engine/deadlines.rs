@@ -100,8 +100,10 @@ impl Engine {
                 tracing::error!("{message}");
                 let why = message.clone();
                 self.observer.status.change(|status| status.doing = Doing::Stopped(why));
-                // Its partitions go to the other replicas, and it takes none: it does nothing with them.
-                self.parts.membership.leave.ask(true);
+                // Its partitions go to the other replicas, and it takes none: it does nothing with them, but goes on
+                // telling how far behind they are as long as nobody has them.
+                self.parts.membership.leave.ask_and_stay();
+                self.observer.metrics.left();
                 self.stopped = Some(Failure { message, exit: Exit::Data });
                 Ok(())
             }

@@ -1,47 +1,93 @@
 //! How far behind the ends of the partitions the commits are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use crate::log::Reach;
 use crate::pipeline::arrive::Owned;
 use crate::record::{Offset, Partition};
+use crate::status::Drain;
+use crate::status::history::Behind;
 
 use super::observer::Observer;
 
-/// The newest ends, and what was committed since the last report.
+/// Over how long it is looked how fast the lag falls.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// Less than this is no measure.
+const LEAST: Duration = Duration::from_secs(4);
+
+/// A transaction may be open for so long before it is said that it holds records back.
+const LONG: Duration = Duration::from_secs(300);
+
+/// The longest pause before that is said again.
+const LONGEST: Duration = Duration::from_secs(3_600);
+
+/// So many places are named then.
+const NAMED: usize = 8;
+
+/// A lag of less than the records of so long is none that has to fall.
+const CAUGHT_UP: f64 = 2.0;
+
+/// The newest ends, and what became of the lag.
 #[derive(Debug)]
 pub(super) struct Lag {
-    ends: BTreeMap<Partition, Offset>,
+    ends: BTreeMap<Partition, Reach>,
+    /// Where open transactions hold records back, and since when at the same place.
+    held: BTreeMap<Partition, (Offset, Instant)>,
+    /// The lag as it was, the newest last: since the partitions are these.
+    past: VecDeque<(Instant, i64)>,
+    /// Records that were committed since the last report, and when that was.
+    records: u64,
+    since: Instant,
+    /// Whether what arrives from now on is another run's.
+    bounded: bool,
     /// The ends as they were when a partition became ours: a job has to come no further.
     first: BTreeMap<Partition, Offset>,
-    since: Instant,
-    records: u64,
     begun: Instant,
+    /// Records that were committed since.
     all: u64,
+    /// When it is said again that records are held back, and the pause after that.
+    said: Option<(Instant, Duration)>,
 }
 
 impl Lag {
-    pub(super) fn new(now: Instant) -> Self {
-        let (ends, first) = (BTreeMap::new(), BTreeMap::new());
-        Self { ends, first, since: now, records: 0, begun: now, all: 0 }
+    /// `bounded`: up to the ends that were there at the start.
+    pub(super) fn new(bounded: bool, now: Instant) -> Self {
+        let (ends, held, past) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
+        let first = BTreeMap::new();
+        let (records, all) = (0, 0);
+        Self { ends, held, past, records, since: now, bounded, first, begun: now, all, said: None }
     }
 
     /// A partition became ours; its end was seen at `end`.
     pub(super) fn assigned(&mut self, partition: Partition, end: Offset) {
-        self.ends.insert(partition, end);
+        self.ends.insert(partition, Reach::whole(end));
         self.first.insert(partition, end);
+        self.past.clear();
     }
 
     /// A partition is not ours any more.
     pub(super) fn revoked(&mut self, partition: Partition) {
         self.ends.remove(&partition);
+        self.held.remove(&partition);
         self.first.remove(&partition);
+        self.past.clear();
     }
 
-    /// The client's statistics tell the ends of all partitions that it has ever read: only ours are kept.
-    pub(super) fn ends(&mut self, ends: BTreeMap<Partition, Offset>) {
-        for (partition, end) in ends {
-            self.ends.entry(partition).and_modify(|known| *known = end);
+    /// How far partitions go now: only ours are kept.
+    pub(super) fn ends(&mut self, ends: BTreeMap<Partition, Reach>, now: Instant) {
+        for (partition, reach) in ends {
+            let Some(known) = self.ends.get_mut(&partition) else { continue };
+            *known = reach;
+            if reach.high <= reach.stable {
+                self.held.remove(&partition);
+                continue;
+            }
+            let held = self.held.entry(partition).or_insert((reach.stable, now));
+            if held.0 != reach.stable {
+                *held = (reach.stable, now);
+            }
         }
     }
 
@@ -51,9 +97,12 @@ impl Lag {
         self.all += records;
     }
 
-    /// Offsets between what is committed and the ends, of all partitions that are ours.
+    /// Offsets that can be read and are not committed, of all partitions that are ours.
     pub(super) fn left(&self, owned: &Owned) -> i64 {
-        below(&self.ends, owned)
+        let left = |(partition, done): (Partition, Offset)| {
+            self.ends.get(&partition).map_or(0, |end| end.stable.0.saturating_sub(done.0).max(0))
+        };
+        owned.positions().map(left).sum()
     }
 
     /// Tells how much time a job has beyond what is left of its work at its rate since it began.
@@ -69,24 +118,120 @@ impl Lag {
         observer.metrics.slack(slack(until, left, self.all, now.duration_since(self.begun)));
     }
 
-    /// Tells the lag of each partition that is ours, and the time until all of them are at 0.
+    /// Tells how far behind each partition is that is ours, and the time until none is.
     pub(super) fn report(&mut self, owned: &Owned, observer: &Observer, now: Instant) {
-        let of = |(partition, done): (Partition, Offset)| {
-            let end = self.ends.get(&partition)?;
-            Some((partition, end.0.saturating_sub(done.0).max(0)))
-        };
-        let lags: Vec<(Partition, i64)> = owned.positions().filter_map(of).collect();
-        let total = lags.iter().map(|(_, lag)| lag).sum();
-        observer.lag(&lags, total, now);
-        let seconds = now.duration_since(std::mem::replace(&mut self.since, now)).as_secs_f64();
-        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let eta = match (total, std::mem::take(&mut self.records)) {
-            (0, _) => 0.0,
-            (_, 0) => -1.0,
-            (lag, records) => lag as f64 * seconds / records as f64,
-        };
-        observer.metrics.drain_eta(eta);
+        self.tell(owned.positions(), observer, now);
     }
+
+    /// The same of partitions that nobody reads, by what their group has committed; the others are told by whoever has
+    /// them.
+    pub(super) fn left_behind(
+        &mut self,
+        left: &BTreeMap<Partition, (Offset, Reach)>,
+        observer: &Observer,
+        now: Instant,
+    ) {
+        let others: Vec<Partition> =
+            self.ends.keys().filter(|partition| !left.contains_key(partition)).copied().collect();
+        for partition in others {
+            self.revoked(partition);
+            observer.revoked(partition);
+        }
+        self.ends.extend(left.iter().map(|(partition, (_, reach))| (*partition, *reach)));
+        self.ends(left.iter().map(|(partition, (_, reach))| (*partition, *reach)).collect(), now);
+        self.tell(left.iter().map(|(partition, (done, _))| (*partition, *done)), observer, now);
+    }
+
+    fn tell(
+        &mut self,
+        done: impl Iterator<Item = (Partition, Offset)>,
+        observer: &Observer,
+        now: Instant,
+    ) {
+        let behind: Vec<(Partition, Behind)> = done
+            .filter_map(|(partition, done)| Some((partition, self.of(partition, done)?)))
+            .collect();
+        let lag = behind.iter().map(|(_, behind)| behind.lag).sum();
+        let readable = behind.iter().map(|(_, behind)| behind.lag - behind.held).sum();
+        let drain = self.drain(readable, now);
+        self.complain(&behind, observer, now);
+        observer.lag(&behind, (lag, lag - readable), drain, now);
+    }
+
+    /// Says where records cannot be read for long, at once and then with growing pauses: it is a producer's doing, and
+    /// an operator's to end.
+    fn complain(&mut self, behind: &[(Partition, Behind)], observer: &Observer, now: Instant) {
+        let held = |(partition, behind): &(Partition, Behind)| {
+            Some((*partition, behind.held_back(now).filter(|held| LONG <= held.time)?))
+        };
+        let held: Vec<_> = behind.iter().filter_map(held).collect();
+        if held.is_empty() {
+            if self.said.take().is_some() {
+                tracing::info!("no transaction of a producer holds records back any more");
+            }
+            return;
+        }
+        let (next, pause) = self.said.unwrap_or((now, LONG));
+        if now < next {
+            return;
+        }
+        self.said = Some((now + pause, (pause * 2).min(LONGEST)));
+        let places = held.iter().take(NAMED).map(|(partition, held)| {
+            let (topic, number) = (observer.topic(partition.topic), partition.number);
+            format!("{topic}/{number} from offset {} ({} records)", held.place, held.records)
+        });
+        let places = places.collect::<Vec<_>>().join(", ");
+        tracing::warn!(
+            partitions = held.len(),
+            "records cannot be read, because a producer has not ended its transaction for minutes: {places}. Where that \
+             producer is gone, end it: kafka-transactions.sh abort --topic TOPIC --partition N --start-offset OFFSET"
+        );
+    }
+
+    fn of(&self, partition: Partition, done: Offset) -> Option<Behind> {
+        let reach = self.ends.get(&partition)?;
+        let (place, since) = self.held.get(&partition).copied().unzip();
+        Some(Behind {
+            committed: done,
+            lag: reach.high.0.saturating_sub(done.0).max(0),
+            held: reach.high.0.saturating_sub(reach.stable.max(done).0).max(0),
+            place,
+            since,
+        })
+    }
+
+    /// The time until nothing is left that can be read. What flows in counts, but for a run that ends at ends that are
+    /// fixed; who is behind by a moment keeps up.
+    fn drain(&mut self, left: i64, now: Instant) -> Option<Drain> {
+        let seconds = now.duration_since(std::mem::replace(&mut self.since, now)).as_secs_f64();
+        let records = i64::try_from(std::mem::take(&mut self.records)).unwrap_or(i64::MAX);
+        let old = |(at, _): &(Instant, i64)| WINDOW < now.duration_since(*at);
+        while self.past.front().is_some_and(old) {
+            self.past.pop_front();
+        }
+        self.past.push_back((now, left));
+        let gross = drain(left, records, seconds);
+        let is_short = |time: Duration| time.as_secs_f64() < CAUGHT_UP;
+        if self.bounded || matches!(gross, Drain::In(time) if is_short(time)) {
+            return Some(gross);
+        }
+        let (at, before) = *self.past.front()?;
+        let window = now.duration_since(at);
+        (LEAST <= window).then(|| drain(left, before - left, window.as_secs_f64()))
+    }
+}
+
+/// When `left` is 0 if it has fallen by `fallen` in so many seconds.
+fn drain(left: i64, fallen: i64, seconds: f64) -> Drain {
+    if left == 0 {
+        return Drain::In(Duration::ZERO);
+    }
+    if fallen <= 0 {
+        return Drain::Never;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    let seconds = left as f64 * seconds / fallen as f64;
+    Duration::try_from_secs_f64(seconds).map_or(Drain::Never, Drain::In)
 }
 
 /// Offsets between what is committed and these ends.
@@ -129,5 +274,77 @@ mod tests {
                 "{found} {stands}"
             );
         }
+    }
+
+    const P: Partition = Partition { topic: 0, number: 0 };
+
+    fn zero() -> Instant {
+        #[expect(clippy::disallowed_methods, reason = "a test needs one arbitrary instant")]
+        Instant::now()
+    }
+
+    fn reach(stable: i64, high: i64) -> BTreeMap<Partition, Reach> {
+        [(P, Reach { stable: Offset(stable), high: Offset(high) })].into()
+    }
+
+    #[test]
+    fn lag_counts_to_the_last_record_and_what_cannot_be_read_is_told_apart() {
+        let (start, at) = (zero(), |s| zero() + Duration::from_secs(s));
+        let mut lag = Lag::new(false, start);
+        lag.assigned(P, Offset(10));
+        let told = |lag: &Lag, done| {
+            let behind = lag.of(P, Offset(done)).unwrap();
+            (behind.lag, behind.held, behind.place.map(|place| place.0))
+        };
+        assert_eq!(told(&lag, 4), (6, 0, None));
+        lag.ends(reach(10, 60), at(0));
+        assert_eq!(told(&lag, 4), (56, 50, Some(10)));
+        let since = lag.of(P, Offset(4)).unwrap().since;
+        lag.ends(reach(10, 90), at(300));
+        assert_eq!(told(&lag, 10), (80, 80, Some(10)), "all that can be read is answered");
+        assert_eq!(lag.of(P, Offset(4)).unwrap().since, since, "it has not moved");
+        lag.ends(reach(40, 90), at(400));
+        assert_ne!(lag.of(P, Offset(4)).unwrap().since, since, "it goes on, slowly");
+        lag.ends(reach(90, 90), at(500));
+        assert_eq!(told(&lag, 50), (40, 0, None));
+        assert_eq!(told(&lag, 95), (0, 0, None), "an end that is told late");
+        lag.revoked(P);
+        assert!(lag.of(P, Offset(4)).is_none());
+    }
+
+    #[test]
+    fn what_flows_in_counts_for_the_time_to_the_end() {
+        let start = zero();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let seconds = |drain: Option<Drain>| match drain {
+            None => "unknown".to_owned(),
+            Some(Drain::Never) => "never".to_owned(),
+            Some(Drain::In(time)) => time.as_secs().to_string(),
+        };
+        // 100 a second are answered; so many flow in.
+        for (flows_in, expect) in [(0, "90"), (50, "190"), (100, "never"), (200, "never")] {
+            let mut lag = Lag::new(false, start);
+            assert_eq!(seconds(lag.drain(10_000, start)), "unknown");
+            lag.committed(1_000);
+            let left = 10_000 - 10 * (100 - flows_in);
+            assert_eq!(seconds(lag.drain(left, at(10))), expect, "{flows_in}");
+            assert_eq!(seconds(lag.drain(0, at(20))), "0");
+        }
+        // A lag that neither falls nor grows, of a second's records, is how a service is that keeps up.
+        let mut lag = Lag::new(false, start);
+        lag.drain(100, start);
+        lag.committed(1_000);
+        assert_eq!(seconds(lag.drain(100, at(10))), "1");
+        let mut lag = Lag::new(true, start);
+        lag.committed(1_000);
+        assert_eq!(seconds(lag.drain(10_000, at(10))), "100", "its ends are fixed");
+        // What was long ago says nothing.
+        let mut lag = Lag::new(false, start);
+        lag.drain(50_000, start);
+        (1..=20).for_each(|ten| drop(lag.drain(10_000, at(ten * 10))));
+        assert_eq!(seconds(lag.drain(10_000, at(210))), "never");
+        assert!(lag.past.len() < 10);
+        lag.assigned(P, Offset(1));
+        assert_eq!(seconds(lag.drain(90_000, at(220))), "unknown", "other partitions");
     }
 }

@@ -42,6 +42,11 @@ impl Models {
         })
     }
 
+    /// Whether it is the one of the newest batch.
+    fn serves(&self, version: Version) -> bool {
+        self.serving == version
+    }
+
     /// The version that serves.
     pub(super) fn serving(&self) -> Option<&Served> {
         self.loaded.get(&self.serving).map(|served| &**served)
@@ -62,6 +67,8 @@ impl Engine {
                 let version = served.id.version;
                 self.models.stage(Arc::clone(&served));
                 self.observer.staged = Some(now());
+                let staged = (!self.models.serves(version)).then(|| served.id.clone());
+                self.observer.status.change(|status| status.staged = staged);
                 self.parts.current.set(served);
                 self.handle(Event::Staged(version))
             }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use crate::log::Done;
 use crate::model::served::Served;
 use crate::record::{Partition, Version};
-use crate::status::history::Batch;
-use crate::status::{Board, DeadLetter, Swap, wall_clock_ms};
+use crate::status::history::{Batch, Behind};
+use crate::status::{Board, DeadLetter, Drain, Swap, wall_clock_ms};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::stage::Stage;
 use crate::telemetry::trace::{self, Traces};
@@ -72,7 +72,9 @@ impl Observer {
         committing.flights.iter_mut().for_each(|flight| self.trace(flight, done));
         let (outcomes, wall) = (&committing.outcomes, wall_clock_ms());
         self.metrics.record_ages(outcomes.ages(wall));
-        self.metrics.committed(now);
+        for partition in outcomes.by_partition.keys() {
+            self.metrics.committed(self.topic(partition.topic), *partition, now);
+        }
         self.metrics.outcomes(&outcomes.by_label, &outcomes.by_class);
         self.remember(committing, now);
         self.metrics.truncated(outcomes.truncated);
@@ -131,13 +133,31 @@ impl Observer {
         });
     }
 
-    /// How far behind each partition is that is ours, and all of them.
-    pub(super) fn lag(&self, lags: &[(Partition, i64)], all: i64, now: Instant) {
-        for (partition, lag) in lags {
-            self.metrics.lag(self.topic(partition.topic), *partition, *lag);
+    /// How far behind each partition is that is ours, and all of them: `lag` offsets, of which `held` cannot be read.
+    pub(super) fn lag(
+        &self,
+        partitions: &[(Partition, Behind)],
+        (lag, held): (i64, i64),
+        drain: Option<Drain>,
+        now: Instant,
+    ) {
+        for (partition, behind) in partitions {
+            self.metrics.lag(self.topic(partition.topic), *partition, behind);
         }
-        self.status.note(|history| history.lag(lags.iter().copied(), all, now));
-        self.status.change(|status| status.lag = Some(all));
+        self.metrics.drain_eta(match drain {
+            Some(Drain::In(time)) => time.as_secs_f64(),
+            Some(Drain::Never) | None => -1.0,
+        });
+        self.status.note(|history| history.lag(partitions.iter().copied(), lag, now));
+        self.status.change(|status| {
+            (status.lag, status.held, status.drain) = (Some(lag), held, drain);
+        });
+    }
+
+    /// A partition became ours.
+    pub(super) fn assigned(&self, partition: Partition, now: Instant) {
+        self.metrics.assigned(self.topic(partition.topic), partition, now);
+        self.status.note(|history| history.assigned(partition, now));
     }
 
     /// A partition is not ours any more.

@@ -117,7 +117,8 @@ impl Engine {
             let rows = parts.iter().filter(|part| part.answer.is_err());
             let rows: usize = rows.map(|part| part.rows.len()).sum();
             let id = flight.id;
-            tracing::warn!(%id, batch, rows, %refused, "batch refused");
+            let trace_id = self.observer.traces.id(id);
+            tracing::warn!(%id, trace_id, batch, rows, %refused, "batch refused");
         }
         if refusals().any(|refused| matches!(refused, Refused::OutOfMemory(_)))
             && let Some(asked) = asked

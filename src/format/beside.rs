@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 
+use serde::de::IgnoredAny;
 use serde_json::Value as Json;
 
+use super::doubt::Never;
 use super::envelope::{self, Inside};
 use super::wanted::Wanted;
-use super::{Codec, Read, Unread, json, undecodable};
-use crate::config::{Input, KeyFormat, Part, Unwrap};
+use super::{Codec, Read, Unread, along, json, undecodable};
+use crate::config::{Input, Key, KeyFormat, Part, Unwrap};
 use crate::field::Value;
 use crate::record::{Fault, Record};
 
@@ -18,6 +20,8 @@ pub struct Fields {
     value: Wanted,
     /// Where the values' places are among all; `None`: they are all.
     beside: Option<Beside>,
+    /// Those that no record had so far.
+    never: Never,
 }
 
 /// What is wanted of a record beside its value.
@@ -43,8 +47,9 @@ enum Own {
 impl Fields {
     /// The fields `names`, each where `input` says that it stands.
     pub fn new(names: &[String], input: &Input) -> Self {
+        let never = Never::new(names, input);
         if input.beside().all(|name| !names.contains(name)) {
-            return Self { value: Wanted::new(names, &input.fields), beside: None };
+            return Self { value: Wanted::new(names, &input.fields), beside: None, never };
         }
         let (mut in_value, mut value) = (Vec::new(), Vec::new());
         let (mut paths, mut key, mut own) = (Vec::new(), Vec::new(), Vec::new());
@@ -65,7 +70,36 @@ impl Fields {
             }
         }
         let beside = Beside { count: names.len(), value, key, in_key: Wanted::at(paths), own };
-        Self { value: Wanted::new(&in_value, &input.fields), beside: Some(beside) }
+        let value = Wanted::new(&in_value, &input.fields);
+        Self { value, beside: Some(beside), never }
+    }
+
+    /// Looks at what a record has of them: a message, once, where none of the first hundred has one of them.
+    pub fn never(&self, values: &[Option<Value<'_>>], unknown: Option<&str>) -> Option<String> {
+        self.never.look(values, unknown)
+    }
+
+    /// What stands in the value.
+    pub(super) fn in_value(&self) -> &Wanted {
+        &self.value
+    }
+
+    /// What was read of the value and what was read beside it, each at its place.
+    pub(super) fn merged<T>(
+        &self,
+        values: Vec<Option<T>>,
+        besides: Vec<(usize, T)>,
+    ) -> Vec<Option<T>> {
+        let Some(beside) = &self.beside else { return values };
+        let mut all: Vec<Option<T>> = Vec::with_capacity(beside.count);
+        all.resize_with(beside.count, || None);
+        for (place, value) in beside.value.iter().zip(values) {
+            all[*place] = value;
+        }
+        for (place, value) in besides {
+            all[place] = Some(value);
+        }
+        all
     }
 }
 
@@ -81,6 +115,7 @@ impl Codec {
         record: &Record,
         take: impl FnOnce(Read<'_>) -> R,
     ) -> Result<Option<R>, Unread> {
+        self.settle_key(record)?;
         let Some(beside) = &fields.beside else { return self.read(&fields.value, record, take) };
         let gathered = self.read(&fields.value, record, |Read { values, unknown }| {
             let mut all: Vec<Option<Value<'_>>> = Vec::with_capacity(beside.count);
@@ -95,6 +130,83 @@ impl Codec {
             Ok(take(Read { values: all, unknown }))
         })?;
         gathered.transpose()
+    }
+
+    /// Sees that what goes along of a key can be read without asking anybody.
+    fn settle_key(&self, record: &Record) -> Result<(), Unread> {
+        let (Some(keys), Some(key)) = (&self.keys, &record.key) else { return Ok(()) };
+        let key_has = |name: &String| {
+            let Key { field, fields, .. } = &self.input.key;
+            field.as_ref() == Some(name) || fields.contains_key(name)
+        };
+        if self.along.iter().any(key_has) { keys.settle(record, key) } else { Ok(()) }
+    }
+
+    /// What stands beside the value, as JSON text, each with its place.
+    ///
+    /// # Errors
+    ///
+    /// A key or a header that cannot be read.
+    pub(super) fn beside_as_json(
+        &self,
+        fields: &Fields,
+        record: &Record,
+    ) -> Result<Vec<(usize, Cow<'static, str>)>, Fault> {
+        let mut found = Vec::new();
+        let Some(beside) = &fields.beside else { return Ok(found) };
+        let key = record.key.as_deref().filter(|_| !beside.key.is_empty());
+        if let Some(key) = key.map(|key| self.key_as_json(record, key)).transpose()?.flatten() {
+            let texts = texts(&beside.in_key, &key)
+                .map_err(|message| undecodable(format!("has a key that {message}")))?;
+            let texts = beside.key.iter().zip(texts);
+            found.extend(texts.filter_map(|(place, text)| Some((*place, text?.into()))));
+        }
+        for (place, own) in &beside.own {
+            let text = self.own(own, record)?.map(|value| {
+                let value = if let Value::Text(text) = value {
+                    Json::from(text)
+                } else if let Value::Int(number) = value {
+                    Json::from(i64::try_from(number).unwrap_or_default())
+                } else {
+                    Json::Null
+                };
+                value.to_string()
+            });
+            found.extend(text.map(|text| (*place, text.into())));
+        }
+        Ok(found)
+    }
+
+    /// A key as JSON text; `None` where there is none in its envelope.
+    fn key_as_json<'r>(
+        &self,
+        record: &Record,
+        key: &'r [u8],
+    ) -> Result<Option<Cow<'r, str>>, Fault> {
+        match (self.input.key.format, &self.keys) {
+            (KeyFormat::Avro, Some(keys)) => {
+                let text = keys.json(record, key).map_err(of_key).map_err(along::fault)?;
+                Ok(Some(text.into()))
+            }
+            (KeyFormat::Text, _) => Ok(Some(Json::from(text(key)?).to_string().into())),
+            (KeyFormat::Json | KeyFormat::Avro, _) => {
+                let opened = self.open_key(text(self.unframed(key))?);
+                let opened =
+                    opened.map_err(|message| undecodable(format!("has a key that {message}")))?;
+                Ok(opened.map(Cow::from))
+            }
+        }
+    }
+
+    /// What a key of JSON has in its envelope: whoever writes values with one writes keys so. Debezium's keys have Connect's.
+    fn open_key<'t>(&self, text: &'t str) -> Result<Option<&'t str>, String> {
+        if !matches!(self.input.unwrap, Unwrap::Connect | Unwrap::Debezium) || !is_object(text) {
+            return Ok(Some(text));
+        }
+        Ok(match envelope::open(text, Unwrap::Connect)? {
+            Inside::Record(inside) => Some(inside),
+            Inside::Deleted => None,
+        })
     }
 
     /// Puts what stands in the key at its places. Without a key nothing stands there.
@@ -134,16 +246,9 @@ impl Codec {
     fn json_key<'a>(
         &self,
         wanted: &Wanted,
-        mut text: &'a str,
+        text: &'a str,
     ) -> Result<Vec<Option<Value<'a>>>, String> {
-        let is_object = |text: &str| text.trim_start().starts_with('{');
-        if self.input.unwrap != Unwrap::None && is_object(text) {
-            // Whoever writes values with an envelope writes keys so: Debezium's keys have Connect's.
-            match envelope::open(text, Unwrap::Connect)? {
-                Inside::Deleted => return Ok(Vec::new()),
-                Inside::Record(inside) => text = inside,
-            }
-        }
+        let Some(text) = self.open_key(text)? else { return Ok(Vec::new()) };
         let whole = |value: Value<'a>| {
             let at = |path: &Vec<String>| path.is_empty().then(|| value.clone());
             wanted.paths().iter().map(at).collect::<Vec<_>>()
@@ -191,6 +296,26 @@ impl Codec {
     }
 }
 
+fn is_object(text: &str) -> bool {
+    text.trim_start().starts_with('{')
+}
+
+/// What stands at the places of `wanted` in a JSON text, as it is written.
+fn texts(wanted: &Wanted, text: &str) -> Result<Vec<Option<String>>, String> {
+    let inside = if is_object(text) {
+        json::read::<&str>(text, wanted)?.values
+    } else {
+        serde_json::from_str::<IgnoredAny>(text).map_err(|error| json::explain(text, &error))?;
+        if text.trim() != "null" && wanted.paths().iter().any(|path| !path.is_empty()) {
+            json::read::<&str>(text, wanted)?;
+        }
+        vec![None; wanted.len()]
+    };
+    let whole = |path: &Vec<String>| path.is_empty().then(|| text.trim());
+    let texts = wanted.paths().iter().map(whole).zip(inside);
+    Ok(texts.map(|(whole, inside)| Some(json::compact(whole.or(inside)?).into_owned())).collect())
+}
+
 fn text(key: &[u8]) -> Result<&str, Fault> {
     super::utf8(key)
         .map_err(|fault| Fault { message: format!("has a key that {}", fault.message), ..fault })
@@ -211,7 +336,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use crate::config::{Config, Key, Pointer};
+    use crate::config::{Config, Pointer};
     use crate::record::{FaultClass, Header, Offset, Partition};
 
     fn pointer(text: &str) -> Pointer {

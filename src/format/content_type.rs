@@ -11,17 +11,37 @@ use crate::record::{Fault, Record};
 ///
 /// A media type that is not read here.
 pub(super) fn of(record: &Record, named: &str) -> Result<Option<InputFormat>, Fault> {
+    let Some(media_type) = media_type(record, named) else { return Ok(None) };
+    of_media_type(&media_type).map(Some).ok_or_else(|| {
+        undecodable(format!(
+            "has a header {named} whose media type is not read: those of JSON, Avro, Protobuf, MessagePack and CBOR, text/*, image/* and \
+             application/octet-stream are"
+        ))
+    })
+}
+
+/// The media type in the header `named` of a record, in small letters and without its parameters; `None` where it has none.
+pub(super) fn media_type(record: &Record, named: &str) -> Option<String> {
     let is = |name: &[u8]| name.eq_ignore_ascii_case(named.as_bytes());
     let header = record.headers.iter().rfind(|header| is(&header.name));
-    let Some(value) = header.and_then(|header| header.value.as_deref()) else { return Ok(None) };
-    let value = String::from_utf8_lossy(value);
+    let value = String::from_utf8_lossy(header?.value.as_deref()?);
+    let media_type = bare(&value);
+    (!media_type.is_empty()).then_some(media_type)
+}
+
+/// A media type in small letters and without its parameters.
+fn bare(media_type: &str) -> String {
     // Some clients write their headers as JSON.
-    let media_type = value.split(';').next().unwrap_or_default().trim_matches(['"', ' ', '\t']);
-    let media_type = media_type.to_ascii_lowercase();
+    let bare = media_type.split(';').next().unwrap_or_default().trim_matches(['"', ' ', '\t']);
+    bare.to_ascii_lowercase()
+}
+
+/// The format that a media type says.
+pub(super) fn of_media_type(media_type: &str) -> Option<InputFormat> {
+    let media_type = bare(media_type);
     let (kind, rest) = media_type.split_once('/').unwrap_or((&media_type, ""));
     let subtype = rest.rsplit_once('+').map_or(rest, |(_, suffix)| suffix);
-    let format = match (kind, subtype) {
-        ("", "") => return Ok(None),
+    Some(match (kind, subtype) {
         ("image", _) | ("application", "octet-stream") => InputFormat::Bytes,
         ("application" | "text", "json") => InputFormat::Json,
         ("application", "avro" | "x-avro" | "x-avro-binary" | "vnd.apache.avro")
@@ -30,15 +50,11 @@ pub(super) fn of(record: &Record, named: &str) -> Result<Option<InputFormat>, Fa
             "application",
             "protobuf" | "x-protobuf" | "vnd.google.protobuf" | "x-google-protobuf",
         ) => InputFormat::Protobuf,
+        ("application", "msgpack" | "x-msgpack" | "vnd.msgpack") => InputFormat::MessagePack,
+        ("application", "cbor") => InputFormat::Cbor,
         ("text", _) => InputFormat::Text,
-        _ => {
-            return Err(undecodable(format!(
-                "has a header {named} whose media type is not read: those of JSON, Avro and Protobuf, text/*, image/* and \
-                 application/octet-stream are"
-            )));
-        }
-    };
-    Ok(Some(format))
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

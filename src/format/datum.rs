@@ -8,11 +8,12 @@ use super::cache::{Cache, Made};
 use super::wanted::Wanted;
 use super::{Read, Unread, undecodable};
 use crate::avro::{self, AvroSchema, Plan};
-use crate::config::{Input, Unwrap};
+use crate::config::{Config, Unwrap};
 use crate::field::Value;
 use crate::file::{self, Links};
 use crate::record::{Fault, FaultClass, Record};
-use crate::schema::{Answer, Language, Reference, Registered, Schemas, frame};
+use crate::schema::frame::{self, Of};
+use crate::schema::{Answer, Ids, Language, Reference, Registered, Schemas};
 
 /// Most bytes of a schema's file.
 const MAX_SCHEMA: u64 = 1 << 20;
@@ -20,14 +21,27 @@ const MAX_SCHEMA: u64 = 1 << 20;
 /// Plans by what names the writer's schema; `None` where there is one schema for all.
 pub(super) type Plans = Cache<Option<Reference>, Plan>;
 
+/// Keys of the configuration, for messages.
+#[derive(Debug)]
+struct SaidBy {
+    format: &'static str,
+    schema: &'static str,
+}
+
+const OF_VALUES: SaidBy = SaidBy { format: "input.format", schema: "input.schema" };
+const OF_KEYS: SaidBy = SaidBy { format: "input.key.format", schema: "input.key.schema" };
+
 /// Where the schemas of values come from.
 #[derive(Debug)]
 pub(super) struct Data {
     schemas: Option<Arc<Schemas>>,
+    ids: Option<Ids>,
     /// `input.schema`.
     schema: Option<AvroSchema>,
-    /// The header of a record that names a schema.
-    header: &'static str,
+    /// Which part of a record is read.
+    part: Of,
+    /// The keys of the configuration that say the format and the schema.
+    said_by: SaidBy,
     /// Plans that write a whole value as JSON.
     whole: Plans,
 }
@@ -38,10 +52,12 @@ impl Data {
     /// # Errors
     ///
     /// What is wrong with it.
-    pub(super) fn new(input: &Input, schemas: Option<Arc<Schemas>>) -> Result<Self, String> {
+    pub(super) fn new(config: &Config, schemas: Option<Arc<Schemas>>) -> Result<Self, String> {
+        let (input, ids) = (&config.input, config.schema_registry.ids);
         let path = input.schema.as_deref().filter(|path| !super::protobuf::is_named(path));
-        let schema = path.map(schema_of).transpose()?;
-        Ok(Self { schemas, schema, header: frame::VALUE_HEADER, whole: Plans::default() })
+        let (part, said_by) = (Of::Value, OF_VALUES);
+        let schema = path.map(|path| schema_of(path, said_by.schema)).transpose()?;
+        Ok(Self { schemas, ids, schema, part, said_by, whole: Plans::default() })
     }
 
     /// The same of keys: `input.key.schema`.
@@ -49,9 +65,12 @@ impl Data {
     /// # Errors
     ///
     /// What is wrong with it.
-    pub(super) fn of_keys(input: &Input, schemas: Option<Arc<Schemas>>) -> Result<Self, String> {
-        let schema = input.key.schema.as_deref().map(schema_of).transpose()?;
-        Ok(Self { schemas, schema, header: frame::KEY_HEADER, whole: Plans::default() })
+    pub(super) fn of_keys(config: &Config, schemas: Option<Arc<Schemas>>) -> Result<Self, String> {
+        let (input, ids) = (&config.input, config.schema_registry.ids);
+        let (part, said_by) = (Of::Key, OF_KEYS);
+        let path = input.key.schema.as_deref();
+        let schema = path.map(|path| schema_of(path, said_by.schema)).transpose()?;
+        Ok(Self { schemas, ids, schema, part, said_by, whole: Plans::default() })
     }
 
     pub(super) fn schemas(&self) -> Option<&Arc<Schemas>> {
@@ -72,8 +91,8 @@ impl Data {
         if self.schemas.is_none() {
             return Ok((None, value));
         }
-        let header = frame::header(&record.headers, self.header);
-        let (reference, datum) = frame::split(value, header).map_err(undecodable)?;
+        let said = frame::said(&record.headers, self.part, self.ids).map_err(undecodable)?;
+        let (reference, datum) = frame::split(value, said).map_err(undecodable)?;
         Ok((Some(reference), datum))
     }
 
@@ -92,16 +111,16 @@ impl Data {
     fn compile(&self, of: Option<Reference>, paths: &[Vec<String>]) -> Result<Made<Plan>, Unread> {
         let (Some(schemas), Some(reference)) = (&self.schemas, of) else {
             let schema = self.schema.as_ref().ok_or_else(|| {
-                undecodable(
-                    "is Avro, and neither input.schema nor a schema registry says by which schema"
-                        .to_owned(),
-                )
+                let by = self.said_by.schema;
+                undecodable(format!(
+                    "is Avro, and neither {by} nor a schema registry says by which schema"
+                ))
             })?;
             return Ok(Plan::new(schema, None, paths).map(Arc::new));
         };
         let registered = registered(schemas, reference)?;
         if registered.language != Language::Avro {
-            let instead = registered.language.instead_of("avro");
+            let instead = registered.language.instead_of("avro", self.said_by.format);
             return Ok(Err(format!("was written by {reference}, which {instead}")));
         }
         let writer = avro::parse_written(&registered.schema, &registered.texts());
@@ -206,8 +225,8 @@ pub(super) fn deleted(values: &mut Vec<Option<Value<'_>>>) -> Result<bool, Strin
     super::envelope::is_deleted(op, crate::field::is_given(after.as_ref()))
 }
 
-fn schema_of(path: &Path) -> Result<AvroSchema, String> {
-    let at = |why: String| format!("read input.schema {}: {why}", path.display());
+fn schema_of(path: &Path, key: &str) -> Result<AvroSchema, String> {
+    let at = |why: String| format!("read {key} {}: {why}", path.display());
     let text =
         file::read(path, MAX_SCHEMA, Links::Follow).map_err(|error| at(error.to_string()))?;
     let text = String::from_utf8(text).map_err(|error| at(error.to_string()))?;
@@ -221,7 +240,7 @@ mod tests {
     use super::super::{Codec, Writer};
     use super::*;
     use crate::answer::Prediction;
-    use crate::config::{Config, Include, InputFormat, Output, OutputFormat};
+    use crate::config::{Include, Input, InputFormat, Output, OutputFormat};
     use crate::record::{FaultClass, Offset, Partition};
 
     const ROW: &str = r#"{"type":"record","name":"Row","fields":[{"name":"a","type":"int"},
@@ -317,5 +336,41 @@ mod tests {
         let mut values = vec![None; 2];
         plan.read(&value, &mut values).unwrap();
         assert_eq!(values, [Some(Value::Float(0.5)), Some(Value::Text(r#"{"a":3}"#.into()))]);
+    }
+
+    /// What is wrong with a key's schema is said by the key's own settings.
+    #[test]
+    fn keys_are_named_by_their_own_settings() {
+        let input = |schema: Option<&str>| {
+            let mut input = Input { topics: vec!["t".to_owned()], ..Input::default() };
+            input.key.format = crate::config::KeyFormat::Avro;
+            input.key.schema = schema.map(Into::into);
+            Config { input, ..Config::default() }
+        };
+        let said = Codec::new(&input(Some("gone.avsc"))).unwrap_err().message;
+        assert!(said.starts_with("read input.key.schema gone.avsc"), "{said}");
+        let codec = Codec::new(&input(None)).unwrap();
+        let said = codec.keys.as_ref().unwrap().json(&record(b""), b"\x02").unwrap_err();
+        let Unread::Fault(fault) = said else { panic!("{said:?}") };
+        assert!(
+            fault.message.contains("neither input.key.schema nor a schema registry"),
+            "{fault}"
+        );
+        for (language, key, expect) in [
+            (
+                Language::Json,
+                "input.key.format",
+                "where input.key.format says avro: write `json` there",
+            ),
+            (Language::Protobuf, "input.key.format", "leave input.key out"),
+            (
+                Language::Protobuf,
+                "input.format",
+                "where input.format says avro: write `protobuf` for its topic",
+            ),
+        ] {
+            let said = language.instead_of("avro", key);
+            assert!(said.contains(expect), "{said}");
+        }
     }
 }

@@ -27,7 +27,8 @@ pub(super) enum Inside<'t> {
 /// What is wrong with the text as JSON, or which part of the envelope it lacks.
 pub(super) fn open(text: &str, unwrap: Unwrap) -> Result<Inside<'_>, String> {
     let inside = match unwrap {
-        Unwrap::None => return Ok(Inside::Record(text)),
+        // An event of CloudEvents is opened before, whatever the format of its data.
+        Unwrap::None | Unwrap::CloudEvents => return Ok(Inside::Record(text)),
         Unwrap::Connect | Unwrap::Debezium => match members(text, &CONNECT)? {
             [Some(_), Some(payload)] => payload,
             [_, _] => text,

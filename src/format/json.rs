@@ -138,7 +138,7 @@ fn keep_some<'t, V: Keep<'t>>(
     Ok(())
 }
 
-fn forget<V>(values: &mut [Option<V>], branch: &Branch) {
+pub(super) fn forget<V>(values: &mut [Option<V>], branch: &Branch) {
     for member in branch.members() {
         member.places.iter().for_each(|place| values[*place] = None);
         forget(values, &member.below);

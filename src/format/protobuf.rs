@@ -25,22 +25,25 @@ use super::cache::{Cache, Made};
 use super::datum::{deleted, of_envelope, registered, settled};
 use super::wanted::Wanted;
 use super::{Read, Unread, undecodable};
-use crate::config::{Input, Unwrap};
+use crate::config::{Config, Unwrap};
 use crate::record::{Fault, FaultClass, Record};
-use crate::schema::{Language, Reference, Schemas, frame};
+use crate::schema::frame::{self, Which};
+use crate::schema::{Ids, Language, Reference, Schemas};
 use plan::Plan;
 
+mod known;
 mod plan;
 mod read;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod weight;
 mod wire;
 
 pub(super) use schema::is_named;
 
 /// What a record's bytes say that it is: the schema and the message in it. Nothing of either where `input.schema` says it.
-type Of = (Option<Reference>, Vec<u32>);
+type Of = (Option<Reference>, Which);
 
 /// Plans by messages.
 pub(super) type Plans = Cache<Of, Plan>;
@@ -54,10 +57,14 @@ const SMALL: usize = 1 << 20;
 /// Most bytes of JSON.
 const MAX_TEXT: usize = 64 << 20;
 
+/// What breaks one of them.
+const RULE: &str = "is, written out, more than 100 times as long, or more than 64 MiB";
+
 /// Where the messages of values come from.
 #[derive(Debug)]
 pub(super) struct Messages {
     schemas: Option<Arc<Schemas>>,
+    ids: Option<Ids>,
     /// That of `input.schema`, which all values are.
     only: Option<MessageDescriptor>,
     files: Cache<Reference, FileDescriptor>,
@@ -69,10 +76,11 @@ impl Messages {
     /// # Errors
     ///
     /// What is wrong with it.
-    pub(super) fn new(input: &Input, schemas: Option<Arc<Schemas>>) -> Result<Self, String> {
+    pub(super) fn new(config: &Config, schemas: Option<Arc<Schemas>>) -> Result<Self, String> {
+        let (input, ids) = (&config.input, config.schema_registry.ids);
         let path = input.schema.as_deref().filter(|path| is_named(path));
         let only = path.map(|path| schema::of_file(path, input.message.as_deref())).transpose()?;
-        Ok(Self { schemas, only, files: Cache::default() })
+        Ok(Self { schemas, ids, only, files: Cache::default() })
     }
 
     /// Whether `input.schema` has a field at a path, or is not of Protobuf.
@@ -83,23 +91,22 @@ impl Messages {
     /// What a value is, and its bytes.
     fn split<'a>(&self, record: &Record, value: &'a [u8]) -> Result<(Of, &'a [u8]), Unread> {
         if self.only.is_some() {
-            return Ok(((None, Vec::new()), value));
+            return Ok(((None, Which::At(Vec::new())), value));
         }
         if self.schemas.is_none() {
             let message =
                 "is Protobuf, and neither input.schema nor a schema registry says which message";
             return Err(undecodable(message.to_owned()).into());
         }
-        let header = frame::header(&record.headers, frame::VALUE_HEADER);
-        let (reference, indexes, message) =
-            frame::split_message(value, header).map_err(undecodable)?;
-        Ok(((Some(reference), indexes), message))
+        let said = frame::said(&record.headers, frame::Of::Value, self.ids).map_err(undecodable)?;
+        let (reference, which, message) = frame::split_message(value, said).map_err(undecodable)?;
+        Ok(((Some(reference), which), message))
     }
 
     /// The message that a value is; asks the registry where it is not known.
     fn message(
         &self,
-        (reference, indexes): &Of,
+        (reference, which): &Of,
     ) -> Result<Result<MessageDescriptor, String>, Unread> {
         let (Some(reference), Some(schemas)) = (reference, &self.schemas) else {
             return Ok(self.only.clone().ok_or_else(|| "has no schema".to_owned()));
@@ -107,12 +114,12 @@ impl Messages {
         let file = self.files.get(reference, || {
             let registered = registered(schemas, *reference)?;
             if registered.language != Language::Protobuf {
-                return Ok(Err(registered.language.instead_of("protobuf")));
+                return Ok(Err(registered.language.instead_of("protobuf", "input.format")));
             }
             let file = schema::of_text(&registered.schema, &registered.references);
             Ok::<Made<_>, Unread>(file.map(Arc::new))
         })?;
-        let message = file.and_then(|file| schema::at(&file, indexes));
+        let message = file.and_then(|file| schema::named(&file, which));
         Ok(message.map_err(|why| format!("was written by {reference}, which {why}")))
     }
 
@@ -169,18 +176,24 @@ impl Messages {
 }
 
 fn text(of: &MessageDescriptor, bytes: &[u8]) -> Result<String, Fault> {
+    let most = bytes.len().saturating_mul(RATIO).clamp(SMALL, MAX_TEXT);
+    if !weight::is_at_most(most, of, bytes) {
+        return Err(Fault::new(FaultClass::Oversized, RULE));
+    }
     let message = DynamicMessage::decode(of.clone(), bytes)
         .map_err(|error| undecodable(format!("is not read: {error}")))?;
     let options = SerializeOptions::new()
         .stringify_64_bit_integers(false)
         .use_proto_field_name(true)
         .skip_default_fields(false);
-    let most = bytes.len().saturating_mul(RATIO).clamp(SMALL, MAX_TEXT);
     let mut out = Bounded { out: Vec::new(), most, full: false };
     let mut writer = serde_json::Serializer::new(&mut out);
     if let Err(error) = message.serialize_with_options(&mut writer, &options) {
-        let class = if out.full { FaultClass::Oversized } else { FaultClass::Undecodable };
-        return Err(Fault::new(class, format!("is not JSON: {error}")));
+        return Err(if out.full {
+            Fault::new(FaultClass::Oversized, RULE)
+        } else {
+            undecodable(format!("is not JSON: {error}"))
+        });
     }
     let text = String::from_utf8(out.out).map_err(|error| undecodable(error.to_string()))?;
     if !of.parent_pool().all_messages().any(|of| of.is_map_entry()) {
@@ -247,11 +260,7 @@ impl std::io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         if self.most < self.out.len() + bytes.len() {
             self.full = true;
-            let rule = format!(
-                "it is as JSON more than {RATIO} times as long, or more than {} MiB",
-                MAX_TEXT >> 20
-            );
-            return Err(std::io::Error::other(rule));
+            return Err(std::io::Error::other(RULE));
         }
         self.out.extend_from_slice(bytes);
         Ok(bytes.len())

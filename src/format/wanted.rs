@@ -79,6 +79,10 @@ impl Wanted {
 }
 
 impl Member {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The name, where nothing in it is written in another way by JSON that escapes no more than it must.
     pub(super) fn plain_name(&self) -> Option<&str> {
         self.is_plain.then_some(&*self.name)

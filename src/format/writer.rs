@@ -6,7 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::{Codec, Taken, Wanted, refused, write};
+use super::along::Taken;
+use super::{Codec, Fields, refused, write};
 use crate::answer::{Part, Prediction, Shape, Task};
 use crate::avro::{self, Along, Kind};
 use crate::config::{Config, Include, OnLong, Output, OutputFormat, SchemaRegistry};
@@ -36,7 +37,8 @@ impl Writer {
             Include::None | Include::Key => None,
             Include::All => Some(Taken::All),
             Include::Fields(names) => {
-                Some(Taken::Fields(names.clone(), Wanted::new(names, &codec.input().fields)))
+                let fields = Fields::new(names, codec.input());
+                Some(Taken::Fields(names.clone(), Box::new(fields)))
             }
         };
         let on_long = config.model.on_long;

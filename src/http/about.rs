@@ -53,6 +53,8 @@ pub struct About {
     pub topics: Vec<String>,
     /// Where predictions go.
     pub output: String,
+    /// The log's file, or the addresses of the brokers.
+    pub log: String,
     /// The consumer group.
     pub group: String,
     /// When it was started, in ms since 1970.
@@ -67,11 +69,24 @@ impl About {
         Self {
             topics: config.input.topics.clone(),
             output: config.output.topic.clone(),
+            log: log(config),
             group: config.kafka.group.clone(),
             started: wall_clock_ms(),
             config: shown(config),
         }
     }
+}
+
+fn log(config: &Config) -> String {
+    if let Some(file) = config.embedded() {
+        return file.display().to_string();
+    }
+    let of = |properties: &std::collections::BTreeMap<String, String>| {
+        let names = ["bootstrap.servers", "metadata.broker.list"];
+        names.into_iter().find_map(|name| properties.get(name).cloned())
+    };
+    let servers = of(&config.kafka.consumer).or_else(|| of(&config.kafka.common));
+    servers.unwrap_or_else(|| "no bootstrap.servers".to_owned())
 }
 
 /// The configuration with [`HIDDEN`] for each secret: what is known as one, what has the name of one, and what stands

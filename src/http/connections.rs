@@ -7,12 +7,15 @@
 //! is there.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -39,6 +42,10 @@ const LAST_ANSWER: Duration = Duration::from_secs(1);
 /// Pause after an error of the listener: descriptors do not come back sooner for being asked for.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Who asks: an extension of each request.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
 /// The open connections, the oldest first.
 #[derive(Debug, Default)]
 struct Connections {
@@ -63,11 +70,12 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 failing = false;
                 connections.make_room().await;
                 let asked = Arc::new(AtomicBool::new(false));
-                let answers = answer(stream, router.clone(), Arc::clone(&asked), stop.clone());
+                let from = (stream, Peer(peer));
+                let answers = answer(from, router.clone(), Arc::clone(&asked), stop.clone());
                 let task = connections.tasks.spawn(answers);
                 connections.open.push_back(Connection { task, asked });
             }
@@ -112,14 +120,15 @@ impl Connections {
 
 /// Answers one connection.
 async fn answer(
-    stream: TcpStream,
+    (stream, peer): (TcpStream, Peer),
     router: Router,
     asked: Arc<AtomicBool>,
     stop: CancellationToken,
 ) {
     let router = TowerToHyperService::new(router);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         asked.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(peer);
         router.call(request)
     });
     let mut builder = http1::Builder::new();

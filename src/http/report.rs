@@ -12,7 +12,7 @@ use super::about::{About, BUILD, Build};
 use crate::memory;
 use crate::record::{FaultClass, ModelId, Reason};
 use crate::status::history::{Hour, MINUTE, STAGES, STEP, Told};
-use crate::status::{Doing, Status, wall_clock_ms};
+use crate::status::{Doing, Drain, Status, wall_clock_ms};
 
 mod fields;
 mod sentence;
@@ -77,7 +77,11 @@ pub struct Now {
     pub records_per_s: f64,
     /// Offsets between what is committed and the ends; `None` before that is known.
     pub lag: Option<i64>,
-    /// Seconds to lag 0 at the rate of the last minute; `None` where it is not known, or never at this rate.
+    /// Those of them that cannot be read: a producer's transaction that is not ended holds them back.
+    pub held_back: i64,
+    /// Whether the lag falls: `yes`, `no`, or `unknown`.
+    pub drains: &'static str,
+    /// Seconds until nothing is left that can be read, what flows in counted; `None` where that is not known, or never.
     pub drain_s: Option<f64>,
     /// Partitions that are ours; `None` before the first assignment.
     pub partitions: Option<usize>,
@@ -107,6 +111,12 @@ pub struct OnePartition {
     pub partition: i32,
     /// Offsets behind.
     pub lag: Option<i64>,
+    /// Those of them that cannot be read.
+    pub held_back: i64,
+    /// Since when a producer's transaction holds them back at the same place; `None` where none does.
+    pub held_back_s: Option<f64>,
+    /// The offset where that transaction begins.
+    pub held_back_at: Option<i64>,
     /// Since something of it was committed last, or since it is ours.
     pub last_commit_age_s: f64,
     /// Records with an outcome in each minute of the last hour.
@@ -157,6 +167,8 @@ pub struct OneStage {
 pub struct Models {
     /// The version that serves.
     pub serving: Option<Serving>,
+    /// A version that passed the gate and is taken with the next batch.
+    pub staged: Option<u64>,
     /// The version that the registry names and that was refused.
     pub refused: Option<Refused>,
     /// The last swaps, the newest first.
@@ -194,6 +206,8 @@ pub struct Refused {
     pub at: i64,
     /// The version.
     pub version: u64,
+    /// Whether the registry still names it and it is still refused.
+    pub holds: bool,
     /// Why.
     pub reason: String,
 }
@@ -240,7 +254,9 @@ pub struct Process {
     pub uptime_s: f64,
     /// Resident memory.
     pub memory_bytes: Option<u64>,
-    /// What it may take, where it is limited.
+    /// Memory in use of its control group, page cache not counted, or of the machine where that leaves less.
+    pub memory_used_bytes: Option<u64>,
+    /// How much there is of that.
     pub memory_limit_bytes: Option<u64>,
 }
 
@@ -263,9 +279,8 @@ impl Report {
             process: process(about, hour),
             config: about.config.clone(),
         };
-        let away = status.unreachable.map(|since| now.saturating_duration_since(since));
-        report.sentence = sentence::of(&report, about, &status.doing, away);
-        report.health.warnings = sentence::warnings(&report, away, status.uncovered);
+        report.sentence = sentence::of(&report, about, status, now);
+        report.health.warnings = sentence::warnings(&report, about, status, now);
         report
     }
 }
@@ -290,17 +305,16 @@ fn rate(hour: &Hour) -> f64 {
 }
 
 fn current(status: &Status, hour: &Hour) -> Now {
-    let records_per_s = rate(hour);
-    let drain_s = match status.lag {
-        Some(0) => Some(0.0),
-        Some(lag) if 0.0 < records_per_s => {
-            Some(short(float(u64::try_from(lag).unwrap_or(0)) / records_per_s))
-        }
-        _ => None,
+    let (drains, drain_s) = match status.drain {
+        None => ("unknown", None),
+        Some(Drain::Never) => ("no", None),
+        Some(Drain::In(time)) => ("yes", Some(seconds(time))),
     };
     Now {
-        records_per_s,
+        records_per_s: rate(hour),
         lag: status.lag,
+        held_back: status.held,
+        drains,
         drain_s,
         partitions: status.assigned,
         last_commit_age_s: seconds(hour.quiet),
@@ -322,6 +336,9 @@ fn partition(about: &About, told: &Told) -> OnePartition {
         topic: topic.cloned().unwrap_or_default(),
         partition: told.partition.number,
         lag: told.lag,
+        held_back: told.held.map_or(0, |held| held.records),
+        held_back_s: told.held.map(|held| seconds(held.time)),
+        held_back_at: told.held.map(|held| held.place.0),
         last_commit_age_s: seconds(told.quiet),
         records: told.minutes.iter().map(|minute| minute.records).collect(),
         lags: told.minutes.iter().map(|minute| minute.lag).collect(),
@@ -370,11 +387,13 @@ fn models(status: &Status) -> Models {
     let refused = |refusal: &crate::status::Refusal| Refused {
         at: refusal.at,
         version: refusal.version.0,
+        holds: status.refused.as_ref() == Some(refusal),
         reason: cut(&refusal.reason),
     };
     let swaps = status.swaps.iter().rev();
     Models {
         serving: status.serving.as_ref().map(serving),
+        staged: status.staged.as_ref().map(|id| id.version.0),
         refused: status.refused.as_ref().map(refused),
         swaps: swaps
             .map(|swap| Swapped { at: swap.at, from: swap.from.0, to: swap.to.version.0 })
@@ -400,6 +419,7 @@ fn dead_letters(status: &Status, hour: &Hour) -> DeadLetters {
 }
 
 fn process(about: &About, hour: &Hour) -> Process {
+    let (used, limit) = memory::usage().unzip();
     Process {
         build: BUILD,
         group: about.group.clone(),
@@ -407,7 +427,8 @@ fn process(about: &About, hour: &Hour) -> Process {
         now: wall_clock_ms(),
         uptime_s: seconds(hour.up),
         memory_bytes: memory::resident("self"),
-        memory_limit_bytes: memory::limit(),
+        memory_used_bytes: used,
+        memory_limit_bytes: limit,
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the client calls back, and what the group knows: rebalances, statistics, offsets, the generation.
+//! What the client calls back, and what the group knows: rebalances, offsets, the generation.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,13 +11,10 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::types::RDKafkaRespErr;
-use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 
 use super::Journal;
 use super::native::{self, GroupOffset};
 use crate::log::Committed;
-use crate::log::Control;
 use crate::log::message::Naming;
 use crate::log::note::Note;
 use crate::record::{Offset, Partition};
@@ -25,8 +22,6 @@ use crate::record::{Offset, Partition};
 /// What the client calls back: it only takes notes for the poll thread.
 pub struct Context {
     pub(super) journal: Journal,
-    pub(super) naming: Naming,
-    pub(super) control: mpsc::Sender<Control>,
     pub(super) rebalances: Mutex<VecDeque<Rebalance>>,
     pub(super) closing: AtomicBool,
 }
@@ -44,17 +39,6 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.journal.error(&error, reason);
-    }
-
-    /// The newest ends, as the client's statistics have them: what a reader of committed
-    /// records can reach.
-    fn stats_raw(&self, statistics: &[u8]) {
-        let ends = ends(statistics, &self.naming);
-        if !ends.is_empty()
-            && let Err(TrySendError::Full(_)) = self.control.try_send(Control::Ends(ends))
-        {
-            tracing::debug!("the engine is behind, partition ends were not sent");
-        }
     }
 }
 
@@ -100,45 +84,6 @@ pub(super) fn give_up(
     consumer.incremental_unassign(&known)
 }
 
-/// The last stable offset of each partition in the client's statistics.
-fn ends(statistics: &[u8], naming: &Naming) -> BTreeMap<Partition, Offset> {
-    #[derive(serde::Deserialize)]
-    struct Statistics {
-        #[serde(default)]
-        topics: BTreeMap<String, Topic>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Topic {
-        #[serde(default)]
-        partitions: BTreeMap<String, Ends>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Ends {
-        partition: i32,
-        #[serde(default)]
-        ls_offset: i64,
-        #[serde(default)]
-        hi_offset: i64,
-    }
-    let statistics: Statistics = match serde_json::from_slice(statistics) {
-        Ok(statistics) => statistics,
-        Err(error) => {
-            tracing::debug!(%error, "the client's statistics cannot be read");
-            return BTreeMap::new();
-        }
-    };
-    let mut ends = BTreeMap::new();
-    for (name, topic) in &statistics.topics {
-        for p in topic.partitions.values().filter(|p| p.partition >= 0) {
-            let end = if p.ls_offset >= 0 { p.ls_offset } else { p.hi_offset };
-            if let Some(partition) = partition(naming, name, p.partition).filter(|_| end >= 0) {
-                ends.insert(partition, Offset(end));
-            }
-        }
-    }
-    ends
-}
-
 /// A partition by its topic's name; `None` where that is no input topic.
 pub(super) fn partition(naming: &Naming, topic: &str, number: i32) -> Option<Partition> {
     let topic = naming.inputs.iter().position(|t| t == topic)?;
@@ -177,25 +122,4 @@ pub(super) fn committed<C: ConsumerContext>(
         committed.insert(partition, next.map(|next| Committed { next, note }));
     }
     Ok(committed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Config;
-
-    #[test]
-    fn ends_are_taken_from_the_statistics_of_input_topics() {
-        let mut config = Config::default();
-        config.input.topics = vec!["a".to_owned()];
-        let naming = Naming::new(&config);
-        let statistics = br#"{"name":"x","topics":{
-            "a":{"partitions":{"0":{"partition":0,"ls_offset":7,"hi_offset":9},
-                "1":{"partition":1,"ls_offset":-1001,"hi_offset":-1001},
-                "-1":{"partition":-1,"ls_offset":5,"hi_offset":5}}},
-            "b":{"partitions":{"0":{"partition":0,"ls_offset":1,"hi_offset":1}}}}}"#;
-        let expected = BTreeMap::from([(Partition { topic: 0, number: 0 }, Offset(7))]);
-        assert_eq!(ends(statistics, &naming), expected);
-        assert_eq!(ends(b"no", &naming), BTreeMap::new());
-    }
 }

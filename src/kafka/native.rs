@@ -25,7 +25,7 @@ mod token;
 
 pub use admin::{
     Group, GroupOffset, Member, Topic, Which, describe_group, describe_topics, group_offsets,
-    list_offsets,
+    list_each_offset, list_offsets,
 };
 pub use allowed::{Allowed, Operation, allowed_group, allowed_topics};
 pub use token::{no_token, set_token};

@@ -6,6 +6,8 @@
 //!   without a rebalance, so nobody notices the partitions that were added meanwhile.
 //! * Has the group come to the end of what was there at the start (`--until-end`), whoever holds the partitions, and do
 //!   readers of committed records see that?
+//! * How far do our partitions go? What a consumer has fetched says nothing of that while it is paused or held up by a slow
+//!   model. And where this process has left the group but stays up: how far behind is what nobody reads?
 //! * Does the cluster answer at all, and how fast?
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +17,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer as _;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use tokio::sync::mpsc;
 
 use super::hidden::Hidden;
@@ -24,7 +26,7 @@ use super::shared::Shared;
 use crate::config::Recreated;
 use crate::failure::{Exit, Failure};
 use crate::log::Committed;
-use crate::log::{Control, Leave};
+use crate::log::{Control, Leave, Reach};
 use crate::record::{Offset, Partition, TopicId};
 
 /// How often the cluster is looked at.
@@ -68,6 +70,8 @@ pub(super) struct Observer {
     hidden: Hidden,
     hidden_said: bool,
     blind: bool,
+    /// The partitions whose reach was told last.
+    told: BTreeSet<Partition>,
 }
 
 impl Observer {
@@ -91,12 +95,13 @@ impl Observer {
             hidden: Hidden::default(),
             hidden_said: false,
             blind: false,
+            told: BTreeSet::new(),
         }
     }
 
     /// Looks until the service leaves. `nudges` ask for a judgement now.
     pub(super) fn run(mut self, nudges: &Receiver<()>) {
-        while !self.leave.is_asked() {
+        while !self.leave.is_over() {
             let nudged = match nudges.recv_timeout(SOON) {
                 Ok(()) => true,
                 Err(RecvTimeoutError::Timeout) => false,
@@ -111,6 +116,9 @@ impl Observer {
             let due = self.looked.is_none_or(|looked| EVERY <= looked.elapsed());
             let doubt = !self.shared.topics_are_known();
             let result = if due || doubt { self.look() } else { Ok(()) };
+            if self.shared.is_reachable() && self.has_others() {
+                self.measure();
+            }
             let result = result.and_then(|()| self.judge(nudged));
             if let Err(failure) = result {
                 self.tell(Control::Failed(failure));
@@ -148,7 +156,36 @@ impl Observer {
         self.are_the_same(&topics, &committed)?;
         shared.topics_compared.fetch_max(doubted, Ordering::AcqRel);
         self.are_read(&topics);
+        self.measure();
         Ok(())
+    }
+
+    /// Whether partitions are ours that were not when it was told how far they go: nobody waits seconds for the first word.
+    fn has_others(&self) -> bool {
+        self.shared.owned.read().keys().any(|partition| !self.told.contains(partition))
+    }
+
+    /// Tells how far partitions go: ours, or those that were ours and nobody reads.
+    fn measure(&mut self) {
+        let held: Vec<Partition> = self.shared.owned.read().keys().copied().collect();
+        self.told = held.iter().copied().collect();
+        let told = if self.leave.is_asked() {
+            let left: Vec<Partition> =
+                held.into_iter().filter(|p| self.blind || self.uncovered.contains(p)).collect();
+            let done = self.shared.committed(&left, false, ANSWER);
+            done.and_then(|done| {
+                let reach = reach(&self.shared, &left)?;
+                let done = |p: &Partition| Some(done.get(p)?.as_ref()?.next);
+                let left = reach.into_iter().filter_map(|(p, reach)| Some((p, (done(&p)?, reach))));
+                Ok(Control::Left(left.collect()))
+            })
+        } else {
+            reach(&self.shared, &held).map(Control::Ends)
+        };
+        match told {
+            Ok(told) => self.tell(told),
+            Err(error) => tracing::debug!(%error, "how far partitions go is not known now"),
+        }
     }
 
     /// The cluster did not answer. Credentials that are refused for long end the service as they end a start; those that
@@ -248,7 +285,8 @@ impl Observer {
         let shared = Arc::clone(&self.shared);
         let count = |name: &str| topics.get(name).map(|topic| topic.partitions);
         let all = shared.naming.partitions(count);
-        let mine = shared.claimed();
+        let left = self.leave.is_asked();
+        let mine = if left { Vec::new() } else { shared.claimed() };
         let group = if mine.len() == all.len() {
             None
         } else {
@@ -267,7 +305,8 @@ impl Observer {
         };
         let uncovered = match &group {
             None => BTreeSet::new(),
-            Some(group) if !group.stable => return,
+            // Once this member has left, a group without any is not one that changes.
+            Some(group) if !(group.stable || left && group.members.is_empty()) => return,
             Some(group) => uncovered(&all, group, |topic| {
                 shared.naming.inputs.iter().position(|name| name == topic)
             }),
@@ -415,6 +454,19 @@ fn uncovered(
         })
         .collect();
     all.iter().copied().filter(|partition| !covered.contains(partition)).collect()
+}
+
+/// How far these partitions go. One whose leader does not answer is missing.
+fn reach(shared: &Shared, of: &[Partition]) -> KafkaResult<BTreeMap<Partition, Reach>> {
+    let pairs: Vec<_> = of.iter().map(|p| (shared.naming.input(*p), p.number)).collect();
+    let list = |which| native::list_each_offset(shared.look.client(), &pairs, which, ANSWER);
+    // In this order: what is written between the two questions does not count as held back.
+    let (high, stable) = (list(Which::High)?, list(Which::Stable)?);
+    let reach = of.iter().zip(high.into_iter().zip(stable)).filter_map(|(p, (high, stable))| {
+        let (high, stable) = (high.ok()?, stable.ok()?);
+        Some((*p, Reach { stable: Offset(stable), high: Offset(high.max(stable)) }))
+    });
+    Ok(reach.collect())
 }
 
 /// Whether this member is the one of the group's that acts: the lowest name.

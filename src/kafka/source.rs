@@ -146,8 +146,6 @@ impl Source {
         }
         let context = Context {
             journal: shared.journal.clone(),
-            naming: shared.naming.clone(),
-            control: self.ends.control.clone(),
             rebalances: Mutex::default(),
             closing: AtomicBool::new(false),
         };

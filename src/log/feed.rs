@@ -62,18 +62,33 @@ pub struct Opening {
 pub struct Leave {
     asked: CancellationToken,
     for_good: Arc<AtomicBool>,
+    stays: Arc<AtomicBool>,
 }
 
 impl Leave {
     /// Asks; `for_good` gives the partitions to other members at once.
     pub fn ask(&self, for_good: bool) {
         self.for_good.fetch_or(for_good, Ordering::AcqRel);
+        self.stays.store(false, Ordering::Release);
+        self.asked.cancel();
+    }
+
+    /// Asks to leave for good, while the process stays and does nothing: it is told on how far behind its group is
+    /// ([`Control::Left`]), until it is asked again.
+    pub fn ask_and_stay(&self) {
+        self.for_good.store(true, Ordering::Release);
+        self.stays.store(true, Ordering::Release);
         self.asked.cancel();
     }
 
     /// Whether it was asked.
     pub fn is_asked(&self) -> bool {
         self.asked.is_cancelled()
+    }
+
+    /// Whether nobody wants to be told anything any more.
+    pub fn is_over(&self) -> bool {
+        self.is_asked() && !self.stays.load(Ordering::Acquire)
     }
 
     /// Whether the membership is to end too.
@@ -125,8 +140,11 @@ pub enum Control {
         /// Dropped or sent when no transaction with these partitions is outstanding.
         done: std::sync::mpsc::SyncSender<()>,
     },
-    /// The newest ends of the partitions, for lag. Every few seconds.
-    Ends(BTreeMap<Partition, Offset>),
+    /// How far our partitions go, for lag. Every few seconds, also while nothing is taken in.
+    Ends(BTreeMap<Partition, Reach>),
+    /// After [`Leave::ask_and_stay`]: of the partitions that were ours, those that nobody reads now, with what the group
+    /// has committed and how far they go.
+    Left(BTreeMap<Partition, (Offset, Reach)>),
     /// `--until-end`: the group has committed all that was there at the start, whichever member did it, and readers of
     /// committed records see it.
     Finished,
@@ -143,6 +161,23 @@ pub enum Control {
     Outside(Option<String>),
     /// Nothing more can be done here.
     Failed(Failure),
+}
+
+/// How far a partition goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// The offset behind the last record that readers of committed records are given. What follows stands behind the
+    /// first record of a transaction that its producer has not ended.
+    pub stable: Offset,
+    /// The offset behind the last record.
+    pub high: Offset,
+}
+
+impl Reach {
+    /// A partition that is given whole.
+    pub fn whole(end: Offset) -> Self {
+        Self { stable: end, high: end }
+    }
 }
 
 /// A partition that became ours.

@@ -1,5 +1,7 @@
 //! The names of the headers that we write, for whoever writes or reads them.
 
+use crate::record::Header;
+
 /// The registered name of the model that answered.
 pub const MODEL_NAME: &str = "tidemill.model.name";
 /// Its version.
@@ -19,6 +21,8 @@ pub const SOURCE_OFFSET: &str = "tidemill.source.offset";
 pub const INPUT_TRUNCATED: &str = "tidemill.input.truncated";
 /// Of a dead letter: the class of its fault.
 pub const ERROR_CLASS: &str = "tidemill.error.class";
+/// Of a record that was redriven, and of the dead letter that it became again: how many times.
+pub const ATTEMPT: &str = "tidemill.redrive.attempt";
 /// Of a value that was cut: how many bytes it had.
 pub const TRUNCATED: &str = "tidemill.value.truncated";
 /// The record's timestamp, where the message could not keep it.
@@ -60,14 +64,20 @@ pub fn is_of_event(name: &[u8]) -> bool {
 
 /// Whether a header says how a record's value is to be read. It is not true of another value.
 pub fn is_of_value(name: &[u8]) -> bool {
-    [CONTENT_TYPE, "content-encoding", "__value_schema_id"]
-        .iter()
-        .any(|header| name.eq_ignore_ascii_case(header.as_bytes()))
+    let names = [CONTENT_TYPE, "content-encoding", "__value_schema_id", "apicurio.protobuf.type"];
+    names.iter().any(|header| name.eq_ignore_ascii_case(header.as_bytes()))
+        || name.starts_with(b"apicurio.value.")
 }
 /// W3C's name of the span that a message comes from.
 pub const TRACEPARENT: &str = "traceparent";
 /// Beside it, what tracing systems add.
 pub const TRACESTATE: &str = "tracestate";
+
+/// How many times a record with these headers was redriven, where it was. Of several the last one counts.
+pub fn attempt(headers: &[Header]) -> Option<u32> {
+    let found = headers.iter().rfind(|header| header.name == ATTEMPT.as_bytes())?;
+    std::str::from_utf8(found.value.as_deref()?).ok()?.parse().ok()
+}
 
 /// What the names begin with that only we write. A record's own headers of these names are left out of what we write, so
 /// that a reader never meets a predecessor's provenance.

@@ -49,6 +49,8 @@ pub struct Letter {
     pub written: Option<u64>,
     /// How many bytes the value had, where the dead letter does not hold the whole record.
     pub truncated: Option<String>,
+    /// How many times the record had been redriven.
+    pub attempt: u32,
     /// The record; not whole where `truncated` is set.
     pub original: Original,
 }
@@ -57,6 +59,7 @@ impl Letter {
     /// Reads a message of a dead-letter topic. The timestamp is `None` where it is the time of writing.
     pub fn read(written: Original) -> Self {
         let Original { timestamp, key, value, headers } = written;
+        let attempt = headers::attempt(&headers).unwrap_or(0);
         let (mut ours, own): (Vec<Header>, Vec<Header>) =
             headers.into_iter().partition(|header| headers::is_reserved(&header.name));
         let mut take = |name: &str| {
@@ -90,6 +93,7 @@ impl Letter {
             model: text(headers::MODEL_NAME).zip(text(headers::MODEL_VERSION)),
             written: text(headers::BATCH_ID).and_then(|id| time_of(&id)),
             truncated: text(headers::TRUNCATED),
+            attempt,
             original: Original {
                 timestamp: original_timestamp.or(timestamp),
                 key: original_key.unwrap_or(key),

@@ -474,6 +474,10 @@ impl Batch<'_> {
         message.push(headers::MODEL_NAME, &*self.info.model.name);
         message.push(headers::MODEL_VERSION, self.version.as_str());
         message.push(headers::BATCH_ID, self.id.as_str());
+        // So that one that comes back again and again is known.
+        if let Some(attempt) = headers::attempt(&record.headers) {
+            message.push(headers::ATTEMPT, attempt.to_string());
+        }
     }
 }
 

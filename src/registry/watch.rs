@@ -115,13 +115,17 @@ pub async fn run(mut watch: Watch) {
     while follows && !watch.stop.is_cancelled() {
         let asked = *watch.questions.borrow();
         let pause = if asked == state.answered { watch.poll } else { watch.poll.min(URGENT) };
-        tokio::select! {
+        let told = tokio::select! {
             () = watch.stop.cancelled() => break,
-            Ok(()) = watch.questions.changed() => (),
-            () = tokio::time::sleep(pause) => (),
-        }
+            Ok(()) = watch.questions.changed() => true,
+            () = tokio::time::sleep(pause) => false,
+        };
         // Before the look: what is asked later needs another one.
         let question = *watch.questions.borrow_and_update();
+        if told && question == state.answered {
+            // An operator who has mended a refused version does not wait until it is tried again.
+            state.refused = None;
+        }
         let Some(named) = step(&watch, &mut state).await else { continue };
         if named && question != state.answered {
             state.answered = question;
@@ -136,8 +140,20 @@ pub async fn run(mut watch: Watch) {
 
 /// One look, and what follows from it. Whether what the alias names serves or is staged; `None` when the service stops.
 async fn step(watch: &Watch, state: &mut State) -> Option<bool> {
-    let Some(resolved) = look(watch).await? else { return Some(false) };
+    let resolved = match look(watch).await? {
+        Ok(resolved) => resolved,
+        Err(why) => {
+            // What it names is not known: whether a refused version still is neither.
+            watch.status.change(|status| (status.registry, status.refused) = (Some(why), None));
+            return Some(false);
+        }
+    };
     let version = resolved.version;
+    watch.status.change(|status| {
+        status.registry = None;
+        // What is not named any more is refused no more.
+        status.refused = status.refused.take().filter(|refused| refused.version == version);
+    });
     if version == state.serving {
         state.refused = None;
         watch.status.change(|status| status.refused = None);
@@ -166,19 +182,20 @@ async fn step(watch: &Watch, state: &mut State) -> Option<bool> {
     }
 }
 
-/// What the alias names now; `None` inside where it cannot be read, outside where the service stops.
-async fn look(watch: &Watch) -> Option<Option<Resolved>> {
+/// What the alias names now, or why it cannot be read; `None` where the service stops.
+async fn look(watch: &Watch) -> Option<Result<Resolved, String>> {
     let (registry, uri) = (watch.registry.clone(), watch.uri.clone());
     let look = tokio::task::spawn_blocking(move || registry.resolve(&uri));
     match patiently(watch, "the look at the registry", look).await? {
-        Ok(Ok(resolved)) => Some(Some(resolved)),
+        Ok(Ok(resolved)) => Some(Ok(resolved)),
         Ok(Err(error)) => {
-            tracing::warn!(uri = %watch.uri, error = crate::failure::chain(&error), "registry not readable; the serving version stays");
-            Some(None)
+            let why = crate::failure::chain(&error);
+            tracing::warn!(uri = %watch.uri, error = why, "registry not readable; the serving version stays");
+            Some(Err(why))
         }
         Err(error) => {
             tracing::error!(%error, "looking at the registry panicked; the serving version stays");
-            Some(None)
+            Some(Err(error.to_string()))
         }
     }
 }

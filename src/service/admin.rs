@@ -4,13 +4,17 @@
 //! done, and a metric counts both. Everything is bounded: connections and headers as everywhere, bodies in size and time,
 //! actions and wrong tokens in number. A wrong token costs its sender the answer, and never locks out a right one.
 //!
+//! A pause is this process's alone, and is forgotten with it: what starts again takes records in.
+//!
 //! An action that the engine carries out is answered with 202, because it is no promise: `/api/status` says what came of
 //! it.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{Path, Request, State};
 use axum::http::{Method, StatusCode, header};
@@ -25,7 +29,9 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, Uri};
 use crate::engine::Command;
 use crate::failure::{Exit, Failure, chain};
+use crate::http::connections::Peer;
 use crate::http::{self, connections};
+use crate::printable;
 use crate::record::Version;
 use crate::registry::Registry;
 use crate::telemetry::metrics::ACTIONS;
@@ -43,6 +49,9 @@ const SLOWEST: Duration = Duration::from_secs(5);
 
 /// So many actions, and so many wrong tokens, are looked at in [`WHILE`].
 const MOST: usize = 30;
+
+/// What is counted of a request without a token that is let in, or for something else.
+const UNKNOWN: &str = "unknown";
 
 /// The window of [`MOST`].
 const WHILE: Duration = Duration::from_secs(60);
@@ -86,6 +95,25 @@ impl Recent {
 /// What became of a request: a status and a sentence.
 type Said = (StatusCode, String);
 
+/// Whether the file that is named, where one is, has tokens that can be let in.
+///
+/// # Errors
+///
+/// A file that cannot be read, or has no such token.
+pub(super) fn check(config: &Config) -> Result<(), Failure> {
+    tokens(config).map(drop)
+}
+
+fn tokens(config: &Config) -> Result<Option<Tokens>, Failure> {
+    let Some(file) = &config.admin.token_file else { return Ok(None) };
+    let tokens = Tokens::new(file);
+    tokens.check().map_err(|why| Failure {
+        message: format!("read admin.token_file {}: {why}", file.display()),
+        exit: Exit::Config,
+    })?;
+    Ok(Some(tokens))
+}
+
 /// Takes the port and looks at the tokens; nothing where none are named.
 ///
 /// # Errors
@@ -97,12 +125,7 @@ pub(super) async fn open(
     commands: &mpsc::Sender<Command>,
     service: &CancellationToken,
 ) -> Result<Option<Admin>, Failure> {
-    let Some(file) = &config.admin.token_file else { return Ok(None) };
-    let tokens = Tokens::new(file);
-    tokens.check().map_err(|why| Failure {
-        message: format!("read admin.token_file {}: {why}", file.display()),
-        exit: Exit::Config,
-    })?;
+    let Some(tokens) = tokens(config)? else { return Ok(None) };
     let listener = http::bind("admin.listen", config.admin.listen).await?;
     let app = App {
         tokens,
@@ -136,7 +159,7 @@ impl Admin {
 }
 
 fn unknown() -> String {
-    let actions = ACTIONS.iter().filter(|action| **action != "unknown");
+    let actions = ACTIONS.iter().filter(|action| **action != UNKNOWN);
     let actions: Vec<String> = actions.map(|action| format!("/admin/{action}")).collect();
     format!("there is {}", actions.join(", "))
 }
@@ -155,46 +178,59 @@ fn takes(recent: &Mutex<Recent>) -> bool {
     recent.lock().unwrap_or_else(PoisonError::into_inner).takes(now())
 }
 
-async fn act(State(app): State<App>, Path(action): Path<String>, request: Request) -> Response {
-    let metrics = app.telemetry.metrics.clone();
+/// Does what is asked, and writes down who asked for what from where, and what came of it.
+async fn act(
+    State(app): State<App>,
+    Extension(Peer(peer)): Extension<Peer>,
+    Path(asked): Path<String>,
+    request: Request,
+) -> Response {
+    let known = ACTIONS.iter().find(|known| **known == asked && **known != UNKNOWN).copied();
     let bearer = request.headers().get(header::AUTHORIZATION);
     let token = bearer.and_then(|bearer| bearer.to_str().ok()?.strip_prefix("Bearer "));
     let token = token.unwrap_or_default().to_owned();
-    let who = match app.who(token).await {
-        Ok(who) => who,
-        Err(refused) => {
-            metrics.admin("unknown", false);
-            return said(refused);
+    let (who, action, done) = match app.who(token, peer).await {
+        // Whoever has no token counts as one thing, so that a stranger makes nobody's numbers.
+        Err(refused) => (None, UNKNOWN, Err(refused)),
+        Ok(who) => match known {
+            None => (Some(who), UNKNOWN, Err((StatusCode::NOT_FOUND, unknown()))),
+            Some(action) if takes(&app.done) => {
+                let done = app.carry_out(action, request).await;
+                (Some(who), action, done)
+            }
+            Some(action) => {
+                let message = format!("more than {MOST} actions in a minute: wait, and try again");
+                (Some(who), action, Err((StatusCode::TOO_MANY_REQUESTS, message)))
+            }
+        },
+    };
+    app.telemetry.metrics.admin(action, done.is_ok());
+    let (status, message) = done.as_ref().unwrap_or_else(|refused| refused);
+    let (result, status) = (if done.is_ok() { "done" } else { "refused" }, status.as_u16());
+    match (who, &done) {
+        (Some(who), Ok(_)) => {
+            tracing::info!(%peer, who, action, result, status, "told by an operator: {message}");
         }
-    };
-    let Some(action) = ACTIONS.iter().find(|known| **known == action && **known != "unknown")
-    else {
-        return said((StatusCode::NOT_FOUND, unknown()));
-    };
-    let done = if takes(&app.done) {
-        app.carry_out(action, request).await
-    } else {
-        let message = format!("more than {MOST} actions in a minute: wait, and try again");
-        Err((StatusCode::TOO_MANY_REQUESTS, message))
-    };
-    metrics.admin(action, done.is_ok());
-    match &done {
-        Ok((_, message)) => tracing::info!(action, who, "told by an operator: {message}"),
-        Err((_, message)) => tracing::warn!(action, who, "refused to an operator: {message}"),
+        (Some(who), Err(_)) => {
+            let asked = printable::name(&asked);
+            tracing::warn!(%peer, who, action, asked, result, status, "refused to an operator: {message}");
+        }
+        // Said where the token is looked at, and not more often than there is room for.
+        (None, _) => (),
     }
     said(done.unwrap_or_else(|refused| refused))
 }
 
 impl App {
     /// Whose token it is.
-    async fn who(&self, token: String) -> Result<String, Said> {
+    async fn who(&self, token: String, peer: SocketAddr) -> Result<String, Said> {
         let tokens = self.tokens.clone();
         let known = tokio::task::spawn_blocking(move || tokens.whose(&token)).await;
         let known = known.unwrap_or_else(|died| Err(format!("looking at it died: {died}")));
         match known {
             Ok(Some(who)) => Ok(who),
             Ok(None) if takes(&self.wrong) => {
-                tracing::warn!("a request to /admin without a token that is let in");
+                tracing::warn!(%peer, "a request to /admin without a token that is let in");
                 let how = "send `Authorization: Bearer TOKEN` with a token of admin.token_file";
                 Err((StatusCode::UNAUTHORIZED, how.to_owned()))
             }

@@ -1,7 +1,7 @@
 //! The reading side: one thread that looks what is new.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -12,7 +12,7 @@ use crate::log::message::Naming;
 use crate::log::note::Note;
 use crate::log::{
     Arrival, Assigned, Chunk, Control, Feed, Gate, Held, Joint, Leave, Membership, Offsets,
-    Opening, Ownership, Transit,
+    Opening, Ownership, Reach, Transit,
 };
 use crate::record::{End, Epoch, Offset, Partition, Record};
 
@@ -21,6 +21,9 @@ const CHUNK: usize = 512;
 
 /// How long the reading thread waits for new records or for room: the latency this log adds at most.
 const PACE: Duration = Duration::from_millis(5);
+
+/// How often it is told how far partitions go.
+const TELL: Duration = Duration::from_secs(1);
 
 /// One process has the file, so its partitions are assigned once.
 const EPOCH: Epoch = Epoch(1);
@@ -49,6 +52,7 @@ pub(super) fn open(
 /// The reading side.
 struct Reader {
     store: Store,
+    group: String,
     topics: Vec<String>,
     /// The partitions; whose turn it is stands first.
     reading: VecDeque<Reading>,
@@ -104,9 +108,9 @@ impl Reader {
                 owned.write().insert(partition, Held { epoch: EPOCH, committed: next, note });
             }
         }
-        let topics = naming.inputs.clone();
+        let (group, topics) = (naming.group.clone(), naming.inputs.clone());
         let transit = Transit::new(config.limits.memory.0);
-        Ok(Self { store, topics, reading, assigned, transit })
+        Ok(Self { store, group, topics, reading, assigned, transit })
     }
 
     /// Reads until told to leave.
@@ -117,7 +121,24 @@ impl Reader {
         if first.into_iter().any(|control_| control.blocking_send(control_).is_err()) {
             return;
         }
+        let mut told = None;
+        self.read(control, chunks, leave, &mut told);
+        // The process may stay though it does nothing.
+        while !leave.is_over() && !control.is_closed() {
+            self.tell(control, leave, &mut told);
+            std::thread::park_timeout(PACE);
+        }
+    }
+
+    fn read(
+        &mut self,
+        control: &mpsc::Sender<Control>,
+        chunks: &mpsc::Sender<Chunk>,
+        leave: &Leave,
+        told: &mut Option<Instant>,
+    ) {
         while !leave.is_asked() {
+            self.tell(control, leave, told);
             if !self.transit.has_room() {
                 std::thread::park_timeout(PACE);
                 continue;
@@ -134,8 +155,6 @@ impl Reader {
                 std::thread::park_timeout(PACE);
                 continue;
             }
-            let ends = self.reading.iter().filter_map(|r| Some((r.partition, r.told?)));
-            control.try_send(Control::Ends(ends.collect())).unwrap_or_default(); // lag may be told later
             let mut waiting = Some(chunk);
             while let Some(chunk) = waiting.take().filter(|_| !leave.is_asked()) {
                 match chunks.try_send(chunk) {
@@ -143,11 +162,40 @@ impl Reader {
                     Err(mpsc::error::TrySendError::Closed(_)) => return,
                     Err(mpsc::error::TrySendError::Full(chunk)) => {
                         waiting = Some(chunk);
+                        self.tell(control, leave, told);
                         std::thread::park_timeout(PACE);
                     }
                 }
             }
         }
+    }
+
+    /// Tells how far the partitions go, where that is due.
+    fn tell(&self, control: &mpsc::Sender<Control>, leave: &Leave, told: &mut Option<Instant>) {
+        if told.is_some_and(|told| now().saturating_duration_since(told) < TELL) {
+            return;
+        }
+        *told = Some(now());
+        let place = |reading: &Reading| {
+            let Partition { topic, number } = reading.partition;
+            (self.topics[usize::from(topic)].as_str(), number)
+        };
+        let end = |reading: &Reading| {
+            let (topic, number) = place(reading);
+            Some((reading.partition, Reach::whole(self.store.end(topic, number).ok()?)))
+        };
+        let done = |reading: &Reading| {
+            let (topic, number) = place(reading);
+            let done = self.store.committed(&self.group, topic, number).ok()?;
+            let (partition, reach) = end(reading)?;
+            Some((partition, (done.unwrap_or(Offset(0)), reach)))
+        };
+        let said = if leave.is_asked() {
+            Control::Left(self.reading.iter().filter_map(done).collect())
+        } else {
+            Control::Ends(self.reading.iter().filter_map(end).collect())
+        };
+        control.try_send(said).unwrap_or_default(); // it may be told later
     }
 
     /// What is new, of one partition after the other until the chunk is full; the next chunk goes on there.
@@ -190,4 +238,9 @@ impl Reader {
         chunk.load = Some(self.transit.take(memory));
         Ok(chunk)
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how often something is told is counted in time")]
+fn now() -> Instant {
+    Instant::now()
 }

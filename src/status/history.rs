@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::record::{FaultClass, Partition, Reason};
+use crate::record::{FaultClass, Offset, Partition, Reason};
 
 /// What a step of the hour lasts.
 pub const STEP: Duration = Duration::from_secs(10);
@@ -134,10 +134,51 @@ pub struct Minute {
     pub lag: Option<i64>,
 }
 
+/// How far behind a partition is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Behind {
+    /// What its group has committed.
+    pub committed: Offset,
+    /// Offsets from there to its end.
+    pub lag: i64,
+    /// Those of them that cannot be read yet: they stand behind the first record of a transaction that its producer has
+    /// not ended.
+    pub held: i64,
+    /// The offset of that record, and since when it has held back what follows.
+    pub place: Option<Offset>,
+    /// See `place`.
+    pub since: Option<Instant>,
+}
+
+impl Behind {
+    /// Behind by so many offsets that can be read.
+    pub fn readable(lag: i64) -> Self {
+        Self { committed: Offset(0), lag, held: 0, place: None, since: None }
+    }
+
+    /// The transaction that holds records back, as it is at `now`.
+    pub fn held_back(&self, now: Instant) -> Option<HeldBack> {
+        let (place, since) = self.place.zip(self.since).filter(|_| 0 < self.held)?;
+        let time = now.saturating_duration_since(since);
+        Some(HeldBack { records: self.held, place, time })
+    }
+}
+
+/// A transaction that holds records back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldBack {
+    /// How many.
+    pub records: i64,
+    /// The offset of its first record.
+    pub place: Offset,
+    /// How long it has.
+    pub time: Duration,
+}
+
 #[derive(Debug, Clone)]
 struct Series {
     minutes: Ring<Minute>,
-    lag: Option<i64>,
+    behind: Option<Behind>,
     committed: Option<Instant>,
     since: Instant,
 }
@@ -149,6 +190,8 @@ pub struct Told {
     pub partition: Partition,
     /// Offsets that it is behind; `None` before that is known.
     pub lag: Option<i64>,
+    /// What holds records back of it.
+    pub held: Option<HeldBack>,
     /// How long ago something of it was committed last, or since when it is ours.
     pub quiet: Duration,
     /// Its last hour, the minute that is now last.
@@ -254,15 +297,16 @@ impl History {
     /// So many offsets are between what is committed and the end of each partition that is ours, and of all.
     pub fn lag(
         &mut self,
-        partitions: impl Iterator<Item = (Partition, i64)>,
+        partitions: impl Iterator<Item = (Partition, Behind)>,
         all: i64,
         now: Instant,
     ) {
         let since = self.since(now);
-        for (partition, lag) in partitions {
+        for (partition, behind) in partitions {
             let room = self.partitions.len() < MOST_PARTITIONS;
             let Some(series) = self.series(partition, room, now) else { continue };
-            series.lag = Some(lag);
+            series.behind = Some(behind);
+            let lag = behind.lag;
             series.minutes.at(since).into_iter().for_each(|minute| minute.lag = Some(lag));
         }
         self.steps.at(since).into_iter().for_each(|(_, lag)| *lag = Some(all));
@@ -272,7 +316,7 @@ impl History {
         if room {
             let new = || Series {
                 minutes: Ring::new(MINUTE, MINUTES),
-                lag: None,
+                behind: None,
                 committed: None,
                 since: now,
             };
@@ -304,7 +348,7 @@ impl History {
         let mut told: Vec<(&Partition, &mut Series)> = self.partitions.iter_mut().collect();
         let more = told.len().saturating_sub(partitions);
         told.sort_by_key(|(partition, series)| {
-            (std::cmp::Reverse(series.lag.unwrap_or(0)), **partition)
+            (std::cmp::Reverse(series.behind.map_or(0, |behind| behind.lag)), **partition)
         });
         told.truncate(partitions);
         told.sort_by_key(|(partition, _)| **partition);
@@ -312,7 +356,9 @@ impl History {
             series.minutes.at(since);
             let quiet = now.saturating_duration_since(series.committed.unwrap_or(series.since));
             let minutes = series.minutes.values.iter().copied().collect();
-            Told { partition: *partition, lag: series.lag, quiet, minutes }
+            let lag = series.behind.map(|behind| behind.lag);
+            let held = series.behind.and_then(|behind| behind.held_back(now));
+            Told { partition: *partition, lag, held, quiet, minutes }
         });
         let mut sums = Sums::default();
         self.steps.values.iter().for_each(|(step, _)| sums.add(step));
@@ -356,7 +402,7 @@ mod tests {
         let mut history = History::new(start);
         for minute in 0..300 {
             let now = at(minute * 60);
-            history.lag([(partition(0), 7)].into_iter(), 7, now);
+            history.lag([(partition(0), Behind::readable(7))].into_iter(), 7, now);
             history.committed([(partition(0), 2)].into_iter(), [("invalid", 1)].into_iter(), now);
         }
         let hour = history.read(at(300 * 60 - 1), 8);
@@ -387,7 +433,8 @@ mod tests {
     fn partitions_are_bounded_the_furthest_behind_are_told_and_those_given_up_are_gone() {
         let start = zero();
         let mut history = History::new(start);
-        let lags = (0..2_000).map(|number| (partition(number), i64::from(number)));
+        let lags =
+            (0..2_000).map(|number| (partition(number), Behind::readable(i64::from(number))));
         history.lag(lags, 9, start);
         let hour = history.read(start, 3);
         let told: Vec<i32> = hour.partitions.iter().map(|told| told.partition.number).collect();

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use metrics::{
@@ -17,6 +17,8 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use crate::log::How;
 use crate::memory;
 use crate::record::{FaultClass, ModelId, Partition, Reason};
+use crate::status::history::Behind;
+use crate::status::{Board, wall_clock_ms};
 
 mod declared;
 mod text;
@@ -25,11 +27,11 @@ pub use declared::{ACTIONS, ALL, Kind, Metric};
 
 use declared::{
     ADMIN, AGE, BATCH_BYTES, BATCH_LIMIT, BATCH_RECORDS, BATCH_TOKENS, BATCHES, CACHE_HITS,
-    CLEANED, COMMIT_AGE, CONNECTED, DEAD_LETTERS, DRAIN_ETA, GATE, MEMORY_LIMIT, MEMORY_USED,
-    MODEL_LOAD, MODEL_MEMORY, MODEL_SWAPS, OUTAGE, PARTITIONS, REBALANCES, RECORDS, RESIDENT,
-    SLACK, SPANS, STAGE, TRANSACTIONS, TRUNCATED, UNCOVERED,
+    CLEANED, CONNECTED, DEAD_LETTERS, DRAIN_ETA, GATE, LINES, MEMORY_LIMIT, MEMORY_USED,
+    MODEL_LOAD, MODEL_MEMORY, MODEL_SWAPS, OUTAGE, PARTITIONS, PUSHES, READY, REBALANCES, RECORDS,
+    RESIDENT, SLACK, SPANS, STAGE, TRANSACTIONS, TRUNCATED, UNCOVERED,
 };
-use text::{OWN, Own};
+use text::{OWN, Own, Process};
 
 /// The handles. Cheap to clone.
 #[derive(Clone)]
@@ -63,13 +65,15 @@ struct Handles {
     slack: Gauge,
     uncovered: Gauge,
     connected: Gauge,
-    commit_age: Gauge,
+    ready: Gauge,
     resident: Gauge,
-    spans: [Counter; 3],
+    spans: [Counter; 4],
+    pushes: [Counter; 2],
+    lines: [Counter; 3],
     /// By action, and whether it was done.
     admin: BTreeMap<(&'static str, bool), Counter>,
-    /// When records were committed last.
-    committed: Mutex<Instant>,
+    /// When the process was started, in seconds since 1970.
+    started: f64,
     /// Since when the cluster does not answer.
     outage: Mutex<Option<Instant>>,
     outage_age: Gauge,
@@ -77,6 +81,7 @@ struct Handles {
     memory_limit: Gauge,
     /// What is written beside the recorder.
     own: Mutex<Own>,
+    status: OnceLock<Board>,
 }
 
 impl fmt::Debug for Metrics {
@@ -143,15 +148,19 @@ pub fn register(recorder: PrometheusRecorder) -> Metrics {
         slack: gauge(SLACK),
         uncovered: gauge(UNCOVERED),
         connected: gauge(CONNECTED),
-        commit_age: gauge(COMMIT_AGE),
-        committed: Mutex::new(now()),
+        ready: gauge(READY),
+        started: float(u64::try_from(wall_clock_ms()).unwrap_or(0)) / 1e3,
         outage: Mutex::default(),
         outage_age: gauge(OUTAGE),
         memory_used: gauge(MEMORY_USED),
         memory_limit: gauge(MEMORY_LIMIT),
         own: Mutex::default(),
+        status: OnceLock::new(),
         resident: gauge(RESIDENT),
-        spans: ["exported", "failed", "dropped"].map(|result| counter(SPANS, "result", result)),
+        spans: ["exported", "failed", "dropped", "rejected"]
+            .map(|result| counter(SPANS, "result", result)),
+        pushes: ["exported", "failed"].map(|result| counter(PUSHES, "result", result)),
+        lines: ["exported", "failed", "dropped"].map(|result| counter(LINES, "result", result)),
         admin: actions(&recorder),
         recorder,
     };
@@ -243,18 +252,40 @@ impl Metrics {
     }
 
     /// A partition's lag in offsets: control records count until they are passed.
-    pub fn lag(&self, topic: &str, partition: Partition, lag: i64) {
-        lock(&self.0.own).lag(topic, partition, lag);
+    pub fn lag(&self, topic: &str, partition: Partition, behind: &Behind) {
+        lock(&self.0.own).lag(topic, partition, behind);
     }
 
-    /// A partition was given up: its lag is another's to tell, and its series goes.
+    /// All partitions are left to others.
+    pub fn left(&self) {
+        self.0.partitions.set(0.0);
+    }
+
+    /// A partition became ours.
+    pub fn assigned(&self, topic: &str, partition: Partition, now: Instant) {
+        lock(&self.0.own).assigned(topic, partition, now);
+    }
+
+    /// Records of a partition were committed at `now`.
+    pub fn committed(&self, topic: &str, partition: Partition, now: Instant) {
+        lock(&self.0.own).committed(topic, partition, now);
+    }
+
+    /// A partition was given up: its lag is another's to tell, and its series go.
     pub fn revoked(&self, topic: &str, partition: Partition) {
         lock(&self.0.own).revoked(topic, partition);
     }
 
-    /// What the recorder does not have, in Prometheus' text format: lags, the version that serves, CPU time.
+    /// What the recorder does not have, in Prometheus' text format: what there is of each partition, the version that
+    /// serves, CPU time.
     pub fn render_own(&self) -> String {
-        lock(&self.0.own).render(memory::cpu_seconds())
+        let process = Process { cpu: memory::cpu_seconds(), started: self.0.started };
+        lock(&self.0.own).render(process, now())
+    }
+
+    /// Where it is told how the service is. Once.
+    pub fn watch(&self, status: Board) {
+        self.0.status.set(status).unwrap_or_default();
     }
 
     /// Whether the cluster answers.
@@ -267,11 +298,6 @@ impl Metrics {
     /// So many partitions of the input topics are read by nobody.
     pub fn uncovered(&self, partitions: usize) {
         self.0.uncovered.set(float(u64::try_from(partitions).unwrap_or(u64::MAX)));
-    }
-
-    /// Records were committed at `now`.
-    pub fn committed(&self, now: Instant) {
-        *lock(&self.0.committed) = now;
     }
 
     /// Seconds to lag 0; negative: never at this rate.
@@ -330,9 +356,31 @@ impl Metrics {
         self.0.spans[1].increment(u64::try_from(spans).unwrap_or(0));
     }
 
+    /// It has taken others of their batch, and not so many.
+    pub fn spans_rejected(&self, spans: usize) {
+        self.0.spans[3].increment(u64::try_from(spans).unwrap_or(0));
+    }
+
     /// There was no room for so many to wait.
     pub fn spans_dropped(&self, spans: usize) {
         self.0.spans[2].increment(u64::try_from(spans).unwrap_or(0));
+    }
+
+    /// A collector has taken all metrics, or has not.
+    pub fn pushed(&self, taken: bool) {
+        self.0.pushes[usize::from(!taken)].increment(1);
+    }
+
+    /// A collector has taken so many lines of the log, and has not taken so many.
+    pub fn lines_pushed(&self, exported: usize, failed: usize) {
+        for (counter, lines) in self.0.lines.iter().zip([exported, failed]) {
+            counter.increment(u64::try_from(lines).unwrap_or(0));
+        }
+    }
+
+    /// There was no room for so many lines to wait.
+    pub fn lines_dropped(&self, lines: u64) {
+        self.0.lines[2].increment(lines);
     }
 
     /// Somebody asked `/admin` for one of [`ACTIONS`], and it was done or not.
@@ -342,9 +390,10 @@ impl Metrics {
         }
     }
 
-    /// Reads what changes by itself: the process's resident memory, the age of the last commit. At each scrape.
+    /// Reads what changes by itself: memory, readiness, for how long the cluster has been away. At each scrape.
     pub fn read(&self) {
-        self.0.commit_age.set(now().duration_since(*lock(&self.0.committed)).as_secs_f64());
+        let is_ready = |board: &Board| board.now().unready(now()).is_empty();
+        self.0.ready.set(if self.0.status.get().is_some_and(is_ready) { 1.0 } else { 0.0 });
         let outage =
             lock(&self.0.outage).map_or(Duration::ZERO, |since| now().duration_since(since));
         self.0.outage_age.set(outage.as_secs_f64());

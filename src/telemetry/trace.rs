@@ -41,7 +41,6 @@ use crate::record::{Outcome, Partition, Record};
 
 use super::metrics::Metrics;
 
-mod client;
 mod export;
 mod queue;
 mod settings;
@@ -60,6 +59,11 @@ const FLUSH: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Default)]
 pub struct Traces(Option<Arc<Inner>>);
 
+fn settings(config: &Config) -> Result<Option<Settings>, Failure> {
+    let variable = |name: &str| std::env::var(name).ok();
+    Settings::read(variable, config.traces.endpoint.as_deref())
+}
+
 #[derive(Debug)]
 struct Inner {
     sampler: Sampler,
@@ -71,17 +75,23 @@ struct Inner {
 }
 
 impl Traces {
+    /// Whether what the environment and the configuration say can be used.
+    ///
+    /// # Errors
+    ///
+    /// An address that is none, by its name.
+    pub fn check(config: &Config) -> Result<(), Failure> {
+        settings(config).map(drop)
+    }
+
     /// As the environment and the configuration say.
     ///
     /// # Errors
     ///
     /// An address or a file of certificates that cannot be used, by its name.
     pub fn start(config: &Config, metrics: &Metrics) -> Result<Self, Failure> {
-        let variable = |name: &str| std::env::var(name).ok();
-        let Some(settings) = Settings::read(variable, config.traces.endpoint.as_deref())? else {
-            return Ok(Self::default());
-        };
-        tracing::info!(endpoint = settings.endpoint, "traces are sent");
+        let Some(settings) = settings(config)? else { return Ok(Self::default()) };
+        tracing::info!(endpoint = settings.collector.endpoint, "traces are sent");
         Self::with(&settings, config, metrics)
     }
 
@@ -106,6 +116,11 @@ impl Traces {
             flags: ROOT,
         };
         Some(Chosen { inner: Arc::clone(inner), own, parents: 0, rows: Vec::new() })
+    }
+
+    /// The id of the trace that batch `id` has where it is recorded, for a line of the log; `None` where nobody listens.
+    pub fn id(&self, id: Uuid) -> Option<String> {
+        self.0.as_ref().map(|_| id.simple().to_string())
     }
 
     /// A batch was committed.

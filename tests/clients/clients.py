@@ -3,8 +3,11 @@
 import datetime
 import decimal
 import json
+import struct
 import sys
 
+import cbor2
+import msgpack
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
@@ -113,11 +116,19 @@ def write(servers, registry, topic):
     for place, message in enumerate(of_protobuf(len(values))):
         serializer = ProtobufSerializer(type(message), registry, {"use.deprecated.format": False})
         add(serializer, "application/x-protobuf", message, f"protobuf{place}")
+    # The schema's id beside the value, as Apicurio's serialisers have it where apicurio.registry.headers.enabled is set.
+    schema = Schema(record("Beside", field("x", "double")), "AVRO")
+    about = SerializationContext(f"{topic}-beside", MessageField.VALUE)
+    framed = AvroSerializer(registry, schema)({"x": float(len(values))}, about)
+    content = ("apicurio.value.contentId", struct.pack(">q", *struct.unpack(">i", framed[1:5])))
+    values.append((framed[5:], "application/avro", content, ("apicurio.value.encoding", b"BINARY")))
     # Without a registry, and what its topic says.
+    values.append((msgpack.packb({"x": len(values), "raw": b"\xff", "at": NOW}, datetime=True), "application/msgpack"))
+    values.append((cbor2.dumps({"x": decimal.Decimal(len(values)), "raw": b"\xff", "at": NOW}), "application/cbor"))
     values.append((json.dumps({"x": len(values)}).encode(), None))
-    for value, media_type in values:
+    for value, media_type, *more in values:
         headers = [("content-type", media_type)] if media_type else []
-        producer.produce(topic, value, headers=headers, partition=0)
+        producer.produce(topic, value, headers=headers + more, partition=0)
     producer.flush(30)
     print(len(values))
 

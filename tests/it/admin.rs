@@ -116,6 +116,63 @@ fn others_are_not_let_in_and_lock_nobody_out() {
     service.ended().unwrap();
 }
 
+/// Who did what from where, and what came of it, stands in the log; a pause is forgotten with its process.
+#[test]
+fn each_action_is_a_line_and_a_pause_ends_with_its_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_store, text) = prepared(dir.path());
+    let (tokens, config) = (dir.path().join("tokens"), dir.path().join("tidemill.yaml"));
+    std::fs::write(&tokens, format!("anna:{TOKEN}\n")).unwrap();
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let admin = format!("admin: {{ listen: '{address}', token_file: {} }}\n", tokens.display());
+    std::fs::write(&config, text + &admin + "logging: { format: json }\n").unwrap();
+    let mut replica = crate::world::Replica::start(&config, &[]);
+    let said = || std::fs::read_to_string(config.with_extension("log")).unwrap();
+    let up = || std::net::TcpStream::connect(address).ok();
+    wait_for("the listener", up);
+    for (action, token, body, status) in [
+        ("pause", TOKEN, "", 202),
+        ("promote", TOKEN, "{\"version\":9}", 409),
+        ("a\u{7f}b", TOKEN, "", 404),
+        ("pause", "another-token-than-hers", "", 401),
+    ] {
+        assert_eq!(ask(address, "POST", action, token, body).0, status, "{action}");
+    }
+    let lines: Vec<Value> = wait_for("four lines", || {
+        let lines = said();
+        let lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let lines: Vec<Value> = lines.filter(|line| line["peer"].is_string()).collect();
+        (lines.len() == 4).then_some(lines)
+    });
+    for (line, (who, action, result, status)) in lines.iter().zip([
+        ("anna", "pause", "done", 202),
+        ("anna", "promote", "refused", 409),
+        ("anna", "unknown", "refused", 404),
+    ]) {
+        let (who, action, result) = (who.into(), action.into(), result.into());
+        let told = ["who", "action", "result"].map(|field| line[field].clone());
+        assert_eq!(told, [who, action, result], "{line}");
+        assert_eq!(line["status"], status);
+        assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");
+    }
+    assert!(lines[3]["message"].as_str().unwrap().contains("without a token"), "{}", lines[3]);
+    replica.says("paused: what is in the model is finished");
+    replica.crash();
+    wait_for("the listener", up);
+    let http = wait_for("the page", || {
+        let lines = said();
+        let lines = lines.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut lines = lines.filter(|line| line["message"].as_str().unwrap().contains("/readyz"));
+        lines.next()?["address"].as_str()?.parse::<SocketAddr>().ok()
+    });
+    let close = "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    wait_for("ready", || (http_body(http, close) == "ready\n").then_some(()));
+}
+
+fn http_body(address: SocketAddr, request: &str) -> String {
+    http(address, request).1
+}
+
 #[test]
 fn nothing_listens_without_tokens() {
     let dir = tempfile::tempdir().unwrap();

@@ -210,3 +210,53 @@ fn an_advertised_address_that_is_not_reached_is_a_problem() {
         says(&lines, &format!("problem  broker 1 at {host}:{closed}:"), "advertised.listeners");
     }
 }
+
+/// Whatever needs no cluster and no model is refused by `check --offline` as by a start, in the same words.
+#[test]
+fn what_a_start_refuses_is_refused_offline() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_store, good) = crate::commands::prepared(folder.path());
+    let place = |name: &str| folder.path().join(name);
+    std::fs::write(place("row.avsc"), r#"{"type": "record"}"#).unwrap();
+    std::fs::write(place("row.proto"), "message A {} message B {}").unwrap();
+    std::fs::write(place("tokens"), "").unwrap();
+    let config = place("c.yaml");
+    let tidemill = |text: &str, args: &[&str]| {
+        std::fs::write(&config, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        command.args(args).arg("--config").arg(&config).current_dir(folder.path());
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let said = [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap());
+        (output.status.code(), said.concat())
+    };
+    let (check, run) = (&["check", "--offline"][..], &["run", "--until-end"][..]);
+    for args in [check, run] {
+        let (code, said) = tidemill(&good, args);
+        assert_eq!(code, Some(0), "{args:?}: {said}");
+    }
+    let input = |more: &str| good.replace("topics: [in]", &format!("topics: [in], {more}"));
+    let output = |more: &str| good.replace("topic: out", &format!("topic: out, {more}"));
+    let model = |more: &str| good.replace("poll: 1h", &format!("poll: 1h, {more}"));
+    let beside = |more: &str| format!("{good}{more}\n");
+    for (text, word) in [
+        (input("format: avro, schema: gone.avsc"), "input.schema gone.avsc"),
+        (input("format: avro, schema: row.avsc"), "is not a valid Avro schema"),
+        (input("format: protobuf, schema: row.proto"), "several messages"),
+        (input("schema: row.avsc"), "no value is read by it"),
+        (input("key: {format: avro, schema: gone.avsc, field: k}"), "input.key.schema gone.avsc"),
+        (input("key: {schema: row.avsc}"), "no key is read by it"),
+        (output("cloud_events: {source: '<a>', type: t}"), "no reference to a URI"),
+        (model("on_long: chunks, chunk_overlap: 9, max_length: 16"), "model.chunk_overlap"),
+        (beside("schema_registry: {urls: ['a:8081']}"), "a:8081"),
+        (beside("schema_registry: {urls: ['http://a:8081'], ca: gone.pem}"), "gone.pem"),
+        (beside("admin: {token_file: gone}"), "admin.token_file gone"),
+        (beside("admin: {token_file: tokens}"), "admin.token_file tokens"),
+        (beside("traces: {endpoint: 'a:4318'}"), "a:4318"),
+    ] {
+        assert_ne!(text, good);
+        for args in [check, run] {
+            let (code, said) = tidemill(&text, args);
+            assert!(code == Some(78) && said.contains(word), "{args:?} {word}: {code:?} {said}");
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! A real OpenTelemetry Collector for a test, which writes what it is sent to a file.
+//! A real OpenTelemetry Collector for a test, which writes what it is sent to files.
 
 use std::fs;
 use std::io::Write as _;
@@ -28,21 +28,24 @@ impl Collector {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/otel/collector.sh");
         let built = Command::new(script).output().unwrap();
         if !built.status.success() {
-            let line = "skipped: the OpenTelemetry Collector cannot be built here; traces are not checked\n";
+            let line = "skipped: the OpenTelemetry Collector cannot be built here; what is sent to one is not checked\n";
             std::io::stderr().write_all(line.as_bytes()).unwrap();
             return None;
         }
         let program = String::from_utf8(built.stdout).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let (http, grpc) = (free_port(), free_port());
-        let file = dir.path().join("traces.jsonl");
+        let at = dir.path().display();
         let config = format!(
             "receivers:\n  otlp:\n    protocols:\n      http: {{endpoint: '127.0.0.1:{http}'}}\n      \
              grpc: {{endpoint: '127.0.0.1:{grpc}'}}\n\
-             exporters:\n  file: {{path: {}, flush_interval: 50ms}}\n\
+             exporters:\n  file/traces: {{path: {at}/traces.jsonl, flush_interval: 50ms}}\n  \
+             file/metrics: {{path: {at}/metrics.jsonl, flush_interval: 50ms}}\n  \
+             file/logs: {{path: {at}/logs.jsonl, flush_interval: 50ms}}\n\
              service:\n  telemetry: {{metrics: {{level: none}}}}\n  pipelines:\n    \
-             traces: {{receivers: [otlp], exporters: [file]}}\n",
-            file.display()
+             traces: {{receivers: [otlp], exporters: [file/traces]}}\n    \
+             metrics: {{receivers: [otlp], exporters: [file/metrics]}}\n    \
+             logs: {{receivers: [otlp], exporters: [file/logs]}}\n"
         );
         fs::write(dir.path().join("config.yaml"), config).unwrap();
         let log = fs::File::create(dir.path().join("log")).unwrap();
@@ -75,19 +78,20 @@ impl Collector {
         wait_for("spans", || Some(self.spans()).filter(|spans| count <= spans.len()))
     }
 
-    /// What it has so far, all lines that are whole.
     fn spans(&self) -> Vec<Span> {
-        let text = fs::read_to_string(self.dir.path().join("traces.jsonl")).unwrap_or_default();
-        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         let each = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
-        whole
-            .lines()
-            .map(|line| serde_json::from_str::<Value>(line).unwrap())
-            .flat_map(|line| each(&line, "resourceSpans"))
-            .flat_map(|resource| each(&resource, "scopeSpans"))
-            .flat_map(|scope| each(&scope, "spans"))
-            .map(Span)
-            .collect()
+        let resources = self.requests("traces").into_iter();
+        let resources = resources.flat_map(|request| each(&request, "resourceSpans"));
+        let scopes = resources.flat_map(|resource| each(&resource, "scopeSpans"));
+        scopes.flat_map(|scope| each(&scope, "spans")).map(Span).collect()
+    }
+
+    /// What it was sent of a signal so far, all lines that are whole, with OTLP's names.
+    pub(crate) fn requests(&self, signal: &str) -> Vec<Value> {
+        let file = self.dir.path().join(format!("{signal}.jsonl"));
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
 

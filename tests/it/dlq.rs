@@ -126,6 +126,13 @@ fn noise(length: usize) -> Vec<u8> {
     std::iter::once(0xff).chain(std::iter::repeat_with(next)).take(length).collect()
 }
 
+/// The record as it comes back the first time.
+fn again(record: &Original) -> Original {
+    let mut record = record.clone();
+    record.headers.push(header("tidemill.redrive.attempt", Some(b"1")));
+    record
+}
+
 /// The service answers what is there, with any number of dead letters.
 fn answer(world: &World) {
     let file = world.config("a", "dead_letters: { max_ratio: 1.0 }");
@@ -153,6 +160,7 @@ fn dead_letters_are_listed_and_come_back_as_they_were() {
     answer(&world);
     let file = world.config("a", "");
     are_listed(&file);
+    is_shown(&world, &file, &bad[0]);
     come_back(&world, &file, &bad);
     are_answered(&world, &file, &bad[0]);
     killed_in_the_middle(&world, &file);
@@ -186,6 +194,34 @@ fn are_listed(file: &Path) {
     assert!(code == Some(2) && err.contains("undecodable, missing, invalid"), "{err}");
 }
 
+/// All of one, by the place that `list` gives, and what is said where none stands.
+fn is_shown(world: &World, file: &Path, missing: &Original) {
+    let (letters, _) = list(file, &["--class", "missing"]);
+    let place = |letter: &Value| format!("in-dlq/{}/{}", letter["partition"], letter["offset"]);
+    let (code, out, err) = dlq(file, &["show", "--json", &place(&letters[0])]);
+    assert_eq!(code, Some(0), "{err}");
+    let letter: Value = serde_json::from_str(&out).unwrap();
+    let value = String::from_utf8(missing.value.clone().unwrap()).unwrap();
+    assert_eq!((&letter["value"], &letter["class"]), (&value.into(), &"missing".into()));
+    let names: Vec<&str> =
+        letter["headers"].as_array().unwrap().iter().map(|h| h["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["own", "trace", "own"]);
+    let (letters, _) = list(file, &["--class", "undecodable", "--source", "in/1/0"]);
+    let (_, out, _) = dlq(file, &["show", &place(&letters[0]), "--bytes", "16"]);
+    assert!(out.contains("    00000000  ff ") && out.contains("1484 bytes more"), "{out}");
+    let end = world.observer().fetch_watermarks("in-dlq", 0, PATIENCE).unwrap().1;
+    for (place, said) in [
+        (format!("in-dlq/0/{end}"), "no dead letter stands there"),
+        (format!("in-dlq/0/{}", end - 1), "the end of a transaction"),
+        ("7:0".to_owned(), "the topic has partitions 0 to 1"),
+    ] {
+        let (code, _, err) = dlq(file, &["show", &place]);
+        assert!(code == Some(65) && err.contains(said), "{place}: {err}");
+    }
+    let (code, _, err) = dlq(file, &["show", "out/0/0"]);
+    assert!(code == Some(78) && err.contains("the dead-letter topics are in-dlq"), "{err}");
+}
+
 /// One class, then another selection, then the rest: each once.
 fn come_back(world: &World, file: &Path, [missing, invalid, binary]: &[Original; 3]) {
     let before = read(world, "in");
@@ -198,7 +234,7 @@ fn come_back(world: &World, file: &Path, [missing, invalid, binary]: &[Original;
     let (out, _) = redrive(file, &["--class", "missing"], 0);
     assert!(out.starts_with("redriven: 1; missing 1; transactions: 1; not selected: 3"), "{out}");
     let after = read(world, "in");
-    assert_eq!((after[&0].len(), &after[&0][3], &after[&1]), (4, missing, &before[&1]));
+    assert_eq!((after[&0].len(), &after[&0][3], &after[&1]), (4, &again(missing), &before[&1]));
     let (out, _) = redrive(file, &["--class", "missing"], 0);
     assert!(out.starts_with("redriven: 0"), "{out}");
     // One that its topic does not take is named, and left; the truncated one is named and passed over.
@@ -209,8 +245,8 @@ fn come_back(world: &World, file: &Path, [missing, invalid, binary]: &[Original;
     let (out, _) = redrive(file, &[], 0);
     assert!(out.starts_with("redriven: 2; invalid 1, undecodable 1;"), "{out}");
     let after = read(world, "in");
-    assert_eq!((after[&0].len(), &after[&0][4]), (5, invalid));
-    assert_eq!((after[&1].len(), &after[&1][2]), (3, binary));
+    assert_eq!((after[&0].len(), &after[&0][4]), (5, &again(invalid)));
+    assert_eq!((after[&1].len(), &after[&1][2]), (3, &again(binary)));
     let (out, _) = redrive(file, &[], 0);
     assert!(out.starts_with("redriven: 0"), "{out}");
     assert_eq!(read(world, "in"), after);
@@ -233,6 +269,13 @@ fn are_answered(world: &World, file: &Path, missing: &Original) {
     assert_eq!(answer["value"].as_f64(), Some(9.0));
     let (out, _) = redrive(file, &["--class", "undecodable", "--dry-run"], 0);
     assert!(out.contains("would be redriven: 1;"), "{out}");
+    // What is wrong with the other one is not mended: it came back, and does not go round for ever.
+    let (out, err) = redrive(file, &["--class", "invalid", "--attempts", "1"], 65);
+    assert!(out.starts_with("redriven: 0"), "{out}");
+    assert!(err.contains("in/0/4 was redriven once and came back"), "{err}");
+    let (out, _) = redrive(file, &["--class", "invalid", "--dry-run", "--json"], 0);
+    let counts: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    assert_eq!((&counts["redriven"], &counts["dry_run"]), (&1.into(), &true.into()));
     let (out, _) = redrive(file, &["--again", "--source", "in/0/1", "--to", "small"], 0);
     assert!(out.starts_with("redriven: 1; missing 1;"), "{out}");
 }
@@ -318,6 +361,13 @@ fn the_embedded_log_has_dead_letters_too() {
     assert!(out.starts_with("redriven: 0"), "{out}");
     let stored = store.read("in", 0, Offset(0), 9).unwrap();
     let messages: Vec<Message> = stored.into_iter().map(|stored| stored.message).collect();
-    assert_eq!(messages, [bad.clone(), bad]);
+    let mut back = bad.clone();
+    back.headers.push(header("tidemill.redrive.attempt", Some(b"1")));
+    assert_eq!(messages, [bad, back]);
+    let (code, out, err) = dlq(&file, &["show", "0:0"]);
+    assert_eq!(code, Some(0), "{err}");
+    for line in ["in-dlq/0/0  undecodable", "  from        in/0/0", "  redriven    yes", "    no"] {
+        assert!(out.lines().any(|there| there == line), "{line} in\n{out}");
+    }
     assert_eq!(list(&file, &[]).1["redriven"], 1);
 }

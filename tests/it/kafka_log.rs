@@ -231,11 +231,12 @@ impl Loop {
                 drop(done);
             }
             Control::Ends(ends) => {
-                for (p, end) in ends {
-                    self.ends.entry(p).and_modify(|e| *e = end);
+                for (p, reach) in ends {
+                    self.ends.entry(p).and_modify(|e| *e = reach.stable);
                 }
             }
-            Control::Finished
+            Control::Left(_)
+            | Control::Finished
             | Control::Unfinished(..)
             | Control::Hidden(_)
             | Control::Reachable(_)

@@ -179,6 +179,11 @@ fn a_real_registry_gives_the_three_answers() {
     let text = r#"{"$schema":"http://json-schema.org/draft-07/schema#","type":"object"}"#;
     let json_id = schemas.register("json-value", Language::Json, text).unwrap();
     assert_eq!(known(&schemas, json_id).language, Language::Json);
+    // What its own API, and so its serdes' headers, call a content id is an id here.
+    let root = registry.url.split("/apis/").next().unwrap();
+    let own = format!("{root}/apis/registry/v3/ids/contentIds/{json_id}");
+    let own = ureq::get(own).call().unwrap().body_mut().read_to_string().unwrap();
+    assert_eq!(own, text);
 
     let Answer::Unknown(why) = schemas.schema(Reference::Id(999_999)) else { panic!("is known") };
     assert!(why.contains("schema id 999999"), "{why}");

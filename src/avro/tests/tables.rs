@@ -153,6 +153,36 @@ fn a_writer_and_a_reader_agree_by_avros_rules() {
     }
 }
 
+/// A symbol that the reader does not know is, to whoever looks, what the reader has for such: also where it goes along.
+#[test]
+fn what_a_reader_has_for_unknown_symbols_goes_along() {
+    let of = |symbols: &[&str], default: Option<&str>| {
+        let mut of = json!({"type": "enum", "name": "e", "symbols": symbols});
+        if let Some(default) = default {
+            of["default"] = json!(default);
+        }
+        of
+    };
+    let (old, new) = (of(&["A", "B", "C"], None), |default| of(&["A", "X"], default));
+    let fields = |of: Json| record(&json!([{"name": "f", "type": of}]));
+    let list = |of: Json| json!({"type": "array", "items": of});
+    for (writer, reader, datum, expect) in [
+        (old.clone(), new(Some("X")), &[4_u8][..], r#"{"f":"X"}"#),
+        (old.clone(), new(Some("X")), &[0], r#"{"f":"A"}"#),
+        // As it was written where the reader has nothing for it.
+        (old.clone(), new(None), &[4], r#"{"f":"C"}"#),
+        (json!(["null", old]), json!(["null", new(Some("X"))]), &[2, 2], r#"{"f":"X"}"#),
+        (old.clone(), json!(["null", new(Some("X"))]), &[2], r#"{"f":"X"}"#),
+        (list(old.clone()), list(new(Some("X"))), &[6, 0, 2, 4, 0], r#"{"f":["A","X","X"]}"#),
+    ] {
+        let (writer, reader) = (schema(&fields(writer)), schema(&fields(reader)));
+        let plan = Plan::new(&writer, Some(&reader), &[]).unwrap();
+        let mut text = Vec::new();
+        plan.json(datum, None, &mut text).unwrap();
+        assert_eq!(String::from_utf8(text).unwrap(), expect);
+    }
+}
+
 #[test]
 fn fields_are_found_by_name_alias_or_default() {
     let customer = json!({"type": "record", "name": "c", "fields": [

@@ -150,7 +150,7 @@ fn text(found: &Found, redriven: bool) -> String {
 }
 
 /// A dead letter in one line of JSON.
-fn object(found: &Found, redriven: bool) -> serde_json::Value {
+pub(super) fn object(found: &Found, redriven: bool) -> serde_json::Value {
     let Found { topic, partition, offset, bytes, letter } = found;
     let source = letter.source.as_ref();
     json!({
@@ -178,7 +178,7 @@ fn key_text(key: &[u8]) -> String {
 }
 
 /// A text; where it is none, with everything but ASCII escaped as `\xff`.
-fn as_text(bytes: &[u8]) -> String {
+pub(super) fn as_text(bytes: &[u8]) -> String {
     let escaped = |_| bytes.escape_ascii().to_string();
     std::str::from_utf8(bytes).map_or_else(escaped, str::to_owned)
 }

@@ -1,7 +1,11 @@
 //! Sends the records of dead letters in again.
 
+#![expect(clippy::disallowed_methods, reason = "a rate and what brokers remember are of the clock")]
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::json;
 
 use super::RedriveArgs;
 use super::place::{Found, Letters};
@@ -12,8 +16,10 @@ use crate::cli::terminal;
 use crate::config::{Config, topics};
 use crate::failure::{Exit, Failure};
 use crate::kafka::native::Topic;
+use crate::log::headers;
 use crate::log::message::{Naming, partition_of};
 use crate::printable;
+use crate::record::Header;
 
 pub(super) const HELP: &str = "\
 Each record goes back to the topic and partition that it came from (where there is no such partition, to the one that its
@@ -27,6 +33,9 @@ from. A run goes on behind what was redriven before, wherever that one ended; wh
 later run. Brokers forget the offsets after a week without a run (offsets.retention.minutes); dead letters that are older
 are then redriven with --again only. --again begins at the beginning, each time. The transactional id is tidemill/GROUP/dlq: of two that run at once,
 the later one ends the earlier one. Users need the permissions Read on that group and Write on that transactional id.
+
+A record that was redriven has the header tidemill.redrive.attempt: 1; where it becomes a dead letter again, that has it too, and
+the next time it is 2. One that came back --attempts times is named and left: what is wrong with it is not mended.
 
 A record whose dead letter does not hold the whole of it (truncated) is named and passed over, as is a message that does not
 tell where its record stood. A record that its topic does not take, or whose topic is gone, is named and left. Records of
@@ -44,6 +53,8 @@ const RECORDS: usize = 500;
 const PASSED: usize = 50_000;
 /// How long brokers remember the offsets of a group that nobody uses, by default.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// How often it is said how far this has come.
+const PROGRESS: Duration = Duration::from_secs(10);
 /// Most bytes of a transaction, unless one record has more.
 const BYTES: usize = 4 << 20;
 /// Most bytes that a broker keeps beside an offset (`offset.metadata.max.bytes` is 4096 by default).
@@ -89,6 +100,8 @@ pub(super) fn redrive(config: &Config, args: &RedriveArgs) -> Result<(), Failure
         bytes: 0,
         group: &letters.group,
         remembered: remembered(),
+        sent: 0,
+        told: Instant::now(),
         counts: Counts::default(),
     };
     for (topic, about) in &letters.topics {
@@ -121,7 +134,6 @@ fn not_a_target(to: &str, naming: &Naming) -> Option<String> {
     })
 }
 
-#[expect(clippy::disallowed_methods, reason = "brokers forget by wall time")]
 fn remembered() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.saturating_sub(REMEMBERED).as_millis()).unwrap_or(u64::MAX)
@@ -165,6 +177,10 @@ struct Run<'a> {
     group: &'a str,
     /// Milliseconds since 1970: what was committed since then, the brokers still know.
     remembered: u64,
+    /// Records that were sent.
+    sent: u64,
+    /// When it was said last how far this has come.
+    told: Instant,
     counts: Counts,
 }
 
@@ -195,7 +211,10 @@ impl Run<'_> {
             self.bytes += bytes;
         }
         self.chunk.push(Passed { partition, offset, class, left, item });
-        let full = RECORDS <= self.items || BYTES <= self.bytes || PASSED <= self.chunk.len();
+        // A transaction of no more than a second, so that few go at once.
+        let rate = self.args.rate.and_then(|rate| usize::try_from(rate.get()).ok());
+        let records = rate.map_or(RECORDS, |rate| rate.min(RECORDS));
+        let full = records <= self.items || BYTES <= self.bytes || PASSED <= self.chunk.len();
         if full { self.flush(&BTreeMap::new()) } else { Ok(()) }
     }
 
@@ -244,6 +263,18 @@ impl Run<'_> {
             );
             return Verdict::Cannot(why, false);
         }
+        if self.args.attempts.get() <= letter.attempt {
+            let next = letter.attempt.saturating_add(1);
+            let times = match letter.attempt {
+                1 => "once".to_owned(),
+                times => format!("{times} times"),
+            };
+            let why = format!(
+                "{place} was redriven {times} and came back; mend what `tidemill dlq show` says is wrong, and \
+                 then give --attempts {next}"
+            );
+            return Verdict::Cannot(why, !done);
+        }
         let topic = self.args.to.clone().unwrap_or(source.topic);
         let Some(about) = self.targets.get(&topic) else {
             let why = format!(
@@ -259,7 +290,12 @@ impl Run<'_> {
         } else {
             partition_of(letter.original.key.as_deref(), count)
         };
-        Verdict::Send(Item { topic, partition, original: letter.original })
+        let mut original = letter.original;
+        original.headers.push(Header {
+            name: headers::ATTEMPT.as_bytes().to_vec(),
+            value: Some(letter.attempt.saturating_add(1).to_string().into_bytes()),
+        });
+        Verdict::Send(Item { topic, partition, original })
     }
 
     fn cannot(&mut self, partition: i32, offset: i64, why: &str) {
@@ -300,6 +336,7 @@ impl Run<'_> {
                 self.count(&chunk)?;
                 self.walks = walks;
                 self.committed.extend(moved);
+                self.pace(chunk.iter().filter(|passed| passed.item.is_some()).count());
                 return Ok(());
             }
             let mut sent: Vec<&mut Passed> =
@@ -312,6 +349,24 @@ impl Run<'_> {
                 let why = format!("topic {} does not take it: {words}", item.topic);
                 self.cannot(passed.partition, passed.offset, &why);
             }
+        }
+    }
+
+    /// So many records were sent: waits as the rate says, and now and then says how far this has come.
+    fn pace(&mut self, records: usize) {
+        self.sent += u64::try_from(records).unwrap_or(0);
+        if self.args.dry_run {
+            return;
+        }
+        if PROGRESS <= self.told.elapsed() {
+            self.told = Instant::now();
+            terminal::note(format_args!("redriven so far: {}", self.sent));
+        }
+        if let Some(rate) = self.args.rate {
+            let records = u32::try_from(records).unwrap_or(u32::MAX);
+            let took = Duration::from_secs_f64(f64::from(records) / f64::from(rate.get()));
+            // No transaction is open: what ends the command here ends nothing else.
+            std::thread::sleep(took);
         }
     }
 
@@ -347,8 +402,16 @@ impl Run<'_> {
             *self.counts.redriven.entry(class).or_default() += 1;
             any = true;
             if self.args.dry_run {
-                let name = format!("{}/{from}/{offset}", self.topic);
-                terminal::line(format_args!("{name}  {class}  to {topic}/{partition}"))?;
+                if self.args.json {
+                    let record = json!({
+                        "topic": self.topic, "partition": from, "offset": offset, "class": class,
+                        "to": {"topic": topic, "partition": partition},
+                    });
+                    terminal::line(printable::json(&record))?;
+                } else {
+                    let name = format!("{}/{from}/{offset}", self.topic);
+                    terminal::line(format_args!("{name}  {class}  to {topic}/{partition}"))?;
+                }
             }
         }
         self.counts.transactions += u64::from(any);
@@ -358,6 +421,19 @@ impl Run<'_> {
     fn end(self) -> Result<(), Failure> {
         let Counts { redriven, transactions, before, unselected, foreign, failed } = self.counts;
         let total: u64 = redriven.values().sum();
+        let failure = || {
+            let message = format!("{failed} dead letters cannot be redriven; they are named above");
+            Failure { message, exit: Exit::Data }
+        };
+        if self.args.json {
+            let counts = json!({
+                "redriven": total, "dry_run": self.args.dry_run, "classes": redriven,
+                "transactions": if self.args.dry_run { 0 } else { transactions },
+                "redriven_before": before, "not_selected": unselected, "foreign": foreign, "failed": failed,
+            });
+            terminal::line(printable::json(&counts))?;
+            return if failed == 0 { Ok(()) } else { Err(failure()) };
+        }
         let verb = if self.args.dry_run { "would be redriven" } else { "redriven" };
         let mut parts = vec![format!("{verb}: {total}")];
         if total != 0 {
@@ -376,10 +452,6 @@ impl Run<'_> {
             }
         }
         terminal::line(parts.join("; "))?;
-        if failed == 0 {
-            return Ok(());
-        }
-        let message = format!("{failed} dead letters cannot be redriven; they are named above");
-        Err(Failure { message, exit: Exit::Data })
+        if failed == 0 { Ok(()) } else { Err(failure()) }
     }
 }

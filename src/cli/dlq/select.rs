@@ -123,6 +123,7 @@ mod tests {
             model: None,
             written: None,
             truncated: None,
+            attempt: 0,
             original: Original { timestamp, ..Original::default() },
         };
         let args = Args {

@@ -35,7 +35,8 @@ impl Progress {
             pace.tick().await;
             let status = self.status.now();
             let Total { records, dead_letters } = self.status.total();
-            let (seconds, left) = (self.start.elapsed().as_secs_f64(), status.lag.unwrap_or(0));
+            let (seconds, left) =
+                (self.start.elapsed().as_secs_f64(), status.lag.unwrap_or(0) - status.held);
             let model =
                 status.serving.as_ref().map_or_else(|| "loading".to_owned(), ToString::to_string);
             if self.terminal {
@@ -52,6 +53,14 @@ impl Progress {
         let took = self.start.elapsed();
         if self.terminal {
             write("");
+        }
+        let held = self.status.now().held;
+        if 0 < held {
+            tracing::warn!(
+                records = held,
+                "records are left that cannot be read yet: a producer has not ended its transaction; a run after its end \
+                 answers them, and tidemill lag says where they are"
+            );
         }
         let how = if done { "done" } else { "ended before its ends" };
         tracing::info!(
@@ -84,7 +93,8 @@ fn line(records: u64, dead_letters: u64, left: i64, seconds: f64, model: &str) -
     )
 }
 
-fn summary(records: u64, dead_letters: u64, took: Duration) -> String {
+/// What was done in so long.
+pub(in crate::cli) fn summary(records: u64, dead_letters: u64, took: Duration) -> String {
     let rate = per_second(records, took.as_secs_f64());
     format!(
         "{} records answered, {} of them dead letters, in {:.1} s ({} a second)",

@@ -13,6 +13,7 @@ use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 
 use crate::file::{self, Links};
 use crate::schema::Referred;
+use crate::schema::frame::Which;
 
 /// Most bytes of a schema's file.
 const MAX_SCHEMA: u64 = 8 << 20;
@@ -25,12 +26,6 @@ const EDITIONS: &str = "is written in an edition of Protobuf, which is not read:
 
 /// What the text of a registry is called among those that it refers to.
 const MAIN: &str = "tidemill/schema.proto";
-
-/// Files that Confluent's registry and clients know without being told.
-const CONFLUENT: [(&str, &str); 2] = [
-    ("confluent/meta.proto", include_str!("confluent/meta.proto")),
-    ("confluent/type/decimal.proto", include_str!("confluent/type/decimal.proto")),
-];
 
 /// The file of a registry's schema, with the files that it refers to.
 ///
@@ -46,7 +41,7 @@ pub(super) fn of_text(schema: &str, references: &[Referred]) -> Result<FileDescr
 fn compile(name: &str, first: impl FileResolver + 'static) -> Result<FileDescriptor, String> {
     let mut resolver = ChainFileResolver::new();
     resolver.add(first);
-    resolver.add(Texts(CONFLUENT.map(|(name, text)| (name.to_owned(), text.to_owned())).into()));
+    resolver.add(Texts(super::known::files()));
     resolver.add(GoogleFileResolver::new());
     let compiled = catch_unwind(std::panic::AssertUnwindSafe(|| {
         let mut compiler = Compiler::with_file_resolver(resolver);
@@ -58,6 +53,22 @@ fn compile(name: &str, first: impl FileResolver + 'static) -> Result<FileDescrip
         Err(_panic) => return Err("is not a valid Protobuf schema".to_owned()),
     };
     pool.get_file_by_name(name).ok_or_else(|| "is not a valid Protobuf schema".to_owned())
+}
+
+/// The message of a file that a record says.
+///
+/// # Errors
+///
+/// As of [`at`].
+pub(super) fn named(file: &FileDescriptor, which: &Which) -> Result<MessageDescriptor, String> {
+    let name = match which {
+        Which::At(indexes) => return at(file, indexes),
+        Which::Named(name) => name,
+    };
+    file.messages().find(|of| of.name() == name).ok_or_else(|| {
+        let has = names(file.parent_pool(), &file.messages().collect::<Vec<_>>(), false);
+        format!("has no message {name:?}, which the record says that it is; it has {has}")
+    })
 }
 
 /// The message of a file that stands at `indexes`: its number in the file, then those within messages.
@@ -108,26 +119,49 @@ pub(super) fn of_file(path: &Path, named: Option<&str>) -> Result<MessageDescrip
     let at = |why: String| format!("read input.schema {}: {why}", path.display());
     let is_text = path.extension().is_some_and(|name| name.eq_ignore_ascii_case("proto"));
     let (pool, own) = if is_text { of_proto(path) } else { of_set(path) }.map_err(at)?;
-    let all = |all: &[MessageDescriptor]| {
-        let names: Vec<&str> = all.iter().map(MessageDescriptor::full_name).take(20).collect();
-        names.join(", ")
-    };
     match (named, own.as_slice()) {
         (Some(name), _) => {
             pool.get_message_by_name(name.trim_start_matches('.')).ok_or_else(|| {
-                at(format!(
-                    "has no message {name:?}, which input.message names; it has {}",
-                    all(&own)
-                ))
+                let has = names(&pool, &own, true);
+                at(format!("has no message {name:?}, which input.message names; it has {has}"))
             })
         }
         (None, [only]) => Ok(only.clone()),
-        (None, []) => Err(at("has no message".to_owned())),
+        (None, []) => Err(at(format!(
+            "has no message of its own; set input.message to the one that values are: {}",
+            names(&pool, &own, true)
+        ))),
         (None, several) => Err(at(format!(
             "has several messages; set input.message to the one that values are: {}",
-            all(several)
+            names(&pool, several, false)
         ))),
     }
+}
+
+/// Most messages that are named.
+const NAMED: usize = 20;
+
+/// The full names of messages, with those `within` them; of all that is known where a file has none of its own.
+fn names(pool: &DescriptorPool, own: &[MessageDescriptor], within: bool) -> String {
+    let inside = |of: &MessageDescriptor, name: &str| {
+        name.strip_prefix(of.full_name())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let is_own = |of: &MessageDescriptor| {
+        let name = of.full_name();
+        own.iter().any(|own| if within { inside(own, name) } else { own.full_name() == name })
+    };
+    let known: Vec<String> = pool
+        .all_messages()
+        .filter(|of| !of.is_map_entry() && (own.is_empty() || is_own(of)))
+        .map(|of| of.full_name().to_owned())
+        .collect();
+    if known.is_empty() {
+        return "none".to_owned();
+    }
+    let more = known.len().saturating_sub(NAMED);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    format!("{}{more}", known[..known.len().min(NAMED)].join(", "))
 }
 
 /// The descriptors of a `.proto` file and the messages that stand in it by themselves.

@@ -13,7 +13,7 @@ use prost_reflect::{Kind, MapKey, ReflectMessage as _, Value as Theirs};
 use super::super::{Codec, Writer};
 use super::*;
 use crate::answer::Prediction;
-use crate::config::{Config, Include, InputFormat, Output};
+use crate::config::{Include, Input, InputFormat, Output};
 use crate::field::Value;
 use crate::record::{Offset, Partition};
 use crate::schema::Referred;
@@ -423,6 +423,10 @@ fn a_file_says_what_values_are() {
     compiler.include_imports(true).open_file("shop/row.proto").unwrap();
     std::fs::write(place("row.desc"), compiler.encode_file_descriptor_set()).unwrap();
     std::fs::write(place("bad.desc"), "no set").unwrap();
+    let nested = "syntax = \"proto3\"; package shop; message Outer { message Row {} map<string, Row> m = 1; } message Other {}";
+    std::fs::write(place("nested.proto"), nested).unwrap();
+    let only = "syntax = \"proto3\"; package shop; import public \"shop/row.proto\";";
+    std::fs::write(place("only.proto"), only).unwrap();
     let config = |name: &str, message: Option<&str>| {
         let input = Input {
             topics: vec!["t".to_owned()],
@@ -466,6 +470,17 @@ fn a_file_says_what_values_are() {
             Some("Row"),
             "has no message \"Row\", which input.message names; it has shop.Row",
         ),
+        (
+            "nested.proto",
+            Some("Row"),
+            "has no message \"Row\", which input.message names; it has shop.Outer, shop.Outer.Row, shop.Other",
+        ),
+        (
+            "only.proto",
+            Some("Row"),
+            "has no message \"Row\", which input.message names; it has shop.Row",
+        ),
+        ("only.proto", None, "has no message of its own; set input.message to the one"),
         ("bad.desc", None, "is not a valid FileDescriptorSet"),
         ("gone.proto", None, "gone.proto"),
     ] {

@@ -23,7 +23,7 @@ const number = n => n === null || n === undefined ? '–' : n >= 100 ? whole(n) 
 const compact = n => n >= 1e6 ? +(n / 1e6).toPrecision(3) + ' M' : n >= 1e4 ? +(n / 1e3).toPrecision(3) + ' k' : n >= 10 || n === 0 ? whole(n) : String(+n.toPrecision(2));
 const percent = share => share === 0 ? '0 %' : share < 0.001 ? '< 0.1 %' : (share * 100).toFixed(share < 0.1 ? 1 : 0) + ' %';
 const took = s => s === 0 ? '0' : s < 1e-3 ? +(s * 1e6).toPrecision(3) + ' µs' : s < 1 ? +(s * 1e3).toPrecision(3) + ' ms' : +s.toPrecision(3) + ' s';
-const span = s => s === null ? 'never at this rate' : s < 0.5 ? '0 s' : s < 90 ? Math.round(s) + ' s' : s < 5400 ? Math.round(s / 60) + ' min' : s < 172800 ? Math.round(s / 3600) + ' h' : Math.round(s / 86400) + ' days';
+const span = s => s === null ? '–' : s < 0.5 ? '0 s' : s < 90 ? Math.round(s) + ' s' : s < 5400 ? Math.round(s / 60) + ' min' : s < 172800 ? Math.round(s / 3600) + ' h' : Math.round(s / 86400) + ' days';
 const bytes = b => b === null ? '–' : b < 1024 ? whole(b) + ' B' : b < 2 ** 20 ? number(b / 1024) + ' KiB' : b < 2 ** 30 ? number(b / 2 ** 20) + ' MiB' : number(b / 2 ** 30) + ' GiB';
 const clock = ms => new Date(ms).toLocaleTimeString('en-GB');
 const minute = ms => clock(ms).slice(0, 5);
@@ -183,9 +183,10 @@ const show = s => {
   $('attention').className = health.ready ? '' : 'bad';
   part('troubles', troubles, (node, list) => node.replaceChildren(...list.map(line => el('li', line))));
   announce(s);
-  pairs('now', [['records a second', number(now.records_per_s)], ['records behind', whole(now.lag)], ['until caught up', now.lag === null ? '–' : span(now.drain_s)],
+  pairs('now', [['records a second', number(now.records_per_s)], ['records behind', whole(now.lag)], ...(now.held_back ? [['of them not readable yet', whole(now.held_back)]] : []),
+    ['until caught up', now.drains === 'yes' ? span(now.drain_s) : now.drains === 'no' ? 'never at this rate' : now.drains],
     ['dead letters, last hour', whole(dead)], ['partitions', whole(now.partitions)], ['since last commit', span(now.last_commit_age_s)],
-    [own.memory_limit_bytes ? `memory, of ${bytes(own.memory_limit_bytes)}` : 'memory', bytes(own.memory_bytes)], ['up', span(own.uptime_s)]]);
+    ['memory of the process', bytes(own.memory_bytes)], ...(own.memory_limit_bytes ? [['memory in use, of ' + bytes(own.memory_limit_bytes), bytes(own.memory_used_bytes)]] : []), ['up', span(own.uptime_s)]]);
   charts(s);
   const step = s.hour.step_s, last = s.hour.records.length - 1, table = [];
   for (let end = last; end >= 0; end -= 30) {
@@ -199,14 +200,16 @@ const show = s => {
   rows('reasons', batches.reasons, 'None was closed.', one => [one.name, [whole(one.count), 'n'], [percent(one.count / batches.count), 'n'], [bar(one.count / batches.count), 'bar']]);
   rows('partitions', s.partitions, 'None is ours now.', one => {
     const name = `${one.topic}/${one.partition}`, minutes = one.records;
-    return [name, [whole(one.lag), 'n'], [whole(minutes.at(-2) ?? minutes.at(-1)), 'n'], [span(one.last_commit_age_s), 'n'],
+    return [name, [whole(one.lag) + (one.held_back ? `, ${whole(one.held_back)} not readable yet` : ''), 'n'], [whole(minutes.at(-2) ?? minutes.at(-1)), 'n'], [span(one.last_commit_age_s), 'n'],
       [spark(minutes, `records a minute of ${name}, at most ${whole(Math.max(0, ...minutes))}`), 'line'],
       [spark(one.lags, `behind of ${name}, at most ${whole(Math.max(0, ...one.lags.map(v => v ?? 0)))}`), 'line']];
   });
   text('partitions-h', s.partitions_left_out ? `Partitions: the ${s.partitions.length} that are furthest behind; ${s.partitions_left_out} more are ours` : 'Partitions');
   const refused = models.refused ? [['refused', `version ${models.refused.version}, tried last at ${when(models.refused.at, own.now)}`]] : [];
+  const staged = models.staged === null ? [] : [['ready', `version ${models.staged}, taken with the next batch`]];
+  refused.unshift(...staged);
   pairs('serving', models.serving ? [...[['serves', `${models.serving.name} version ${models.serving.version}`], ['digest', models.serving.digest.slice(0, 26) + (models.serving.digest.length > 26 ? '…' : '')]], ...refused] : [['serves', 'none yet'], ...refused]);
-  const versions = [...models.swaps.map(one => [one.at, `version ${one.from} → ${one.to}`, 'swapped between two batches']), ...models.refusals.map(one => [one.at, `version ${one.version} refused`, one.reason])]
+  const versions = [...models.swaps.map(one => [one.at, `version ${one.from} → ${one.to}`, 'swapped between two batches']), ...models.refusals.map(one => [one.at, `version ${one.version} refused${one.holds ? '' : ', no longer so'}`, one.reason])]
     .sort((a, b) => b[0] - a[0]);
   rows('versions', versions, 'No swap and no refusal since the start.', ([at, what, why]) => [[when(at, own.now), 'when'], [what, 'place'], [why, 'why']]);
   const classes = s.dead_letters.classes;

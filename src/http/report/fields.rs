@@ -29,10 +29,16 @@ pub const FIELDS: &[Field] = &[
         "Offsets between what is committed and the ends of our partitions.",
     ),
     field(
-        "now.drain_s",
-        "number or null",
-        "Seconds to lag 0 at this rate; null: not known, or never.",
+        "now.held_back",
+        "number",
+        "Those of them that cannot be read: behind a transaction that its producer has not ended.",
     ),
+    field(
+        "now.drains",
+        "text",
+        "Whether the lag falls, what flows in counted: `yes`, `no`, `unknown`.",
+    ),
+    field("now.drain_s", "number or null", "Seconds until it is gone; null: not known, or never."),
     field(
         "now.partitions",
         "number or null",
@@ -54,6 +60,13 @@ pub const FIELDS: &[Field] = &[
     field("partitions[].topic", "text", "The 32 partitions that are furthest behind: topic,"),
     field("partitions[].partition", "number", "number,"),
     field("partitions[].lag", "number or null", "offsets behind,"),
+    field("partitions[].held_back", "number", "those of them that cannot be read,"),
+    field(
+        "partitions[].held_back_s",
+        "number or null",
+        "since when a producer's transaction that is not ended holds them back (or null),",
+    ),
+    field("partitions[].held_back_at", "number or null", "the offset where it begins (or null),"),
     field(
         "partitions[].last_commit_age_s",
         "number",
@@ -76,11 +89,17 @@ pub const FIELDS: &[Field] = &[
     field("models.serving.version", "number", "version,"),
     field("models.serving.digest", "text", "digest of its files."),
     field(
+        "models.staged",
+        "number or null",
+        "A version that is ready and is taken with the next batch; null: none.",
+    ),
+    field(
         "models.refused.at",
         "number",
         "The version that the registry names and that was refused (or null): when last,",
     ),
     field("models.refused.version", "number", "version,"),
+    field("models.refused.holds", "true or false", "true,"),
     field("models.refused.reason", "text", "and why."),
     field(
         "models.swaps[].at",
@@ -91,6 +110,7 @@ pub const FIELDS: &[Field] = &[
     field("models.swaps[].to", "number", "and since."),
     field("models.refusals[].at", "number", "The last 16 refusals, the newest first: when,"),
     field("models.refusals[].version", "number", "version,"),
+    field("models.refusals[].holds", "true or false", "whether that is still so,"),
     field("models.refusals[].reason", "text", "and why."),
     field("dead_letters.classes[].name", "text", "Dead letters of the last hour: class,"),
     field("dead_letters.classes[].count", "number", "and how many, most first."),
@@ -110,9 +130,10 @@ pub const FIELDS: &[Field] = &[
     field("process.uptime_s", "number", "Seconds since the start."),
     field("process.memory_bytes", "number or null", "Resident memory."),
     field(
-        "process.memory_limit_bytes",
+        "process.memory_used_bytes",
         "number or null",
-        "What it may take: the cgroup's limit, or the machine's memory.",
+        "Memory in use of its cgroup, page cache not counted, or of the machine where that leaves less,",
     ),
+    field("process.memory_limit_bytes", "number or null", "and how much there is of that."),
     field("config", "any", "The configuration in force, with `(not shown)` for secrets."),
 ];

@@ -1,11 +1,14 @@
 //! What the service does, in one sentence, and what a person should look at.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{About, OnePartition, Report, STUCK};
 use crate::memory::mebibytes;
 use crate::printable::thousands;
-use crate::status::Doing;
+use crate::status::{Doing, Status};
+
+/// A rate over the last minute says nothing of now where so long nothing was committed.
+pub(super) const QUIET: Duration = Duration::from_secs(15);
 
 /// So much of a memory limit is near it.
 const NEAR: f64 = 0.9;
@@ -17,110 +20,189 @@ const MANY: f64 = 0.01;
 const BEFORE: usize = 30;
 
 /// What it does now.
-pub(super) fn of(report: &Report, about: &About, doing: &Doing, away: Option<Duration>) -> String {
-    let topics = match about.topics.as_slice() {
-        [one] => one.clone(),
-        [first, second] => format!("{first} and {second}"),
-        [first, rest @ ..] => format!("{first} and {} other topics", rest.len()),
-        [] => "no topic".to_owned(),
-    };
+pub(super) fn of(report: &Report, about: &About, status: &Status, now: Instant) -> String {
+    let topics = topics(about);
     let model = report.models.serving.as_ref();
     let model = model.map(|model| format!("{} version {}", model.name, model.version));
-    let (rate, lag) = (report.now.records_per_s, report.now.lag);
-    match (doing, &model, report.now.partitions, away) {
+    let since = |since: Instant| span(now.saturating_duration_since(since).as_secs_f64());
+    match (&status.doing, model, report.now.partitions, status.unreachable) {
         (Doing::Stopped(why), ..) => format!("Does nothing any more: {why}"),
         (Doing::Stopping, ..) => "Stopping: what was begun is finished and committed.".to_owned(),
         (Doing::Paused, ..) => {
-            format!("Paused: nothing is taken in from {topics} until it is resumed.")
+            let waits = report.now.lag.filter(|lag| 0 < *lag);
+            let waits = waits.map_or_else(String::new, |lag| format!("; {} wait", count(lag)));
+            format!("Paused: nothing is taken in from {topics} until it is resumed{waits}.")
         }
         (_, Some(model), _, Some(away)) => format!(
             "Waiting for the cluster, which has not answered for {}; {model} is ready.",
-            span(away.as_secs_f64())
+            since(away)
         ),
         (_, None, ..) => "Starting: the model is loaded and checked.".to_owned(),
-        (_, Some(model), None, None) => {
-            format!("Starting: {model} is ready, the group has not assigned partitions yet.")
-        }
+        (_, Some(model), None, None) => match status.opening {
+            Some(opening) => format!(
+                "Starting: {model} is ready; waits for a first answer of {}, for {} so far.",
+                about.log,
+                since(opening)
+            ),
+            None => {
+                format!("Starting: {model} is ready, the group has not assigned partitions yet.")
+            }
+        },
         (_, Some(model), Some(0), None) => format!(
             "Standing by with {model}: other members of group {} have all partitions of {topics}.",
             about.group
         ),
-        (_, Some(model), Some(_), None) => match lag {
-            lag if 0.0 < rate => {
-                let rate = rounded(rate);
-                format!(
-                    "Answers {rate} records a second of {topics} with {model}, {}.",
-                    behind(report, lag)
-                )
-            }
-            Some(lag) if 0 < lag => format!(
-                "Nothing was committed for {}, and {} records of {topics} wait for {model}.",
-                span(report.now.last_commit_age_s),
-                count(lag)
-            ),
-            _ => format!("Idle: all of {topics} is answered; {model} waits for more."),
-        },
+        (_, Some(model), Some(_), None) => works(report, &topics, &model),
     }
 }
 
-fn behind(report: &Report, lag: Option<i64>) -> String {
-    match lag {
-        None => "how far behind is not known yet".to_owned(),
-        Some(0) => "and is up to date".to_owned(),
-        Some(_) if report.now.drain_s.is_some_and(|left| left < 2.0) => "and keeps up".to_owned(),
-        Some(lag) => {
-            let drain = report
-                .now
-                .drain_s
-                .map_or_else(String::new, |s| format!(" ({} at this rate)", span(s)));
-            format!("{} behind{drain}", count(lag))
+fn topics(about: &About) -> String {
+    match about.topics.as_slice() {
+        [one] => one.clone(),
+        [first, second] => format!("{first} and {second}"),
+        [first, rest @ ..] => format!("{first} and {} other topics", rest.len()),
+        [] => "no topic".to_owned(),
+    }
+}
+
+/// What it does that has partitions and a cluster.
+fn works(report: &Report, topics: &str, model: &str) -> String {
+    let super::Now { records_per_s: rate, lag, held_back: held, last_commit_age_s, .. } =
+        report.now;
+    let next = report
+        .models
+        .staged
+        .map(|version| format!("version {version} is ready and is taken with the next batch"));
+    if 0.0 < rate && last_commit_age_s < QUIET.as_secs_f64() {
+        let rate = rounded(rate);
+        return format!(
+            "Answers {rate} records a second of {topics} with {model}, {}.",
+            behind(report)
+        );
+    }
+    match lag.map(|lag| lag - held) {
+        None => format!(
+            "Ready: {model} waits for records of {topics}; how far behind it is is not known yet."
+        ),
+        Some(readable) if 0 < readable => format!(
+            "Nothing was committed for {}, and {} records of {topics} wait for {model}.",
+            span(last_commit_age_s),
+            count(readable)
+        ),
+        Some(_) if 0 < held => format!(
+            "Waits for producers: {} records of {topics} stand behind a transaction that is not ended; all before them \
+             is answered.",
+            count(held)
+        ),
+        Some(_) => {
+            let next = next.unwrap_or_else(|| format!("{model} waits for more"));
+            format!("Idle: all of {topics} is answered; {next}.")
         }
     }
 }
 
+fn behind(report: &Report) -> String {
+    let Some(lag) = report.now.lag else { return "how far behind is not known yet".to_owned() };
+    let held = report.now.held_back;
+    let held_back = if held == 0 {
+        String::new()
+    } else {
+        format!("; {} more stand behind a producer's transaction that is not ended", count(held))
+    };
+    let drains = (report.now.drains, report.now.drain_s);
+    let behind = match (lag - held, drains) {
+        (..=0, _) => "and is up to date".to_owned(),
+        (_, (_, Some(seconds))) if seconds < 2.0 => "and keeps up".to_owned(),
+        (left, (_, Some(seconds))) => {
+            format!("{} behind ({} at this rate)", count(left), span(seconds))
+        }
+        (left, ("no", None)) => {
+            format!("{} behind, which does not drain: as many come in as are answered", count(left))
+        }
+        (left, _) => format!("{} behind", count(left)),
+    };
+    behind + &held_back
+}
+
 /// What to look at, in plain words, the worst first.
-pub(super) fn warnings(report: &Report, away: Option<Duration>, uncovered: usize) -> Vec<String> {
+pub(super) fn warnings(
+    report: &Report,
+    about: &About,
+    status: &Status,
+    now: Instant,
+) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut warn = |warning: Option<String>| warnings.extend(warning);
-    warn(away.map(|away| {
+    warn(status.unreachable.map(|since| {
         format!(
-            "No broker has answered for {}: look at the cluster and the network.",
-            span(away.as_secs_f64())
+            "No broker of {} has answered for {}: look at the cluster and the network.",
+            about.log,
+            span(now.saturating_duration_since(since).as_secs_f64())
         )
     }));
     warn(memory(report));
     for stuck in report.partitions.iter().filter(|one| is_stuck(one, report)) {
-        let OnePartition { topic, partition, lag, last_commit_age_s: age, .. } = stuck;
+        let OnePartition { topic, partition, lag, held_back, last_commit_age_s: age, .. } = stuck;
         warn(Some(format!(
             "{topic}/{partition} does not move: {} records wait, and nothing of it was committed for {}.",
-            count(lag.unwrap_or(0)),
+            count(lag.unwrap_or(0) - held_back),
             span(*age)
         )));
     }
+    report.partitions.iter().for_each(|one| warn(held(one, about)));
+    let uncovered = status.uncovered;
     warn((uncovered != 0).then(|| {
         format!("{uncovered} partitions of the input topics are read by no member of the group.")
     }));
     warn(growing(report));
+    let goes_on = report.models.serving.as_ref();
+    let goes_on = goes_on.map_or_else(String::new, |s| format!("; version {} goes on", s.version));
     warn(report.models.refused.as_ref().map(|refused| {
-        let goes_on = report.models.serving.as_ref();
-        let goes_on =
-            goes_on.map_or_else(String::new, |s| format!("; version {} goes on", s.version));
         format!("Version {} is refused{goes_on}: {}", refused.version, refused.reason)
     }));
+    warn(
+        status
+            .registry
+            .as_ref()
+            .map(|why| format!("The registry cannot be looked at{goes_on}: {}", super::cut(why))),
+    );
     warn(dead(report));
     warnings
 }
 
+/// A transaction of a producer that holds records back for long: none of our doing, and none that we can end.
+fn held(one: &OnePartition, about: &About) -> Option<String> {
+    let (time, place) = one.held_back_s.zip(one.held_back_at)?;
+    let OnePartition { topic, partition, held_back, .. } = one;
+    (STUCK.as_secs_f64() < time).then(|| {
+        format!(
+            "{topic}/{partition}: {} records cannot be read for {}, because a producer's transaction that begins at offset \
+             {place} is not ended. Where that producer is gone: kafka-transactions.sh --bootstrap-server {} abort --topic \
+             {topic} --partition {partition} --start-offset {place}",
+            count(*held_back),
+            span(time),
+            about.log
+        )
+    })
+}
+
 fn is_stuck(one: &OnePartition, report: &Report) -> bool {
     report.state == "running"
-        && one.lag.is_some_and(|lag| 0 < lag)
+        && one.lag.is_some_and(|lag| one.held_back < lag)
         && STUCK.as_secs_f64() < one.last_commit_age_s
 }
 
 fn memory(report: &Report) -> Option<String> {
-    let (used, limit) = (report.process.memory_bytes?, report.process.memory_limit_bytes?);
-    (NEAR < super::float(used) / super::float(limit.max(1)))
-        .then(|| format!("Memory is near its limit: {} of {}.", mebibytes(used), mebibytes(limit)))
+    let (used, limit) = (report.process.memory_used_bytes?, report.process.memory_limit_bytes?);
+    let own = report.process.memory_bytes?;
+    (NEAR < super::float(used) / super::float(limit.max(1))).then(|| {
+        format!(
+            "Memory is near its limit: {} of {} are in use, {} of them by this process.",
+            mebibytes(used),
+            mebibytes(limit),
+            mebibytes(own.min(used))
+        )
+    })
 }
 
 /// Lag that has grown over five minutes by more than what a minute commits.
@@ -128,7 +210,8 @@ fn growing(report: &Report) -> Option<String> {
     let lag = &report.hour.lag;
     let now = (*lag.last()?)?;
     let before = (*lag.get(lag.len().checked_sub(1 + BEFORE)?)?)?;
-    let grown = now.saturating_sub(before);
+    // What cannot be read is another's to end.
+    let grown = now.saturating_sub(before).saturating_sub(report.now.held_back);
     // Records wait for what is slow: waiting itself is no cause.
     let working = report.stages.iter().filter(|stage| stage.stage != "wait");
     let most = working.max_by(|a, b| a.share.total_cmp(&b.share))?;

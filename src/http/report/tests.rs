@@ -1,10 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::sentence::QUIET;
 use super::*;
 use crate::config::load;
 use crate::record::{Offset, Partition, Version};
-use crate::status::history::{Batch, History, STEPS};
-use crate::status::{KEPT, Refusal, Swap};
+use crate::status::history::{Batch, Behind, HeldBack, History, STEPS};
+use crate::status::{Drain, KEPT, Refusal, Swap};
 
 const CONFIG: &str = "kafka: {group: g, common: {bootstrap.servers: 'b:1', sasl.password: hunter2}}\n\
                       input: {topics: [reviews]}\noutput: {topic: out}\nmodel: {uri: m}";
@@ -33,7 +34,7 @@ fn running(rate: u64, lag: i64) -> (Status, Hour, Instant) {
         if rate != 0 {
             history.committed([(partition, rate)].into_iter(), std::iter::empty(), now);
         }
-        history.lag([(partition, lag)].into_iter(), lag, now);
+        history.lag([(partition, Behind::readable(lag))].into_iter(), lag, now);
     }
     let now = start + Duration::from_secs(600);
     let status = Status {
@@ -63,12 +64,30 @@ fn one_sentence_says_what_it_does() {
     };
     let answers = "Answers 20 records a second of reviews with sentiment version 7, ";
     assert_eq!(said(&|_| ()), format!("{answers}and is up to date."));
-    assert_eq!(
-        said(&|s| s.lag = Some(2_400)),
-        format!("{answers}2,400 behind (2 min at this rate).")
-    );
-    assert_eq!(said(&|s| s.lag = Some(13)), format!("{answers}and keeps up."));
-    assert_eq!(said(&|s| s.lag = None), format!("{answers}how far behind is not known yet."));
+    let drains = |seconds| Some(Drain::In(Duration::from_secs(seconds)));
+    let open = "stand behind a producer's transaction that is not ended";
+    for (lag, held, drain, expect) in [
+        (Some(2_400), 0, drains(120), "2,400 behind (2 min at this rate).".to_owned()),
+        (Some(13), 0, drains(1), "and keeps up.".to_owned()),
+        (
+            Some(2_400),
+            0,
+            Some(Drain::Never),
+            "2,400 behind, which does not drain: as many come in as are answered.".to_owned(),
+        ),
+        (Some(2_400), 0, None, "2,400 behind.".to_owned()),
+        (None, 0, None, "how far behind is not known yet.".to_owned()),
+        (Some(90), 90, drains(0), format!("and is up to date; 90 more {open}.")),
+        (
+            Some(2_490),
+            90,
+            drains(120),
+            format!("2,400 behind (2 min at this rate); 90 more {open}."),
+        ),
+    ] {
+        let said = said(&|s| (s.lag, s.held, s.drain) = (lag, held, drain));
+        assert_eq!(said, answers.to_owned() + &expect);
+    }
     for (change, expect) in [
         ((|s| s.serving = None) as fn(&mut Status), "Starting: the model is loaded"),
         (|s| s.assigned = None, "Starting: sentiment version 7 is ready, the group has not"),
@@ -76,7 +95,14 @@ fn one_sentence_says_what_it_does() {
             |s| s.assigned = Some(0),
             "Standing by with sentiment version 7: other members of group g",
         ),
-        (|s| s.doing = Doing::Paused, "Paused: nothing is taken in from reviews"),
+        (
+            |s| s.doing = Doing::Paused,
+            "Paused: nothing is taken in from reviews until it is resumed.",
+        ),
+        (
+            |s| (s.doing, s.lag) = (Doing::Paused, Some(1_200)),
+            "Paused: nothing is taken in from reviews until it is resumed; 1,200 wait.",
+        ),
         (|s| s.doing = Doing::Stopping, "Stopping: "),
         (
             |s| s.doing = Doing::Stopped("too many dead letters".into()),
@@ -94,12 +120,41 @@ fn one_sentence_says_what_it_does() {
     let (status, hour, now) = running(0, 0);
     let idle = report(&status, &hour, now).sentence;
     assert_eq!(idle, "Idle: all of reviews is answered; sentiment version 7 waits for more.");
+    let with = |change: &dyn Fn(&mut Status)| {
+        let mut status = status.clone();
+        change(&mut status);
+        report(&status, &hour, now).sentence
+    };
+    assert_eq!(
+        with(&|s| s.staged = Some(model(8))),
+        "Idle: all of reviews is answered; version 8 is ready and is taken with the next batch."
+    );
+    let held = with(&|s| (s.lag, s.held) = (Some(50), 50));
+    assert!(held.starts_with("Waits for producers: 50 records of reviews stand behind"), "{held}");
+    let unknown = with(&|s| s.lag = None);
+    assert!(unknown.starts_with("Ready: sentiment version 7 waits for records"), "{unknown}");
+    let opening = with(&|s| (s.assigned, s.opening) = (None, now.checked_sub(MINUTE)));
+    assert_eq!(
+        opening,
+        "Starting: sentiment version 7 is ready; waits for a first answer of b:1, for 60 s so far."
+    );
     let (status, hour, now) = running(0, 50);
     let stuck = report(&status, &hour, now).sentence;
     assert!(
         stuck.starts_with("Nothing was committed for 10 min, and 50 records of reviews wait"),
         "{stuck}"
     );
+}
+
+/// A rate over the last minute is none of now where nothing was committed for a while.
+#[test]
+fn what_has_stopped_is_not_told_as_going_on() {
+    let (mut status, mut hour, now) = running(20, 0);
+    hour.quiet = QUIET;
+    assert!(report(&status, &hour, now).sentence.starts_with("Idle: all of reviews is answered"));
+    status.lag = Some(9);
+    let said = report(&status, &hour, now).sentence;
+    assert!(said.starts_with("Nothing was committed for 15 s, and 9 records of reviews"), "{said}");
 }
 
 /// What an operator is woken for is said without the source.
@@ -118,7 +173,11 @@ fn troubles_are_warned_of() {
             Box::new(|s, _| s.uncovered = 2),
             "2 partitions of the input topics are read by no member",
         ),
-        (Box::new(|s, _| s.unreachable = Some(now)), "No broker has answered for 0 s"),
+        (Box::new(|s, _| s.unreachable = Some(now)), "No broker of b:1 has answered for 0 s"),
+        (
+            Box::new(|s, _| s.registry = Some("open /models: gone".to_owned())),
+            "The registry cannot be looked at; version 7 goes on: open /models: gone",
+        ),
         (
             Box::new(|_, hour| {
                 hour.steps[0].dead_letters = 400;
@@ -142,6 +201,17 @@ fn troubles_are_warned_of() {
             }),
             "reviews/3 does not move: 9 records wait, and nothing of it was committed for 5 min.",
         ),
+        (
+            Box::new(|_, hour| {
+                let (time, place) = (Duration::from_secs(300), Offset(41));
+                hour.partitions[0].lag = Some(9);
+                hour.partitions[0].held = Some(HeldBack { records: 9, place, time });
+                hour.partitions[0].quiet = time;
+            }),
+            "reviews/3: 9 records cannot be read for 5 min, because a producer's transaction that begins at offset 41 is \
+             not ended. Where that producer is gone: kafka-transactions.sh --bootstrap-server b:1 abort --topic reviews \
+             --partition 3 --start-offset 41",
+        ),
     ] {
         let (mut status, mut hour) = (status.clone(), hour.clone());
         change(&mut status, &mut hour);
@@ -150,10 +220,15 @@ fn troubles_are_warned_of() {
         assert!(warnings[0].starts_with(expect), "{warnings:?}");
     }
     let mut near = report(&status, &hour, now);
-    (near.process.memory_bytes, near.process.memory_limit_bytes) =
-        (Some(950 << 20), Some(1000 << 20));
-    let said = sentence::warnings(&near, None, 0);
-    assert!(said[0].starts_with("Memory is near its limit: 950 MiB of 1000 MiB"), "{said:?}");
+    (near.process.memory_bytes, near.process.memory_used_bytes, near.process.memory_limit_bytes) =
+        (Some(300 << 20), Some(950 << 20), Some(1000 << 20));
+    let said = sentence::warnings(&near, &about(), &status, now);
+    assert_eq!(
+        said,
+        [
+            "Memory is near its limit: 950 MiB of 1000 MiB are in use, 300 MiB of them by this process."
+        ]
+    );
 }
 
 /// A report with as much of everything as there may be.
@@ -164,7 +239,8 @@ fn full() -> Report {
     for minute in 0..100 {
         let now = start + Duration::from_secs(minute * 60);
         let partitions = (0..1_000).map(|number| Partition { topic: 0, number });
-        history.lag(partitions.clone().map(|p| (p, 1_234_567_890)), 1_234_567_890, now);
+        let behind = Behind::readable(1_234_567_890);
+        history.lag(partitions.clone().map(|p| (p, behind)), behind.lag, now);
         let dead = FaultClass::ALL.map(|class| (class.name(), 123_456_789));
         history.committed(partitions.map(|p| (p, 123_456_789)), dead.into_iter(), now);
         for reason in Reason::ALL {

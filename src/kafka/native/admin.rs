@@ -197,6 +197,21 @@ pub fn list_offsets<C: ClientContext>(
     which: Which,
     timeout: Duration,
 ) -> KafkaResult<Vec<i64>> {
+    let found = list_each_offset(client, partitions, which, timeout)?;
+    found.into_iter().map(|found| found.map_err(KafkaError::AdminOp)).collect()
+}
+
+/// Asks for an offset of each of these partitions; one whose leader is away has an error of its own.
+///
+/// # Errors
+///
+/// When the cluster does not answer in time.
+pub fn list_each_offset<C: ClientContext>(
+    client: &Client<C>,
+    partitions: &[(&str, i32)],
+    which: Which,
+    timeout: Duration,
+) -> KafkaResult<Vec<Result<i64, Code>>> {
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for (topic, partition) in partitions {
         list.add_partition(topic, *partition);
@@ -238,11 +253,9 @@ pub fn list_offsets<C: ClientContext>(
         for place in 0..count {
             let found = &*c::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(place));
             let code = Code::from(found.err);
-            if code != Code::NoError {
-                return Err(KafkaError::AdminOp(code));
-            }
+            let offset = if code == Code::NoError { Ok(found.offset) } else { Err(code) };
             let topic = string(found.topic).unwrap_or_default();
-            offsets.insert((topic, found.partition), found.offset);
+            offsets.insert((topic, found.partition), offset);
         }
         Ok(offsets)
     };
@@ -253,9 +266,9 @@ pub fn list_offsets<C: ClientContext>(
     };
     let offset = |(topic, partition): &(&str, i32)| {
         let found = offsets.get(&((*topic).to_owned(), *partition)).copied();
-        found.ok_or(KafkaError::AdminOp(Code::UnknownPartition))
+        found.unwrap_or(Err(Code::UnknownPartition))
     };
-    partitions.iter().map(offset).collect()
+    Ok(partitions.iter().map(offset).collect())
 }
 
 /// What a group has committed for a partition.

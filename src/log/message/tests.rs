@@ -127,7 +127,14 @@ fn what_says_how_a_value_is_read_goes_with_that_value() {
     let names = |outcome| {
         let mut row = row(0, 0, 1, outcome);
         let record = Arc::get_mut(&mut row.record).unwrap();
-        for name in ["Content-Type", "content-encoding", "__value_schema_id", "ce_id", "ce_mine"] {
+        for name in [
+            "Content-Type",
+            "content-encoding",
+            "__value_schema_id",
+            "apicurio.value.contentId",
+            "ce_id",
+            "ce_mine",
+        ] {
             record.headers.push(Header { name: name.into(), value: Some(b"x".to_vec()) });
         }
         headers(&batch.message(&row)).into_iter().map(|(name, _)| name).collect::<Vec<_>>()
@@ -135,9 +142,16 @@ fn what_says_how_a_value_is_read_goes_with_that_value() {
     assert_eq!(names(Outcome::Prediction(Written::default())), ["trace", "ce_id", "ce_mine"]);
     assert_eq!(names(Outcome::Tombstone), ["trace", "ce_id", "ce_mine"]);
     let letter = names(Outcome::DeadLetter(Fault::new(FaultClass::Missing, "m")));
-    let kept =
-        ["trace", "Content-Type", "content-encoding", "__value_schema_id", "ce_id", "ce_mine"];
-    assert_eq!(letter[..6], kept, "the value is the record's own");
+    let kept = [
+        "trace",
+        "Content-Type",
+        "content-encoding",
+        "__value_schema_id",
+        "apicurio.value.contentId",
+        "ce_id",
+        "ce_mine",
+    ];
+    assert_eq!(letter[..7], kept, "the value is the record's own");
 }
 
 /// By the Kafka protocol binding of `CloudEvents` 1.0.2, section 3.2: attributes are headers `ce_…`, and `content-type` is

@@ -154,14 +154,28 @@ pub const ALL: &[Metric] = &[
         Kind::Gauge,
         Unit::Count,
         &["topic", "partition"],
-        "Records between the committed offset and the partition's end.",
+        "Records between the committed offset and the partition's end (its high watermark).",
+    ),
+    metric(
+        HELD,
+        Kind::Gauge,
+        Unit::Count,
+        &["topic", "partition"],
+        "Those of them that cannot be read: a transaction of a producer that is not ended holds them back.",
+    ),
+    metric(
+        COMMITTED,
+        Kind::Gauge,
+        Unit::Count,
+        &["topic", "partition"],
+        "The offset that the group has committed.",
     ),
     metric(
         DRAIN_ETA,
         Kind::Gauge,
         Unit::Seconds,
         &[],
-        "Time to lag 0 at the rate of the last transactions; -1: never.",
+        "Time until no record is left that can be read, as the lag fell in the last minute; -1: never, or not known.",
     ),
     metric(
         SLACK,
@@ -188,8 +202,15 @@ pub const ALL: &[Metric] = &[
         COMMIT_AGE,
         Kind::Gauge,
         Unit::Seconds,
+        &["topic", "partition"],
+        "Time since records of the partition were committed, or since it is ours; grows while nothing arrives.",
+    ),
+    metric(
+        READY,
+        Kind::Gauge,
+        Unit::Count,
         &[],
-        "Time since the last commit of records, or since the start; grows while nothing arrives.",
+        "1 while `/readyz` says so, 0 while it does not: starting, paused, stopped, or outside of the group.",
     ),
     metric(
         OUTAGE,
@@ -213,24 +234,45 @@ pub const ALL: &[Metric] = &[
         &[],
         "Memory there is: the limit of that control group, or the machine's.",
     ),
+    metric(
+        STARTED,
+        Kind::Gauge,
+        Unit::Seconds,
+        &[],
+        "When the process was started, in seconds since 1970.",
+    ),
     metric(CPU, Kind::Counter, Unit::Seconds, &[], "CPU time of the process."),
     metric(
         SPANS,
         Kind::Counter,
         Unit::Count,
         &["result"],
-        "Spans of traces: taken by the collector, not taken by it, or without room in the queue.",
+        "Spans of traces: `exported` to the collector; `failed`, it did not answer or refused all; `rejected`, it took the others of their batch; `dropped`, no room in the queue.",
+    ),
+    metric(
+        PUSHES,
+        Kind::Counter,
+        Unit::Count,
+        &["result"],
+        "Pushes of all metrics over OTLP: taken by the collector, or not.",
+    ),
+    metric(
+        LINES,
+        Kind::Counter,
+        Unit::Count,
+        &["result"],
+        "Lines of the log over OTLP: taken by the collector, not taken by it, or without room in the queue.",
     ),
     metric(
         ADMIN,
         Kind::Counter,
         Unit::Count,
         &["action", "result"],
-        "Requests to `/admin`, by action and result; `unknown` is without a token that is let in.",
+        "Requests to `/admin`, by action and result; `unknown` is another action, or without a token that is let in.",
     ),
 ];
 
-/// What `/admin` does; `unknown` asks without a token that is let in.
+/// What `/admin` does; `unknown` asks for something else, or without a token that is let in.
 pub const ACTIONS: [&str; 8] =
     ["pause", "resume", "drain", "reload", "promote", "rollback", "log", "unknown"];
 
@@ -255,6 +297,10 @@ pub(super) const GATE: &str = "tidemill_gate_seconds";
 pub(super) const MODEL_SWAPS: &str = "tidemill_model_swaps_total";
 pub(super) const MODEL_MEMORY: &str = "tidemill_model_memory_bytes";
 pub(super) const LAG: &str = "tidemill_consumer_lag_records";
+pub(super) const HELD: &str = "tidemill_held_back_records";
+pub(super) const COMMITTED: &str = "tidemill_committed_offset";
+pub(super) const READY: &str = "tidemill_ready";
+pub(super) const STARTED: &str = "tidemill_process_start_time_seconds";
 pub(super) const DRAIN_ETA: &str = "tidemill_drain_eta_seconds";
 pub(super) const SLACK: &str = "tidemill_schedule_slack_seconds";
 pub(super) const UNCOVERED: &str = "tidemill_uncovered_partitions";
@@ -265,5 +311,7 @@ pub(super) const MEMORY_USED: &str = "tidemill_memory_used_bytes";
 pub(super) const MEMORY_LIMIT: &str = "tidemill_memory_limit_bytes";
 pub(super) const CPU: &str = "tidemill_process_cpu_seconds_total";
 pub(super) const SPANS: &str = "tidemill_trace_spans_total";
+pub(super) const PUSHES: &str = "tidemill_metric_pushes_total";
+pub(super) const LINES: &str = "tidemill_log_lines_pushed_total";
 pub(super) const RESIDENT: &str = "tidemill_process_resident_memory_bytes";
 pub(super) const ADMIN: &str = "tidemill_admin_actions_total";

@@ -33,7 +33,9 @@ fn every_metric_is_scraped_as_it_is_declared() {
     let metrics = register(recorder);
     let id = ModelId { name: "m".into(), version: Version(1), digest: "d".into() };
     metrics.serving(&id, 1);
-    metrics.lag("in", Partition { topic: 0, number: 0 }, 7);
+    let partition = Partition { topic: 0, number: 0 };
+    metrics.assigned("in", partition, now());
+    metrics.lag("in", partition, &Behind::readable(7));
     metrics.batch_closed(Reason::Time, 3, 100, 40);
     metrics.loaded(Duration::from_secs(1));
     metrics.cleaned("age", "missing_null").increment(1);
@@ -65,8 +67,10 @@ fn every_metric_is_scraped_as_it_is_declared() {
 fn the_lag_of_a_partition_that_was_given_up_is_not_told() {
     let metrics = register(recorder().unwrap());
     let partition = |number| Partition { topic: 0, number };
-    metrics.lag("in", partition(0), 7);
-    metrics.lag("in", partition(1), 0);
+    for number in [0, 1] {
+        metrics.assigned("in", partition(number), now());
+        metrics.lag("in", partition(number), &Behind::readable(0));
+    }
     metrics.revoked("in", partition(0));
     let lags = metrics.render_own();
     assert!(lags.contains("tidemill_consumer_lag_records{topic=\"in\",partition=\"1\"} 0\n"));

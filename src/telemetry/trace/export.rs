@@ -2,50 +2,39 @@
 //!
 //! A collector that is away costs a counter and a line now and then, and nothing else.
 
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use opentelemetry::{Key, KeyValue};
-use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as _};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
-use tokio::runtime::Runtime;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
+use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
+use opentelemetry_sdk::trace::SpanData;
 use tokio::sync::oneshot;
 
-use super::client::{Client, Why};
 use super::now;
 use super::queue::{Next, Queue};
-use super::settings::{Protocol, Settings};
+use super::settings::Settings;
 use super::told::Maker;
 use crate::config::{Config, Log};
 use crate::failure::{Exit, Failure, temporary};
+use crate::printable;
 use crate::telemetry::metrics::Metrics;
-
-/// The first pause between two lines about a collector that is away; each further one is twice as long.
-const PAUSE: Duration = Duration::from_secs(30);
-/// The longest.
-const LONGEST: Duration = Duration::from_secs(3600);
+use crate::telemetry::otlp::away::Away;
+use crate::telemetry::otlp::resource;
+use crate::telemetry::otlp::send::{self, Push, Refused};
 
 struct Sender {
-    exporter: SpanExporter,
-    /// What gRPC needs: a runtime of this thread's own.
-    runtime: Runtime,
+    to: send::Sender,
+    resource: ResourceAttributesWithSchema,
     queue: Arc<Queue>,
     metrics: Metrics,
     maker: Arc<Maker>,
     batch: usize,
     delay: Duration,
-    why: Why,
-    away: Option<Away>,
-}
-
-/// A collector that takes nothing.
-struct Away {
-    /// Spans that it did not take.
-    lost: usize,
-    /// When that is said again.
-    next: Instant,
-    pause: Duration,
+    /// What a collector does not take at all.
+    away: Away,
+    /// What one rejects that takes the others.
+    picky: Away,
 }
 
 /// Starts the thread. What is given back is dropped when it ends.
@@ -55,16 +44,11 @@ pub(super) fn start(
     queue: &Arc<Queue>,
     metrics: &Metrics,
 ) -> Result<oneshot::Receiver<()>, Failure> {
-    let why = Why::default();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| temporary(&format!("send traces: {error}")))?;
-    let entered = runtime.enter();
-    let mut exporter = exporter(settings, &why).map_err(|error| {
-        let message = format!("send traces to {}: {error}", settings.endpoint);
+    let endpoint = &settings.collector.endpoint;
+    let to = send::Sender::new(settings.collector.clone()).map_err(|why| {
+        let message = format!("send traces to {endpoint}: {why}");
         Failure { message, exit: Exit::Config }
     })?;
-    exporter.set_resource(&resource(config));
-    drop(entered);
     let system = match config.log {
         Log::Kafka => "kafka",
         Log::Sqlite(_) => "sqlite",
@@ -72,15 +56,15 @@ pub(super) fn start(
     let maker = Maker::new(system, config.kafka.group.clone(), config.input.topics.clone());
     let maker = Arc::new(maker);
     let sender = Sender {
-        exporter,
-        runtime,
+        to,
+        resource: (&resource(config)).into(),
         queue: Arc::clone(queue),
         metrics: metrics.clone(),
         maker,
         batch: settings.batch,
         delay: settings.delay,
-        why,
-        away: None,
+        away: Away::default(),
+        picky: Away::default(),
     };
     let (alive, ended) = oneshot::channel();
     std::thread::Builder::new()
@@ -91,42 +75,6 @@ pub(super) fn start(
         })
         .map_err(|error| temporary(&format!("start a thread: {error}")))?;
     Ok(ended)
-}
-
-fn exporter(settings: &Settings, why: &Why) -> Result<SpanExporter, String> {
-    match settings.protocol {
-        Protocol::Http => SpanExporter::builder()
-            .with_http()
-            .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
-            .with_endpoint(&settings.endpoint)
-            .with_timeout(settings.timeout)
-            .with_http_client(Client::new(settings, why)?)
-            .build()
-            .map_err(|error| error.to_string()),
-        Protocol::Grpc => SpanExporter::builder()
-            .with_tonic()
-            .with_endpoint(&settings.endpoint)
-            .with_timeout(settings.timeout)
-            .build()
-            .map_err(|error| error.to_string()),
-    }
-}
-
-/// Who we are: as `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say, which come before what we say ourselves.
-fn resource(config: &Config) -> Resource {
-    let said = Resource::builder().build();
-    let is_said = |key: &'static str| {
-        said.get(&Key::from_static_str(key))
-            .is_some_and(|value| !value.as_str().starts_with("unknown_service"))
-    };
-    let instance = config.kafka.instance.clone().unwrap_or_default();
-    let own = [
-        ("service.name", "tidemill".to_owned()),
-        ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("service.instance.id", instance),
-    ];
-    let own = own.into_iter().filter(|(key, value)| !value.is_empty() && !is_said(key));
-    Resource::builder().with_attributes(own.map(|(key, value)| KeyValue::new(key, value))).build()
 }
 
 impl Sender {
@@ -163,42 +111,43 @@ impl Sender {
             return;
         }
         let sent = if self.queue.is_over() {
-            Err("the service has stopped".to_owned())
+            let why = "the service has stopped".to_owned();
+            Err(Refused { items: None, why })
         } else {
-            // HTTP blocks, on this thread, which is there for it.
-            self.runtime.block_on(self.exporter.export(spans)).map_err(|error| {
-                let why = self.why.lock().unwrap_or_else(PoisonError::into_inner).take();
-                why.unwrap_or_else(|| error.to_string())
-            })
+            let resource_spans = group_spans_by_resource_and_scope(spans, &self.resource);
+            self.to.send(Push::Spans(ExportTraceServiceRequest { resource_spans }))
         };
         self.queue.done(count);
         match sent {
-            Ok(()) => {
-                self.metrics.spans_exported(count);
-                if let Some(Away { lost, .. }) = self.away.take() {
-                    tracing::info!(lost, "the collector takes spans again");
+            Ok(()) => self.taken(count),
+            Err(Refused { items: Some(items), why }) => {
+                let rejected = items.min(count);
+                self.taken(count - rejected);
+                self.metrics.spans_rejected(rejected);
+                if let Some(lost) = self.picky.lost(rejected, now()) {
+                    let why = printable::name(&why);
+                    tracing::warn!(
+                        lost,
+                        "the collector takes a part of the spans and rejects the others: {why}. Look at its limits"
+                    );
                 }
             }
-            Err(why) => {
+            Err(Refused { items: None, why }) => {
                 self.metrics.spans_failed(count);
-                self.complain(count, &why);
+                if let Some(lost) = self.away.lost(count, now()) {
+                    tracing::warn!(
+                        lost,
+                        "the collector takes no spans: {why}. Records are answered as ever; look at OTEL_EXPORTER_OTLP_ENDPOINT"
+                    );
+                }
             }
         }
     }
 
-    /// Says it at once, and then with growing pauses.
-    fn complain(&mut self, count: usize, why: &str) {
-        let now = now();
-        let away = self.away.get_or_insert(Away { lost: 0, next: now, pause: PAUSE });
-        away.lost += count;
-        if away.next <= now {
-            let lost = away.lost;
-            tracing::warn!(
-                lost,
-                "the collector takes no spans: {why}. Records are answered as ever; look at OTEL_EXPORTER_OTLP_ENDPOINT"
-            );
-            away.next = now + away.pause;
-            away.pause = (away.pause * 2).min(LONGEST);
+    fn taken(&mut self, count: usize) {
+        self.metrics.spans_exported(count);
+        if let Some(lost) = self.away.back() {
+            tracing::info!(lost, "the collector takes spans again");
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
+use crate::telemetry::otlp::collector::{Collector, Signal, number};
 
 /// How spans are chosen, kept and sent.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Settings {
-    /// The whole address.
-    pub(super) endpoint: String,
-    pub(super) protocol: Protocol,
+    /// Where to.
+    pub(super) collector: Collector,
     pub(super) sampler: Sampler,
     /// Most spans that wait to be sent.
     pub(super) queue: usize,
@@ -17,21 +17,6 @@ pub(super) struct Settings {
     pub(super) batch: usize,
     /// How long spans wait for company.
     pub(super) delay: Duration,
-    /// Longest that one request may take.
-    pub(super) timeout: Duration,
-    /// Files in PEM: whom to believe, and who is sending.
-    pub(super) ca: Option<String>,
-    pub(super) certificate: Option<String>,
-    pub(super) key: Option<String>,
-}
-
-/// How spans are sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Protocol {
-    /// HTTP with protobuf.
-    Http,
-    /// gRPC, without TLS.
-    Grpc,
 }
 
 /// Which spans are recorded.
@@ -79,100 +64,18 @@ impl Settings {
         endpoint: Option<&str>,
     ) -> Result<Option<Self>, Failure> {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-        let says =
-            |name: &str, word: &str| set(name).is_some_and(|set| set.eq_ignore_ascii_case(word));
-        if says("OTEL_SDK_DISABLED", "true") || says("OTEL_TRACES_EXPORTER", "none") {
+        let Some(collector) = Collector::read(&set, Signal::Traces, endpoint)? else {
             return Ok(None);
-        }
-        // What is said of traces is heard before what is said of all signals.
-        let otlp = |name: &str| {
-            let all = || set(&format!("OTEL_EXPORTER_OTLP_{name}"));
-            set(&format!("OTEL_EXPORTER_OTLP_TRACES_{name}")).or_else(all)
         };
-        let protocol = Protocol::of(otlp("PROTOCOL").as_deref());
-        let whole = set(TRACES_ENDPOINT).map(|url| (TRACES_ENDPOINT, url));
-        let base = || set(ENDPOINT).map(|url| (ENDPOINT, url));
-        let configured = || endpoint.map(|url| ("traces.endpoint", url.to_owned()));
-        let base = || base().or_else(configured).map(|(name, url)| (name, protocol.at(&url)));
-        let Some((name, endpoint)) = whole.or_else(base) else { return Ok(None) };
-        address(name, &endpoint)?;
-        if protocol == Protocol::Grpc && endpoint.starts_with("https:") {
-            let message = format!(
-                "send traces to {endpoint}: over gRPC they are sent without TLS only; set \
-                 OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf and the collector's port for HTTP, 4318"
-            );
-            return Err(Failure { message, exit: Exit::Config });
-        }
-        let number = |name: &str, default: u64| match set(name).map(|text| (text.parse(), text)) {
-            None => default,
-            Some((Ok(number @ 1..), _)) => number,
-            Some((_, text)) => {
-                tracing::warn!(
-                    "{name} is {text:?}, which is no whole number above 0: {default} is used"
-                );
-                default
-            }
-        };
-        let count = |name, default: usize| {
-            let default = u64::try_from(default).unwrap_or(u64::MAX);
-            usize::try_from(number(name, default)).unwrap_or(usize::MAX)
-        };
-        let limit = "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT";
-        let limit = if set(limit).is_some() { limit } else { "OTEL_EXPORTER_OTLP_TIMEOUT" };
-        let queue = count("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE);
+        let queue = number(&set, "OTEL_BSP_MAX_QUEUE_SIZE", QUEUE);
         Ok(Some(Self {
-            endpoint,
-            protocol,
+            collector,
             sampler: sampler(&set),
             queue,
-            batch: count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512).min(queue),
-            delay: Duration::from_millis(number("OTEL_BSP_SCHEDULE_DELAY", 5_000)),
-            timeout: Duration::from_millis(
-                number(limit, 10_000).min(number("OTEL_BSP_EXPORT_TIMEOUT", 30_000)),
-            ),
-            ca: otlp("CERTIFICATE"),
-            certificate: otlp("CLIENT_CERTIFICATE"),
-            key: otlp("CLIENT_KEY"),
+            batch: number(&set, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512).min(queue),
+            delay: Duration::from_millis(number(&set, "OTEL_BSP_SCHEDULE_DELAY", 5_000)),
         }))
     }
-}
-
-const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
-const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
-
-impl Protocol {
-    fn of(name: Option<&str>) -> Self {
-        match name {
-            None | Some("http/protobuf") => Self::Http,
-            Some("grpc") => Self::Grpc,
-            Some(other) => {
-                tracing::warn!(
-                    "OTEL_EXPORTER_OTLP_PROTOCOL is {other:?}, which is not spoken here: http/protobuf is used"
-                );
-                Self::Http
-            }
-        }
-    }
-
-    /// Where a collector takes traces, whose address is `base`.
-    fn at(self, base: &str) -> String {
-        match self {
-            Self::Http => format!("{}/v1/traces", base.trim_end_matches('/')),
-            Self::Grpc => base.to_owned(),
-        }
-    }
-}
-
-/// A missing scheme would mean https to some and http to others.
-fn address(name: &str, url: &str) -> Result<(), Failure> {
-    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-    if rest.is_some_and(|host| !host.is_empty() && !host.starts_with('/')) {
-        return Ok(());
-    }
-    let message = format!(
-        "send traces to {url:?}: {name} does not begin with http:// or https:// and a host; write http://HOST:4318"
-    );
-    Err(Failure { message, exit: Exit::Config })
 }
 
 fn sampler(set: &impl Fn(&str) -> Option<String>) -> Sampler {
@@ -213,37 +116,6 @@ mod tests {
     }
 
     #[test]
-    fn a_collector_is_named_or_there_are_no_traces() {
-        let all = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:4318/");
-        let traces = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://b/x");
-        for (variables, key, expect) in [
-            (vec![], None, None),
-            (vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "")], None, None),
-            (vec![], Some("http://c:1"), Some("http://c:1/v1/traces")),
-            (vec![all], Some("http://c:1"), Some("http://a:4318/v1/traces")),
-            (vec![all, traces], None, Some("https://b/x")),
-            (vec![all, ("OTEL_SDK_DISABLED", "TRUE")], None, None),
-            (vec![all, ("OTEL_SDK_DISABLED", "1")], None, Some("http://a:4318/v1/traces")),
-            (vec![all, ("OTEL_TRACES_EXPORTER", "none")], None, None),
-        ] {
-            let read = read(&variables, key).unwrap().map(|settings| settings.endpoint);
-            assert_eq!(read.as_deref(), expect, "{variables:?} {key:?}");
-        }
-        let grpc = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
-        let plain = read(&[grpc, ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:4317")], None);
-        assert_eq!(plain.unwrap().unwrap().endpoint, "http://a:4317");
-        let said = read(&[grpc, ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://a:4317")], None);
-        assert!(said.unwrap_err().contains("without TLS only"));
-        for url in ["a:4318", "http://", "http:///x", "grpc://a"] {
-            let said = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", url)], None).unwrap_err();
-            assert!(
-                said.contains("OTEL_EXPORTER_OTLP_ENDPOINT does not begin with http://"),
-                "{said}"
-            );
-        }
-    }
-
-    #[test]
     fn variables_are_heard_and_wrong_ones_are_not() {
         let with = |variables: &[(&str, &str)]| read(variables, Some("http://c")).unwrap().unwrap();
         let default = with(&[]);
@@ -252,21 +124,15 @@ mod tests {
         let heard = with(&[
             ("OTEL_BSP_MAX_QUEUE_SIZE", "100"),
             ("OTEL_BSP_SCHEDULE_DELAY", "20"),
-            ("OTEL_EXPORTER_OTLP_TIMEOUT", "1"),
-            ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "300"),
-            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "ca.pem"),
             ("OTEL_TRACES_SAMPLER", "traceidratio"),
             ("OTEL_TRACES_SAMPLER_ARG", "0.25"),
         ]);
         assert_eq!((heard.queue, heard.batch), (100, 100));
         assert_eq!(heard.delay, Duration::from_millis(20));
-        assert_eq!(heard.timeout, Duration::from_millis(300));
-        assert_eq!(heard.ca.as_deref(), Some("ca.pem"));
         assert_eq!(heard.sampler, Sampler { parent: false, share: 0.25 });
         let wrong = with(&[
             ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
             ("OTEL_BSP_SCHEDULE_DELAY", "soon"),
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
             ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
         ]);
         assert_eq!(wrong, default);

@@ -2,24 +2,19 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use super::settings::Protocol;
 use super::*;
 use crate::record::{ModelId, Offset, Reason, Version};
 use crate::telemetry::metrics;
+use crate::telemetry::otlp::collector::Collector;
 use crate::telemetry::stage::Stage;
 
 fn settings(endpoint: String) -> Settings {
     Settings {
-        endpoint,
-        protocol: Protocol::Http,
+        collector: Collector::plain(endpoint, Duration::from_millis(200)),
         sampler: Sampler { parent: true, share: 1.0 },
         queue: 10,
         batch: 4,
         delay: Duration::from_secs(60),
-        timeout: Duration::from_millis(200),
-        ca: None,
-        certificate: None,
-        key: None,
     }
 }
 
@@ -66,6 +61,11 @@ fn batch(rows: u8) -> Batch {
 
 /// A collector that takes all it is sent, and what it was sent.
 fn collector() -> (String, Receiver<Vec<u8>>) {
+    answering(b"")
+}
+
+/// A collector that answers each request with this.
+fn answering(body: &'static [u8]) -> (String, Receiver<Vec<u8>>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let endpoint = format!("http://{}/v1/traces", listener.local_addr().unwrap());
     let (sent, bodies) = sync_channel(100);
@@ -86,8 +86,11 @@ fn collector() -> (String, Receiver<Vec<u8>>) {
                 }
             };
             sent.send(body).unwrap();
-            let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
-            stream.write_all(answer.as_bytes()).unwrap();
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n",
+                body.len()
+            );
+            stream.write_all(&[answer.as_bytes(), body].concat()).unwrap();
         }
     };
     let accept = move || listener.incoming().flatten().for_each(serve);
@@ -115,6 +118,26 @@ fn a_stop_sends_what_is_left() {
     assert_eq!(bodies.len(), 3, "four, four and two");
     let resource = b"tidemill";
     assert!(bodies[0].windows(resource.len()).any(|bytes| bytes == resource));
+}
+
+/// A collector that answers with 200 may still have rejected some: `partial_success`. More than it was sent is all of it.
+#[test]
+fn what_a_collector_rejects_is_not_exported() {
+    for (body, exported, rejected) in [
+        (&b"\x0a\x02\x08\x01"[..], 7, 3),
+        (b"\x0a\x09\x08\xac\x02\x12\x04full", 0, 10),
+        (b"\x0a\x06\x12\x04slow", 10, 0),
+        (b"not Protobuf", 10, 0),
+    ] {
+        let (endpoint, _bodies) = answering(body);
+        let (traces, spans) = traces(&settings(endpoint));
+        on_one_worker(async {
+            traces.committed(batch(8));
+            traces.flush().await;
+        });
+        let counted = ["exported", "rejected", "failed", "dropped"].map(&spans);
+        assert_eq!(counted, [exported, rejected, 0, 0], "{}", body.escape_ascii());
+    }
 }
 
 /// What finds no room is counted: of a batch its own spans are kept first. And what nobody takes is counted, without an end
