@@ -1,6 +1,6 @@
 //! The whole service against a real broker, both sides in one run, interleaved, medians.
 //!
-//! `cargo bench --bench pipeline -- [overhead] [latency] [far] [memory] [swaps] [verify] [observed]`, and each alone
+//! `cargo bench --bench pipeline -- [overhead] [latency] [far] [memory] [swaps] [verify] [observed] [scale] [from_zero]`, and each alone
 //! `observed MODEL_DIR LINES_FILE`, `embedding MODEL_DIR LINES_FILE`, `learned MODEL_DIR LINES_FILE`, `pinned MODEL_DIR LINES_FILE`,
 //! `peer MODEL_DIR LINES_FILE PYTHON`, `table PYTHON`
 //!
@@ -16,6 +16,9 @@
 //! * far: transactions a second where the broker's answers take 60 ms.
 //! * memory: the most memory by what the records are, from Kafka and from the embedded log, under a limit of 64 MiB.
 //! * swaps: resident memory over a thousand swaps.
+//! * observed: with traces, JSON logs and a scraper, against without: one of ten small records sampled; with a model, all.
+//! * scale: a hundred replicas on a thousand partitions, simulated with the real core: rebalance storms, a rolling upgrade, crashes.
+//! * `from_zero`: a replica from nothing to its first answer, by parts, and its idle memory.
 //! * observed: with traces, JSON logs, pushes over OTLP and a scraper, against without: one of ten small records sampled; with a model, all.
 //! * verify: `tidemill verify` over ten million records (`TIDEMILL_VERIFY_RECORDS`).
 #![expect(
@@ -42,10 +45,14 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 mod broker;
 #[path = "pipeline/far.rs"]
 mod far;
+#[path = "pipeline/from_zero.rs"]
+mod from_zero;
 #[path = "pipeline/memory.rs"]
 mod memory;
 #[path = "pipeline/observed.rs"]
 mod observed;
+#[path = "pipeline/scale.rs"]
+mod scale;
 #[path = "pipeline/table.rs"]
 mod table;
 #[path = "pipeline/verify.rs"]
@@ -76,6 +83,12 @@ fn main() {
     }
     if asked("swaps") {
         swaps();
+    }
+    if asked("scale") {
+        scale::run();
+    }
+    if asked("from_zero") {
+        from_zero::run();
     }
     if asked("verify") {
         verify::run(&start());

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub mod amount;
+pub mod identity;
 mod input;
 mod kafka;
 mod limits;

@@ -15,7 +15,7 @@
 //! * [`lane`]: one transaction after the other: check, begin, produce, drain, check, offsets, commit.
 //! * [`producer`]: a transactional producer whose calls have a deadline; one that is stuck is left behind.
 //! * [`class`]: what an error means. [`settings`], with [`owned`](crate::config::owned): the clients' properties.
-//! * [`journal`]: what the clients say.
+//! * [`journal`]: what the clients say. [`identity`]: who they are, where brokers want a token.
 //! * [`native`]: what rdkafka does not wrap.
 //!
 //! Exactly once rests on the brokers: offsets are committed in the transaction of the predictions, under the
@@ -47,6 +47,7 @@ pub mod class;
 mod coordinator;
 pub mod group;
 mod hidden;
+pub mod identity;
 pub mod journal;
 pub mod lane;
 mod manifests;

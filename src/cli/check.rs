@@ -28,6 +28,7 @@ mod cluster;
 mod create;
 mod facts;
 mod judge;
+mod permissions;
 mod topics;
 
 /// Arguments of `tidemill check`.

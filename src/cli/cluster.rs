@@ -8,6 +8,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -53,9 +54,9 @@ pub(super) struct Cluster {
     settings: ClientConfig,
     journal: Journal,
     /// Sees the ends of committed records, and waits for offsets of open transactions.
-    stable: BaseConsumer<Journal>,
+    stable: Arc<BaseConsumer<Journal>>,
     /// Sees the ends of everything, and offsets as they are.
-    plain: BaseConsumer<Journal>,
+    plain: Arc<BaseConsumer<Journal>>,
     started: Instant,
     told: Cell<Instant>,
     messages: Cell<u64>,
@@ -83,8 +84,9 @@ impl Cluster {
             settings.set(key, value);
         }
         let journal = Journal::new(config);
+        journal.identity().ready()?;
         let client = |settings: &ClientConfig| {
-            let client = settings.create_with_context(journal.clone());
+            let client = made(settings, &journal);
             client.map_err(|error| failure(&journal, "configure the Kafka client", &error))
         };
         let mut plain = settings.clone();
@@ -146,6 +148,7 @@ impl Cluster {
         else {
             return BTreeMap::new();
         };
+        self.journal.identity().show(admin.inner());
         let topics: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
         let options = AdminOptions::new().request_timeout(Some(QUESTION));
         let described = pollster::block_on(admin.describe_configs(&topics, &options));
@@ -289,8 +292,7 @@ impl Cluster {
         if open.is_empty() {
             return Ok(());
         }
-        let consumer: BaseConsumer<Journal> =
-            self.settings.create_with_context(self.journal.clone()).map_err(fail)?;
+        let consumer = made(&self.settings, &self.journal).map_err(fail)?;
         let mut list = TopicPartitionList::new();
         for (partition, range) in &open {
             list.add_partition_offset(topic, *partition, Place::Offset(range.start))
@@ -385,10 +387,10 @@ impl Cluster {
     }
 
     /// A client to read single records with.
-    pub(super) fn reader(&self) -> Result<BaseConsumer<Journal>, Failure> {
+    pub(super) fn reader(&self) -> Result<Arc<BaseConsumer<Journal>>, Failure> {
         let mut settings = self.settings.clone();
         settings.set("queued.min.messages", "1");
-        let reader = settings.create_with_context(self.journal.clone());
+        let reader = made(&settings, &self.journal);
         reader.map_err(|error| self.failure("configure the Kafka client", &error))
     }
 
@@ -397,6 +399,15 @@ impl Cluster {
         let (messages, seconds) = (self.messages.get(), self.started.elapsed().as_secs_f64());
         crate::verify::Effort { messages, seconds }
     }
+}
+
+fn made(
+    settings: &ClientConfig,
+    journal: &Journal,
+) -> Result<Arc<BaseConsumer<Journal>>, KafkaError> {
+    let client = Arc::new(settings.create_with_context(journal.clone())?);
+    journal.identity().keep(&client, |client: &BaseConsumer<Journal>| client.client());
+    Ok(client)
 }
 
 /// Whether no repetition cures it.

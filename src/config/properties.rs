@@ -7,7 +7,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
 
 use super::owned::{self, Client, Ours, canonical};
-use super::{Kafka, secret};
+use super::{Kafka, identity, secret};
 
 mod known;
 
@@ -116,6 +116,9 @@ pub fn refusal(
     if value.starts_with([' ', '\t', '\n', '\r', '\x0b', '\x0c']) && !pem {
         let message = "begins with white space, which librdkafka cuts off";
         return Some((message.to_owned(), "write the value without it".to_owned()));
+    }
+    if identity::is_ours(kafka, name) {
+        return None; // judged together
     }
     by_librdkafka(property, value)
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::properties::{self, Section};
 use super::{
     Config, InputFormat, KeyFormat, Log, OnStop, Problem, Time, UnknownFields, Unwrap, Uri,
-    Workers, collector_address, topics, tree,
+    Workers, collector_address, identity, topics, tree,
 };
 use crate::answer::Scores;
 
@@ -457,6 +457,7 @@ fn kafka(config: &Config, found: &mut Found) {
         let remedy = "write `stay`, or leave group.protocol out";
         found.add("kafka.on_stop", message, remedy);
     }
+    found.0.extend(identity::problems(kafka));
     for section in Section::ALL {
         for (property, value) in section.of(kafka) {
             if let Some((message, remedy)) = properties::refusal(kafka, section, property, value) {

@@ -25,6 +25,10 @@ impl Engine {
                 if self.stopped.is_none() {
                     self.lag.report(self.pipeline.owned(), &self.observer, now);
                 }
+                if let Some(deadline) = self.parts.deadline {
+                    let owned = self.pipeline.owned();
+                    self.lag.report_slack(owned, deadline, &self.observer, now);
+                }
             }
             Some(Control::Left(left)) => self.lag.left_behind(&left, &self.observer, now),
             Some(Control::Finished) => self.finished = true,

@@ -42,6 +42,11 @@ pub(super) struct Lag {
     since: Instant,
     /// Whether what arrives from now on is another run's.
     bounded: bool,
+    /// The ends as they were when a partition became ours: a job has to come no further.
+    first: BTreeMap<Partition, Offset>,
+    begun: Instant,
+    /// Records that were committed since.
+    all: u64,
     /// When it is said again that records are held back, and the pause after that.
     said: Option<(Instant, Duration)>,
 }
@@ -50,12 +55,15 @@ impl Lag {
     /// `bounded`: up to the ends that were there at the start.
     pub(super) fn new(bounded: bool, now: Instant) -> Self {
         let (ends, held, past) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
-        Self { ends, held, past, records: 0, since: now, bounded, said: None }
+        let first = BTreeMap::new();
+        let (records, all) = (0, 0);
+        Self { ends, held, past, records, since: now, bounded, first, begun: now, all, said: None }
     }
 
     /// A partition became ours; its end was seen at `end`.
     pub(super) fn assigned(&mut self, partition: Partition, end: Offset) {
         self.ends.insert(partition, Reach::whole(end));
+        self.first.insert(partition, end);
         self.past.clear();
     }
 
@@ -63,6 +71,7 @@ impl Lag {
     pub(super) fn revoked(&mut self, partition: Partition) {
         self.ends.remove(&partition);
         self.held.remove(&partition);
+        self.first.remove(&partition);
         self.past.clear();
     }
 
@@ -85,6 +94,7 @@ impl Lag {
     /// So many records were committed.
     pub(super) fn committed(&mut self, records: u64) {
         self.records += records;
+        self.all += records;
     }
 
     /// Offsets that can be read and are not committed, of all partitions that are ours.
@@ -93,6 +103,19 @@ impl Lag {
             self.ends.get(&partition).map_or(0, |end| end.stable.0.saturating_sub(done.0).max(0))
         };
         owned.positions().map(left).sum()
+    }
+
+    /// Tells how much time a job has beyond what is left of its work at its rate since it began.
+    pub(super) fn report_slack(
+        &self,
+        owned: &Owned,
+        deadline: Instant,
+        observer: &Observer,
+        now: Instant,
+    ) {
+        let left = below(&self.first, owned);
+        let until = deadline.saturating_duration_since(now);
+        observer.metrics.slack(slack(until, left, self.all, now.duration_since(self.begun)));
     }
 
     /// Tells how far behind each partition is that is ours, and the time until none is.
@@ -211,9 +234,47 @@ fn drain(left: i64, fallen: i64, seconds: f64) -> Drain {
     Duration::try_from_secs_f64(seconds).map_or(Drain::Never, Drain::In)
 }
 
+/// Offsets between what is committed and these ends.
+fn below(ends: &BTreeMap<Partition, Offset>, owned: &Owned) -> i64 {
+    let left = |(partition, done): (Partition, Offset)| {
+        ends.get(&partition).map_or(0, |end| end.0.saturating_sub(done.0).max(0))
+    };
+    owned.positions().map(left).sum()
+}
+
+/// Seconds that are over of the time `until` the deadline when `left` records are done as fast as `done` were in `took`.
+#[expect(clippy::cast_precision_loss, reason = "an estimate")]
+fn slack(until: Duration, left: i64, done: u64, took: Duration) -> f64 {
+    let needed = match (left, done) {
+        (0, _) => 0.0,
+        (_, 0) => f64::INFINITY,
+        (left, done) => left as f64 * took.as_secs_f64() / done as f64,
+    };
+    until.as_secs_f64() - needed
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slack_is_what_is_over_at_the_present_rate() {
+        let seconds = Duration::from_secs;
+        for (until, left, done, took, stands) in [
+            (600, 0, 0, 5, 600.0),
+            (600, 1_000, 100, 10, 500.0),
+            (600, 100_000, 100, 10, -9_400.0),
+            (0, 10, 10, 1, -1.0),
+            (600, 10, 0, 5, f64::NEG_INFINITY),
+        ] {
+            let found = slack(seconds(until), left, done, seconds(took));
+            let same = (found - stands).abs() < 1e-9 || found.is_infinite() && stands.is_infinite();
+            assert!(
+                same && found.is_sign_negative() == stands.is_sign_negative(),
+                "{found} {stands}"
+            );
+        }
+    }
 
     const P: Partition = Partition { topic: 0, number: 0 };
 

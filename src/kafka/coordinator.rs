@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 
 use super::{Journal, drop_aside};
@@ -22,8 +22,8 @@ pub(super) struct Coordinator {
 
 impl Coordinator {
     pub(super) fn new(settings: ClientConfig, journal: Journal) -> KafkaResult<Self> {
-        let client = settings.create_with_context(journal.clone())?;
-        Ok(Self { settings, journal, client: Mutex::new(Arc::new(client)) })
+        let client = Mutex::new(made(&settings, &journal)?);
+        Ok(Self { settings, journal, client })
     }
 
     /// The answer to a question.
@@ -48,11 +48,15 @@ impl Coordinator {
         if !Arc::ptr_eq(&client, asked) {
             return;
         }
-        match self.settings.create_with_context(self.journal.clone()) {
-            Ok(fresh) => {
-                drop_aside(std::mem::replace(&mut *client, Arc::new(fresh)));
-            }
+        match made(&self.settings, &self.journal) {
+            Ok(fresh) => drop_aside(std::mem::replace(&mut *client, fresh)),
             Err(error) => tracing::debug!(%error, "the client is kept: another one cannot be made"),
         }
     }
+}
+
+fn made(settings: &ClientConfig, journal: &Journal) -> KafkaResult<Arc<BaseConsumer<Journal>>> {
+    let client = Arc::new(settings.create_with_context(journal.clone())?);
+    journal.identity().keep(&client, |client: &BaseConsumer<Journal>| client.client());
+    Ok(client)
 }

@@ -8,6 +8,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 
+use super::identity::Identity;
 use crate::config::secret::Secrets;
 use crate::config::{Config, properties};
 use crate::failure::{Exit, Failure};
@@ -26,22 +27,36 @@ struct Cause {
 /// the errors themselves only say that a broker is away.
 ///
 /// Nothing that goes through it has a secret of the configuration in it.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Journal {
     cause: Arc<Mutex<Option<Cause>>>,
     secrets: Arc<Secrets>,
+    identity: Identity,
+}
+
+/// Without the secrets and the token.
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Journal").field("cause", &self.cause).finish_non_exhaustive()
+    }
 }
 
 impl Journal {
     /// For the clients of this configuration.
     pub fn new(config: &Config) -> Self {
-        Self { cause: Arc::default(), secrets: Arc::new(config.secrets.clone()) }
+        let secrets = Arc::new(config.secrets.clone());
+        Self { cause: Arc::default(), secrets, identity: Identity::of(config) }
     }
 
     /// For a client whose connections say nothing of the others': with a cause of its own.
     #[must_use]
     pub fn beside(&self) -> Self {
-        Self { cause: Arc::default(), secrets: Arc::clone(&self.secrets) }
+        Self { cause: Arc::default(), ..self.clone() }
+    }
+
+    /// Who its clients are, where brokers want a token.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// What keeps a connection from coming up, as the client's log had it; `None` where that was long ago.

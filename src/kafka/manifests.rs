@@ -9,6 +9,7 @@
 //! everything younger has been read too, with [`SKEW`] to spare for clocks that differ.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -35,7 +36,7 @@ pub(super) type Input = (String, i32);
 
 /// Reads the manifest topic backwards.
 pub(super) struct Reader {
-    consumer: BaseConsumer<Journal>,
+    consumer: Arc<BaseConsumer<Journal>>,
     topic: String,
     /// The first offset, and where reading has got to from the end.
     places: BTreeMap<i32, (i64, i64)>,
@@ -52,9 +53,11 @@ impl Reader {
         topic: &str,
         places: BTreeMap<i32, (i64, i64)>,
     ) -> Result<Self, Failure> {
-        let consumer = settings
+        let consumer: BaseConsumer<Journal> = settings
             .create_with_context(journal.clone())
             .map_err(|error| journal.failure("configure the Kafka client", &error, Exit::Config))?;
+        let consumer = Arc::new(consumer);
+        journal.identity().keep(&consumer, |consumer| consumer.client());
         let topic = topic.to_owned();
         Ok(Self { consumer, topic, places, oldest: BTreeMap::new(), window: WINDOW })
     }

@@ -3,6 +3,8 @@
 //! * Descriptions of topics (with their ids) and of the group (with its members).
 //! * Headers whose names are bytes: rdkafka unwraps them as UTF-8 and would panic on a record's content.
 //! * A failed message's own error text, and the metadata string of a committed offset.
+//! * What a broker lets this user do.
+//! * Tokens of clients that nobody polls.
 //! * The group's generation and member id, which a fenced commit needs.
 
 #![expect(unsafe_code, reason = "rdkafka keeps these to itself")]
@@ -18,11 +20,15 @@ use rdkafka::message::{BorrowedMessage, OwnedHeaders};
 use crate::record::Header;
 
 mod admin;
+mod allowed;
+mod token;
 
 pub use admin::{
     Group, GroupOffset, Member, Topic, Which, describe_group, describe_topics, group_offsets,
     list_each_offset, list_offsets,
 };
+pub use allowed::{Allowed, Operation, allowed_group, allowed_topics};
+pub use token::{no_token, set_token};
 
 /// A message's headers in their order, their names as bytes. A name with a zero byte ends there: the client
 /// gives no length.

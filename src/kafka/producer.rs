@@ -184,6 +184,7 @@ impl Producer {
             .create_with_context(counter)
             .map_err(|e| shared.failure("configure the Kafka producer", &e, Exit::Config))?;
         let inner = Arc::new(inner);
+        shared.journal.identity().keep(&inner, |inner| inner.client());
         let (jobs, queue) = sync_channel::<Job>(1);
         let (answer, answers) = sync_channel(1);
         let client = Arc::clone(&inner);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
+use crate::config::identity::{self, Tokens};
 use crate::config::owned::{self, Client, Ours, canonical};
 use crate::config::properties::group_protocol_is_the_brokers;
 use crate::config::{Config, Kafka, OutputPartition, topics};
@@ -181,6 +182,12 @@ fn users(kafka: &Kafka, of: Client) -> BTreeMap<&str, &str> {
         .collect()
 }
 
+/// Where the authorities are: in the file that OpenSSL's own variable names, as it is for our requests to the schema registry
+/// and the collector, else where the system has them.
+fn authorities(file: Option<String>) -> String {
+    file.filter(|file| !file.is_empty()).unwrap_or_else(|| "probe".to_owned())
+}
+
 fn client(config: &Config, instance: &str, of: Client) -> ClientConfig {
     let by_broker = group_protocol_is_the_brokers(&config.kafka);
     let mut client = ClientConfig::new();
@@ -198,8 +205,11 @@ fn client(config: &Config, instance: &str, of: Client) -> ClientConfig {
         }
     }
     let users = users(&config.kafka, of);
-    for (name, value) in &users {
+    for (name, value) in users.iter().filter(|(name, _)| !identity::is_ours(&config.kafka, name)) {
         client.set(*name, *value);
+    }
+    if identity::tokens(&config.kafka) != Tokens::None {
+        client.set("sasl.mechanisms", identity::OAUTHBEARER);
     }
     if users.contains_key("debug") {
         // Its lines are of that level; `logging.filter` says whether they are written.
@@ -210,7 +220,7 @@ fn client(config: &Config, instance: &str, of: Client) -> ClientConfig {
     });
     if tls && !users.contains_key("ssl.ca.location") && !users.contains_key("ssl.ca.pem") {
         // The OpenSSL that is built in knows no authorities; librdkafka looks for the system's where it is told to.
-        client.set("ssl.ca.location", "probe");
+        client.set("ssl.ca.location", authorities(std::env::var("SSL_CERT_FILE").ok()));
     }
     client.set("client.id", instance);
     client

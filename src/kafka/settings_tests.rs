@@ -278,9 +278,14 @@ fn the_newer_protocol_takes_its_timeouts_from_the_broker() {
 
 #[test]
 fn authorities_are_looked_for_where_tls_is_on_and_none_is_named() {
+    assert_eq!(authorities(None), "probe");
+    assert_eq!(authorities(Some(String::new())), "probe");
+    assert_eq!(authorities(Some("/ca.pem".to_owned())), "/ca.pem");
+    // Whoever tests this may have the variable.
+    let here = authorities(std::env::var("SSL_CERT_FILE").ok());
     for (pairs, location) in [
-        (&[("security.protocol", "SASL_SSL")][..], Some("probe")),
-        (&[("security.protocol", "ssl")], Some("probe")),
+        (&[("security.protocol", "SASL_SSL")][..], Some(here.as_str())),
+        (&[("security.protocol", "ssl")], Some(here.as_str())),
         (&[("security.protocol", "ssl"), ("ssl.ca.location", "/ca.pem")], Some("/ca.pem")),
         (&[("security.protocol", "ssl"), ("ssl.ca.pem", "-----BEGIN")], None),
         (&[("security.protocol", "sasl_plaintext")], None),

@@ -35,7 +35,7 @@ pub(crate) struct Shared {
     pub(super) instance: String,
     pub(super) journal: Journal,
     /// For questions to the cluster. A member of nothing.
-    pub(super) look: BaseConsumer<Journal>,
+    pub(super) look: Arc<BaseConsumer<Journal>>,
     /// For questions to the group's coordinator.
     pub(super) coordinator: Coordinator,
     /// Partitions of all input topics, when they were looked at first.
@@ -76,9 +76,12 @@ impl Shared {
         until_end: bool,
     ) -> Result<Self, Failure> {
         let settings = settings::look(config, &instance);
+        journal.identity().ready()?;
         let look: BaseConsumer<Journal> = settings
             .create_with_context(journal.beside())
             .map_err(|error| journal.failure("configure the Kafka client", &error, Exit::Config))?;
+        let look = Arc::new(look);
+        journal.identity().keep(&look, |look| look.client());
         let coordinator =
             Coordinator::new(settings.clone(), Journal::clone(look.client().context())).map_err(
                 |error| journal.failure("configure the Kafka client", &error, Exit::Config),
@@ -182,6 +185,7 @@ impl Shared {
         let admin: AdminClient<Journal> = settings::look(&self.config, &self.instance)
             .create_with_context(self.journal.clone())
             .map_err(|error| self.failure("configure the Kafka client", &error, Exit::Config))?;
+        self.journal.identity().show(admin.inner());
         let written = self.naming.written();
         let specifiers: Vec<_> = written.iter().map(|t| ResourceSpecifier::Topic(t)).collect();
         let options = AdminOptions::new().request_timeout(Some(LIMITS_ANSWER));
@@ -354,9 +358,35 @@ impl Shared {
         doubted <= self.topics_compared.load(Ordering::Acquire)
     }
 
+    /// Which permission a refusal is about.
+    fn allow(&self, code: RDKafkaErrorCode) -> Option<String> {
+        let Naming { group, inputs, manifest, .. } = &self.naming;
+        #[expect(clippy::wildcard_enum_match_arm, reason = "librdkafka knows about 200 codes")]
+        match code {
+            RDKafkaErrorCode::TransactionalIdAuthorizationFailed => Some(format!(
+                "allow this user WRITE on the transactional ids that begin with tidemill/{group}/"
+            )),
+            RDKafkaErrorCode::GroupAuthorizationFailed => {
+                Some(format!("allow this user READ on the group {group}"))
+            }
+            RDKafkaErrorCode::TopicAuthorizationFailed => Some(format!(
+                "allow this user READ on {} and {manifest}, and WRITE on {}; `tidemill check` says which is missing",
+                inputs.join(", "),
+                self.naming.written().join(", ")
+            )),
+            RDKafkaErrorCode::ClusterAuthorizationFailed => {
+                Some("allow this user IDEMPOTENT_WRITE on the cluster".to_owned())
+            }
+            _ => None,
+        }
+    }
+
     pub(super) fn failure(&self, what: &str, error: &KafkaError, exit: Exit) -> Failure {
         let journal = self.journal.younger(self.heard());
-        let failure = journal.failure(what, error, exit);
+        let mut failure = journal.failure(what, error, exit);
+        if let Some(remedy) = error.rdkafka_error_code().and_then(|code| self.allow(code)) {
+            failure.message = format!("{failure}; {remedy}");
+        }
         let refused = error.rdkafka_error_code()
             == Some(RDKafkaErrorCode::SaslAuthenticationFailed)
             || journal.refused()

@@ -155,6 +155,7 @@ impl Source {
             .map_err(|e| shared.failure("configure the Kafka consumer", &e, Exit::Config))?;
         consumer.set_nonempty_callback(waker(&self.sleeper));
         let consumer = Arc::new(consumer);
+        shared.journal.identity().keep(&consumer, |consumer| consumer.client());
         *shared.consumer.write().unwrap_or_else(PoisonError::into_inner) =
             Arc::downgrade(&consumer);
         self.consumer = Some(consumer);

@@ -29,7 +29,7 @@ use declared::{
     ADMIN, AGE, BATCH_BYTES, BATCH_LIMIT, BATCH_RECORDS, BATCH_TOKENS, BATCHES, CACHE_HITS,
     CLEANED, CONNECTED, DEAD_LETTERS, DRAIN_ETA, GATE, LINES, MEMORY_LIMIT, MEMORY_USED,
     MODEL_LOAD, MODEL_MEMORY, MODEL_SWAPS, OUTAGE, PARTITIONS, PUSHES, READY, REBALANCES, RECORDS,
-    RESIDENT, SPANS, STAGE, TRANSACTIONS, TRUNCATED, UNCOVERED,
+    RESIDENT, SLACK, SPANS, STAGE, TRANSACTIONS, TRUNCATED, UNCOVERED,
 };
 use text::{OWN, Own, Process};
 
@@ -62,6 +62,7 @@ struct Handles {
     refused: Counter,
     model_memory: Gauge,
     drain_eta: Gauge,
+    slack: Gauge,
     uncovered: Gauge,
     connected: Gauge,
     ready: Gauge,
@@ -144,6 +145,7 @@ pub fn register(recorder: PrometheusRecorder) -> Metrics {
         refused: counter(MODEL_SWAPS, "result", "refused"),
         model_memory: gauge(MODEL_MEMORY),
         drain_eta: gauge(DRAIN_ETA),
+        slack: gauge(SLACK),
         uncovered: gauge(UNCOVERED),
         connected: gauge(CONNECTED),
         ready: gauge(READY),
@@ -162,6 +164,7 @@ pub fn register(recorder: PrometheusRecorder) -> Metrics {
         admin: actions(&recorder),
         recorder,
     };
+    handles.slack.set(f64::INFINITY);
     Metrics(Arc::new(handles))
 }
 
@@ -300,6 +303,11 @@ impl Metrics {
     /// Seconds to lag 0; negative: never at this rate.
     pub fn drain_eta(&self, seconds: f64) {
         self.0.drain_eta.set(seconds);
+    }
+
+    /// Seconds that a job has beyond what is left of its work; without a deadline infinitely many.
+    pub fn slack(&self, seconds: f64) {
+        self.0.slack.set(seconds);
     }
 
     /// This version serves from now on.

@@ -83,6 +83,11 @@ def at(value, path):
 
 
 SASL = {"security.protocol": "SASL_SSL", "sasl.mechanisms": "PLAIN", "sasl.username": "u", "sasl.password": "${env:PASSWORD}"}
+AMAZON = {"bootstrap.servers": "k.example.com:9098", "security.protocol": "SASL_SSL", "sasl.mechanisms": "AWS_MSK_IAM"}
+MSK = {**AMAZON, "bootstrap.servers": "b-1.e.a.c2.kafka.eu-west-1.amazonaws.com:9098"}
+OIDC = {"security.protocol": "SASL_SSL", "sasl.mechanisms": "OAUTHBEARER", "sasl.oauthbearer.method": "oidc",
+        "sasl.oauthbearer.token.endpoint.url": "https://id.example.com:8443/token", "sasl.oauthbearer.client.id": "tidemill",
+        "sasl.oauthbearer.client.secret": "${file:/etc/tidemill/secrets/id/secret}"}
 POD = "spec.template.spec"
 MAIN = f"{POD}.containers[0]"
 
@@ -135,6 +140,14 @@ GIVES = [
     ({"keda": {"enabled": True, "authenticationRef": {"name": "mine"}}, "config": {"kafka": {"common": SASL}}}, "ScaledObject",
      "spec.triggers[0].authenticationRef.name", "mine"),
     ({"keda": {"enabled": True, "authenticationRef": {"name": "mine"}}, "config": {"kafka": {"common": SASL}}}, "TriggerAuthentication", "kind", None),
+    ({"keda": {"enabled": True}, "config": {"kafka": {"common": MSK}}}, "ScaledObject", "spec.triggers[0].metadata.awsRegion", "eu-west-1"),
+    ({"keda": {"enabled": True}, "config": {"kafka": {"common": MSK}}}, "ScaledObject", "spec.triggers[0].metadata.sasl", "aws_msk_iam"),
+    ({"keda": {"enabled": True}, "config": {"kafka": {"common": MSK}}}, "ScaledObject", "spec.triggers[0].authenticationRef.name", "r-tidemill"),
+    ({"keda": {"enabled": True}, "config": {"kafka": {"common": MSK}}}, "TriggerAuthentication", "spec", {"podIdentity": {"provider": "aws"}}),
+    ({"keda": {"enabled": True}, "config": {"kafka": {"common": OIDC}}, "secrets": [{"name": "id", "existingSecret": "s"}]}, "TriggerAuthentication",
+     "spec.secretTargetRef[1]", {"parameter": "password", "name": "s", "key": "secret"}),
+    ({"networkPolicy": {"enabled": True}, "config": {"kafka": {"common": OIDC}}}, "NetworkPolicy", "spec.egress[2].ports[0].port", 8443),
+    ({"networkPolicy": {"enabled": True}, "config": {"kafka": {"common": MSK}}}, "NetworkPolicy", "spec.egress[2].ports[0].port", 443),
     ({"networkPolicy": {"enabled": True}}, "NetworkPolicy", "spec.egress[1].ports", [{"port": 9092, "protocol": "TCP"}]),
     ({"networkPolicy": {"enabled": True}, "config": {"schema_registry": {"urls": ["https://a/b", "http://c:8081", "https://d"]}}}, "NetworkPolicy",
      "spec.egress[2].ports", [{"port": 443, "protocol": "TCP"}, {"port": 8081, "protocol": "TCP"}]),
@@ -188,8 +201,10 @@ REFUSES = [
     ({"strimzi": {"topics": {"enabled": True}}}, "strimzi.cluster is required"),
     ({"secrets": [{"name": "a", "existingSecret": "s"}, {"name": "a", "existingSecret": "t"}]}, "has a twice"),
     ({"keda": {"enabled": True}, "config": {"kafka": {"common": SASL}}}, "KEDA cannot find password"),
-    ({"keda": {"enabled": True}, "config": {"kafka": {"common": {"security.protocol": "sasl_ssl", "sasl.mechanisms": "OAUTHBEARER"}}}},
+    ({"keda": {"enabled": True}, "config": {"kafka": {"common": {"security.protocol": "sasl_ssl", "sasl.mechanisms": "GSSAPI"}}}},
      "keda.authenticationRef is required"),
+    ({"keda": {"enabled": True}, "config": {"kafka": {"common": AMAZON}}}, "keda.metadata.awsRegion is required"),
+    ({"tests": {"records": [{"text": "a"}]}, "config": {"kafka": {"common": MSK}}}, "which get no tokens for AWS_MSK_IAM"),
     ({"resources": {"limits": {"memory": "1Pi"}}, "metrics": {"prometheusRule": {"enabled": True}}}, "resources.limits.memory"),
 ]
 

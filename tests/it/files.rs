@@ -104,3 +104,33 @@ fn a_printed_configuration_reads_back() {
     let text = serde_saphyr::to_string(&config).unwrap();
     assert_eq!(from_yaml(&text).unwrap(), config);
 }
+
+/// The page of threats names tests that there are, and at least one for each line.
+#[test]
+fn each_threat_has_the_tests_that_prove_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join(".github/THREATS.md")).unwrap();
+    let mut code = String::new();
+    let mut folders = vec![root.join("src"), root.join("tests/it")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                code.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let rows = page.lines().filter(|line| line.starts_with('|') && line.ends_with('|')).skip(2);
+    let rows: Vec<&str> = rows.collect();
+    assert!(20 < rows.len(), "{} rows", rows.len());
+    for row in rows {
+        let named = row.trim_end_matches('|').rsplit('|').next().unwrap();
+        let tests: Vec<&str> = named.split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "nothing proves {row}");
+        for test in tests {
+            assert!(code.contains(&format!("fn {test}(")), "there is no test {test}: {row}");
+        }
+    }
+}

@@ -56,6 +56,10 @@
 {{- if hasKey $names .name }}{{ fail (printf "secrets has %s twice: each is a folder of its own" .name) }}{{ end -}}
 {{- $_ := set $names .name true -}}
 {{- end -}}
+{{- $mechanism := include "tidemill.property" (list . "sasl.mechanisms") | default (include "tidemill.property" (list . "sasl.mechanism")) | upper -}}
+{{- if and .Values.tests.records (has $mechanism (list "AWS_MSK_IAM" "OAUTHBEARER")) -}}
+{{- fail (printf "tests.records are sent by Kafka's own programs, which get no tokens for %s here: leave them out, and helm test looks at the cluster, the permissions and the model" $mechanism) -}}
+{{- end -}}
 {{- if and (or .Values.strimzi.topics.enabled .Values.strimzi.user.enabled) (not .Values.strimzi.cluster) -}}
 {{- fail "strimzi.cluster is required for KafkaTopics and KafkaUsers: the name of the Kafka object" -}}
 {{- end -}}

@@ -23,7 +23,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use super::facts::{Broker, Described, Facts, Settings, Topic};
 use super::{Asked, Finding, create, judge, topics};
-use crate::config::Config;
+use crate::config::{Config, identity};
 use crate::kafka::{Journal, journal, native, settings};
 
 /// How long a broker may take to accept a connection, and then to answer.
@@ -128,6 +128,9 @@ pub(super) fn look(
             return findings;
         }
     };
+    if !token(config, &consumer, &journal, &mut findings) {
+        return findings;
+    }
     match consumer.fetch_metadata(None, within) {
         Ok(metadata) => {
             let mut facts = ask(config, &consumer, &metadata, &settings, &journal);
@@ -162,6 +165,34 @@ pub(super) fn look(
         }
     }
     findings
+}
+
+/// Shows the brokers the token that they want; whether there is one, or none is wanted.
+fn token(
+    config: &Config,
+    consumer: &BaseConsumer<Heard>,
+    journal: &Journal,
+    findings: &mut Vec<Finding>,
+) -> bool {
+    let what = "token for kafka";
+    if let Some(url) = identity::in_the_clear(&config.kafka) {
+        let message = format!("the client's secret goes to {url} without TLS");
+        findings.push(Finding::warning(what, message, "write https://"));
+    }
+    if let Err(failure) = journal.identity().ready() {
+        let message = journal.clean(&failure.message);
+        findings.push(Finding::problem(
+            what,
+            message,
+            "correct what gives tokens, then check again",
+        ));
+        return false;
+    }
+    journal.identity().show(consumer.client());
+    if let Some((origin, holds)) = journal.identity().origin() {
+        findings.push(Finding::ok(what, format!("{origin}; it holds for {} s", holds.as_secs())));
+    }
+    true
 }
 
 /// What the cluster says once it knows so many of our topics: it takes a moment from one that was created until every
@@ -244,6 +275,7 @@ fn ask(
     let admin = settings.create_with_context::<_, AdminClient<Journal>>(journal.clone());
     let mut broker = None;
     if let Ok(admin) = &admin {
+        journal.identity().show(admin.inner());
         for seen in brokers.iter_mut().filter(|seen| seen.unreached.is_none()) {
             match configuration(admin, &ResourceSpecifier::Broker(seen.id)) {
                 Ok(settings) => broker = Some(settings),
@@ -259,6 +291,7 @@ fn ask(
         requests: BTreeMap::new(),
         group: None,
         brokers,
+        ..Facts::default()
     };
     // What is asked now goes to brokers of the cluster's choice.
     if facts.brokers.iter().any(|broker| broker.unreached.is_some()) {
@@ -268,6 +301,7 @@ fn ask(
     let there: Vec<&str> =
         names.iter().map(String::as_str).filter(|name| facts.topics.contains_key(*name)).collect();
     let ids = native::describe_topics(consumer.client(), &there, EACH).unwrap_or_default();
+    facts.allowed = native::allowed_topics(consumer.client(), &there, EACH).unwrap_or_default();
     for name in there {
         if let Some(topic) = facts.topics.get_mut(name) {
             // Where the question itself is not understood, there are no ids.
@@ -277,7 +311,9 @@ fn ask(
             topic.settings = asked.ok().and_then(Result::ok);
         }
     }
-    facts.group = Some(group(consumer, &config.kafka.group, journal));
+    let name = &config.kafka.group;
+    facts.group = Some(group(consumer, name, journal));
+    facts.allowed_group = native::allowed_group(consumer.client(), name, EACH).unwrap_or_default();
     listen(consumer);
     let requests = &consumer.context().requests;
     facts.requests = std::mem::take(&mut *requests.lock().unwrap_or_else(PoisonError::into_inner));

@@ -31,6 +31,7 @@ pub(super) fn create(
             return (vec![Finding::problem("create topics", why, remedy)], false);
         }
     };
+    journal.identity().show(admin.inner());
     let mut findings = Vec::new();
     for wanted in missing {
         let what = format!("topic {}", wanted.name);

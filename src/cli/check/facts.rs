@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::kafka::native::Group;
+use crate::kafka::native::{Allowed, Group};
 
 /// Settings of a topic or of a broker, by Kafka's names.
 pub(super) type Settings = BTreeMap<String, String>;
@@ -22,6 +22,10 @@ pub(super) struct Facts {
     pub broker: Option<Settings>,
     /// The group; `None` where it was not asked for.
     pub group: Option<Described>,
+    /// What this user may do with topics; those of which the brokers do not say it are missing.
+    pub allowed: BTreeMap<String, Allowed>,
+    /// … and with the group.
+    pub allowed_group: Option<Allowed>,
 }
 
 /// What the cluster says of the group.

@@ -1,7 +1,7 @@
 //! What the cluster's state means for this configuration: facts in, findings out. No I/O.
 
 use super::facts::{Broker, Described, Facts};
-use super::{Finding, topics};
+use super::{Finding, permissions, topics};
 use crate::config::{Config, MissingOffset, properties};
 use crate::kafka::settings;
 
@@ -30,6 +30,7 @@ pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
     let mut findings = brokers(config, facts);
     findings.extend(version(config, facts));
     findings.extend(topics::judge(config, facts));
+    findings.extend(permissions::judge(config, facts));
     findings.extend(memory(config, facts));
     findings.extend(offsets(config, facts));
     findings.extend(group(config, facts));

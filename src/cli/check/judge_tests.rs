@@ -53,6 +53,7 @@ fn good() -> Facts {
             ("log.message.timestamp.before.max.ms", "9223372036854775807"),
         ])),
         group: Some(Described::Group(Group::default())),
+        ..Facts::default()
     }
 }
 

@@ -11,7 +11,7 @@ use crate::log::message::Naming;
 
 /// What a topic is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
+pub(super) enum Role {
     Input,
     Output,
     DeadLetters,
@@ -36,7 +36,7 @@ const MANIFEST_RETENTION: &str = "2592000000";
 const DEAD_LETTER_ROOM: i64 = 16 << 10;
 
 /// The topics of a configuration with what each is for.
-fn roles(config: &Config) -> Vec<(Role, String)> {
+pub(super) fn roles(config: &Config) -> Vec<(Role, String)> {
     let inputs = config.input.topics.iter().map(|topic| (Role::Input, topic.clone()));
     let dead: BTreeSet<String> =
         config.input.topics.iter().map(|input| config.dead_letter_topic(input)).collect();

@@ -6,7 +6,7 @@
 )]
 
 use std::fs::{File, TryLockError};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rdkafka::client::ClientContext;
@@ -170,7 +170,7 @@ type Producer = ThreadedProducer<Reports, NoCustomPartitioner>;
 pub(super) struct Kafka<'a> {
     cluster: &'a Cluster,
     settings: ClientConfig,
-    producer: Option<Producer>,
+    producer: Option<Arc<Producer>>,
 }
 
 impl<'a> Kafka<'a> {
@@ -192,6 +192,8 @@ impl<'a> Kafka<'a> {
         let failed = |error| self.cluster.failure("configure the Kafka producer", &error);
         let reports = Reports { journal: self.cluster.journal().clone(), failed: Mutex::default() };
         let producer: Producer = self.settings.create_with_context(reports).map_err(failed)?;
+        let producer = Arc::new(producer);
+        self.cluster.journal().identity().keep(&producer, |producer| producer.client());
         self.call("initialise transactions", |left| producer.init_transactions(left))?;
         self.producer = Some(producer);
         Ok(())

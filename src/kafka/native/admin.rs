@@ -361,7 +361,7 @@ fn for_coordinator(kind: c::rd_kafka_admin_op_t) -> bool {
 }
 
 /// One question to the cluster: `ask` sends it, `read` copies what is wanted out of the answer.
-fn admin<T, C: ClientContext>(
+pub(super) fn admin<T, C: ClientContext>(
     client: &Client<C>,
     kind: c::rd_kafka_admin_op_t,
     timeout: Duration,
@@ -401,7 +401,7 @@ fn admin<T, C: ClientContext>(
 /// # Safety
 ///
 /// `error` is null or an error that its owner still holds.
-unsafe fn failure(error: *const c::rd_kafka_error_t) -> Option<Code> {
+pub(super) unsafe fn failure(error: *const c::rd_kafka_error_t) -> Option<Code> {
     if error.is_null() {
         return None;
     }
@@ -421,6 +421,6 @@ pub(super) unsafe fn string(pointer: *const c_char) -> Option<String> {
     Some(unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned())
 }
 
-fn text(text: &str) -> KafkaResult<CString> {
+pub(super) fn text(text: &str) -> KafkaResult<CString> {
     CString::new(text).map_err(KafkaError::Nul)
 }

@@ -178,6 +178,13 @@ pub const ALL: &[Metric] = &[
         "Time until no record is left that can be read, as the lag fell in the last minute; -1: never, or not known.",
     ),
     metric(
+        SLACK,
+        Kind::Gauge,
+        Unit::Seconds,
+        &[],
+        "Time that a job with --deadline has beyond what is left of its work, at its rate so far; below 0: it will not keep up. +Inf without a deadline.",
+    ),
+    metric(
         UNCOVERED,
         Kind::Gauge,
         Unit::Count,
@@ -295,6 +302,7 @@ pub(super) const COMMITTED: &str = "tidemill_committed_offset";
 pub(super) const READY: &str = "tidemill_ready";
 pub(super) const STARTED: &str = "tidemill_process_start_time_seconds";
 pub(super) const DRAIN_ETA: &str = "tidemill_drain_eta_seconds";
+pub(super) const SLACK: &str = "tidemill_schedule_slack_seconds";
 pub(super) const UNCOVERED: &str = "tidemill_uncovered_partitions";
 pub(super) const CONNECTED: &str = "tidemill_kafka_connected";
 pub(super) const COMMIT_AGE: &str = "tidemill_last_commit_age_seconds";
