@@ -341,7 +341,9 @@ mod tests {
         // What was long ago says nothing.
         let mut lag = Lag::new(false, start);
         lag.drain(50_000, start);
-        (1..=20).for_each(|ten| drop(lag.drain(10_000, at(ten * 10))));
+        for ten in 1..=20 {
+            lag.drain(10_000, at(ten * 10));
+        }
         assert_eq!(seconds(lag.drain(10_000, at(210))), "never");
         assert!(lag.past.len() < 10);
         lag.assigned(P, Offset(1));

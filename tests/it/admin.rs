@@ -149,7 +149,7 @@ fn each_action_is_a_line_and_a_pause_ends_with_its_process() {
         ("anna", "promote", "refused", 409),
         ("anna", "unknown", "refused", 404),
     ]) {
-        let expect = [who, action, result].map(serde_json::Value::from);
+        let expect = [who, action, result].map(Value::from);
         let told = ["who", "action", "result"].map(|field| line[field].clone());
         assert_eq!(told, expect, "{line}");
         assert_eq!(line["status"], status);

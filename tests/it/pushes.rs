@@ -51,7 +51,7 @@ fn point(push: &Value, name: &str, label: Option<&str>) -> Value {
     let points = data["dataPoints"].as_array().unwrap();
     let found = points.iter().find(|point| {
         let labels = point["attributes"].as_array().into_iter().flatten();
-        labels.map(|label| label["value"]["stringValue"].as_str().unwrap()).last() == label
+        labels.map(|label| label["value"]["stringValue"].as_str().unwrap()).next_back() == label
     });
     found.unwrap_or_else(|| panic!("{name} {label:?} in {data}")).clone()
 }

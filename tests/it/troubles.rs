@@ -46,12 +46,12 @@ impl Watched {
     #[track_caller]
     fn says(&self, sentence: &str) -> Value {
         let mut last = String::new();
-        let mut told = || {
+        let told = || {
             let status = self.status();
             status["sentence"].as_str().unwrap().clone_into(&mut last);
             last.starts_with(sentence).then_some(status)
         };
-        wait_for(sentence, || told())
+        wait_for(sentence, told)
     }
 
     /// Waits until something to look at begins so.
@@ -138,7 +138,7 @@ fn slow_model(world: &World) {
     let slow = "batch: { max_records: 1, max_wait: 0s }\ncommit: { max_batches: 1 }\nlogging: { format: json }";
     let service = Watched::start(&world.config("slow", slow));
     wait_for("a lag that grows", || {
-        world.produce(0, &[GOOD; 2_000]);
+        world.produce(0, &vec![GOOD; 2_000]);
         let status = service.status();
         let said = status["sentence"].as_str()?.to_owned();
         let told =

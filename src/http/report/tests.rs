@@ -88,6 +88,16 @@ fn one_sentence_says_what_it_does() {
         let said = said(&|s| (s.lag, s.held, s.drain) = (lag, held, drain));
         assert_eq!(said, answers.to_owned() + &expect);
     }
+}
+
+#[test]
+fn one_sentence_says_why_it_does_nothing() {
+    let (status, hour, now) = running(20, 0);
+    let said = |change: &dyn Fn(&mut Status)| {
+        let mut status = status.clone();
+        change(&mut status);
+        report(&status, &hour, now).sentence
+    };
     for (change, expect) in [
         ((|s| s.serving = None) as fn(&mut Status), "Starting: the model is loaded"),
         (|s| s.assigned = None, "Starting: sentiment version 7 is ready, the group has not"),

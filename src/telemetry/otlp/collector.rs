@@ -221,12 +221,6 @@ impl Collector {
         let (ca, certificate, key) = (None, None, None);
         Self { endpoint, protocol, timeout, gzip, headers, ca, certificate, key }
     }
-
-    /// One whose authority is in a file.
-    pub(in crate::telemetry) fn trusting(endpoint: &str, ca: &str) -> Self {
-        let plain = Self::plain(endpoint.to_owned(), Duration::from_millis(200));
-        Self { ca: Some(ca.to_owned()), ..plain }
-    }
 }
 
 #[cfg(test)]

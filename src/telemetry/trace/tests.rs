@@ -73,7 +73,7 @@ fn answering(body: &'static [u8]) -> (String, Receiver<Vec<u8>>) {
         loop {
             let mut request = Vec::new();
             let mut bytes = [0; 4096];
-            let body = loop {
+            let told = loop {
                 let Ok(read @ 1..) = stream.read(&mut bytes) else { return };
                 request.extend_from_slice(&bytes[..read]);
                 let text = String::from_utf8_lossy(&request).to_lowercase();
@@ -85,7 +85,7 @@ fn answering(body: &'static [u8]) -> (String, Receiver<Vec<u8>>) {
                     break request.split_off(start);
                 }
             };
-            sent.send(body).unwrap();
+            sent.send(told).unwrap();
             let answer = format!(
                 "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n",
                 body.len()
