@@ -293,7 +293,10 @@ impl Observer {
             None
         } else {
             match shared.describe_group(ANSWER) {
-                Ok(group) => Some(group),
+                Ok(group) => {
+                    self.blind = false;
+                    Some(group)
+                }
                 Err(error) => {
                     if !std::mem::replace(&mut self.blind, true) {
                         tracing::warn!(

@@ -240,6 +240,13 @@ fn poison(world: &World, service: &Watched) {
     service.shows(&of("committed_offset", 1), before);
     service.shows("tidemill_uncovered_partitions", 2.0);
     service.warns("2 partitions of the input topics are read by no member of the group.");
+    // Another replica takes them, and tells of them from then on.
+    let patient = format!("{EXTRA}\ndead_letters: {{ max_ratio: 1.0 }}");
+    let other = Watched::start(&world.config("c", &patient));
+    wait_for("the other's word", || other.metric(&of("committed_offset", 1)));
+    wait_for("silence of the first", || {
+        service.metric(&of("consumer_lag_records", 1)).is_none().then_some(())
+    });
     let ended = service.replica.child.id();
     assert!(Path::new(&format!("/proc/{ended}")).exists(), "it stays up until it is told");
 }
