@@ -133,7 +133,7 @@ fn each_action_is_a_line_and_a_pause_ends_with_its_process() {
     for (action, token, body, status) in [
         ("pause", TOKEN, "", 202),
         ("promote", TOKEN, "{\"version\":9}", 409),
-        ("a\u{7f}b", TOKEN, "", 404),
+        ("a%0Ab", TOKEN, "", 404),
         ("pause", "another-token-than-hers", "", 401),
     ] {
         assert_eq!(ask(address, "POST", action, token, body).0, status, "{action}");

@@ -251,7 +251,7 @@ fn what_a_start_refuses_is_refused_offline() {
         (beside("schema_registry: {urls: ['http://a:8081'], ca: gone.pem}"), "gone.pem"),
         (beside("admin: {token_file: gone}"), "admin.token_file gone"),
         (beside("admin: {token_file: tokens}"), "admin.token_file tokens"),
-        (beside("traces: {endpoint: 'a:4318'}"), "a:4318"),
+        (beside("traces: {endpoint: 'a:4318'}"), "traces.endpoint: does not begin with http://"),
     ] {
         assert_ne!(text, good);
         for args in [check, run] {
