@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use super::beside::Fields;
 use super::envelope::{self, Inside};
 use super::packed::{self, Cbor, MessagePack};
+use super::wanted::Wanted;
 use super::{Codec, Unread, json, undecodable, write};
 use crate::config::InputFormat;
 use crate::record::{Fault, Record};
@@ -43,7 +44,7 @@ impl Codec {
     }
 
     fn all(&self, record: &Record, out: &mut Vec<u8>) -> Result<(), Fault> {
-        match self.text_of(record)?.as_deref().map(str::trim) {
+        match self.text_of(record, None)?.as_deref().map(str::trim) {
             Some(text) => out.extend_from_slice(json::compact(text).as_bytes()),
             None => out.extend_from_slice(b"null"),
         }
@@ -58,7 +59,7 @@ impl Codec {
         out: &mut Vec<u8>,
     ) -> Result<(), Fault> {
         let wanted = fields.in_value();
-        let value = if wanted.is_empty() { None } else { self.text_of(record)? };
+        let value = if wanted.is_empty() { None } else { self.text_of(record, Some(wanted))? };
         let read = value.as_deref().map(|text| json::read::<&str>(text, wanted));
         let values = read.transpose().map_err(undecodable)?.map(|read| read.values);
         let values = values.unwrap_or_default().into_iter();
@@ -71,8 +72,12 @@ impl Codec {
         Ok(())
     }
 
-    /// The record in a value as JSON text; `None` where there is none in its envelope.
-    fn text_of<'r>(&self, record: &'r Record) -> Result<Option<Cow<'r, str>>, Fault> {
+    /// The record in a value as JSON text, with all that is `wanted` in it; `None` where there is none in its envelope.
+    fn text_of<'r>(
+        &self,
+        record: &'r Record,
+        wanted: Option<&Wanted>,
+    ) -> Result<Option<Cow<'r, str>>, Fault> {
         let Some((format, value)) = self.opened(record)? else { return Ok(None) };
         let alone = |value: serde_json::Value| {
             let mut text = Vec::new();
@@ -91,9 +96,11 @@ impl Codec {
             },
             InputFormat::Avro => self.data.json(record, &value).map_err(fault)?.into(),
             InputFormat::MessagePack => {
-                packed::json::<MessagePack<'_>>(&value).map_err(undecodable)?.into()
+                packed::json::<MessagePack<'_>>(&value, wanted).map_err(undecodable)?.into()
             }
-            InputFormat::Cbor => packed::json::<Cbor<'_>>(&value).map_err(undecodable)?.into(),
+            InputFormat::Cbor => {
+                packed::json::<Cbor<'_>>(&value, wanted).map_err(undecodable)?.into()
+            }
             InputFormat::Protobuf => self.messages.json(record, &value).map_err(fault)?.into(),
         };
         Ok(match text {

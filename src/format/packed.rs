@@ -90,15 +90,19 @@ pub(super) fn read<'a, H: Heads<'a>>(bytes: &'a [u8], wanted: &Wanted) -> Given<
 }
 
 /// Writes a value as JSON text: whole numbers with all digits, bytes as base64, a moment of `MessagePack`'s in milliseconds. A
-/// NaN or an infinity becomes null, a whole number as a key its digits.
+/// NaN or an infinity becomes null, a whole number as a key its digits. Of what is not `wanted` nothing is written, but null
+/// for an element of a list.
 ///
 /// # Errors
 ///
-/// What is wrong with the bytes, or has no form in JSON.
-pub(super) fn json<'a, H: Heads<'a>>(bytes: &'a [u8]) -> Given<String> {
+/// What is wrong with the bytes, or has no form in JSON of what is written.
+pub(super) fn json<'a, H: Heads<'a>>(bytes: &'a [u8], wanted: Option<&Wanted>) -> Given<String> {
     let (mut heads, mut out) = (H::new(bytes), Vec::new());
     let head = heads.head()?;
-    write_json(&mut heads, head, 0, &mut out)?;
+    match wanted {
+        Some(wanted) => write_some(&mut heads, head, wanted.root(), 0, &mut out)?,
+        None => write_json(&mut heads, head, 0, &mut out)?,
+    }
     ended(&heads)?;
     String::from_utf8(out).map_err(|error| error.to_string())
 }
@@ -344,6 +348,67 @@ fn write_json<'a>(
         },
     }
     Ok(())
+}
+
+/// Writes of a value what a branch has.
+fn write_some<'a>(
+    heads: &mut impl Heads<'a>,
+    head: Head<'a>,
+    branch: &Branch,
+    depth: usize,
+    out: &mut Vec<u8>,
+) -> Given<()> {
+    let mut next = 0;
+    if let Head::Map(mut count) = head {
+        let (depth, mut before) = (deeper(depth)?, b'{');
+        while let Some(key) = part(heads, &mut count)? {
+            skip(heads, &key, depth)?;
+            let value = heads.head()?;
+            let name = key.name();
+            let found = name.and_then(|name| Some((branch.find(&name, &mut next)?, name)));
+            let Some((member, name)) = found else {
+                skip(heads, &value, depth)?;
+                continue;
+            };
+            out.push(std::mem::replace(&mut before, b','));
+            write::json(name, out);
+            out.push(b':');
+            write_member(heads, value, member, depth, out)?;
+        }
+        close(before, *b"{}", out);
+        return Ok(());
+    }
+    if let Head::List(mut count) = head {
+        let (depth, mut before) = (deeper(depth)?, b'[');
+        let mut number = 0_u64;
+        while let Some(element) = part(heads, &mut count)? {
+            out.push(std::mem::replace(&mut before, b','));
+            if let Some(member) = branch.find(&number.to_string(), &mut next) {
+                write_member(heads, element, member, depth, out)?;
+            } else {
+                skip(heads, &element, depth)?;
+                out.extend_from_slice(b"null");
+            }
+            number += 1;
+        }
+        close(before, *b"[]", out);
+        return Ok(());
+    }
+    write_json(heads, head, depth, out)
+}
+
+fn write_member<'a>(
+    heads: &mut impl Heads<'a>,
+    head: Head<'a>,
+    member: &Member,
+    depth: usize,
+    out: &mut Vec<u8>,
+) -> Given<()> {
+    if member.places.is_empty() {
+        write_some(heads, head, &member.below, depth, out)
+    } else {
+        write_json(heads, head, depth, out)
+    }
 }
 
 /// Ends what `next` was pushed for; opens it before where nothing was.

@@ -1,4 +1,5 @@
-//! CBOR, by RFC 8949. Of tags those of large and decimal numbers count (2, 3 and 4); what others stand before is itself.
+//! CBOR, by RFC 8949. Of tags those of numbers count (2 to 5, 30, and 264 and 265 as 4 and 5); 25 and 29 are places where
+//! something else stands, and are refused; what others stand before is itself.
 
 use std::borrow::Cow;
 
@@ -28,7 +29,9 @@ impl<'a> Heads<'a> for Cbor<'a> {
                 Ok(head) => return Ok(head),
                 Err(2) => return self.large(false),
                 Err(3) => return self.large(true),
-                Err(4) => return self.decimal(),
+                Err(4 | 264) => return self.decimal(),
+                Err(tag @ (5 | 265)) => return self.binary(tag),
+                Err(30) => return self.rational(),
                 Err(_passed) => (),
             }
         }
@@ -63,7 +66,7 @@ impl<'a> Cbor<'a> {
             3 => Head::Text(self.0.text(number)?.into()),
             4 => Head::List(Some(number)),
             5 => Head::Map(Some(number)),
-            _ => return Ok(Err(number)),
+            _ => return not_elsewhere(number).map(Err),
         }))
     }
 
@@ -123,7 +126,7 @@ impl<'a> Cbor<'a> {
         // The nearest that there is: 2 to the power of 1024 and more are no 64-bit floats.
         let number = digits.iter().fold(0_f64, |sum, byte| sum.mul_add(256.0, f64::from(*byte)));
         if !number.is_finite() {
-            return Err("has a number that no 64-bit float can hold (at most 1.8e308)".to_owned());
+            return Err(too_large());
         }
         Ok(Head::Double(if negative { -number } else { number }))
     }
@@ -145,9 +148,50 @@ impl<'a> Cbor<'a> {
         Ok(Head::Decimal(digits(number, exponent).into()))
     }
 
+    /// A list of an exponent of two and a whole number.
+    fn binary(&mut self, tag: u64) -> Given<Head<'a>> {
+        let wrong =
+            || format!("has a binary fraction (tag {tag}) that is not [exponent, whole number]");
+        let Head::List(Some(2)) = self.plain()? else { return Err(wrong()) };
+        let Head::Int(exponent) = self.plain()? else { return Err(wrong()) };
+        let number = self.plain_or_large()?;
+        if let (Head::Int(number), Ok(exponent @ 0..=126)) = (&number, u32::try_from(exponent))
+            && let Some(whole) = number.checked_mul(1 << exponent)
+        {
+            return Ok(Head::Int(whole));
+        }
+        let mut value = double(&number).ok_or_else(wrong)?;
+        // More than it takes from the largest number that there is to the smallest. By steps whose powers are floats.
+        let mut left = exponent.clamp(-4_000, 4_000);
+        while left != 0 && value != 0.0 && value.is_finite() {
+            let step = left.clamp(-1_000, 1_000);
+            value *= 2_f64.powi(i32::try_from(step).map_err(|error| error.to_string())?);
+            left -= step;
+        }
+        if value.is_finite() { Ok(Head::Double(value)) } else { Err(too_large()) }
+    }
+
+    /// A list of two whole numbers: how many parts, and of how many.
+    fn rational(&mut self) -> Given<Head<'a>> {
+        let wrong = || {
+            "has a rational number (tag 30) that is not [whole number, whole number above 0]"
+                .to_owned()
+        };
+        let Head::List(Some(2)) = self.plain()? else { return Err(wrong()) };
+        let (parts, of) = (self.plain_or_large()?, self.plain_or_large()?);
+        if let (Head::Int(parts), Head::Int(of @ 1..)) = (&parts, &of)
+            && parts % of == 0
+        {
+            return Ok(Head::Int(parts / of));
+        }
+        let parts = double(&parts).ok_or_else(wrong)?;
+        let of = double(&of).filter(|of| 0.0 < *of).ok_or_else(wrong)?;
+        Ok(Head::Double(parts / of))
+    }
+
     /// What begins here, without a tag.
     fn plain(&mut self) -> Given<Head<'a>> {
-        self.tagged()?.map_err(|_tag| "has a tag within a decimal number".to_owned())
+        self.tagged()?.map_err(|_tag| "has a tag within a number of two parts".to_owned())
     }
 
     fn plain_or_large(&mut self) -> Given<Head<'a>> {
@@ -155,9 +199,35 @@ impl<'a> Cbor<'a> {
             Ok(head) => Ok(head),
             Err(2) => self.large(false),
             Err(3) => self.large(true),
-            Err(_tag) => Err("has a tag within a decimal number".to_owned()),
+            Err(_tag) => Err("has a tag within a number of two parts".to_owned()),
         }
     }
+}
+
+/// A tag's number, but for those that say that what is meant stands elsewhere.
+fn not_elsewhere(tag: u64) -> Given<u64> {
+    match tag {
+        25 => Err("uses CBOR's string references (tag 25), which are not read: write without them"
+            .to_owned()),
+        29 => {
+            Err("uses CBOR's shared values (tag 29), which are not read: write without them"
+                .to_owned())
+        }
+        tag => Ok(tag),
+    }
+}
+
+fn too_large() -> String {
+    "has a number that no 64-bit float can hold (at most 1.8e308)".to_owned()
+}
+
+/// A whole number as the nearest 64-bit float.
+fn double(head: &Head<'_>) -> Option<f64> {
+    if let Head::Double(number) = head {
+        return Some(*number);
+    }
+    // All digits are read, and rounded once.
+    if let Head::Int(number) = head { number.to_string().parse().ok() } else { None }
 }
 
 /// A number's digits, with the point where the exponent of ten puts it.
