@@ -1,11 +1,21 @@
 //! Dates in texts, by their formats.
 
+use jiff::SignedDuration;
 use jiff::civil::Date;
 use jiff::fmt::strtime::BrokenDownTime;
-use jiff::tz::{TimeZone, TimeZoneDatabase};
+use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
 
 use super::words::GivenAs;
 use crate::field::Value;
+
+/// Why a text is no date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// It is not written so.
+    Format,
+    /// A change of the clock leaves it out, or has it twice.
+    Clock,
+}
 
 /// How dates are written, and what is made of them.
 #[derive(Debug, Clone)]
@@ -51,7 +61,7 @@ impl Dates {
             if let Err(error) = BrokenDownTime::parse(format, &written) {
                 return Err(format!("format {format:?} cannot be read: {error}"));
             }
-            if dates.by(format, &written).is_none() {
+            if dates.by(format, &written).is_err() {
                 return Err(format!(
                     "format {format:?} says no date: write strftime's signs for a year, a month and a day at least, such as \
                      \"%d.%m.%Y %H:%M\""
@@ -61,85 +71,109 @@ impl Dates {
         Ok(dates)
     }
 
-    /// Whether a time may be one that a change of the clock leaves out, or has twice.
-    pub(super) fn have_clocks(&self) -> bool {
-        let named = |format: &String| signs(format).any(|sign| sign.letter == 'Q');
-        let changes = self.zone != TimeZone::UTC || self.formats.iter().any(named);
-        self.given_as == GivenAs::Seconds && changes
-    }
-
-    /// What a text is, where it is a date.
-    pub(super) fn read(&self, text: &str) -> Option<Value<'static>> {
-        self.formats.iter().find_map(|format| {
-            self.by(format, text).or_else(|| {
-                let (format, text) = other_offset(format, text)?;
-                self.by(&format, &text)
-            })
-        })
-    }
-
-    fn by(&self, format: &str, text: &str) -> Option<Value<'static>> {
-        let time =
-            BrokenDownTime::parse(format, text).ok().filter(|time| is_so(time, format, text))?;
-        let is_moment = time.timestamp().is_some() || time.offset().is_some();
-        let moment = || {
-            if is_moment {
-                return time.to_timestamp().ok();
+    /// What a text is.
+    ///
+    /// # Errors
+    ///
+    /// Why it is no date, or no certain moment.
+    pub(super) fn read(&self, text: &str) -> Result<Value<'static>, Unfit> {
+        let mut unfit = Unfit::Format;
+        for format in &self.formats {
+            let read = self.by(format, text).or_else(|first| match other_offset(format, text) {
+                Some((format, text)) if first == Unfit::Format => self.by(&format, &text),
+                _ => Err(first),
+            });
+            match read {
+                Err(Unfit::Format) => (),
+                Err(Unfit::Clock) => unfit = Unfit::Clock,
+                Ok(value) => return Ok(value),
             }
-            let named = time.iana_time_zone().map(|name| self.zones.get(name)).transpose().ok()?;
-            let zone = named.as_ref().unwrap_or(&self.zone);
-            // What a change of the clock leaves out is no moment, and what it has twice is not known to be one of them.
-            zone.to_ambiguous_timestamp(time.to_datetime().ok()?).unambiguous().ok()
-        };
+        }
+        Err(unfit)
+    }
+
+    fn by(&self, format: &str, text: &str) -> Result<Value<'static>, Unfit> {
+        let time = BrokenDownTime::parse(format, text).ok();
+        let time = time.filter(|time| is_so(time, format, text)).ok_or(Unfit::Format)?;
         if self.given_as != GivenAs::Seconds {
-            let date = match time.to_date() {
-                Ok(date) => date,
+            let date = match (time.to_date(), time.timestamp()) {
+                (Ok(date), _) => date,
                 // Seconds alone say a moment, which is a day in the zone.
-                Err(_) => self.zone.to_datetime(moment()?).date(),
+                (Err(_), Some(moment)) => self.zone.to_datetime(moment).date(),
+                (Err(_), None) => return Err(Unfit::Format),
             };
             let days = (date - Date::constant(1970, 1, 1)).get_days();
-            return Some(Value::Int(days.into()));
+            return Ok(Value::Int(days.into()));
         }
-        let moment = moment()?;
-        Some(if moment.subsec_nanosecond() == 0 {
-            Value::Int(moment.as_second().into())
+        let moment = self.moment(&time)?;
+        Ok(if moment.subsec_nanos() == 0 {
+            Value::Int(moment.as_secs().into())
         } else {
-            Value::Float(moment.as_duration().as_secs_f64())
+            Value::Float(moment.as_secs_f64())
         })
+    }
+
+    /// Since 1970. Computed by hand: the library's moments end a day before its dates do, so that they hold in each zone.
+    fn moment(&self, time: &BrokenDownTime) -> Result<SignedDuration, Unfit> {
+        if let Some(moment) = time.timestamp() {
+            return Ok(moment.as_duration());
+        }
+        let local = time.to_datetime().map_err(|_no_date| Unfit::Format)?;
+        let offset = if let Some(offset) = time.offset() {
+            offset
+        } else {
+            let named = time.iana_time_zone().map(|name| self.zones.get(name)).transpose();
+            let named = named.map_err(|_unknown| Unfit::Format)?;
+            let zone = named.as_ref().unwrap_or(&self.zone);
+            // What a change of the clock leaves out is no moment, and what it has twice is not known to be one of them.
+            match zone.to_ambiguous_timestamp(local).offset() {
+                AmbiguousOffset::Unambiguous { offset } => offset,
+                AmbiguousOffset::Gap { .. } | AmbiguousOffset::Fold { .. } => {
+                    return Err(Unfit::Clock);
+                }
+            }
+        };
+        let epoch = Date::constant(1970, 1, 1).at(0, 0, 0, 0);
+        Ok(local.duration_since(epoch) - SignedDuration::from_secs(offset.seconds().into()))
     }
 }
 
-/// Whether a date that was read as `time` is written so: a year has four digits, and nothing stands there that the format
-/// does not have. The parser is lenient with signs, spaces and short years, by which a wrong format would fit.
+/// A day.
+const DAY: i32 = 86_400;
+
+/// Whether a date that was read as `time` is written so: a year has all its digits and is one of 1 to 9999, an offset is less
+/// than a day, and nothing stands there that the format does not have. The parser is lenient with signs, spaces and short
+/// years, by which a wrong format would fit.
 fn is_so(time: &BrokenDownTime, format: &str, text: &str) -> bool {
-    let has_year = ["%Y", "%F", "%G"].iter().any(|sign| format.contains(sign));
-    if has_year && time.year().is_some_and(|year| !(1_000..=9_999).contains(&year)) {
+    let is_before = time.to_date().is_ok_and(|date| date.year() < 1);
+    if is_before || time.offset().is_some_and(|offset| DAY <= offset.seconds().abs()) {
         return false;
     }
     time.to_string(format).map_or(true, |written| {
-        bare(&written) == bare(text) && has_short_years_whole(time, format, &written, text)
+        bare(&written) == bare(text) && has_years_whole(time, format, &written, text)
     })
 }
 
-/// Whether the year of two digits has them both in a text that is otherwise as it is `written`.
-fn has_short_years_whole(time: &BrokenDownTime, format: &str, written: &str, text: &str) -> bool {
+/// Whether each year has all its digits, two or four, in a text that is otherwise as it is `written`.
+fn has_years_whole(time: &BrokenDownTime, format: &str, written: &str, text: &str) -> bool {
     let lengths = |text: &str| -> Vec<usize> {
         let runs = text.split(|c: char| !c.is_ascii_digit());
         runs.map(str::len).filter(|length| *length != 0).collect()
     };
-    let short = signs(format).find(|sign| matches!(sign.letter, 'y' | 'g' | 'D') && !sign.bare);
-    let Some(place) = short.and_then(|sign| {
+    let (wanted, has) = (lengths(written), lengths(text));
+    let is_year =
+        |sign: &Sign| matches!(sign.letter, 'y' | 'g' | 'D' | 'Y' | 'G' | 'F') && !sign.bare;
+    signs(format).filter(is_year).all(|sign| {
+        let before = format.get(..sign.at).and_then(|before| time.to_string(before).ok());
+        let Some(before) = before else { return true };
         // Which run of digits it is: `%D` is a month, a day and the year.
-        let before = time.to_string(format.get(..sign.at)?).ok()?;
-        Some(lengths(&before).len() + if sign.letter == 'D' { 2 } else { 0 })
-    }) else {
-        return true;
-    };
-    match (lengths(written).get(place), lengths(text).get(place)) {
-        (Some(wanted), Some(has)) => wanted <= has,
-        // Within a run of other numbers it is compared with them.
-        _ => true,
-    }
+        let place = lengths(&before).len() + if sign.letter == 'D' { 2 } else { 0 };
+        match (wanted.get(place), has.get(place)) {
+            (Some(wanted), Some(has)) => wanted <= has,
+            // Within a run of other numbers it is compared with them.
+            _ => true,
+        }
+    })
 }
 
 /// A sign of a format.
@@ -254,6 +288,33 @@ mod tests {
             ("%s", None, Seconds, "1706783400", Some(1_706_783_400)),
             ("%s", berlin, Days, "1706783400", Some(19_754)),
             ("%Y-%m-%d", None, Days, "99999-01-01", None),
+            // The first day of all and the last, in zones to both sides.
+            ("%Y-%m-%d", None, Days, "0001-01-01", Some(-719_162)),
+            ("%Y-%m-%d", None, Days, "0000-12-31", None),
+            ("%F", None, Days, "0999-12-31", Some(-354_286)),
+            ("%F", None, Days, "999-12-31", None),
+            ("%d.%m.%Y", None, Days, "31.12.0999", Some(-354_286)),
+            ("%d.%m.%Y", None, Days, "31.12.999", None),
+            ("%Y-%m-%d", None, Seconds, "0001-01-01", Some(-62_135_596_800)),
+            ("%Y-%m-%d", Some("Asia/Tokyo"), Seconds, "0001-01-01", Some(-62_135_630_339)),
+            ("%Y-%m-%d", None, Days, "9999-12-31", Some(2_932_896)),
+            ("%Y-%m-%d", None, Seconds, "9999-12-31", Some(253_402_214_400)),
+            ("%Y-%m-%d", berlin, Seconds, "9999-12-31", Some(253_402_210_800)),
+            ("%Y-%m-%d", Some("Australia/Sydney"), Seconds, "9999-12-31", Some(253_402_174_800)),
+            ("%Y-%m-%d", Some("America/New_York"), Seconds, "9999-12-31", Some(253_402_232_400)),
+            ("%Y-%m-%d %H:%M:%S", None, Seconds, "9999-12-31 23:59:59", Some(253_402_300_799)),
+            ("%Y-%m-%d %H:%M%z", None, Seconds, "9999-12-31 23:59-2359", Some(253_402_387_080)),
+            (
+                "%Y-%m-%d %H:%M %Q",
+                None,
+                Seconds,
+                "9999-12-31 00:00 Europe/Berlin",
+                Some(253_402_210_800),
+            ),
+            // An offset is less than a day.
+            ("%Y-%m-%d %H:%M%z", None, Seconds, "2024-02-01 12:30+2400", None),
+            ("%Y-%m-%d %H:%M%:z", None, Days, "2024-02-01 12:30-25:00", None),
+            ("%Y-%m-%d %H:%M%z", None, Seconds, "2024-02-01 12:30+23:59", Some(1_706_704_260)),
             ("%d.%m.%Y", None, Days, "01.02.24", None),
             ("%Y-%m-%d", None, Days, "190-11-14", None),
             ("%Y-%m-%d", None, Days, "+2024-02-09", None),
@@ -281,11 +342,11 @@ mod tests {
             ("%Y-%m-%d", None, Days, "２０２４-01-01", None),
             ("%Y-%m-%d", None, Days, "", None),
         ] {
-            let read = dates(format, zone, given_as).read(text);
+            let read = dates(format, zone, given_as).read(text).ok();
             assert_eq!(read, expect.map(Value::Int), "{text:?} by {format} in {zone:?}");
         }
         for text in ["1970-01-01 00:00:01.25", "1970-01-01 00:00:01.250000"] {
-            let fraction = dates("%Y-%m-%d %H:%M:%S%.f", None, Seconds).read(text);
+            let fraction = dates("%Y-%m-%d %H:%M:%S%.f", None, Seconds).read(text).ok();
             assert_eq!(fraction, Some(Value::Float(1.25)), "{text}");
         }
     }
@@ -306,17 +367,17 @@ mod tests {
             ("Pacific/Apia", "2011-12-30 12:00", None),
         ] {
             let moments = dates("%Y-%m-%d %H:%M", Some(zone), GivenAs::Seconds);
-            assert_eq!(moments.read(text), expect.map(Value::Int), "{text} in {zone}");
+            assert_eq!(moments.read(text).ok(), expect.map(Value::Int), "{text} in {zone}");
             let days = dates("%Y-%m-%d %H:%M", Some(zone), GivenAs::Days);
-            assert!(days.read(text).is_some(), "{text}");
+            assert!(days.read(text).is_ok(), "{text}");
             let named = dates("%Y-%m-%d %H:%M %Q", None, GivenAs::Seconds);
             let text = format!("{text} {zone}");
-            assert_eq!(named.read(&text), expect.map(Value::Int), "{text}");
+            assert_eq!(named.read(&text).ok(), expect.map(Value::Int), "{text}");
         }
         // An offset says which of the two it is.
         let offset = dates("%Y-%m-%d %H:%M%z", Some("Europe/Berlin"), GivenAs::Seconds);
-        assert_eq!(offset.read("2024-10-27 02:30+0100"), Some(Value::Int(1_729_992_600)));
-        assert_eq!(offset.read("2024-10-27 02:30+0200"), Some(Value::Int(1_729_989_000)));
+        assert_eq!(offset.read("2024-10-27 02:30+0100").ok(), Some(Value::Int(1_729_992_600)));
+        assert_eq!(offset.read("2024-10-27 02:30+0200").ok(), Some(Value::Int(1_729_989_000)));
     }
 
     #[test]
@@ -338,7 +399,7 @@ mod tests {
             ("100%% %y-%m-%d", "100% 04-02-01", true),
             ("%-y-%m-%d", "4-02-01", true),
         ] {
-            let read = dates(format, None, GivenAs::Days).read(text);
+            let read = dates(format, None, GivenAs::Days).read(text).ok();
             assert_eq!(read.is_some(), is, "{text:?} by {format}");
         }
     }
@@ -365,16 +426,32 @@ mod tests {
             assert!(fits, "{format}: {said:?}");
         }
         let noon = dates("%Y-%m-%d %I:%M %p", None, GivenAs::Seconds);
-        assert_eq!(noon.read("1970-01-01 12:30 AM"), Some(Value::Int(1_800)));
-        assert_eq!(noon.read("1970-01-01 12:30 PM"), Some(Value::Int(45_000)));
-        assert_eq!(noon.read("1970-01-01 13:30 PM"), None);
+        assert_eq!(noon.read("1970-01-01 12:30 AM").ok(), Some(Value::Int(1_800)));
+        assert_eq!(noon.read("1970-01-01 12:30 PM").ok(), Some(Value::Int(45_000)));
+        assert_eq!(noon.read("1970-01-01 13:30 PM").ok(), None);
     }
 
     #[test]
     fn the_first_format_that_fits_counts() {
         let formats = ["%d/%m/%Y", "%m/%d/%Y"].map(str::to_owned);
         let dates = Dates::new(&formats, None, Some(GivenAs::Days)).unwrap();
-        assert_eq!(dates.read("01/02/2024"), Some(Value::Int(19_754)));
-        assert_eq!(dates.read("02/29/2024"), Some(Value::Int(19_782)));
+        assert_eq!(dates.read("01/02/2024").ok(), Some(Value::Int(19_754)));
+        assert_eq!(dates.read("02/29/2024").ok(), Some(Value::Int(19_782)));
+    }
+
+    #[test]
+    fn only_a_change_of_the_clock_is_said_to_be_one() {
+        let formats = ["%Y-%m-%d %H:%M", "%d.%m.%Y"].map(str::to_owned);
+        let dates = Dates::new(&formats, Some("Europe/Berlin"), None).unwrap();
+        for (text, expect) in [
+            ("2024-03-31 02:30", Unfit::Clock),
+            ("2024-10-27 02:30", Unfit::Clock),
+            ("2024-13-31 02:30", Unfit::Format),
+            ("9999-12-32 02:30", Unfit::Format),
+            ("0000-01-01 02:30", Unfit::Format),
+            ("", Unfit::Format),
+        ] {
+            assert_eq!(dates.read(text), Err(expect), "{text}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 use tokenizers::NormalizedString;
 
 use super::check::{check, is_scalar};
-use super::date::Dates;
+use super::date::{Dates, Unfit};
 use super::number::Written;
 use super::words::{Case, GivenAs, Kind, OnInvalid, OnMissing, Words};
 use crate::field::Value;
@@ -73,6 +73,8 @@ struct Number {
 enum Wrong {
     /// It is of this kind, and not what is wanted.
     Not(&'static str),
+    /// It is of this kind, and a time that a change of the clock leaves out or has twice.
+    Clock(&'static str),
     Unit,
     Outside(f64),
     Allowed(&'static str),
@@ -140,7 +142,7 @@ impl Clean {
             Err(Wrong::Allowed(_)) => {
                 Err(format!("impute is {impute}, which is none of allowed; write one of them"))
             }
-            Err(Wrong::Not(_) | Wrong::Unit | Wrong::Outside(_)) => {
+            Err(Wrong::Not(_) | Wrong::Clock(_) | Wrong::Unit | Wrong::Outside(_)) => {
                 Err(format!("impute is {impute}, a date by its format is wanted"))
             }
         }
@@ -225,7 +227,10 @@ impl Clean {
                 Value::Bool(truth)
             }
             (Reader::Date(dates), Value::Text(text)) => {
-                let date = dates.read(text.trim()).ok_or(Wrong::Not(kind))?;
+                let date = dates.read(text.trim()).map_err(|unfit| match unfit {
+                    Unfit::Format => Wrong::Not(kind),
+                    Unfit::Clock => Wrong::Clock(kind),
+                })?;
                 if dates.given_as == GivenAs::Text { Value::Text(trimmed(text)) } else { date }
             }
             (Reader::Date(dates), value)
@@ -305,11 +310,12 @@ impl Clean {
             (Wrong::Not(kind), Reader::Boolean { .. }) => {
                 format!("is {kind} that means neither true nor false")
             }
-            (Wrong::Not(kind @ "a string"), Reader::Date(dates)) => {
-                let clock = ", or one at a time that a change of the clock in its zone leaves out or has twice";
-                let clock = if dates.have_clocks() { clock } else { "" };
-                format!("is {kind} that is no date by its format{clock}")
+            (Wrong::Not(kind @ "a string"), Reader::Date(_)) => {
+                format!("is {kind} that is no date by its format")
             }
+            (Wrong::Clock(kind), _) => format!(
+                "is {kind} with a time that a change of the clock in its zone leaves out or has twice: write an offset with it"
+            ),
             (Wrong::Not(kind), Reader::Date(_)) => format!("is {kind}, not a date"),
             (Wrong::Not(kind), Reader::Text | Reader::Any) => format!("is {kind}, not a text"),
         };
