@@ -269,6 +269,22 @@ fn fields_are_cleaned_by_what_is_said_of_them() {
     assert!(Cleaning::new(&names, &Cleans::new(), &Cleans::new()).is_empty());
 }
 
+/// Only a time that a change of the clock makes uncertain is said to be one.
+#[test]
+fn why_a_text_is_no_date_is_said() {
+    let clean = clean("{type: date, format: '%Y-%m-%d %H:%M', zone: Europe/Berlin}");
+    for (text, expect) in [
+        (
+            "2024-03-31 02:30",
+            "a time that a change of the clock in its zone leaves out or has twice",
+        ),
+        ("2024-02-30 02:30", "is a string that is no date by its format (clean"),
+    ] {
+        let fault = clean.clean("f", Some(Value::from_text(text)), None).0.unwrap_err();
+        assert!(fault.message.contains(expect), "{fault}");
+    }
+}
+
 #[test]
 fn what_has_no_effect_is_said() {
     let words = |names: &[&str]| -> Cleans {
