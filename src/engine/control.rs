@@ -40,6 +40,9 @@ impl Engine {
             Some(Control::Reachable(reachable)) => {
                 self.observer.status.change(|status| status.reachable(reachable, now));
                 self.observer.metrics.reachable(reachable);
+                if !reachable {
+                    self.lag.unknown(&self.observer, now);
+                }
             }
             Some(Control::Uncovered(partitions)) => {
                 self.observer.metrics.uncovered(partitions);
@@ -96,8 +99,12 @@ impl Engine {
         Ok(())
     }
 
-    fn rebalanced(&self) {
+    fn rebalanced(&mut self) {
         let partitions = self.pipeline.owned().len();
+        // After a stop by dead letters the ends of what nobody reads are told on.
+        if partitions == 0 && self.stopped.is_none() {
+            self.lag.unknown(&self.observer, now());
+        }
         self.observer.status.change(|status| status.assigned = Some(partitions));
         self.observer.metrics.rebalanced(partitions);
         tracing::info!(partitions, "assignment changed");

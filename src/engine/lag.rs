@@ -142,6 +142,13 @@ impl Lag {
         self.tell(left.iter().map(|(partition, (done, _))| (*partition, *done)), observer, now);
     }
 
+    /// Tells that it is not known how far behind it is: no partition is ours, or the cluster does not answer.
+    pub(super) fn unknown(&mut self, observer: &Observer, now: Instant) {
+        self.past.clear();
+        (self.records, self.since) = (0, now);
+        observer.lag_unknown(now);
+    }
+
     fn tell(
         &mut self,
         done: impl Iterator<Item = (Partition, Offset)>,
@@ -151,6 +158,9 @@ impl Lag {
         let behind: Vec<(Partition, Behind)> = done
             .filter_map(|(partition, done)| Some((partition, self.of(partition, done)?)))
             .collect();
+        if behind.is_empty() {
+            return self.unknown(observer, now);
+        }
         let lag = behind.iter().map(|(_, behind)| behind.lag).sum();
         let readable = behind.iter().map(|(_, behind)| behind.lag - behind.held).sum();
         let drain = self.drain(readable, now);
@@ -310,6 +320,38 @@ mod tests {
         assert_eq!(told(&lag, 95), (0, 0, None), "an end that is told late");
         lag.revoked(P);
         assert!(lag.of(P, Offset(4)).is_none());
+    }
+
+    #[test]
+    fn lag_is_known_only_of_partitions_that_are_ours_and_of_a_cluster_that_answers() {
+        let observer = Observer {
+            metrics: Metrics::default(),
+            status: Board::default(),
+            topics: vec!["in".to_owned()],
+            tally: Tally::default(),
+            traces: Traces::default(),
+            staged: None,
+        };
+        let told = || {
+            let status = observer.status.now();
+            (status.lag, status.held, status.drain)
+        };
+        let now = zero();
+        let mut lag = Lag::new(false, now);
+        let caught_up = (Some(0), 0, Some(Drain::In(Duration::ZERO)));
+        for forget in [
+            (|lag, observer, now| lag.tell(std::iter::empty(), observer, now))
+                as fn(&mut Lag, &Observer, Instant),
+            Lag::unknown,
+        ] {
+            lag.assigned(P, Offset(4));
+            lag.tell([(P, Offset(4))].into_iter(), &observer, now);
+            assert_eq!(told(), caught_up);
+            assert!(observer.metrics.render().contains("tidemill_drain_eta_seconds 0\n"));
+            forget(&mut lag, &observer, now);
+            assert_eq!(told(), (None, 0, None));
+            assert!(observer.metrics.render().contains("tidemill_drain_eta_seconds -1\n"));
+        }
     }
 
     #[test]

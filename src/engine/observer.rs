@@ -145,13 +145,20 @@ impl Observer {
             self.metrics.lag(self.topic(partition.topic), *partition, behind);
         }
         self.metrics.drain_eta(match drain {
-            Some(Drain::In(time)) => time.as_secs_f64(),
-            Some(Drain::Never) | None => -1.0,
+            Some(Drain::In(time)) => Some(time.as_secs_f64()),
+            Some(Drain::Never) | None => None,
         });
         self.status.note(|history| history.lag(partitions.iter().copied(), lag, now));
         self.status.change(|status| {
             (status.lag, status.held, status.drain) = (Some(lag), held, drain);
         });
+    }
+
+    /// How far behind it is is not known: nothing is ours, or the cluster does not answer.
+    pub(super) fn lag_unknown(&self, now: Instant) {
+        self.metrics.drain_eta(None);
+        self.status.note(|history| history.lag_unknown(now));
+        self.status.change(|status| (status.lag, status.held, status.drain) = (None, 0, None));
     }
 
     /// A partition became ours.
