@@ -100,9 +100,10 @@ impl Engine {
     }
 
     fn rebalanced(&mut self) {
-        let partitions = self.pipeline.owned().len();
-        // After a stop by dead letters the ends of what nobody reads are told on.
-        if partitions == 0 && self.stopped.is_none() {
+        let is_stopped = self.stopped.is_some();
+        // Once it has stopped all is left to others, and it goes on telling the lag of what nobody reads.
+        let partitions = if is_stopped { 0 } else { self.pipeline.owned().len() };
+        if partitions == 0 && !is_stopped {
             self.lag.unknown(&self.observer, now());
         }
         self.observer.status.change(|status| status.assigned = Some(partitions));

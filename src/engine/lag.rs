@@ -236,8 +236,10 @@ fn drain(left: i64, fallen: i64, seconds: f64) -> Drain {
     if left == 0 {
         return Drain::In(Duration::ZERO);
     }
-    if fallen <= 0 {
-        return Drain::Never;
+    match fallen {
+        ..0 => return Drain::Grows,
+        0 => return Drain::Never,
+        1.. => (),
     }
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     let seconds = left as f64 * seconds / fallen as f64;
@@ -265,7 +267,11 @@ fn slack(until: Duration, left: i64, done: u64, took: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::outcomes::Tally;
     use super::*;
+    use crate::status::Board;
+    use crate::telemetry::Telemetry;
+    use crate::telemetry::trace::Traces;
 
     #[test]
     fn slack_is_what_is_over_at_the_present_rate() {
@@ -324,8 +330,9 @@ mod tests {
 
     #[test]
     fn lag_is_known_only_of_partitions_that_are_ours_and_of_a_cluster_that_answers() {
+        let telemetry = Telemetry::silent().unwrap();
         let observer = Observer {
-            metrics: Metrics::default(),
+            metrics: telemetry.metrics.clone(),
             status: Board::default(),
             topics: vec!["in".to_owned()],
             tally: Tally::default(),
@@ -347,10 +354,11 @@ mod tests {
             lag.assigned(P, Offset(4));
             lag.tell([(P, Offset(4))].into_iter(), &observer, now);
             assert_eq!(told(), caught_up);
-            assert!(observer.metrics.render().contains("tidemill_drain_eta_seconds 0\n"));
+            assert!(telemetry.render().contains("tidemill_drain_eta_seconds 0\n"));
+            assert_eq!(observer.place(P, Offset(2611)), "in/0:2611");
             forget(&mut lag, &observer, now);
             assert_eq!(told(), (None, 0, None));
-            assert!(observer.metrics.render().contains("tidemill_drain_eta_seconds -1\n"));
+            assert!(telemetry.render().contains("tidemill_drain_eta_seconds -1\n"));
         }
     }
 
@@ -361,10 +369,11 @@ mod tests {
         let seconds = |drain: Option<Drain>| match drain {
             None => "unknown".to_owned(),
             Some(Drain::Never) => "never".to_owned(),
+            Some(Drain::Grows) => "grows".to_owned(),
             Some(Drain::In(time)) => time.as_secs().to_string(),
         };
         // 100 a second are answered; so many flow in.
-        for (flows_in, expect) in [(0, "90"), (50, "190"), (100, "never"), (200, "never")] {
+        for (flows_in, expect) in [(0, "90"), (50, "190"), (100, "never"), (200, "grows")] {
             let mut lag = Lag::new(false, start);
             assert_eq!(seconds(lag.drain(10_000, start)), "unknown");
             lag.committed(1_000);

@@ -29,7 +29,7 @@ use super::Telemetry;
 use crate::config::Config;
 use crate::failure::{Exit, Failure, temporary};
 
-pub(super) mod away;
+pub(crate) mod away;
 mod client;
 pub(super) mod collector;
 pub(super) mod logs;
