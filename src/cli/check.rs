@@ -193,6 +193,9 @@ fn look_and_create(
 ) -> io::Result<Exit> {
     let Some((config, codec)) = read(file, env, out)? else { return Ok(Exit::Config) };
     let mut good = true;
+    if let Some(dir) = &config.state.dir {
+        good &= show(out, &writable(dir))?;
+    }
     if let Some(log) = config.embedded() {
         good &= show(out, &embedded(log))?;
     } else {
@@ -314,6 +317,25 @@ fn secrets(config: &Config) -> Vec<Finding> {
     exposed.collect()
 }
 
+/// Whether `state.dir` takes what a start writes to it: it is tried, because a full disk has the same permissions.
+fn writable(dir: &Path) -> Finding {
+    let what = format!("state.dir {}", dir.display());
+    let probe = dir.join(format!("check-{}", std::process::id()));
+    let begun = dir.exists();
+    let tried = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&probe, [0; 4_096]));
+    let removed = if probe.exists() { std::fs::remove_file(&probe) } else { Ok(()) };
+    // What only this made goes again.
+    let left = if begun || tried.is_err() { Ok(()) } else { std::fs::remove_dir(dir) };
+    match tried.and(removed).and(left) {
+        Ok(()) => Finding::ok(what, "can be written"),
+        Err(error) => Finding::problem(
+            what,
+            format!("cannot be written: {error}"),
+            "name a directory that this process may write, with room for some megabytes",
+        ),
+    }
+}
+
 /// What is not covered without a folder that outlives the process.
 fn state(config: &Config) -> Option<Finding> {
     (config.state.dir.is_none() && config.log == Log::Kafka).then(|| {
@@ -343,6 +365,19 @@ fn kafka(config: &Config, within: Duration, create: Option<usize>) -> Vec<Findin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_of_the_state_is_tried_and_left_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        for dir in [folder.path().to_owned(), folder.path().join("new")] {
+            assert!(matches!(writable(&dir).seen, Seen::Ok(_)));
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        }
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let said = writable(&file.join("state"));
+        assert!(said.problem_text().unwrap().0.contains("cannot be written"));
+    }
 
     #[test]
     fn the_exit_code_tells() {

@@ -436,6 +436,12 @@ fn failure(journal: &Journal, what: &str, error: &KafkaError) -> Failure {
     } else {
         error.to_string()
     };
+    let silent = match error.rdkafka_error_code() {
+        Some(Code::OperationTimedOut | Code::BrokerTransportFailure | Code::AllBrokersDown) => {
+            "; look whether the brokers of bootstrap.servers under kafka.common are well and may be reached from here"
+        }
+        _ => "",
+    };
     let cause =
         journal.cause().map_or_else(String::new, |line| format!(" (last from the client: {line})"));
     let exit = match error {
@@ -444,5 +450,5 @@ fn failure(journal: &Journal, what: &str, error: &KafkaError) -> Failure {
         KafkaError::OffsetFetch(_) => Exit::Data,
         _ => Exit::Temporary,
     };
-    Failure { message: format!("{what}: {why}{cause}"), exit }
+    Failure { message: format!("{what}: {why}{cause}{silent}"), exit }
 }

@@ -23,6 +23,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use super::facts::{Broker, Described, Facts, Settings, Topic};
 use super::{Asked, Finding, create, judge, topics};
+use crate::config::identity::{Tokens, tokens};
 use crate::config::{Config, identity};
 use crate::kafka::{Journal, journal, native, settings};
 
@@ -157,7 +158,8 @@ pub(super) fn look(
                 std::mem::take(&mut *unreached.lock().unwrap_or_else(PoisonError::into_inner));
             if unreached.is_empty() {
                 let cause = journal.cause().unwrap_or_default();
-                findings.push(unreachable(what, within, &journal.text(&error), &cause));
+                let tokens = tokens(&config.kafka);
+                findings.push(unreachable(what, within, &journal.text(&error), (&cause, tokens)));
             }
             // The first question was answered, and the next one goes where that answer says.
             let unreached = connect(unreached.into_values().collect());
@@ -237,12 +239,21 @@ fn clients(config: &Config, instance: &str, journal: &Journal) -> Vec<Finding> {
         .collect()
 }
 
-pub(super) fn unreachable(what: String, within: Duration, error: &str, cause: &str) -> Finding {
+/// No answer, with what the client said last, and by what it shows who it is.
+pub(super) fn unreachable(
+    what: String,
+    within: Duration,
+    error: &str,
+    (cause, tokens): (&str, Tokens),
+) -> Finding {
     let lower = cause.to_ascii_lowercase();
     // The protocol's own name, such as `sasl_ssl`, stands in every line.
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    let remedy = if has(&["plaintext broker listener", "apiversion_query"]) {
+    let remedy = if has(&["plaintext broker listener"]) {
         "check security.protocol under kafka.common: the port speaks another one"
+    } else if has(&["apiversion_query", "apiversionrequest"]) {
+        "look whether the broker is well, and check security.protocol under kafka.common: a broker that hangs is \
+         silent, and so is a port that speaks another protocol"
     } else if has(&["resolve"]) {
         "check the host in kafka.common bootstrap.servers; no such name is known here"
     } else if has(&["refused"]) {
@@ -250,7 +261,18 @@ pub(super) fn unreachable(what: String, within: Duration, error: &str, cause: &s
     } else if has(&["certificate", "ssl handshake"]) {
         "set kafka.common ssl.ca.location to the authority that signed the broker's certificate"
     } else if has(&["authentication", "sasl mechanism", "oauthbearer"]) {
-        "check sasl.mechanisms, sasl.username and sasl.password under kafka.common"
+        match tokens {
+            Tokens::None => {
+                "check sasl.mechanisms, sasl.username and sasl.password under kafka.common"
+            }
+            Tokens::Amazon => {
+                "the token is refused: check that the role may kafka-cluster:Connect to this cluster, and the region"
+            }
+            Tokens::Granted => {
+                "the token is refused: check the client's id, scope and audience with who gives it, and what the broker \
+                 expects of it"
+            }
+        }
     } else {
         "check kafka.common bootstrap.servers and that this machine may reach it"
     };
@@ -503,7 +525,8 @@ mod tests {
             ("sasl_ssl://nowhere:9092/bootstrap: Failed to resolve 'nowhere:9092'", "no such name"),
             ("", "may reach it"),
         ] {
-            let finding = unreachable("k".to_owned(), EACH, "transport failure", said);
+            let cause = (said, Tokens::None);
+            let finding = unreachable("k".to_owned(), EACH, "transport failure", cause);
             let (message, remedy) = finding.problem_text().unwrap();
             assert!(message.contains(said) && remedy.contains(part), "{message}: {remedy}");
         }
