@@ -333,8 +333,8 @@ impl Engine {
                 Ok(())
             }
             Effect::Retire(version) => {
-                if let Some(served) = self.models.retire(version) {
-                    tracing::info!(model = %served.id, "version retired");
+                if self.models.retire(version) {
+                    tracing::info!(%version, "version retired");
                 }
                 Ok(())
             }

@@ -60,6 +60,9 @@ pub struct Options {
     pub serve: Option<Arc<Served>>,
     /// The program that tries a version before it is loaded here: this one, unless it is a test.
     pub trial: Option<PathBuf>,
+    /// Where spans are told, by whoever has the last ones sent when the run has ended. `None`: as the environment and the
+    /// configuration say, and the run ends once they are sent.
+    pub traces: Option<Traces>,
 }
 
 impl Default for Options {
@@ -72,6 +75,7 @@ impl Default for Options {
             commands: mpsc::channel(Command::WAITING),
             serve: None,
             trial: None,
+            traces: None,
         }
     }
 }
@@ -128,10 +132,13 @@ pub fn load_model(config: &Config) -> Result<Served, Failure> {
 pub async fn run(
     config: Config,
     telemetry: Telemetry,
-    options: Options,
+    mut options: Options,
     open: impl FnOnce(&Config, &Opening) -> Result<Log, Failure> + Send + 'static,
 ) -> Result<(), Failure> {
     telemetry.metrics.watch(options.status.clone());
+    if let Some(traces) = options.traces.take() {
+        return serve(config, telemetry, options, &traces, open).await;
+    }
     let traces = Traces::start(&config, &telemetry.metrics)?;
     let ended = serve(config, telemetry, options, &traces, open).await;
     traces.flush().await;

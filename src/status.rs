@@ -36,7 +36,8 @@ pub struct Status {
     pub serving: Option<ModelId>,
     /// Partitions that are ours; `None` before the first assignment.
     pub assigned: Option<usize>,
-    /// Offsets between what is committed and the ends of the partitions that are ours; `None` before it is known.
+    /// Offsets between what is committed and the ends of the partitions that are ours; `None` where none is, before it is
+    /// known, and while the cluster does not answer.
     pub lag: Option<i64>,
     /// Those of them that cannot be read: transactions of producers that are not ended hold them back.
     pub held: i64,
@@ -68,8 +69,10 @@ pub struct Status {
 pub enum Drain {
     /// After so long.
     In(Duration),
-    /// Never: as much flows in as is answered, or more.
+    /// Never: as much flows in as is answered.
     Never,
+    /// Never: more flows in than is answered.
+    Grows,
 }
 
 /// What the service does now.

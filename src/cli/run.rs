@@ -10,6 +10,7 @@ use crate::log::message::Naming;
 use crate::log::{Log, Opening};
 use crate::telemetry::Telemetry;
 use crate::telemetry::otlp::Pushes;
+use crate::telemetry::trace::Traces;
 use crate::{kafka, service, sqlite};
 
 pub(super) mod progress;
@@ -42,7 +43,10 @@ pub fn run(args: &Args) -> ExitCode {
         Err(failure) => return terminal::end(Err(failure)),
     };
     let (pushes, ended) = match Pushes::start(&config, &telemetry) {
-        Ok(pushes) => (pushes, start(config, telemetry, args)),
+        Ok(pushes) => {
+            let ended = start(config, telemetry, pushes.traces(), args);
+            (pushes, ended)
+        }
         Err(failure) => (Pushes::default(), Err(failure)),
     };
     let code = match ended {
@@ -52,18 +56,19 @@ pub fn run(args: &Args) -> ExitCode {
             failure.exit.into()
         }
     };
-    // The line above is the one to have.
+    // The line above is the one to have, and what the run took is said: a collector that hangs is no part of it.
     pushes.flush();
     code
 }
 
-fn start(config: Config, telemetry: Telemetry, args: &Args) -> Result<(), Failure> {
+fn start(config: Config, telemetry: Telemetry, traces: Traces, args: &Args) -> Result<(), Failure> {
     #[expect(clippy::disallowed_methods, reason = "a deadline is counted from the start")]
     let deadline = args.deadline.map(|deadline| Instant::now() + deadline.0);
     let options = service::Options {
         until_end: args.until_end,
         deadline,
         trial: std::env::current_exe().ok(),
+        traces: Some(traces),
         ..service::Options::default()
     };
     let runtime = service::runtime()?;

@@ -316,6 +316,7 @@ fn each_rule_says_its_consequence() {
         ("TRACES__ENDPOINT", "grpc://otel:4317", "traces.endpoint", "does not begin with http://"),
         ("METRICS__ENDPOINT", "otel:4318", "metrics.endpoint", "does not begin with http://"),
         ("LOGGING__ENDPOINT", "http://u:pw@otel:4318", "logging.endpoint", "has a user before"),
+        ("TRACES__ENDPOINT", "http://otel:4318?key=pw", "traces.endpoint", "has a query or"),
         ("LOG", "files", "log", "sqlite:FILE"),
         ("HTTP__LISTEN", "8080", "http.listen", "0.0.0.0:8080"),
     ] {

@@ -40,7 +40,8 @@ pub struct Metrics {
 ///
 /// # Errors
 ///
-/// A scheme that is missing or not HTTP's, which would mean https to some and http to others; no host; a user before it.
+/// A scheme that is missing or not HTTP's, which would mean https to some and http to others; no host; a user before it; a query
+/// or a fragment.
 pub fn collector_address(url: &str) -> Result<(), (&'static str, &'static str)> {
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
     let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
@@ -54,6 +55,12 @@ pub fn collector_address(url: &str) -> Result<(), (&'static str, &'static str)> 
         return Err((
             "has a user before its host, which would be shown with it",
             "write `authorization=…` into the variable OTEL_EXPORTER_OTLP_HEADERS",
+        ));
+    }
+    if url.contains(['?', '#']) {
+        return Err((
+            "has a query or a fragment, before which no path can be added, and which would be shown with it",
+            "write a token into the variable OTEL_EXPORTER_OTLP_HEADERS (`api-key=…`)",
         ));
     }
     Ok(())

@@ -40,6 +40,9 @@ impl Engine {
             Some(Control::Reachable(reachable)) => {
                 self.observer.status.change(|status| status.reachable(reachable, now));
                 self.observer.metrics.reachable(reachable);
+                if !reachable {
+                    self.lag.unknown(&self.observer, now);
+                }
             }
             Some(Control::Uncovered(partitions)) => {
                 self.observer.metrics.uncovered(partitions);
@@ -96,8 +99,13 @@ impl Engine {
         Ok(())
     }
 
-    fn rebalanced(&self) {
-        let partitions = self.pipeline.owned().len();
+    fn rebalanced(&mut self) {
+        let is_stopped = self.stopped.is_some();
+        // Once it has stopped all is left to others, and it goes on telling the lag of what nobody reads.
+        let partitions = if is_stopped { 0 } else { self.pipeline.owned().len() };
+        if partitions == 0 && !is_stopped {
+            self.lag.unknown(&self.observer, now());
+        }
         self.observer.status.change(|status| status.assigned = Some(partitions));
         self.observer.metrics.rebalanced(partitions);
         tracing::info!(partitions, "assignment changed");

@@ -99,7 +99,9 @@ impl Engine {
                 let message = self.flood(&flood);
                 tracing::error!("{message}");
                 let why = message.clone();
-                self.observer.status.change(|status| status.doing = Doing::Stopped(why));
+                self.observer.status.change(|status| {
+                    (status.doing, status.assigned) = (Doing::Stopped(why), Some(0));
+                });
                 // Its partitions go to the other replicas, and it takes none: it does nothing with them, but goes on
                 // telling how far behind they are as long as nobody has them.
                 self.parts.membership.leave.ask_and_stay();

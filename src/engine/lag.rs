@@ -142,6 +142,13 @@ impl Lag {
         self.tell(left.iter().map(|(partition, (done, _))| (*partition, *done)), observer, now);
     }
 
+    /// Tells that it is not known how far behind it is: no partition is ours, or the cluster does not answer.
+    pub(super) fn unknown(&mut self, observer: &Observer, now: Instant) {
+        self.past.clear();
+        (self.records, self.since) = (0, now);
+        observer.lag_unknown(now);
+    }
+
     fn tell(
         &mut self,
         done: impl Iterator<Item = (Partition, Offset)>,
@@ -151,6 +158,9 @@ impl Lag {
         let behind: Vec<(Partition, Behind)> = done
             .filter_map(|(partition, done)| Some((partition, self.of(partition, done)?)))
             .collect();
+        if behind.is_empty() {
+            return self.unknown(observer, now);
+        }
         let lag = behind.iter().map(|(_, behind)| behind.lag).sum();
         let readable = behind.iter().map(|(_, behind)| behind.lag - behind.held).sum();
         let drain = self.drain(readable, now);
@@ -226,8 +236,10 @@ fn drain(left: i64, fallen: i64, seconds: f64) -> Drain {
     if left == 0 {
         return Drain::In(Duration::ZERO);
     }
-    if fallen <= 0 {
-        return Drain::Never;
+    match fallen {
+        ..0 => return Drain::Grows,
+        0 => return Drain::Never,
+        1.. => (),
     }
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     let seconds = left as f64 * seconds / fallen as f64;
@@ -255,7 +267,11 @@ fn slack(until: Duration, left: i64, done: u64, took: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::outcomes::Tally;
     use super::*;
+    use crate::status::Board;
+    use crate::telemetry::Telemetry;
+    use crate::telemetry::trace::Traces;
 
     #[test]
     fn slack_is_what_is_over_at_the_present_rate() {
@@ -313,16 +329,51 @@ mod tests {
     }
 
     #[test]
+    fn lag_is_known_only_of_partitions_that_are_ours_and_of_a_cluster_that_answers() {
+        let telemetry = Telemetry::silent().unwrap();
+        let observer = Observer {
+            metrics: telemetry.metrics.clone(),
+            status: Board::default(),
+            topics: vec!["in".to_owned()],
+            tally: Tally::default(),
+            traces: Traces::default(),
+            staged: None,
+        };
+        let told = || {
+            let status = observer.status.now();
+            (status.lag, status.held, status.drain)
+        };
+        let now = zero();
+        let mut lag = Lag::new(false, now);
+        let caught_up = (Some(0), 0, Some(Drain::In(Duration::ZERO)));
+        for forget in [
+            (|lag, observer, now| lag.tell(std::iter::empty(), observer, now))
+                as fn(&mut Lag, &Observer, Instant),
+            Lag::unknown,
+        ] {
+            lag.assigned(P, Offset(4));
+            lag.tell([(P, Offset(4))].into_iter(), &observer, now);
+            assert_eq!(told(), caught_up);
+            assert!(telemetry.render().contains("tidemill_drain_eta_seconds 0\n"));
+            assert_eq!(observer.place(P, Offset(2611)), "in/0:2611");
+            forget(&mut lag, &observer, now);
+            assert_eq!(told(), (None, 0, None));
+            assert!(telemetry.render().contains("tidemill_drain_eta_seconds -1\n"));
+        }
+    }
+
+    #[test]
     fn what_flows_in_counts_for_the_time_to_the_end() {
         let start = zero();
         let at = |seconds| start + Duration::from_secs(seconds);
         let seconds = |drain: Option<Drain>| match drain {
             None => "unknown".to_owned(),
             Some(Drain::Never) => "never".to_owned(),
+            Some(Drain::Grows) => "grows".to_owned(),
             Some(Drain::In(time)) => time.as_secs().to_string(),
         };
         // 100 a second are answered; so many flow in.
-        for (flows_in, expect) in [(0, "90"), (50, "190"), (100, "never"), (200, "never")] {
+        for (flows_in, expect) in [(0, "90"), (50, "190"), (100, "never"), (200, "grows")] {
             let mut lag = Lag::new(false, start);
             assert_eq!(seconds(lag.drain(10_000, start)), "unknown");
             lag.committed(1_000);

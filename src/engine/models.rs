@@ -31,9 +31,15 @@ impl Models {
         self.loaded.insert(self.newest, served);
     }
 
-    /// No batch will need this version again.
-    pub(super) fn retire(&mut self, version: Version) -> Option<Arc<Served>> {
-        self.loaded.remove(&version)
+    /// No batch will need this version again. Whether it does not serve any more either: one that is retired while the
+    /// next is staged serves until that one's first batch.
+    pub(super) fn retire(&mut self, version: Version) -> bool {
+        self.loaded.remove(&version).is_some() && !self.serves(version)
+    }
+
+    /// Whether it is loaded: not yet retired.
+    pub(super) fn holds(&self, version: Version) -> bool {
+        self.loaded.contains_key(&version)
     }
 
     pub(super) fn get(&self, version: Version) -> Result<Arc<Served>, Failure> {
@@ -74,5 +80,33 @@ impl Engine {
             }
             Heard::Named(question) => self.handle(Event::Named(question)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::model::gate;
+    use crate::model::options::LoadOptions;
+
+    fn served(version: u64) -> Arc<Served> {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/demo/models/breast-cancer/1");
+        let mut served = gate::load(&dir, &LoadOptions::default()).unwrap();
+        served.id.version = Version(version);
+        Arc::new(served)
+    }
+
+    #[test]
+    fn a_version_is_said_to_be_retired_once_it_serves_no_more() {
+        let mut models = Models::new(served(1));
+        models.stage(served(2));
+        assert!(!models.retire(Version(1)), "version 2 is only staged");
+        assert_eq!(models.closed(Version(2)), Some(Version(1)));
+        assert!(!models.holds(Version(1)), "it is said with the swap");
+        models.stage(served(3));
+        assert_eq!(models.closed(Version(3)), Some(Version(2)));
+        assert!(models.holds(Version(2)) && models.retire(Version(2)), "its last batch is over");
     }
 }

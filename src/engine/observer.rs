@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::log::Done;
 use crate::model::served::Served;
-use crate::record::{Partition, Version};
+use crate::record::{Offset, Partition, Version};
 use crate::status::history::{Batch, Behind};
 use crate::status::{Board, DeadLetter, Drain, Swap, wall_clock_ms};
 use crate::telemetry::metrics::Metrics;
@@ -145,13 +145,20 @@ impl Observer {
             self.metrics.lag(self.topic(partition.topic), *partition, behind);
         }
         self.metrics.drain_eta(match drain {
-            Some(Drain::In(time)) => time.as_secs_f64(),
-            Some(Drain::Never) | None => -1.0,
+            Some(Drain::In(time)) => Some(time.as_secs_f64()),
+            Some(Drain::Never | Drain::Grows) | None => None,
         });
         self.status.note(|history| history.lag(partitions.iter().copied(), lag, now));
         self.status.change(|status| {
             (status.lag, status.held, status.drain) = (Some(lag), held, drain);
         });
+    }
+
+    /// How far behind it is is not known: nothing is ours, or the cluster does not answer.
+    pub(super) fn lag_unknown(&self, now: Instant) {
+        self.metrics.drain_eta(None);
+        self.status.note(|history| history.lag_unknown(now));
+        self.status.change(|status| (status.lag, status.held, status.drain) = (None, 0, None));
     }
 
     /// A partition became ours.
@@ -164,6 +171,11 @@ impl Observer {
     pub(super) fn revoked(&self, partition: Partition) {
         self.metrics.revoked(self.topic(partition.topic), partition);
         self.status.note(|history| history.revoked(partition));
+    }
+
+    /// A record's place in words: `topic/partition:offset`.
+    pub(super) fn place(&self, partition: Partition, offset: Offset) -> String {
+        format!("{}/{}:{offset}", self.topic(partition.topic), partition.number)
     }
 
     /// The name of a topic.

@@ -69,8 +69,14 @@ impl Engine {
         self.flights.begin(flight);
         let Some(from) = self.models.closed(batch.version) else { return };
         let Some(served) = self.models.serving() else { return };
-        let first = batch.items.first().map(|item| (item.partition.number, item.offset.0));
-        tracing::info!(%from, model = %served.id, digest = %served.id.digest, ?first, "swapped");
+        let first = batch
+            .items
+            .first()
+            .map_or_else(String::new, |item| self.observer.place(item.partition, item.offset));
+        tracing::info!(%from, model = %served.id, digest = %served.id.digest, %first, "swapped");
+        if !self.models.holds(from) {
+            tracing::info!(version = %from, "version retired");
+        }
         self.observer.swapped(from, served, now());
         self.sizing.serve(served);
     }

@@ -75,7 +75,7 @@ pub struct Health {
 pub struct Now {
     /// Records with an outcome a second, in the last minute.
     pub records_per_s: f64,
-    /// Offsets between what is committed and the ends; `None` before that is known.
+    /// Offsets between what is committed and the ends; `None` where none is ours, or that is not known.
     pub lag: Option<i64>,
     /// Those of them that cannot be read: a producer's transaction that is not ended holds them back.
     pub held_back: i64,
@@ -307,7 +307,7 @@ fn rate(hour: &Hour) -> f64 {
 fn current(status: &Status, hour: &Hour) -> Now {
     let (drains, drain_s) = match status.drain {
         None => ("unknown", None),
-        Some(Drain::Never) => ("no", None),
+        Some(Drain::Never | Drain::Grows) => ("no", None),
         Some(Drain::In(time)) => ("yes", Some(seconds(time))),
     };
     Now {

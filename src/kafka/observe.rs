@@ -28,6 +28,7 @@ use crate::failure::{Exit, Failure};
 use crate::log::Committed;
 use crate::log::{Control, Leave, Reach};
 use crate::record::{Offset, Partition, TopicId};
+use crate::telemetry::otlp::away::Away;
 
 /// How often the cluster is looked at.
 const EVERY: Duration = Duration::from_secs(5);
@@ -62,6 +63,8 @@ pub(super) struct Observer {
     missing: BTreeMap<String, Instant>,
     /// Partitions that nobody reads, as the last look saw it.
     uncovered: BTreeSet<Partition>,
+    /// When it is said that nobody reads them, and how often that was seen.
+    unread: Away,
     rejoined: Option<Instant>,
     /// Since when the brokers refuse our credentials.
     refused: Option<Instant>,
@@ -89,6 +92,7 @@ impl Observer {
             looked: None,
             missing: BTreeMap::new(),
             uncovered: BTreeSet::new(),
+            unread: Away::default(),
             rejoined: None,
             refused: None,
             finished: false,
@@ -319,16 +323,24 @@ impl Observer {
         // Twice, because a member may be about to join.
         let both: BTreeSet<Partition> = uncovered.intersection(&self.uncovered).copied().collect();
         self.uncovered = uncovered;
+        if self.uncovered.is_empty()
+            && let Some(looks) = self.unread.back()
+        {
+            tracing::info!(looks, "every partition of the input topics is read again");
+        }
         self.tell(Control::Uncovered(both.len()));
         let first = group.as_ref().is_some_and(|group| is_lowest(group, &shared.instance));
         let late = self.rejoined.is_none_or(|at| REJOIN_EVERY <= at.elapsed());
         if both.is_empty() {
             return;
         }
-        tracing::warn!(
-            count = both.len(),
-            "partitions of the input topics are read by no member of the group"
-        );
+        if let Some(looks) = self.unread.lost(1, Instant::now()) {
+            tracing::warn!(
+                count = both.len(),
+                looks,
+                "partitions of the input topics are read by no member of the group"
+            );
+        }
         if first && late {
             tracing::warn!("leaving the group and joining it again, so that they are given out");
             self.rejoined = Some(Instant::now());

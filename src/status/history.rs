@@ -219,11 +219,22 @@ pub struct Hour {
     pub more: usize,
 }
 
+/// What a step heard of the lag last.
+#[derive(Debug, Clone, Copy, Default)]
+enum Heard {
+    /// Nothing: what was heard before still holds.
+    #[default]
+    Nothing,
+    Lag(i64),
+    /// That it is not known any more.
+    Unknown,
+}
+
 /// The last hour.
 #[derive(Debug)]
 pub struct History {
     start: Instant,
-    steps: Ring<(Sums, Option<i64>)>,
+    steps: Ring<(Sums, Heard)>,
     committed: Instant,
     total: Total,
     partitions: BTreeMap<Partition, Series>,
@@ -309,7 +320,14 @@ impl History {
             let lag = behind.lag;
             series.minutes.at(since).into_iter().for_each(|minute| minute.lag = Some(lag));
         }
-        self.steps.at(since).into_iter().for_each(|(_, lag)| *lag = Some(all));
+        self.steps.at(since).into_iter().for_each(|(_, heard)| *heard = Heard::Lag(all));
+    }
+
+    /// How far behind it is is not known any more.
+    pub fn lag_unknown(&mut self, now: Instant) {
+        let since = self.since(now);
+        self.partitions.values_mut().for_each(|series| series.behind = None);
+        self.steps.at(since).into_iter().for_each(|(_, heard)| *heard = Heard::Unknown);
     }
 
     fn series(&mut self, partition: Partition, room: bool, now: Instant) -> Option<&mut Series> {
@@ -363,8 +381,12 @@ impl History {
         let mut sums = Sums::default();
         self.steps.values.iter().for_each(|(step, _)| sums.add(step));
         let mut last = None;
-        let carried = self.steps.values.iter().map(|(_, lag)| {
-            last = lag.or(last);
+        let carried = self.steps.values.iter().map(|(_, heard)| {
+            last = match heard {
+                Heard::Nothing => last,
+                Heard::Lag(lag) => Some(*lag),
+                Heard::Unknown => None,
+            };
             last
         });
         Hour {
@@ -413,6 +435,18 @@ mod tests {
         assert_eq!(hour.partitions[0].minutes, [Minute { records: 2, lag: Some(7) }; MINUTES]);
         assert_eq!((hour.quiet, hour.part), (Duration::from_secs(59), Duration::from_secs(9)));
         assert!(hour.lags.iter().all(|lag| *lag == Some(7)), "what is not told again still holds");
+    }
+
+    #[test]
+    fn a_lag_that_is_not_known_any_more_is_not_carried_on() {
+        let start = zero();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut history = History::new(start);
+        history.lag([(partition(0), Behind::readable(7))].into_iter(), 7, start);
+        history.lag_unknown(at(20));
+        let hour = history.read(at(35), 8);
+        assert_eq!(hour.lags, [Some(7), Some(7), None, None]);
+        assert_eq!(hour.partitions[0].lag, None);
     }
 
     #[test]

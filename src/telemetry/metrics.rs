@@ -165,7 +165,9 @@ pub fn register(recorder: PrometheusRecorder) -> Metrics {
         recorder,
     };
     handles.slack.set(f64::INFINITY);
-    Metrics(Arc::new(handles))
+    let metrics = Metrics(Arc::new(handles));
+    metrics.drain_eta(None);
+    metrics
 }
 
 /// A counter for each action and result.
@@ -300,9 +302,9 @@ impl Metrics {
         self.0.uncovered.set(float(u64::try_from(partitions).unwrap_or(u64::MAX)));
     }
 
-    /// Seconds to lag 0; negative: never at this rate.
-    pub fn drain_eta(&self, seconds: f64) {
-        self.0.drain_eta.set(seconds);
+    /// Seconds to lag 0; `None`: never at this rate, or not known.
+    pub fn drain_eta(&self, seconds: Option<f64>) {
+        self.0.drain_eta.set(seconds.unwrap_or(-1.0));
     }
 
     /// Seconds that a job has beyond what is left of its work; without a deadline infinitely many.

@@ -12,7 +12,7 @@
 //! 2. Nothing waits for a collector. One that is away costs a counter and a line now and then: metrics are cumulative, so
 //!    the next push makes up for those before it; lines of the log are lost for the collector, and stand on stderr.
 //! 3. No line about the sending of lines is sent.
-//! 4. A stop has the last metrics and lines sent, within a bounded time ([`Pushes::flush`]).
+//! 4. A stop has the last metrics, lines and spans sent, within one bounded time for all of them ([`Pushes::flush`]).
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -26,10 +26,11 @@ use opentelemetry_proto::tonic::resource::v1::Resource as Described;
 use opentelemetry_sdk::Resource;
 
 use super::Telemetry;
+use super::trace::Traces;
 use crate::config::Config;
 use crate::failure::{Exit, Failure, temporary};
 
-pub(super) mod away;
+pub(crate) mod away;
 mod client;
 pub(super) mod collector;
 pub(super) mod logs;
@@ -45,12 +46,13 @@ use send::{Push, Sender};
 /// How long a stop waits for the collector to take what is left.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// What pushes metrics and lines of the log; by default nothing does.
+/// What pushes metrics, lines of the log and spans; by default nothing does.
 #[derive(Debug, Default)]
 pub struct Pushes {
     /// What has the thread end when it is dropped, and what is hung up when it has ended.
     metrics: Option<(SyncSender<()>, Receiver<()>)>,
     lines: Option<(Arc<Queue>, Receiver<()>)>,
+    traces: Traces,
 }
 
 impl Pushes {
@@ -76,7 +78,8 @@ impl Pushes {
             described: described.clone(),
             away,
         };
-        let mut pushes = Self::default();
+        let traces = Traces::start(config, &telemetry.metrics)?;
+        let mut pushes = Self { traces, ..Self::default() };
         if let Some(sender) = sender(set, Signal::Metrics, config.metrics.endpoint.as_deref())? {
             let every = Duration::from_millis(number(set, "OTEL_METRIC_EXPORT_INTERVAL", 60_000));
             let to = to(sender, Away::default());
@@ -99,10 +102,22 @@ impl Pushes {
         Ok(pushes)
     }
 
-    /// Has the last metrics and lines sent, within a few seconds; what is not taken by then is lost.
+    /// Where spans are told.
+    pub fn traces(&self) -> Traces {
+        self.traces.clone()
+    }
+
+    /// Has the last metrics, lines and spans sent, all within the same few seconds; what is not taken by then is lost.
     pub fn flush(self) {
-        let over = now() + FLUSH;
-        let Self { metrics, lines } = self;
+        for what in self.flush_until(now() + FLUSH) {
+            tracing::warn!("the last {what} were not taken within {FLUSH:?}; they are lost");
+        }
+    }
+
+    /// Has all of them sent side by side, and says of what something is lost.
+    fn flush_until(self, over: Instant) -> Vec<&'static str> {
+        let Self { metrics, lines, traces } = self;
+        let spans = traces.close(over);
         // Dropping this end tells the thread to make its last push.
         let metrics = metrics.map(|(stop, ended)| {
             drop(stop);
@@ -112,14 +127,12 @@ impl Pushes {
             queue.close();
             ended
         });
-        for ended in metrics.into_iter().chain(lines) {
+        let all = [("spans", spans), ("metrics", metrics), ("lines of the log", lines)];
+        let is_lost = |ended: &Receiver<()>| {
             let left = over.saturating_duration_since(now());
-            if ended.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
-                tracing::warn!(
-                    "the last metrics or lines of the log were not taken within {FLUSH:?}; they are lost"
-                );
-            }
-        }
+            ended.recv_timeout(left) == Err(RecvTimeoutError::Timeout)
+        };
+        all.into_iter().filter_map(|(what, ended)| is_lost(&ended?).then_some(what)).collect()
     }
 }
 
@@ -273,4 +286,41 @@ fn nanos() -> u64 {
 #[expect(clippy::disallowed_methods, reason = "pushes are made by the clock")]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::config::load;
+    use crate::telemetry::trace::Swap;
+
+    /// One stop for all signals: a collector that accepts and never answers loses each of them by its name.
+    #[test]
+    fn what_is_not_taken_until_the_end_is_lost_by_name() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let yaml = "kafka: {group: g, common: {bootstrap.servers: 'b:1'}}\ninput: {topics: [in]}\n\
+                    output: {topic: out}\nmodel: {uri: m}\n";
+        let mut config = load::from_yaml(yaml).unwrap();
+        let telemetry = Telemetry::silent().unwrap();
+        let start = |config: &Config| {
+            let pushes = Pushes::with(&|_| None, config, &telemetry).unwrap();
+            let id = crate::record::ModelId {
+                name: "m".into(),
+                version: crate::record::Version(2),
+                digest: "d".into(),
+            };
+            let whole = crate::telemetry::stage::Stage::new(now(), now());
+            pushes.traces().swapped(Swap { from: crate::record::Version(1), to: id, whole });
+            pushes
+        };
+        let soon = || now() + Duration::from_millis(200);
+        assert_eq!(start(&config).flush_until(soon()), Vec::<&str>::new());
+        config.traces.endpoint = Some(url.clone());
+        assert_eq!(start(&config).flush_until(soon()), ["spans"]);
+        config.metrics.endpoint = Some(url);
+        assert_eq!(start(&config).flush_until(soon()), ["spans", "metrics"]);
+    }
 }

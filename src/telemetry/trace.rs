@@ -27,11 +27,11 @@
 //! 3. The sending thread needs no runtime but its own, so no runtime of few threads can be locked by it, and a stop waits
 //!    for it for a bounded time ([`Traces::flush`]).
 
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator};
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::config::Config;
@@ -71,7 +71,7 @@ struct Inner {
     metrics: Metrics,
     ids: RandomIdGenerator,
     /// Dropped by the sending thread when it ends.
-    ended: Mutex<Option<oneshot::Receiver<()>>>,
+    ended: Mutex<Option<Receiver<()>>>,
 }
 
 impl Traces {
@@ -157,14 +157,19 @@ impl Traces {
 
     /// Has what is left sent, within a few seconds; what is not taken by then is lost.
     pub async fn flush(&self) {
-        let Some(inner) = &self.0 else { return };
-        let ended = inner.ended.lock().unwrap_or_else(PoisonError::into_inner).take();
-        inner.queue.close(now() + FLUSH);
-        if let Some(ended) = ended
-            && tokio::time::timeout(FLUSH, ended).await.is_err()
-        {
+        let Some(ended) = self.close(now() + FLUSH) else { return };
+        let late = move || ended.recv_timeout(FLUSH) == Err(RecvTimeoutError::Timeout);
+        if tokio::task::spawn_blocking(late).await.unwrap_or(true) {
             tracing::warn!("the last spans were not taken within {FLUSH:?}; they are lost");
         }
+    }
+
+    /// Has what is left sent until `over`, and takes nothing more in. What is given back, to the first who closes, is hung
+    /// up when all is sent or lost.
+    pub(super) fn close(&self, over: Instant) -> Option<Receiver<()>> {
+        let inner = self.0.as_ref()?;
+        inner.queue.close(over);
+        inner.ended.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

@@ -120,7 +120,7 @@ fn each_trouble_is_told_where_an_operator_looks() {
     let config = world.config("a", EXTRA);
     world.produce_each(10);
     let service = Watched::start(&config);
-    service.says("Idle: all of in is answered; lin version 1 waits for more");
+    service.says("Idle: all of its 2 partitions of in is answered; lin version 1 waits for more");
     for partition in [0, 1] {
         service.shows(&of("consumer_lag_records", partition), 0.0);
         service.shows(&of("committed_offset", partition), 10.0);
@@ -188,7 +188,7 @@ fn refused_version(world: &World, service: &Watched) {
     });
     world.add_version(3);
     world.promote(3);
-    let ready = "Idle: all of in is answered; version 3 is ready and is taken with the next batch.";
+    let ready = "Idle: all of its 2 partitions of in is answered; version 3 is ready and is taken with the next batch.";
     assert_eq!(service.says(ready)["models"]["staged"], 3);
     world.produce(1, &[GOOD]);
     wait_for("version 3", || {

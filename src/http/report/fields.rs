@@ -26,7 +26,7 @@ pub const FIELDS: &[Field] = &[
     field(
         "now.lag",
         "number or null",
-        "Offsets between what is committed and the ends of our partitions.",
+        "Offsets between what is committed and the ends of our partitions; null: none is ours, or not known.",
     ),
     field(
         "now.held_back",

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{About, OnePartition, Report, STUCK};
 use crate::memory::mebibytes;
 use crate::printable::thousands;
-use crate::status::{Doing, Status};
+use crate::status::{Doing, Drain, Status};
 
 /// A rate over the last minute says nothing of now where so long nothing was committed.
 pub(super) const QUIET: Duration = Duration::from_secs(15);
@@ -52,7 +52,7 @@ pub(super) fn of(report: &Report, about: &About, status: &Status, now: Instant) 
             "Standing by with {model}: other members of group {} have all partitions of {topics}.",
             about.group
         ),
-        (_, Some(model), Some(_), None) => works(report, &topics, &model),
+        (_, Some(model), Some(_), None) => works(report, status.drain, &topics, &model),
     }
 }
 
@@ -66,7 +66,7 @@ fn topics(about: &About) -> String {
 }
 
 /// What it does that has partitions and a cluster.
-fn works(report: &Report, topics: &str, model: &str) -> String {
+fn works(report: &Report, drain: Option<Drain>, topics: &str, model: &str) -> String {
     let super::Now { records_per_s: rate, lag, held_back: held, last_commit_age_s, .. } =
         report.now;
     let next = report
@@ -77,7 +77,7 @@ fn works(report: &Report, topics: &str, model: &str) -> String {
         let rate = rounded(rate);
         return format!(
             "Answers {rate} records a second of {topics} with {model}, {}.",
-            behind(report)
+            behind(report, drain)
         );
     }
     match lag.map(|lag| lag - held) {
@@ -96,12 +96,17 @@ fn works(report: &Report, topics: &str, model: &str) -> String {
         ),
         Some(_) => {
             let next = next.unwrap_or_else(|| format!("{model} waits for more"));
-            format!("Idle: all of {topics} is answered; {next}.")
+            // Of a topic's partitions others may be behind that are not ours.
+            let own = match report.now.partitions {
+                Some(partitions @ 2..) => format!("its {partitions} partitions"),
+                _ => "its partition".to_owned(),
+            };
+            format!("Idle: all of {own} of {topics} is answered; {next}.")
         }
     }
 }
 
-fn behind(report: &Report) -> String {
+fn behind(report: &Report, drain: Option<Drain>) -> String {
     let Some(lag) = report.now.lag else { return "how far behind is not known yet".to_owned() };
     let held = report.now.held_back;
     let held_back = if held == 0 {
@@ -109,17 +114,19 @@ fn behind(report: &Report) -> String {
     } else {
         format!("; {} more stand behind a producer's transaction that is not ended", count(held))
     };
-    let drains = (report.now.drains, report.now.drain_s);
-    let behind = match (lag - held, drains) {
+    let behind = match (lag - held, drain) {
         (..=0, _) => "and is up to date".to_owned(),
-        (_, (_, Some(seconds))) if seconds < 2.0 => "and keeps up".to_owned(),
-        (left, (_, Some(seconds))) => {
-            format!("{} behind ({} at this rate)", count(left), span(seconds))
+        (_, Some(Drain::In(time))) if time.as_secs_f64() < 2.0 => "and keeps up".to_owned(),
+        (left, Some(Drain::In(time))) => {
+            format!("{} behind ({} at this rate)", count(left), span(time.as_secs_f64()))
         }
-        (left, ("no", None)) => {
+        (left, Some(Drain::Never)) => {
             format!("{} behind, which does not drain: as many come in as are answered", count(left))
         }
-        (left, _) => format!("{} behind", count(left)),
+        (left, Some(Drain::Grows)) => {
+            format!("{} behind, and falls behind: more come in than are answered", count(left))
+        }
+        (left, None) => format!("{} behind", count(left)),
     };
     behind + &held_back
 }

@@ -75,6 +75,12 @@ fn one_sentence_says_what_it_does() {
             Some(Drain::Never),
             "2,400 behind, which does not drain: as many come in as are answered.".to_owned(),
         ),
+        (
+            Some(2_400),
+            0,
+            Some(Drain::Grows),
+            "2,400 behind, and falls behind: more come in than are answered.".to_owned(),
+        ),
         (Some(2_400), 0, None, "2,400 behind.".to_owned()),
         (None, 0, None, "how far behind is not known yet.".to_owned()),
         (Some(90), 90, drains(0), format!("and is up to date; 90 more {open}.")),
@@ -129,7 +135,10 @@ fn one_sentence_says_why_it_does_nothing() {
     );
     let (status, hour, now) = running(0, 0);
     let idle = report(&status, &hour, now).sentence;
-    assert_eq!(idle, "Idle: all of reviews is answered; sentiment version 7 waits for more.");
+    assert_eq!(
+        idle,
+        "Idle: all of its partition of reviews is answered; sentiment version 7 waits for more."
+    );
     let with = |change: &dyn Fn(&mut Status)| {
         let mut status = status.clone();
         change(&mut status);
@@ -137,7 +146,12 @@ fn one_sentence_says_why_it_does_nothing() {
     };
     assert_eq!(
         with(&|s| s.staged = Some(model(8))),
-        "Idle: all of reviews is answered; version 8 is ready and is taken with the next batch."
+        "Idle: all of its partition of reviews is answered; version 8 is ready and is taken with the next batch."
+    );
+    let several = with(&|s| s.assigned = Some(4));
+    assert!(
+        several.starts_with("Idle: all of its 4 partitions of reviews is answered"),
+        "{several}"
     );
     let held = with(&|s| (s.lag, s.held) = (Some(50), 50));
     assert!(held.starts_with("Waits for producers: 50 records of reviews stand behind"), "{held}");
@@ -161,7 +175,11 @@ fn one_sentence_says_why_it_does_nothing() {
 fn what_has_stopped_is_not_told_as_going_on() {
     let (mut status, mut hour, now) = running(20, 0);
     hour.quiet = QUIET;
-    assert!(report(&status, &hour, now).sentence.starts_with("Idle: all of reviews is answered"));
+    assert!(
+        report(&status, &hour, now)
+            .sentence
+            .starts_with("Idle: all of its partition of reviews is answered")
+    );
     status.lag = Some(9);
     let said = report(&status, &hour, now).sentence;
     assert!(said.starts_with("Nothing was committed for 15 s, and 9 records of reviews"), "{said}");

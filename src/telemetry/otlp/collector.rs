@@ -140,7 +140,7 @@ impl Collector {
             endpoint,
             protocol,
             timeout: Duration::from_millis(timeout.min(number(set, signal.limit(), 30_000))),
-            gzip: otlp("COMPRESSION").is_some_and(|name| name == "gzip"),
+            gzip: otlp("COMPRESSION").is_some_and(|name| gzip(&name)),
             headers: otlp("HEADERS").map_or_else(Vec::new, |text| headers(&text)),
             ca: otlp("CERTIFICATE"),
             certificate: otlp("CLIENT_CERTIFICATE"),
@@ -178,6 +178,16 @@ impl Protocol {
             Self::Grpc => "http://localhost:4317",
         }
     }
+}
+
+/// Whether `OTEL_EXPORTER_OTLP_COMPRESSION` asks for it.
+fn gzip(name: &str) -> bool {
+    if !matches!(name, "" | "gzip" | "none") {
+        tracing::warn!(
+            "OTEL_EXPORTER_OTLP_COMPRESSION is {name:?}, which is neither gzip nor none: nothing is compressed"
+        );
+    }
+    name == "gzip"
 }
 
 /// A variable's whole number above 0. One that is none is said in the log, and the default stands in for it.
@@ -294,12 +304,25 @@ mod tests {
         assert_eq!(plain.unwrap().unwrap().endpoint, "http://a:4317");
         let said = read(&[grpc, ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://a:4317")]);
         assert!(said.unwrap_err().contains("without TLS only"));
-        for url in ["a:4318", "http://", "http:///x", "grpc://a", "http://u:secret@a", "secret"] {
-            let said = read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", url)]).unwrap_err();
-            assert!(
-                said.starts_with("send traces to the address in OTEL_EXPORTER_OTLP_ENDPOINT: it ")
-            );
-            assert!(!said.contains("secret"), "{said}");
+        for url in [
+            "a:4318",
+            "http://",
+            "http:///x",
+            "grpc://a",
+            "http://u:secret@a",
+            "secret",
+            "http://a:4318/x?api_key=secret",
+            "http://a?secret",
+            "https://a/#secret",
+        ] {
+            for name in ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] {
+                for protocol in [grpc, ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")] {
+                    let said = read(&[(name, url), protocol]).unwrap_err();
+                    let begin = format!("send traces to the address in {name}: it ");
+                    assert!(said.starts_with(&begin), "{said}");
+                    assert!(!said.contains("secret"), "{said}");
+                }
+            }
         }
     }
 
@@ -327,6 +350,7 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
             ("OTEL_BLRP_EXPORT_TIMEOUT", "0"),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
         ]);
         assert_eq!(wrong, default);
     }

@@ -3,13 +3,13 @@
 //! A collector that is away costs a counter and a line now and then, and nothing else.
 
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 use opentelemetry_sdk::trace::SpanData;
-use tokio::sync::oneshot;
 
 use super::now;
 use super::queue::{Next, Queue};
@@ -43,7 +43,7 @@ pub(super) fn start(
     config: &Config,
     queue: &Arc<Queue>,
     metrics: &Metrics,
-) -> Result<oneshot::Receiver<()>, Failure> {
+) -> Result<Receiver<()>, Failure> {
     let endpoint = &settings.collector.endpoint;
     let to = send::Sender::new(settings.collector.clone()).map_err(|why| {
         let message = format!("send traces to {endpoint}: {why}");
@@ -66,7 +66,7 @@ pub(super) fn start(
         away: Away::default(),
         picky: Away::default(),
     };
-    let (alive, ended) = oneshot::channel();
+    let (alive, ended) = sync_channel(0);
     std::thread::Builder::new()
         .name("spans".to_owned())
         .spawn(move || {
