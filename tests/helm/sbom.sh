@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # tests/helm/sbom.sh [DIR]: what is inside the image, as files in DIR (default: target/sbom): LICENSES, the texts of all licences, by
-# cargo-about as helm/Dockerfile makes them; tidemill.cdx.json, a software bill of materials by CycloneDX. Fails where a licence is
+# cargo-about; tidemill.cdx.json, a software bill of materials by CycloneDX. Fails where a licence is
 # not accepted. It builds its two tools at the first run, some minutes, into the cache folder.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
