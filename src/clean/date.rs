@@ -288,7 +288,22 @@ mod tests {
             ("%s", None, Seconds, "1706783400", Some(1_706_783_400)),
             ("%s", berlin, Days, "1706783400", Some(19_754)),
             ("%Y-%m-%d", None, Days, "99999-01-01", None),
-            // The first day of all and the last, in zones to both sides.
+        ] {
+            let read = dates(format, zone, given_as).read(text).ok();
+            assert_eq!(read, expect.map(Value::Int), "{text:?} by {format} in {zone:?}");
+        }
+        for text in ["1970-01-01 00:00:01.25", "1970-01-01 00:00:01.250000"] {
+            let fraction = dates("%Y-%m-%d %H:%M:%S%.f", None, Seconds).read(text).ok();
+            assert_eq!(fraction, Some(Value::Float(1.25)), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_first_day_and_the_last_and_strange_forms() {
+        use GivenAs::{Days, Seconds};
+        let berlin = Some("Europe/Berlin");
+        for (format, zone, given_as, text, expect) in [
+            // In zones to both sides.
             ("%Y-%m-%d", None, Days, "0001-01-01", Some(-719_162)),
             ("%Y-%m-%d", None, Days, "0000-12-31", None),
             ("%F", None, Days, "0999-12-31", Some(-354_286)),
@@ -344,10 +359,6 @@ mod tests {
         ] {
             let read = dates(format, zone, given_as).read(text).ok();
             assert_eq!(read, expect.map(Value::Int), "{text:?} by {format} in {zone:?}");
-        }
-        for text in ["1970-01-01 00:00:01.25", "1970-01-01 00:00:01.250000"] {
-            let fraction = dates("%Y-%m-%d %H:%M:%S%.f", None, Seconds).read(text).ok();
-            assert_eq!(fraction, Some(Value::Float(1.25)), "{text}");
         }
     }
 
