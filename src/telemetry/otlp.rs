@@ -30,7 +30,7 @@ use super::trace::Traces;
 use crate::config::Config;
 use crate::failure::{Exit, Failure, temporary};
 
-pub(crate) mod away;
+pub(super) mod away;
 mod client;
 pub(super) mod collector;
 pub(super) mod logs;

@@ -1,4 +1,4 @@
-//! When to say what lasts, as that a collector takes nothing: at once, and then with growing pauses.
+//! When to say that a collector takes nothing: at once, and then with growing pauses.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 
 /// A collector that takes nothing, if it does not.
 #[derive(Debug, Default)]
-pub(crate) struct Away(Option<Since>);
+pub(in crate::telemetry) struct Away(Option<Since>);
 
 #[derive(Debug)]
 struct Since {
@@ -22,7 +22,7 @@ struct Since {
 
 impl Away {
     /// It did not take so many at `now`. How many in all, where it is time to say so.
-    pub(crate) fn lost(&mut self, count: usize, now: Instant) -> Option<usize> {
+    pub(in crate::telemetry) fn lost(&mut self, count: usize, now: Instant) -> Option<usize> {
         let away = self.0.get_or_insert(Since { lost: 0, next: now, pause: PAUSE });
         away.lost += count;
         let due = away.next <= now;
@@ -34,7 +34,7 @@ impl Away {
     }
 
     /// It takes something. How many it had not taken, if it was away.
-    pub(crate) fn back(&mut self) -> Option<usize> {
+    pub(in crate::telemetry) fn back(&mut self) -> Option<usize> {
         self.0.take().map(|away| away.lost)
     }
 }
