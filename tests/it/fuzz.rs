@@ -353,6 +353,11 @@ fn cbor_is_what_ciborium_reads() {
                     "where a map is wanted",
                     "decimal number",
                     "large number",
+                    // Tags whose content the oracle does not look at.
+                    "binary fraction (tag 5)",
+                    "rational number (tag 30)",
+                    "string references (tag 25)",
+                    "shared values (tag 29)",
                     "64-bit float",
                     "nested deeper",
                 ];
