@@ -55,6 +55,7 @@ pub mod pipeline;
 pub mod printable;
 pub mod record;
 pub mod registry;
+pub mod repeated;
 pub mod schema;
 pub mod service;
 pub mod sqlite;

@@ -258,6 +258,18 @@ mod tests {
         Dates::new(&[format.to_owned()], zone, Some(given_as)).unwrap()
     }
 
+    #[track_caller]
+    fn reads(
+        format: &str,
+        zone: Option<&str>,
+        given_as: GivenAs,
+        text: &str,
+        expect: Option<i128>,
+    ) {
+        let read = dates(format, zone, given_as).read(text).ok();
+        assert_eq!(read, expect.map(Value::Int), "{text:?} by {format} in {zone:?}");
+    }
+
     #[test]
     fn a_text_is_a_date_by_its_format() {
         use GivenAs::{Days, Seconds};
@@ -289,8 +301,7 @@ mod tests {
             ("%s", berlin, Days, "1706783400", Some(19_754)),
             ("%Y-%m-%d", None, Days, "99999-01-01", None),
         ] {
-            let read = dates(format, zone, given_as).read(text).ok();
-            assert_eq!(read, expect.map(Value::Int), "{text:?} by {format} in {zone:?}");
+            reads(format, zone, given_as, text, expect);
         }
         for text in ["1970-01-01 00:00:01.25", "1970-01-01 00:00:01.250000"] {
             let fraction = dates("%Y-%m-%d %H:%M:%S%.f", None, Seconds).read(text).ok();
@@ -357,8 +368,7 @@ mod tests {
             ("%Y-%m-%d", None, Days, "２０２４-01-01", None),
             ("%Y-%m-%d", None, Days, "", None),
         ] {
-            let read = dates(format, zone, given_as).read(text).ok();
-            assert_eq!(read, expect.map(Value::Int), "{text:?} by {format} in {zone:?}");
+            reads(format, zone, given_as, text, expect);
         }
     }
 

@@ -15,20 +15,21 @@ use serde_json::json;
 
 use super::ConfigFile;
 use crate::clean::{self, Cleaning};
-use crate::config::{Config, Log, load};
+use crate::config::{Config, load};
 use crate::failure::Exit;
 use crate::format::{Codec, Doubt, Writer};
 use crate::kafka::settings;
 use crate::printable;
 use crate::schema::Failed;
-use crate::telemetry::trace::Traces;
-use crate::{service, sqlite};
+use crate::service;
 
 mod cluster;
 mod create;
 mod facts;
+mod here;
 mod judge;
 mod permissions;
+mod silent;
 mod topics;
 
 /// Arguments of `tidemill check`.
@@ -194,10 +195,10 @@ fn look_and_create(
     let Some((config, codec)) = read(file, env, out)? else { return Ok(Exit::Config) };
     let mut good = true;
     if let Some(dir) = &config.state.dir {
-        good &= show(out, &writable(dir))?;
+        good &= show(out, &here::writable(dir))?;
     }
     if let Some(log) = config.embedded() {
-        good &= show(out, &embedded(log))?;
+        good &= show(out, &here::embedded(log))?;
     } else {
         for finding in kafka(&config, ANSWER, create) {
             good &= show(out, &finding)?;
@@ -243,11 +244,11 @@ fn read(
         }
     };
     let mut good = show(out, &Finding::ok("configuration", "every key is known and fits"))?;
-    let (codec, wrong) = match prepared(&config) {
+    let (codec, wrong) = match here::prepared(&config) {
         Ok(codec) => (Some(codec), None),
         Err(finding) => (None, Some(finding)),
     };
-    for finding in secrets(&config).into_iter().chain(state(&config)).chain(wrong) {
+    for finding in here::secrets(&config).into_iter().chain(here::state(&config)).chain(wrong) {
         good &= show(out, &finding)?;
     }
     Ok(codec.filter(|_| good).map(|codec| (config, codec)))
@@ -272,26 +273,6 @@ fn show(out: &mut Out<'_, impl Write>, finding: &Finding) -> io::Result<bool> {
     Ok(!matches!(finding.seen, Seen::Problem(..)))
 }
 
-/// The embedded log.
-fn embedded(file: &Path) -> Finding {
-    let log = format!("log sqlite:{}", file.display());
-    match sqlite::look(file) {
-        Ok(()) => Finding::ok(log, "embedded: no cluster is asked"),
-        Err(error) => Finding::problem(log, error.to_string(), "name another file under `log`"),
-    }
-}
-
-/// What a start makes of the configuration and the files that it names. Keeps nothing.
-fn prepared(config: &Config) -> Result<Arc<Codec>, Finding> {
-    let mut config = config.clone();
-    config.state.dir = None;
-    let prepared = Traces::check(&config).and_then(|()| service::prepare(&config));
-    prepared.map_err(|failure| {
-        let remedy = "a start is refused by it: correct what is named, a key or its file";
-        Finding::problem("files and addresses", failure.message, remedy)
-    })
-}
-
 /// The schema registry, where there is one.
 fn schemas(config: &Config, codec: &Codec) -> Option<Finding> {
     let what = format!("schema registry {}", config.schema_registry.urls.join(", "));
@@ -304,47 +285,6 @@ fn schemas(config: &Config, codec: &Codec) -> Option<Finding> {
             why,
             "look at schema_registry: its urls, ca, username and password",
         ),
-    })
-}
-
-/// Files with secrets that everybody may read.
-fn secrets(config: &Config) -> Vec<Finding> {
-    let exposed = config.secrets.exposed().map(|file| {
-        let message = "holds a secret, and every user of this system may read it";
-        let remedy = "chmod o-r, or a defaultMode of 0440 where Kubernetes mounts it";
-        Finding::warning(format!("secrets in {}", file.display()), message, remedy)
-    });
-    exposed.collect()
-}
-
-/// Whether `state.dir` takes what a start writes to it: it is tried, because a full disk has the same permissions.
-fn writable(dir: &Path) -> Finding {
-    let what = format!("state.dir {}", dir.display());
-    let probe = dir.join(format!("check-{}", std::process::id()));
-    let begun = dir.exists();
-    let tried = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&probe, [0; 4_096]));
-    let removed = if probe.exists() { std::fs::remove_file(&probe) } else { Ok(()) };
-    // What only this made goes again.
-    let left = if begun || tried.is_err() { Ok(()) } else { std::fs::remove_dir(dir) };
-    match tried.and(removed).and(left) {
-        Ok(()) => Finding::ok(what, "can be written"),
-        Err(error) => Finding::problem(
-            what,
-            format!("cannot be written: {error}"),
-            "name a directory that this process may write, with room for some megabytes",
-        ),
-    }
-}
-
-/// What is not covered without a folder that outlives the process.
-fn state(config: &Config) -> Option<Finding> {
-    (config.state.dir.is_none() && config.log == Log::Kafka).then(|| {
-        Finding::warning(
-            "state.dir",
-            "is not set: a record that kills the process, or never comes back from the model, is not found and comes \
-             again at each start, and so does a version that kills it while it is loaded",
-            "name a folder that outlives the process and is this replica's alone",
-        )
     })
 }
 
@@ -365,19 +305,6 @@ fn kafka(config: &Config, within: Duration, create: Option<usize>) -> Vec<Findin
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_folder_of_the_state_is_tried_and_left_as_it_was() {
-        let folder = tempfile::tempdir().unwrap();
-        for dir in [folder.path().to_owned(), folder.path().join("new")] {
-            assert!(matches!(writable(&dir).seen, Seen::Ok(_)));
-            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-        }
-        let file = folder.path().join("file");
-        std::fs::write(&file, "").unwrap();
-        let said = writable(&file.join("state"));
-        assert!(said.problem_text().unwrap().0.contains("cannot be written"));
-    }
 
     #[test]
     fn the_exit_code_tells() {

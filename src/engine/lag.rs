@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::log::Reach;
 use crate::pipeline::arrive::Owned;
 use crate::record::{Offset, Partition};
+use crate::repeated::Repeated;
 use crate::status::Drain;
 use crate::status::history::Behind;
 
@@ -47,8 +48,8 @@ pub(super) struct Lag {
     begun: Instant,
     /// Records that were committed since.
     all: u64,
-    /// When it is said again that records are held back, and the pause after that.
-    said: Option<(Instant, Duration)>,
+    /// When it is said again that records are held back.
+    said: Repeated,
 }
 
 impl Lag {
@@ -57,7 +58,8 @@ impl Lag {
         let (ends, held, past) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
         let first = BTreeMap::new();
         let (records, all) = (0, 0);
-        Self { ends, held, past, records, since: now, bounded, first, begun: now, all, said: None }
+        let said = Repeated::new(LONG, LONGEST);
+        Self { ends, held, past, records, since: now, bounded, first, begun: now, all, said }
     }
 
     /// A partition became ours; its end was seen at `end`.
@@ -99,10 +101,7 @@ impl Lag {
 
     /// Offsets that can be read and are not committed, of all partitions that are ours.
     pub(super) fn left(&self, owned: &Owned) -> i64 {
-        let left = |(partition, done): (Partition, Offset)| {
-            self.ends.get(&partition).map_or(0, |end| end.stable.0.saturating_sub(done.0).max(0))
-        };
-        owned.positions().map(left).sum()
+        below(owned, |partition| Some(self.ends.get(&partition)?.stable))
     }
 
     /// Tells how much time a job has beyond what is left of its work at its rate since it began.
@@ -113,7 +112,7 @@ impl Lag {
         observer: &Observer,
         now: Instant,
     ) {
-        let left = below(&self.first, owned);
+        let left = below(owned, |partition| self.first.get(&partition).copied());
         let until = deadline.saturating_duration_since(now);
         observer.metrics.slack(slack(until, left, self.all, now.duration_since(self.begun)));
     }
@@ -176,16 +175,14 @@ impl Lag {
         };
         let held: Vec<_> = behind.iter().filter_map(held).collect();
         if held.is_empty() {
-            if self.said.take().is_some() {
+            if self.said.over().is_some() {
                 tracing::info!("no transaction of a producer holds records back any more");
             }
             return;
         }
-        let (next, pause) = self.said.unwrap_or((now, LONG));
-        if now < next {
+        if self.said.seen(1, now).is_none() {
             return;
         }
-        self.said = Some((now + pause, (pause * 2).min(LONGEST)));
         let places = held.iter().take(NAMED).map(|(partition, held)| {
             let (topic, number) = (observer.topic(partition.topic), partition.number);
             format!("{topic}/{number} from offset {} ({} records)", held.place, held.records)
@@ -246,10 +243,10 @@ fn drain(left: i64, fallen: i64, seconds: f64) -> Drain {
     Duration::try_from_secs_f64(seconds).map_or(Drain::Never, Drain::In)
 }
 
-/// Offsets between what is committed and these ends.
-fn below(ends: &BTreeMap<Partition, Offset>, owned: &Owned) -> i64 {
+/// Offsets between what is committed and `end`, of all partitions that are ours.
+fn below(owned: &Owned, end: impl Fn(Partition) -> Option<Offset>) -> i64 {
     let left = |(partition, done): (Partition, Offset)| {
-        ends.get(&partition).map_or(0, |end| end.0.saturating_sub(done.0).max(0))
+        end(partition).map_or(0, |end| end.0.saturating_sub(done.0).max(0))
     };
     owned.positions().map(left).sum()
 }

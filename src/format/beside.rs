@@ -156,8 +156,7 @@ impl Codec {
         let Some(beside) = &fields.beside else { return Ok(found) };
         let key = record.key.as_deref().filter(|_| !beside.key.is_empty());
         if let Some(key) = key.map(|key| self.key_as_json(record, key)).transpose()?.flatten() {
-            let texts = texts(&beside.in_key, &key)
-                .map_err(|message| undecodable(format!("has a key that {message}")))?;
+            let texts = texts(&beside.in_key, &key).map_err(|why| in_key(undecodable(why)))?;
             let texts = beside.key.iter().zip(texts);
             found.extend(texts.filter_map(|(place, text)| Some((*place, text?.into()))));
         }
@@ -191,9 +190,7 @@ impl Codec {
             (KeyFormat::Text, _) => Ok(Some(Json::from(text(key)?).to_string().into())),
             (KeyFormat::Json | KeyFormat::Avro, _) => {
                 let opened = self.open_key(text(self.unframed(key))?);
-                let opened =
-                    opened.map_err(|message| undecodable(format!("has a key that {message}")))?;
-                Ok(opened.map(Cow::from))
+                Ok(opened.map_err(|why| in_key(undecodable(why)))?.map(Cow::from))
             }
         }
     }
@@ -237,7 +234,7 @@ impl Codec {
             }
             (KeyFormat::Json | KeyFormat::Avro, _) => {
                 let read = self.json_key(&beside.in_key, text(self.unframed(key))?);
-                put(read.map_err(|message| undecodable(format!("has a key that {message}")))?);
+                put(read.map_err(|why| in_key(undecodable(why)))?);
             }
         }
         Ok(())
@@ -317,16 +314,17 @@ fn texts(wanted: &Wanted, text: &str) -> Result<Vec<Option<String>>, String> {
 }
 
 fn text(key: &[u8]) -> Result<&str, Fault> {
-    super::utf8(key)
-        .map_err(|fault| Fault { message: format!("has a key that {}", fault.message), ..fault })
+    super::utf8(key).map_err(in_key)
 }
 
-/// What is wrong with a key.
+/// What is wrong, with a key.
+fn in_key(Fault { class, message }: Fault) -> Fault {
+    Fault { class, message: format!("has a key that {message}") }
+}
+
 fn of_key(unread: Unread) -> Unread {
     match unread {
-        Unread::Fault(fault) => {
-            Fault { message: format!("has a key that {}", fault.message), ..fault }.into()
-        }
+        Unread::Fault(fault) => in_key(fault).into(),
         away @ Unread::Away { .. } => away,
     }
 }

@@ -122,13 +122,12 @@ fn keep_some<'t, V: Keep<'t>>(
                 Err(_) => scanner.skip(),
             })
         }
-        Some(b'[') if !member.below.is_empty() => scanner.elements(|scanner, number| match member
-            .below
-            .find(&number.to_string(), &mut next)
-        {
-            Some(member) => keep(values, scanner, member),
-            None => scanner.skip(),
-        }),
+        Some(b'[') if !member.below.is_empty() => {
+            scanner.elements(|scanner, number| match member.below.element(number, &mut next) {
+                Some(member) => keep(values, scanner, member),
+                None => scanner.skip(),
+            })
+        }
         _ => scanner.skip(),
     };
     read?;

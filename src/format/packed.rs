@@ -99,10 +99,8 @@ pub(super) fn read<'a, H: Heads<'a>>(bytes: &'a [u8], wanted: &Wanted) -> Given<
 pub(super) fn json<'a, H: Heads<'a>>(bytes: &'a [u8], wanted: Option<&Wanted>) -> Given<String> {
     let (mut heads, mut out) = (H::new(bytes), Vec::new());
     let head = heads.head()?;
-    match wanted {
-        Some(wanted) => write_some(&mut heads, head, wanted.root(), 0, &mut out)?,
-        None => write_json(&mut heads, head, 0, &mut out)?,
-    }
+    let wants = wanted.map_or(Wants::All, |wanted| Wants::Of(wanted.root()));
+    write_json(&mut heads, head, wants, 0, &mut out)?;
     ended(&heads)?;
     String::from_utf8(out).map_err(|error| error.to_string())
 }
@@ -213,10 +211,10 @@ impl<'a, H: Heads<'a>> Reader<'a, H> {
     }
 
     fn list(&mut self, mut count: Option<u64>, branch: &Branch) -> Given<()> {
-        let (mut next, mut number) = (0, 0_u64);
+        let (mut next, mut number) = (0, 0);
         self.depth = deeper(self.depth)?;
         while let Some(element) = part(&mut self.heads, &mut count)? {
-            match branch.find(&number.to_string(), &mut next) {
+            match branch.element(number, &mut next) {
                 Some(member) => self.keep(member, &element)?,
                 None => self.skip(&element)?,
             }
@@ -301,34 +299,69 @@ fn deeper(depth: usize) -> Given<usize> {
     }
 }
 
+/// What is written of a value.
+#[derive(Clone, Copy)]
+enum Wants<'b> {
+    All,
+    /// Of a map or a list these parts; anything else is written whole.
+    Of(&'b Branch),
+}
+
+impl<'b> Wants<'b> {
+    /// What is written of a part that `find` finds in a branch; `None` where the part is not.
+    fn of_part(self, find: impl FnOnce(&'b Branch) -> Option<&'b Member>) -> Option<Self> {
+        let Self::Of(branch) = self else { return Some(self) };
+        let member = find(branch)?;
+        Some(if member.places.is_empty() { Self::Of(&member.below) } else { Self::All })
+    }
+}
+
+/// Writes of a value what is wanted.
 fn write_json<'a>(
     heads: &mut impl Heads<'a>,
     head: Head<'a>,
+    wants: Wants<'_>,
     depth: usize,
     out: &mut Vec<u8>,
 ) -> Given<()> {
+    let mut next = 0;
     match head {
         Head::Map(mut count) => {
-            let depth = deeper(depth)?;
-            let mut before = b'{';
+            let (depth, mut before) = (deeper(depth)?, b'{');
             while let Some(key) = part(heads, &mut count)? {
-                let name = key.name().ok_or_else(|| {
-                    "has a key in a map that is neither text nor a whole number, which JSON cannot say".to_owned()
-                })?;
+                let name = key.name();
+                if matches!(wants, Wants::All) && name.is_none() {
+                    return Err("has a key in a map that is neither text nor a whole number, which JSON cannot say".to_owned());
+                }
+                skip(heads, &key, depth)?;
+                let value = heads.head()?;
+                let found = name.and_then(|name| {
+                    Some((wants.of_part(|branch| branch.find(&name, &mut next))?, name))
+                });
+                let Some((wants, name)) = found else {
+                    skip(heads, &value, depth)?;
+                    continue;
+                };
                 out.push(std::mem::replace(&mut before, b','));
                 write::json(name, out);
                 out.push(b':');
-                let value = heads.head()?;
-                write_json(heads, value, depth, out)?;
+                write_json(heads, value, wants, depth, out)?;
             }
             close(before, *b"{}", out);
         }
         Head::List(mut count) => {
-            let depth = deeper(depth)?;
-            let mut before = b'[';
+            let (depth, mut before) = (deeper(depth)?, b'[');
+            let mut number = 0;
             while let Some(element) = part(heads, &mut count)? {
                 out.push(std::mem::replace(&mut before, b','));
-                write_json(heads, element, depth, out)?;
+                match wants.of_part(|branch| branch.element(number, &mut next)) {
+                    Some(wants) => write_json(heads, element, wants, depth, out)?,
+                    None => {
+                        skip(heads, &element, depth)?;
+                        out.extend_from_slice(b"null");
+                    }
+                }
+                number += 1;
             }
             close(before, *b"[]", out);
         }
@@ -348,67 +381,6 @@ fn write_json<'a>(
         },
     }
     Ok(())
-}
-
-/// Writes of a value what a branch has.
-fn write_some<'a>(
-    heads: &mut impl Heads<'a>,
-    head: Head<'a>,
-    branch: &Branch,
-    depth: usize,
-    out: &mut Vec<u8>,
-) -> Given<()> {
-    let mut next = 0;
-    if let Head::Map(mut count) = head {
-        let (depth, mut before) = (deeper(depth)?, b'{');
-        while let Some(key) = part(heads, &mut count)? {
-            skip(heads, &key, depth)?;
-            let value = heads.head()?;
-            let name = key.name();
-            let found = name.and_then(|name| Some((branch.find(&name, &mut next)?, name)));
-            let Some((member, name)) = found else {
-                skip(heads, &value, depth)?;
-                continue;
-            };
-            out.push(std::mem::replace(&mut before, b','));
-            write::json(name, out);
-            out.push(b':');
-            write_member(heads, value, member, depth, out)?;
-        }
-        close(before, *b"{}", out);
-        return Ok(());
-    }
-    if let Head::List(mut count) = head {
-        let (depth, mut before) = (deeper(depth)?, b'[');
-        let mut number = 0_u64;
-        while let Some(element) = part(heads, &mut count)? {
-            out.push(std::mem::replace(&mut before, b','));
-            if let Some(member) = branch.find(&number.to_string(), &mut next) {
-                write_member(heads, element, member, depth, out)?;
-            } else {
-                skip(heads, &element, depth)?;
-                out.extend_from_slice(b"null");
-            }
-            number += 1;
-        }
-        close(before, *b"[]", out);
-        return Ok(());
-    }
-    write_json(heads, head, depth, out)
-}
-
-fn write_member<'a>(
-    heads: &mut impl Heads<'a>,
-    head: Head<'a>,
-    member: &Member,
-    depth: usize,
-    out: &mut Vec<u8>,
-) -> Given<()> {
-    if member.places.is_empty() {
-        write_some(heads, head, &member.below, depth, out)
-    } else {
-        write_json(heads, head, depth, out)
-    }
 }
 
 /// Ends what `next` was pushed for; opens it before where nothing was.

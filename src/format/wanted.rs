@@ -117,6 +117,11 @@ impl Branch {
         &self.0
     }
 
+    /// The member that is an element of a list, by its number.
+    pub(super) fn element(&self, number: usize, next: &mut usize) -> Option<&Member> {
+        self.find(&number.to_string(), next)
+    }
+
     /// The member `name`, looked for at `next` first: records of one producer have their fields in one order, mostly the
     /// model's.
     pub(super) fn find(&self, name: &str, next: &mut usize) -> Option<&Member> {

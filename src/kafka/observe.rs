@@ -28,6 +28,7 @@ use crate::failure::{Exit, Failure};
 use crate::log::Committed;
 use crate::log::{Control, Leave, Reach};
 use crate::record::{Offset, Partition, TopicId};
+use crate::repeated::Repeated;
 
 /// How often the cluster is looked at.
 const EVERY: Duration = Duration::from_secs(5);
@@ -42,10 +43,6 @@ const REFUSED: Duration = Duration::from_secs(120);
 /// This member starts the group over at most so often.
 const REJOIN_EVERY: Duration = Duration::from_secs(180);
 
-/// The first pause before it is said again that nobody reads partitions, and the longest.
-const PAUSE: Duration = Duration::from_secs(30);
-const LONGEST: Duration = Duration::from_secs(3_600);
-
 /// What the poll thread is asked to do.
 #[derive(Debug)]
 pub(super) enum Order {
@@ -53,29 +50,6 @@ pub(super) enum Order {
     Reopen(Vec<Partition>),
     /// Leave the group and join it again, so that partitions that nobody reads are given out.
     Rejoin,
-}
-
-/// That partitions are read by nobody is said at once, and then with growing pauses.
-#[derive(Debug, Default)]
-struct Unread(Option<(u64, Instant, Duration)>);
-
-impl Unread {
-    /// It was seen at `now`. How often in all, where it is time to say so.
-    fn seen(&mut self, now: Instant) -> Option<u64> {
-        let (looks, next, pause) = self.0.get_or_insert((0, now, PAUSE));
-        *looks += 1;
-        if now < *next {
-            return None;
-        }
-        *next = now + *pause;
-        *pause = (*pause * 2).min(LONGEST);
-        Some(*looks)
-    }
-
-    /// All are read. How often that was not so.
-    fn over(&mut self) -> Option<u64> {
-        self.0.take().map(|(looks, ..)| looks)
-    }
 }
 
 /// The thread's state.
@@ -90,7 +64,7 @@ pub(super) struct Observer {
     /// Partitions that nobody reads, as the last look saw it.
     uncovered: BTreeSet<Partition>,
     /// When it is said that nobody reads them, and how often that was seen.
-    unread: Unread,
+    unread: Repeated,
     rejoined: Option<Instant>,
     /// Since when the brokers refuse our credentials.
     refused: Option<Instant>,
@@ -118,7 +92,7 @@ impl Observer {
             looked: None,
             missing: BTreeMap::new(),
             uncovered: BTreeSet::new(),
-            unread: Unread::default(),
+            unread: Repeated::default(),
             rejoined: None,
             refused: None,
             finished: false,
@@ -360,7 +334,7 @@ impl Observer {
         if both.is_empty() {
             return;
         }
-        if let Some(looks) = self.unread.seen(Instant::now()) {
+        if let Some(looks) = self.unread.seen(1, Instant::now()) {
             tracing::warn!(
                 count = both.len(),
                 looks,
@@ -529,15 +503,6 @@ mod tests {
             id: format!("{instance}-id"),
             partitions: partitions.iter().map(|(topic, n)| ((*topic).to_owned(), *n)).collect(),
         }
-    }
-
-    #[test]
-    fn partitions_that_nobody_reads_are_said_ever_more_seldom() {
-        let start = Instant::now();
-        let mut unread = Unread::default();
-        let mut seen = |second| unread.seen(start + Duration::from_secs(second));
-        assert_eq!([0, 5, 30, 85, 90].map(&mut seen), [Some(1), None, Some(3), None, Some(5)]);
-        assert_eq!((unread.over(), unread.over()), (Some(5), None));
     }
 
     #[test]

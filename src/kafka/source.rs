@@ -34,6 +34,7 @@ use super::{Guard, native, settings, spawn};
 use crate::failure::{Exit, Failure};
 use crate::log::{Arrival, Chunk, Control, Gate, Leave, Transit};
 use crate::record::{End, Epoch, Offset, Partition, Record};
+use crate::repeated::Repeated;
 
 /// Most records of a chunk.
 const CHUNK_RECORDS: usize = 512;
@@ -51,8 +52,6 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 mod rebalance;
 mod trouble;
-
-use trouble::Said;
 
 /// A partition that is fetched.
 struct Split {
@@ -104,7 +103,7 @@ pub(super) struct Source {
     rejoining: bool,
     /// Since when other members have refused to agree on how partitions are given out.
     disagreed: Option<Instant>,
-    said: BTreeMap<String, Said>,
+    said: BTreeMap<String, Repeated>,
 }
 
 impl Source {

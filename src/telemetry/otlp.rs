@@ -29,15 +29,14 @@ use super::Telemetry;
 use super::trace::Traces;
 use crate::config::Config;
 use crate::failure::{Exit, Failure, temporary};
+use crate::repeated::Repeated;
 
-pub(super) mod away;
 mod client;
 pub(super) mod collector;
 pub(super) mod logs;
 mod metrics;
 pub(super) mod send;
 
-use away::Away;
 use collector::{Collector, Signal, number};
 use logs::Queue;
 use metrics::Span;
@@ -82,7 +81,7 @@ impl Pushes {
         let mut pushes = Self { traces, ..Self::default() };
         if let Some(sender) = sender(set, Signal::Metrics, config.metrics.endpoint.as_deref())? {
             let every = Duration::from_millis(number(set, "OTEL_METRIC_EXPORT_INTERVAL", 60_000));
-            let to = to(sender, Away::default());
+            let to = to(sender, Repeated::default());
             let (stop, stopped) = sync_channel(0);
             let ended = spawn("otlp-metrics", move || meter(to, every, &stopped))?;
             pushes.metrics = Some((stop, ended));
@@ -94,7 +93,7 @@ impl Pushes {
             let queue = Queue::new(limit, batch, delay, telemetry.metrics.clone());
             // In tests several services share a process and its log: the first one's.
             if queue.install() {
-                let (to, lines) = (to(sender, Away::default()), Arc::clone(&queue));
+                let (to, lines) = (to(sender, Repeated::default()), Arc::clone(&queue));
                 let ended = spawn("otlp-logs", move || write(to, &lines))?;
                 pushes.lines = Some((queue, ended));
             }
@@ -137,7 +136,10 @@ impl Pushes {
 }
 
 /// Starts a thread. What is given back is hung up when it ends.
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<Receiver<()>, Failure> {
+pub(super) fn spawn(
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<Receiver<()>, Failure> {
     let (alive, ended) = sync_channel(0);
     std::thread::Builder::new()
         .name(name.to_owned())
@@ -155,14 +157,19 @@ fn sender(
     signal: Signal,
     configured: Option<&str>,
 ) -> Result<Option<Sender>, Failure> {
-    let Some(to) = Collector::read(set, signal, configured)? else { return Ok(None) };
+    let to = Collector::read(set, signal, configured)?;
+    to.map(|to| way(signal, to)).transpose()
+}
+
+/// The way to a collector.
+pub(super) fn way(signal: Signal, to: Collector) -> Result<Sender, Failure> {
     let endpoint = to.endpoint.clone();
     let sender = Sender::new(to).map_err(|why| Failure {
         message: format!("send {signal} to {endpoint}: {why}"),
         exit: Exit::Config,
     })?;
     tracing::info!(endpoint, "{signal} are sent");
-    Ok(Some(sender))
+    Ok(sender)
 }
 
 /// What a thread pushes with.
@@ -170,7 +177,7 @@ struct To {
     sender: Sender,
     telemetry: Telemetry,
     described: Described,
-    away: Away,
+    away: Repeated,
 }
 
 /// Pushes what is scraped each `every`, and when it is told to stop.
@@ -204,12 +211,12 @@ impl To {
         let sent = self.sender.send(push);
         self.telemetry.metrics.pushed(sent.is_ok());
         let Err(refused) = sent else {
-            if let Some(missed) = self.away.back() {
+            if let Some(missed) = self.away.over() {
                 tracing::info!(missed, "the collector takes metrics again");
             }
             return;
         };
-        if let Some(missed) = self.away.lost(1, now()) {
+        if let Some(missed) = self.away.seen(1, now()) {
             let why = refused.why;
             tracing::warn!(
                 missed,
@@ -225,12 +232,12 @@ impl To {
         let lost = sent.as_ref().err().map_or(0, |refused| refused.items.unwrap_or(all).min(all));
         self.telemetry.metrics.lines_pushed(all - lost, lost);
         let Err(refused) = sent else {
-            if let Some(lost) = self.away.back() {
+            if let Some(lost) = self.away.over() {
                 tracing::info!(lost, "the collector takes lines of the log again");
             }
             return;
         };
-        if let Some(lost) = self.away.lost(lost, now()) {
+        if let Some(lost) = self.away.seen(lost, now()) {
             let why = refused.why;
             tracing::warn!(
                 lost,

@@ -91,7 +91,6 @@ impl Traces {
     /// An address or a file of certificates that cannot be used, by its name.
     pub fn start(config: &Config, metrics: &Metrics) -> Result<Self, Failure> {
         let Some(settings) = settings(config)? else { return Ok(Self::default()) };
-        tracing::info!(endpoint = settings.collector.endpoint, "traces are sent");
         Self::with(&settings, config, metrics)
     }
 

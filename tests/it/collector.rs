@@ -10,6 +10,17 @@ use serde_json::Value;
 
 use crate::world::wait_for;
 
+/// Runs a replica to the end with these variables; its exit code and log.
+pub(crate) fn run(config: &Path, variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let ended = Command::new(env!("CARGO_BIN_EXE_tidemill"))
+        .args(["run", "--until-end", "--config"])
+        .arg(config)
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
+}
+
 /// A collector that runs.
 pub(crate) struct Collector {
     child: Child,

@@ -1,28 +1,15 @@
 //! Metrics and lines of the log, as a real collector is sent them.
 
 use std::net::TcpListener;
-use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
 
-use crate::collector::{Collector, Span, free_port};
+use crate::collector::{Collector, Span, free_port, run};
 use crate::world::{Column, World, wait_for};
 
 const GOOD: &str = r#"{"x":1,"y":2}"#;
 /// A record whose sum is no number: the model refuses its batch.
 const ENDLESS: &str = r#"{"x":1.7e308,"y":1.7e308}"#;
-
-/// Runs a replica to the end with these variables; its exit code and log.
-fn run(config: &Path, variables: &[(&str, &str)]) -> (Option<i32>, String) {
-    let ended = Command::new(env!("CARGO_BIN_EXE_tidemill"))
-        .args(["run", "--until-end", "--config"])
-        .arg(config)
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap();
-    (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
-}
 
 /// A world whose model adds two columns.
 fn adding(world: &World) {

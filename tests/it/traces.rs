@@ -2,13 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
-use std::path::Path;
-use std::process::Command;
 
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 
-use crate::collector::{Collector, Span, free_port};
+use crate::collector::{Collector, Span, free_port, run};
 use crate::world::{GOOD, PATIENCE, Seen, World};
 
 /// A record whose value no model answers.
@@ -33,17 +31,6 @@ fn produce(
         producer.send(record.payload(value.as_bytes())).map_err(|(error, _)| error).unwrap();
     }
     producer.flush(PATIENCE).unwrap();
-}
-
-/// Runs a replica to the end with these variables; its exit code and log.
-fn run(config: &Path, variables: &[(&str, &str)]) -> (Option<i32>, String) {
-    let ended = Command::new(env!("CARGO_BIN_EXE_tidemill"))
-        .args(["run", "--until-end", "--config"])
-        .arg(config)
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap();
-    (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
 }
 
 /// Outcomes by the number of their record, which is its offset.

@@ -22,8 +22,8 @@ use rdkafka::producer::BaseProducer;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::facts::{Broker, Described, Facts, Settings, Topic};
-use super::{Asked, Finding, create, judge, topics};
-use crate::config::identity::{Tokens, tokens};
+use super::{Asked, Finding, create, judge, silent, topics};
+use crate::config::identity::tokens;
 use crate::config::{Config, identity};
 use crate::kafka::{Journal, journal, native, settings};
 
@@ -159,7 +159,12 @@ pub(super) fn look(
             if unreached.is_empty() {
                 let cause = journal.cause().unwrap_or_default();
                 let tokens = tokens(&config.kafka);
-                findings.push(unreachable(what, within, &journal.text(&error), (&cause, tokens)));
+                findings.push(silent::unreachable(
+                    what,
+                    within,
+                    &journal.text(&error),
+                    (&cause, tokens),
+                ));
             }
             // The first question was answered, and the next one goes where that answer says.
             let unreached = connect(unreached.into_values().collect());
@@ -237,48 +242,6 @@ fn clients(config: &Config, instance: &str, journal: &Journal) -> Vec<Finding> {
             Some(Finding::problem(what, journal.text(&error?), remedy))
         })
         .collect()
-}
-
-/// No answer, with what the client said last, and by what it shows who it is.
-pub(super) fn unreachable(
-    what: String,
-    within: Duration,
-    error: &str,
-    (cause, tokens): (&str, Tokens),
-) -> Finding {
-    let lower = cause.to_ascii_lowercase();
-    // The protocol's own name, such as `sasl_ssl`, stands in every line.
-    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    let remedy = if has(&["plaintext broker listener"]) {
-        "check security.protocol under kafka.common: the port speaks another one"
-    } else if has(&["apiversion_query", "apiversionrequest"]) {
-        "look whether the broker is well, and check security.protocol under kafka.common: a broker that hangs is \
-         silent, and so is a port that speaks another protocol"
-    } else if has(&["resolve"]) {
-        "check the host in kafka.common bootstrap.servers; no such name is known here"
-    } else if has(&["refused"]) {
-        "start the broker, or check the port in kafka.common bootstrap.servers"
-    } else if has(&["certificate", "ssl handshake"]) {
-        "set kafka.common ssl.ca.location to the authority that signed the broker's certificate"
-    } else if has(&["authentication", "sasl mechanism", "oauthbearer"]) {
-        match tokens {
-            Tokens::None => {
-                "check sasl.mechanisms, sasl.username and sasl.password under kafka.common"
-            }
-            Tokens::Amazon => {
-                "the token is refused: check that the role may kafka-cluster:Connect to this cluster, and the region"
-            }
-            Tokens::Granted => {
-                "the token is refused: check the client's id, scope and audience with who gives it, and what the broker \
-                 expects of it"
-            }
-        }
-    } else {
-        "check kafka.common bootstrap.servers and that this machine may reach it"
-    };
-    let said = if cause.is_empty() { String::new() } else { format!("; the client said: {cause}") };
-    let within = within.as_secs();
-    Finding::problem(what, format!("no answer within {within} s: {error}{said}"), remedy)
 }
 
 fn ask(
@@ -497,39 +460,6 @@ mod tests {
         assert_eq!(advertised("kafka-2:9092/bootstrap: Failed to resolve 'kafka-2:9092'"), None);
         assert_eq!(advertised("ssl://kafka-2:9092/bootstrap: SSL handshake failed"), None);
         assert_eq!(advertised("1/1 brokers are down"), None);
-    }
-
-    #[test]
-    fn a_transport_failure_is_explained_by_what_the_client_said() {
-        for (said, part) in [
-            (
-                "sasl_ssl://k:1/bootstrap: SASL authentication error: Authentication failed",
-                "sasl.password",
-            ),
-            (
-                "ssl://k:1/bootstrap: SSL handshake failed: certificate verify failed",
-                "ssl.ca.location",
-            ),
-            (
-                "sasl_ssl://k:1/bootstrap: SSL handshake failed: Disconnected: connecting to a PLAINTEXT broker listener?",
-                "security.protocol",
-            ),
-            (
-                "sasl_plaintext://k:1/bootstrap: Disconnected (after 1ms in state APIVERSION_QUERY)",
-                "security.protocol",
-            ),
-            (
-                "sasl_ssl://k:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused",
-                "start the broker",
-            ),
-            ("sasl_ssl://nowhere:9092/bootstrap: Failed to resolve 'nowhere:9092'", "no such name"),
-            ("", "may reach it"),
-        ] {
-            let cause = (said, Tokens::None);
-            let finding = unreachable("k".to_owned(), EACH, "transport failure", cause);
-            let (message, remedy) = finding.problem_text().unwrap();
-            assert!(message.contains(said) && remedy.contains(part), "{message}: {remedy}");
-        }
     }
 
     #[test]

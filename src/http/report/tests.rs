@@ -54,14 +54,18 @@ fn report(status: &Status, hour: &Hour, now: Instant) -> Report {
     report
 }
 
+/// What is said of what runs after a change.
+fn sentence(running: &(Status, Hour, Instant), change: impl FnOnce(&mut Status)) -> String {
+    let (status, hour, now) = running;
+    let mut status = status.clone();
+    change(&mut status);
+    report(&status, hour, *now).sentence
+}
+
 #[test]
 fn one_sentence_says_what_it_does() {
-    let (status, hour, now) = running(20, 0);
-    let said = |change: &dyn Fn(&mut Status)| {
-        let mut status = status.clone();
-        change(&mut status);
-        report(&status, &hour, now).sentence
-    };
+    let busy = running(20, 0);
+    let said = |change: &dyn Fn(&mut Status)| sentence(&busy, change);
     let answers = "Answers 20 records a second of reviews with sentiment version 7, ";
     assert_eq!(said(&|_| ()), format!("{answers}and is up to date."));
     let drains = |seconds| Some(Drain::In(Duration::from_secs(seconds)));
@@ -98,12 +102,9 @@ fn one_sentence_says_what_it_does() {
 
 #[test]
 fn one_sentence_says_why_it_does_nothing() {
-    let (status, hour, now) = running(20, 0);
-    let said = |change: &dyn Fn(&mut Status)| {
-        let mut status = status.clone();
-        change(&mut status);
-        report(&status, &hour, now).sentence
-    };
+    let busy = running(20, 0);
+    let now = busy.2;
+    let said = |change: &dyn Fn(&mut Status)| sentence(&busy, change);
     for (change, expect) in [
         ((|s| s.serving = None) as fn(&mut Status), "Starting: the model is loaded"),
         (|s| s.assigned = None, "Starting: sentiment version 7 is ready, the group has not"),
@@ -133,17 +134,13 @@ fn one_sentence_says_why_it_does_nothing() {
         unreachable.starts_with("Waiting for the cluster, which has not answered for 30 s"),
         "{unreachable}"
     );
-    let (status, hour, now) = running(0, 0);
-    let idle = report(&status, &hour, now).sentence;
+    let idle = running(0, 0);
+    let now = idle.2;
+    let with = |change: &dyn Fn(&mut Status)| sentence(&idle, change);
     assert_eq!(
-        idle,
+        with(&|_| ()),
         "Idle: all of its partition of reviews is answered; sentiment version 7 waits for more."
     );
-    let with = |change: &dyn Fn(&mut Status)| {
-        let mut status = status.clone();
-        change(&mut status);
-        report(&status, &hour, now).sentence
-    };
     assert_eq!(
         with(&|s| s.staged = Some(model(8))),
         "Idle: all of its partition of reviews is answered; version 8 is ready and is taken with the next batch."
@@ -162,8 +159,7 @@ fn one_sentence_says_why_it_does_nothing() {
         opening,
         "Starting: sentiment version 7 is ready; waits for a first answer of b:1, for 60 s so far."
     );
-    let (status, hour, now) = running(0, 50);
-    let stuck = report(&status, &hour, now).sentence;
+    let stuck = sentence(&running(0, 50), |_| ());
     assert!(
         stuck.starts_with("Nothing was committed for 10 min, and 50 records of reviews wait"),
         "{stuck}"

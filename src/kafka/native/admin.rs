@@ -112,23 +112,8 @@ pub fn describe_group<C: ClientContext>(
     group: &str,
     timeout: Duration,
 ) -> KafkaResult<Group> {
-    let name = text(group)?;
-    let mut pointers = [name.as_ptr()];
-    let kind = c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
-    // SAFETY: the client copies the name.
-    let ask = |options: *mut _, queue| unsafe {
-        let names = pointers.as_mut_ptr();
-        c::rd_kafka_DescribeConsumerGroups(client.native_ptr(), names, 1, options, queue);
-    };
     // SAFETY: everything read here is owned by the event, and copied before the event is destroyed.
-    let read = |event| unsafe {
-        let mut count = 0;
-        let result = c::rd_kafka_event_DescribeConsumerGroups_result(event);
-        let groups = c::rd_kafka_DescribeConsumerGroups_result_groups(result, &raw mut count);
-        if count == 0 {
-            return Ok(Group::default());
-        }
-        let group = *groups;
+    let read = |group| unsafe {
         match failure(c::rd_kafka_ConsumerGroupDescription_error(group)) {
             None => (),
             Some(Code::GroupIdNotFound) => return Ok(Group::default()),
@@ -143,7 +128,35 @@ pub fn describe_group<C: ClientContext>(
             members: (0..members).map(member).collect(),
         })
     };
-    admin(client, kind, timeout, ask, read)
+    Ok(described(client, group, timeout, false, read)?.unwrap_or_default())
+}
+
+/// Asks for the description of a group, with what this user may do with it or without, and reads it before it is destroyed;
+/// `None` where there is none.
+pub(super) fn described<C: ClientContext, R>(
+    client: &Client<C>,
+    group: &str,
+    timeout: Duration,
+    permissions: bool,
+    read: impl FnOnce(*const c::rd_kafka_ConsumerGroupDescription_t) -> KafkaResult<R>,
+) -> KafkaResult<Option<R>> {
+    let name = text(group)?;
+    let mut pointers = [name.as_ptr()];
+    let kind = c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
+    // SAFETY: the client copies the name.
+    let ask = |options: *mut _, queue| unsafe {
+        c::rd_kafka_AdminOptions_set_include_authorized_operations(options, permissions.into());
+        let names = pointers.as_mut_ptr();
+        c::rd_kafka_DescribeConsumerGroups(client.native_ptr(), names, 1, options, queue);
+    };
+    // SAFETY: the description is owned by the event, which is destroyed afterwards.
+    let first = |event| unsafe {
+        let mut count = 0;
+        let result = c::rd_kafka_event_DescribeConsumerGroups_result(event);
+        let groups = c::rd_kafka_DescribeConsumerGroups_result_groups(result, &raw mut count);
+        if count == 0 { Ok(None) } else { read(*groups).map(Some) }
+    };
+    admin(client, kind, timeout, ask, first)
 }
 
 /// # Safety

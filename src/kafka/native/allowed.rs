@@ -8,7 +8,7 @@ use rdkafka::bindings::rd_kafka_AclOperation_t as Native;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 
-use super::admin::{admin, failure, string, text};
+use super::admin::{admin, described, failure, string, text};
 
 /// Something that a user may be allowed to do, by the word that `kafka-acls.sh` has for it.
 pub type Operation = &'static str;
@@ -95,30 +95,15 @@ pub fn allowed_group<C: ClientContext>(
     group: &str,
     timeout: Duration,
 ) -> KafkaResult<Option<Allowed>> {
-    let name = text(group)?;
-    let mut pointers = [name.as_ptr()];
-    let kind = c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
-    // SAFETY: the client copies the name.
-    let ask = |options: *mut _, queue| unsafe {
-        c::rd_kafka_AdminOptions_set_include_authorized_operations(options, 1);
-        let names = pointers.as_mut_ptr();
-        c::rd_kafka_DescribeConsumerGroups(client.native_ptr(), names, 1, options, queue);
-    };
     // SAFETY: everything read here is owned by the event, and copied before the event is destroyed.
-    let read = |event| unsafe {
-        let mut count = 0;
-        let result = c::rd_kafka_event_DescribeConsumerGroups_result(event);
-        let groups = c::rd_kafka_DescribeConsumerGroups_result_groups(result, &raw mut count);
-        if count == 0 {
-            return Ok(None);
-        }
-        let group = *groups;
+    let read = |group| unsafe {
         if let Some(code) = failure(c::rd_kafka_ConsumerGroupDescription_error(group)) {
             return Err(KafkaError::AdminOp(code));
         }
+        let mut count = 0;
         let list =
             c::rd_kafka_ConsumerGroupDescription_authorized_operations(group, &raw mut count);
         Ok(allowed(list, count))
     };
-    admin(client, kind, timeout, ask, read)
+    described(client, group, timeout, true, read).map(Option::flatten)
 }

@@ -13,17 +13,11 @@ use super::{ANSWER, Source};
 use crate::failure::{Exit, Failure};
 use crate::log::Control;
 use crate::record::Partition;
+use crate::repeated::Repeated;
 
 /// A warning that is said again and again: after so long first, then after twice as long, up to [`RARELY`].
 const SELDOM: Duration = Duration::from_secs(10);
 const RARELY: Duration = Duration::from_secs(600);
-
-/// A warning that was said before.
-pub(super) struct Said {
-    count: u64,
-    next: Instant,
-    pause: Duration,
-}
 
 impl Source {
     /// What an error of the consumer means: most cure themselves inside the client.
@@ -139,24 +133,15 @@ impl Source {
     /// Says a warning at once, and then more and more seldom, with how often it came.
     pub(super) fn warn(&mut self, line: &str) {
         let now = Instant::now();
-        match self.said.get_mut(line) {
-            Some(said) => {
-                said.count += 1;
-                if said.next <= now {
-                    said.pause = said.pause.saturating_mul(2).min(RARELY);
-                    said.next = now + said.pause;
-                    tracing::warn!(times = said.count, "{line}");
-                }
-            }
-            None => {
-                tracing::warn!("{line}");
-                // Lines that differ in what they quote would pile up.
-                if self.said.len() == 64 {
-                    self.said.clear();
-                }
-                let said = Said { count: 1, next: now + SELDOM, pause: SELDOM };
-                self.said.insert(line.to_owned(), said);
-            }
+        // Lines that differ in what they quote would pile up.
+        if self.said.len() == 64 && !self.said.contains_key(line) {
+            self.said.clear();
+        }
+        let said = self.said.entry(line.to_owned());
+        match said.or_insert_with(|| Repeated::new(SELDOM, RARELY)).seen(1, now) {
+            Some(1) => tracing::warn!("{line}"),
+            Some(times) => tracing::warn!(times, "{line}"),
+            None => (),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A collector that is away costs a counter and a line now and then, and nothing else.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -16,11 +16,12 @@ use super::queue::{Next, Queue};
 use super::settings::Settings;
 use super::told::Maker;
 use crate::config::{Config, Log};
-use crate::failure::{Exit, Failure, temporary};
+use crate::failure::Failure;
 use crate::printable;
+use crate::repeated::Repeated;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::otlp::away::Away;
-use crate::telemetry::otlp::resource;
+use crate::telemetry::otlp;
+use crate::telemetry::otlp::collector::Signal;
 use crate::telemetry::otlp::send::{self, Push, Refused};
 
 struct Sender {
@@ -32,9 +33,9 @@ struct Sender {
     batch: usize,
     delay: Duration,
     /// What a collector does not take at all.
-    away: Away,
+    away: Repeated,
     /// What one rejects that takes the others.
-    picky: Away,
+    picky: Repeated,
 }
 
 /// Starts the thread. What is given back is dropped when it ends.
@@ -44,11 +45,7 @@ pub(super) fn start(
     queue: &Arc<Queue>,
     metrics: &Metrics,
 ) -> Result<Receiver<()>, Failure> {
-    let endpoint = &settings.collector.endpoint;
-    let to = send::Sender::new(settings.collector.clone()).map_err(|why| {
-        let message = format!("send traces to {endpoint}: {why}");
-        Failure { message, exit: Exit::Config }
-    })?;
+    let to = otlp::way(Signal::Traces, settings.collector.clone())?;
     let system = match config.log {
         Log::Kafka => "kafka",
         Log::Sqlite(_) => "sqlite",
@@ -57,24 +54,16 @@ pub(super) fn start(
     let maker = Arc::new(maker);
     let sender = Sender {
         to,
-        resource: (&resource(config)).into(),
+        resource: (&otlp::resource(config)).into(),
         queue: Arc::clone(queue),
         metrics: metrics.clone(),
         maker,
         batch: settings.batch,
         delay: settings.delay,
-        away: Away::default(),
-        picky: Away::default(),
+        away: Repeated::default(),
+        picky: Repeated::default(),
     };
-    let (alive, ended) = sync_channel(0);
-    std::thread::Builder::new()
-        .name("spans".to_owned())
-        .spawn(move || {
-            sender.run();
-            drop(alive);
-        })
-        .map_err(|error| temporary(&format!("start a thread: {error}")))?;
-    Ok(ended)
+    otlp::spawn("spans", move || sender.run())
 }
 
 impl Sender {
@@ -124,7 +113,7 @@ impl Sender {
                 let rejected = items.min(count);
                 self.taken(count - rejected);
                 self.metrics.spans_rejected(rejected);
-                if let Some(lost) = self.picky.lost(rejected, now()) {
+                if let Some(lost) = self.picky.seen(rejected, now()) {
                     let why = printable::name(&why);
                     tracing::warn!(
                         lost,
@@ -134,7 +123,7 @@ impl Sender {
             }
             Err(Refused { items: None, why }) => {
                 self.metrics.spans_failed(count);
-                if let Some(lost) = self.away.lost(count, now()) {
+                if let Some(lost) = self.away.seen(count, now()) {
                     tracing::warn!(
                         lost,
                         "the collector takes no spans: {why}. Records are answered as ever; look at OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -146,7 +135,7 @@ impl Sender {
 
     fn taken(&mut self, count: usize) {
         self.metrics.spans_exported(count);
-        if let Some(lost) = self.away.back() {
+        if let Some(lost) = self.away.over() {
             tracing::info!(lost, "the collector takes spans again");
         }
     }
