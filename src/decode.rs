@@ -344,7 +344,7 @@ struct Line {
 impl Line {
     fn work(&self, decode: impl Fn(Chunk) -> Arrived) {
         while let Some((number, chunk)) = self.next() {
-            let mut turn = Turn { turns: &self.turns, taken: false };
+            let mut turn = Turn { turns: &self.turns, number, taken: false };
             let decoded = decode(chunk);
             if !self.turns.wait(number) || self.arrived.blocking_send(decoded).is_err() {
                 return;
@@ -361,39 +361,52 @@ impl Line {
     }
 }
 
-/// Whose chunk is handed on next; `None` once one was not, because its thread died or nobody takes it any more.
+/// Whose chunk is handed on next.
 #[derive(Debug)]
 struct Turns {
-    next: Mutex<Option<u64>>,
+    next: Mutex<Next>,
     changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Next {
+    number: u64,
+    /// The first that never is, because its thread died or nobody takes it any more. Those before it still are.
+    lost: Option<u64>,
 }
 
 impl Turns {
     fn new() -> Self {
-        Self { next: Mutex::new(Some(0)), changed: Condvar::new() }
+        Self { next: Mutex::default(), changed: Condvar::new() }
     }
 
     /// Waits for the turn of chunk `number`: whether it comes.
     fn wait(&self, number: u64) -> bool {
         let next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = |next: &mut Option<u64>| next.is_some_and(|next| next < number);
+        let waiting =
+            |next: &mut Next| next.number < number && next.lost.is_none_or(|lost| number < lost);
         let next = self.changed.wait_while(next, waiting);
-        next.unwrap_or_else(PoisonError::into_inner).is_some()
+        next.unwrap_or_else(PoisonError::into_inner).number == number
     }
 }
 
-/// A chunk that somebody has taken. When it is dropped the next one has its turn, or nobody if this one was not handed on:
-/// nothing may be passed over.
+/// A chunk that somebody has taken. When it is dropped the next one has its turn, or none behind it if this one was not handed
+/// on: nothing may be passed over.
 #[derive(Debug)]
 struct Turn<'a> {
     turns: &'a Turns,
+    number: u64,
     taken: bool,
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut next = self.turns.next.lock().unwrap_or_else(PoisonError::into_inner);
-        *next = next.filter(|_| self.taken).map(|number| number + 1);
+        if self.taken {
+            next.number += 1;
+        } else {
+            next.lost = Some(next.lost.map_or(self.number, |lost| lost.min(self.number)));
+        }
         self.turns.changed.notify_all();
     }
 }
