@@ -327,6 +327,14 @@ fn messagepack_is_what_rmpv_reads() {
     });
 }
 
+/// What a value is but for the tags before it.
+fn untagged(mut value: &ciborium::Value) -> &ciborium::Value {
+    while let ciborium::Value::Tag(_, of) = value {
+        value = of;
+    }
+    value
+}
+
 #[test]
 fn cbor_is_what_ciborium_reads() {
     let codec = codec(Input { format: InputFormat::Cbor, ..Input::default() });
@@ -339,9 +347,9 @@ fn cbor_is_what_ciborium_reads() {
             Ok(read) => {
                 prop_assert!(read.is_some());
                 let Some(ciborium::Value::Map(all)) = &theirs else { return Ok(()) };
-                let is = |key: &ciborium::Value| key.as_text() == Some("a");
+                let is = |key: &ciborium::Value| untagged(key).as_text() == Some("a");
                 let last = all.iter().rfind(|(key, _)| is(key)).map(|(_, value)| value);
-                if let Some(ciborium::Value::Text(text)) = last {
+                if let Some(ciborium::Value::Text(text)) = last.map(untagged) {
                     let text = format!("[Some(Text({text:?}))");
                     prop_assert!(read.unwrap_or_default().starts_with(&text));
                 }
@@ -361,6 +369,10 @@ fn cbor_is_what_ciborium_reads() {
                     "shared values (tag 29)",
                     "64-bit float",
                     "nested deeper",
+                    // They take parts within a part.
+                    "in parts of another kind",
+                    // They take false, true and null in the two bytes of the others.
+                    "a simple value",
                 ];
                 let strictly = strict.iter().any(|rule| fault.message.contains(rule));
                 prop_assert!(strictly || theirs.is_none(), "{}", fault.message);

@@ -24,15 +24,17 @@ impl<'a> Heads<'a> for Cbor<'a> {
     }
 
     fn head(&mut self) -> Given<Head<'a>> {
+        let mut tagged = false;
         loop {
             match self.tagged()? {
+                Ok(Head::End) if tagged => return Err("has a tag before no value".to_owned()),
                 Ok(head) => return Ok(head),
                 Err(2) => return self.large(false),
                 Err(3) => return self.large(true),
                 Err(4 | 264) => return self.decimal(),
                 Err(tag @ (5 | 265)) => return self.binary(tag),
                 Err(30) => return self.rational(),
-                Err(_passed) => (),
+                Err(_passed) => tagged = true,
             }
         }
     }

@@ -216,7 +216,7 @@ proptest! {
         let mut rest = cbor.as_slice();
         let theirs: Result<ciborium::Value, _> = ciborium::from_reader(&mut rest);
         if let (Err(why), true) = (self::cbor(&cbor), theirs.is_ok() && rest.is_empty()) {
-            let ours_alone = ["where a map is wanted", "a decimal number", "large number", "64-bit float", "two parts", "(tag "];
+            let ours_alone = ["where a map is wanted", "a decimal number", "large number", "64-bit float", "two parts", "(tag ", "parts of another kind", "a simple value"];
             prop_assert!(ours_alone.iter().any(|rule| why.contains(rule)), "{}", why);
         }
     }
@@ -323,6 +323,10 @@ fn what_a_tag_makes_of_its_content_is_its_value() {
         (b"\xa1\x61a\xd8\x1d\0", Err("shared values (tag 29)")),
         (b"\xa1\x61a\xc2\xd8\x19\0", Err("string references (tag 25)")),
         (b"\xd9\x01\0\xa1\x61a\xd8\x1c\x07", Ok("Int(7) - - - - -|")),
+        // A tag before the end of a list or of a map, which is no value.
+        (b"\xa1\x61z\x9f\xc1\xff", Err("a tag before no value")),
+        (b"\xbf\x61a\x01\xc1\xff", Err("a tag before no value")),
+        (b"\xa1\x61a\xf8\x14", Err("a simple value")),
     ] {
         reads_cbor(bytes, expect);
     }
