@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::config::{Config, WhenIdle};
 use crate::pipeline::{Limits, batch};
 
-/// The core's limits. Of `limits.memory`, a quarter is for records between arrival and commit and a quarter for their
-/// outcomes; the client's queues and what is being decoded have the rest.
+/// The core's limits. Of `limits.memory`, three sixteenths are for records between arrival and commit and as much for their
+/// outcomes; the client's queues, what is being decoded and what is being sent have the rest.
 pub fn limits(config: &Config) -> Limits {
     let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
     Limits {
@@ -19,8 +19,8 @@ pub fn limits(config: &Config) -> Limits {
         },
         lanes: usize::from(config.kafka.lanes.max(1)),
         slots: 2,
-        buffer_bytes: config.limits.memory.0 / 4,
-        outcome_bytes: config.limits.memory.0 / 4,
+        buffer_bytes: config.limits.memory.0 / 16 * 3,
+        outcome_bytes: config.limits.memory.0 / 16 * 3,
         commit_wait: config.commit.max_wait.0,
         commit_batches: count(config.commit.max_batches),
         tail_every: Duration::from_secs(1),

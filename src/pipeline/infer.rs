@@ -155,6 +155,10 @@ impl<T, O> Running<T, O> {
     }
 
     fn set(&mut self, row: usize, outcome: Outcome<O>) {
+        if matches!(outcome, Outcome::DeadLetter(_)) {
+            // It takes its record along, which is copied when it is sent.
+            self.bytes += self.batch.items[row].bytes;
+        }
         if self.outcomes[row].replace(outcome).is_none() {
             self.pending -= 1;
         }
