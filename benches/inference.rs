@@ -136,6 +136,13 @@ fn compare(model: &str, lines: &str, python: Option<&str>) {
             ("int8, 2 cores, by length; ONNX Runtime", "ort-int8", "int8", 2, true),
             ("int8, 2 cores, as they come; ONNX Runtime", "ort-int8", "int8", 2, false),
             ("f32, 2 cores, by length; PyTorch", "torch-f32", "f32", 2, true),
+            ("f32, 1 core, by length; CTranslate2", "ctranslate2-f32", "f32", 1, true),
+            ("f32, 2 cores, by length; CTranslate2", "ctranslate2-f32", "f32", 2, true),
+            ("f32, 1 core, by length; OpenVINO", "openvino-f32", "f32", 1, true),
+            ("f32, 2 cores, by length; OpenVINO", "openvino-f32", "f32", 2, true),
+            ("int8, 2 cores, by length; CTranslate2", "ctranslate2-int8", "int8", 2, true),
+            ("int8, 1 core, by length; OpenVINO calibrated", "openvino-int8", "int8", 1, true),
+            ("int8, 2 cores, by length; OpenVINO calibrated", "openvino-int8", "int8", 2, true),
         ];
         let halves = kernels::level() == Level::Bf16;
         if halves {
@@ -143,6 +150,7 @@ fn compare(model: &str, lines: &str, python: Option<&str>) {
                 ("bf16, 1 core, by length; ONNX Runtime f32", "ort-f32", "bf16", 1, true),
                 ("bf16, 2 cores, by length; ONNX Runtime f32", "ort-f32", "bf16", 2, true),
                 ("bf16, 2 cores, by length; PyTorch bf16", "torch-bf16", "bf16", 2, true),
+                ("bf16, 2 cores, by length; OpenVINO bf16", "openvino-bf16", "bf16", 2, true),
             ]);
         }
         for (what, side, own, threads, sorted) in rows {
@@ -185,6 +193,10 @@ fn compare(model: &str, lines: &str, python: Option<&str>) {
             "\ncosine to f32, mean and least: ONNX Runtime int8 {:.4} {:.4}; Tidemill int8 {:.4} {:.4}, AVX2 {:.4} {:.4}",
             theirs.0, theirs.1, own.0, own.1, seven.0, seven.1
         );
+        for side in ["openvino-int8", "ctranslate2-int8"] {
+            let theirs = cosine(&mut peer, side);
+            println!("{side} {:.4} {:.4}", theirs.0, theirs.1);
+        }
         if halves {
             let (theirs, own) = (cosine(&mut peer, "torch-bf16"), cosine(&mut ours, "bf16"));
             println!(
@@ -193,7 +205,7 @@ fn compare(model: &str, lines: &str, python: Option<&str>) {
             );
         }
         println!(
-            "peak memory of the peers' process, both models: {} MiB",
+            "peak memory of the peers' process, all models: {} MiB",
             peer.ask(&json!({ "do": "memory" }))["mib"]
         );
     }

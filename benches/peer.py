@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The Python side of `cargo bench --bench inference`: ONNX Runtime, PyTorch and scikit-learn on the same token ids.
+"""The Python side of `cargo bench --bench inference`: ONNX Runtime, OpenVINO, CTranslate2, PyTorch and scikit-learn on the
+same token ids.
 
 Started by the bench with MODEL_DIR CACHE_DIR; reads one JSON command a line, answers one JSON line each:
 
@@ -12,8 +13,11 @@ Started by the bench with MODEL_DIR CACHE_DIR; reads one JSON command a line, an
   {"do": "tabular", "rows": 256}                                     -> {"seconds": …} for one predict_proba
   {"do": "memory"}                                                   -> {"mib": …}
 
-Sides: ort-f32 (graph optimised by onnxruntime.transformers), ort-int8 (dynamic, per channel), torch-f32, torch-bf16.
-Needs: numpy, onnxruntime, onnx, torch, transformers, scikit-learn. The ONNX files are made once, in CACHE_DIR.
+Sides: ort-f32 (graph optimised by onnxruntime.transformers), ort-int8 (dynamic, per channel), openvino-f32, openvino-bf16,
+openvino-int8 (by nncf, calibrated with 100 of the rows), ctranslate2-f32, ctranslate2-int8, torch-f32, torch-bf16. On two threads
+OpenVINO and CTranslate2 answer two batches at once, which is their faster way.
+Needs: numpy, onnxruntime, onnx, openvino, nncf, ctranslate2, torch, transformers, scikit-learn. The models' files are made once, in
+CACHE_DIR.
 """
 import json
 import os
@@ -27,6 +31,13 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import numpy as np  # noqa: E402
+
+# What libraries print is not among the answers.
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+
+# Numbers in an embedding.
+WIDTH = json.loads(pathlib.Path(MODEL, "config.json").read_text()).get("hidden_size", 0)
 
 
 def export():
@@ -95,7 +106,79 @@ class Torch:
             return out.last_hidden_state.float().numpy()
 
 
+class OpenVino:
+    """As many requests at once as threads."""
+
+    def __init__(self, file, threads, precision):
+        import openvino as ov
+
+        options = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads, "INFERENCE_PRECISION_HINT": precision,
+                   "PERFORMANCE_HINT": "THROUGHPUT" if threads > 1 else "LATENCY"}
+        model = ov.Core().compile_model(file, "CPU", options)
+        self.names = [value.get_any_name() for value in model.inputs]
+        self.queue = ov.AsyncInferQueue(model, threads)
+
+    def each(self, batches, answered):
+        self.queue.set_callback(lambda request, told: answered(*told, request.get_output_tensor(0).data))
+        for part, ids, mask in batches:
+            feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+            self.queue.start_async({name: feed[name] for name in self.names}, (part, mask))
+        self.queue.wait_all()
+
+
+class CTranslate2:
+    """As many batches at once as threads."""
+
+    def __init__(self, threads, kind):
+        import ctranslate2
+        from concurrent.futures import ThreadPoolExecutor
+
+        self.view = ctranslate2.StorageView.from_array
+        self.encoder = ctranslate2.Encoder(ctranslate2_files(), compute_type=kind, intra_threads=1, inter_threads=threads)
+        self.pool = ThreadPoolExecutor(threads)
+
+    def each(self, batches, answered):
+        def one(batch):
+            part, ids, mask = batch
+            lengths = self.view(mask.sum(1).astype(np.int32))
+            answer = self.encoder.forward_batch(self.view(ids.astype(np.int32)), lengths=lengths)
+            answered(part, mask, np.array(answer.last_hidden_state))
+
+        list(self.pool.map(one, batches))
+
+
+def ctranslate2_files():
+    from ctranslate2.converters import TransformersConverter
+
+    to = CACHE / "ctranslate2"
+    if not to.exists():
+        TransformersConverter(MODEL).convert(str(to))
+    return str(to)
+
+
+def openvino_int8():
+    import nncf
+    import openvino as ov
+
+    to = CACHE / "openvino-int8.xml"
+    if not to.exists():
+        def feed(row):
+            ids = np.array([row], np.int64)
+            return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+
+        calibration = nncf.Dataset(rows[::max(1, len(rows) // 100)][:100], feed)
+        plain = ov.Core().read_model(str(CACHE / "plain.onnx"))
+        kind = nncf.ModelType.TRANSFORMER
+        ov.save_model(nncf.quantize(plain, calibration, model_type=kind, subset_size=100), str(to), compress_to_fp16=False)
+    return str(to)
+
+
 SIDES = {
+    "openvino-f32": lambda threads: OpenVino(str(CACHE / "plain.onnx"), threads, "f32"),
+    "openvino-bf16": lambda threads: OpenVino(str(CACHE / "plain.onnx"), threads, "bf16"),
+    "openvino-int8": lambda threads: OpenVino(openvino_int8(), threads, "f32"),
+    "ctranslate2-f32": lambda threads: CTranslate2(threads, "float32"),
+    "ctranslate2-int8": lambda threads: CTranslate2(threads, "int8"),
     "ort-f32": lambda threads: Ort("fused.onnx", threads),
     "ort-int8": lambda threads: Ort("int8.onnx", threads),
     "torch-f32": lambda threads: Torch("float32", threads),
@@ -116,25 +199,36 @@ def cpu_seconds():
     return usage.ru_utime + usage.ru_stime
 
 
-def run(command):
-    model = side(command["side"], command["threads"])
-    order = list(range(len(rows)))
-    if command["sorted"]:
-        order.sort(key=lambda row: -len(rows[row]))
-    out = None
-    began, cpu = time.perf_counter(), cpu_seconds()
+def padded(order):
+    """The rows in this order, batch by batch, with their ids and mask of `[rows, longest]`."""
     for at in range(0, len(order), batch):
         part = order[at:at + batch]
         width = max(len(rows[row]) for row in part)
         ids, mask = np.zeros((len(part), width), np.int64), np.zeros((len(part), width), np.int64)
         for place, row in enumerate(part):
             ids[place, :len(rows[row])], mask[place, :len(rows[row])] = rows[row], 1
+        yield part, ids, mask
+
+
+def run(command):
+    model = side(command["side"], command["threads"])
+    order = list(range(len(rows)))
+    if command["sorted"]:
+        order.sort(key=lambda row: -len(rows[row]))
+    out = np.empty((len(rows), WIDTH), np.float32)
+
+    def answered(part, mask, hidden):
         weight = mask[:, :, None].astype(np.float32)
-        mean = (model(ids, mask) * weight).sum(1) / weight.sum(1)
-        mean /= np.linalg.norm(mean, axis=1, keepdims=True)
-        if out is None:
-            out = np.empty((len(rows), mean.shape[1]), np.float32)
-        out[part] = mean
+        mean = (hidden * weight).sum(1) / weight.sum(1)
+        out[part] = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+
+    began, cpu = time.perf_counter(), cpu_seconds()
+    batches = padded(order)
+    if hasattr(model, "each"):
+        model.each(batches, answered)
+    else:
+        for part, ids, mask in batches:
+            answered(part, mask, model(ids, mask))
     answer = {"seconds": time.perf_counter() - began, "cpu": cpu_seconds() - cpu}
     if command.get("out"):
         out.tofile(command["out"])
@@ -226,4 +320,4 @@ for line in sys.stdin:
         answer = tabular(command["rows"])
     else:
         answer = memory()
-    print(json.dumps(answer), flush=True)
+    print(json.dumps(answer), file=answers, flush=True)
