@@ -292,10 +292,8 @@ impl Schemas {
             if LONGEST_FETCH < begin.elapsed() {
                 return Err(strange("takes too long to answer with what a schema refers to"));
             }
-            // What is deleted is still read by those that refer to it.
-            let path =
-                format!("/subjects/{}/versions/{version}?deleted=true", client::part(&subject));
-            let answer = self.client.ask(&path, None).map_err(|failed| match failed {
+            let answer = self.referred_to(language, &name, &subject, version);
+            let answer = answer.map_err(|failed| match failed {
                 Failed::Absent { code, message } => {
                     let message =
                         format!("its schema refers to {subject:?} version {version}: {message}");
@@ -309,6 +307,44 @@ impl Schemas {
             open.extend(referred(&answer));
         }
         Ok(Registered { language, schema: schema.to_owned(), references })
+    }
+
+    /// The schema that another one refers to by `name`, under a subject. Apicurio's serdes register what a schema of Avro
+    /// refers to in a group that is called as its namespace, and Confluent's API does not say in which group a subject is.
+    fn referred_to(
+        &self,
+        language: Language,
+        name: &str,
+        subject: &str,
+        version: u64,
+    ) -> Result<Json, Failed> {
+        // What is deleted is still read by those that refer to it.
+        let path = format!("/subjects/{}/versions/{version}?deleted=true", client::part(subject));
+        let plain = self.client.ask(&path, None);
+        let group = name.rsplit_once('.').map(|(namespace, _)| namespace);
+        let sendable = |group: &&str| group.bytes().all(|byte| byte.is_ascii_graphic());
+        let of_avro = language == Language::Avro;
+        let Some(group) = group.filter(|group| of_avro && sendable(group)) else { return plain };
+        match plain {
+            Err(absent @ Failed::Absent { .. }) => match self.client.ask_in(group, &path) {
+                Err(Failed::Absent { .. }) => Err(absent),
+                other => other,
+            },
+            // Which of two is meant nobody says, and a wrong one may fit by chance.
+            Ok(plain) if self.client.is_apicurio() => match self.client.ask_in(group, &path) {
+                Ok(other) if text_of(&other) != text_of(&plain) => {
+                    let message = format!(
+                        "there are two of that name, in no group and in the group {group:?}, and which one is meant is \
+                         not said: register it in one of them, or set apicurio.registry.dereference-schema to true where \
+                         the record is written"
+                    );
+                    Err(Failed::Absent { code: 0, message })
+                }
+                Ok(_) | Err(Failed::Absent { .. }) => Ok(plain),
+                Err(failed) => Err(failed),
+            },
+            plain => plain,
+        }
     }
 
     /// Registers a schema under a subject, or finds that it is registered; its id.
@@ -470,6 +506,11 @@ impl Drop for Asked<'_> {
         drop(shared);
         self.schemas.answered.notify_all();
     }
+}
+
+/// The schema in an answer, however it is laid out.
+fn text_of(answer: &Json) -> Option<Json> {
+    serde_json::from_str(answer.get("schema")?.as_str()?).ok()
 }
 
 /// Names, subjects and versions that a schema refers to.

@@ -112,13 +112,32 @@ impl Client {
         &self.urls
     }
 
+    /// Whether it is Apicurio's, by its own place of this API.
+    pub(super) fn is_apicurio(&self) -> bool {
+        self.urls.iter().any(|url| url.contains("/apis/ccompat/"))
+    }
+
     /// Asks for `path`, or sends `body` to it; the next URL where one is away.
     pub(super) fn ask(&self, path: &str, body: Option<&Json>) -> Result<Json, Failed> {
+        self.ask_all(path, body, None)
+    }
+
+    /// Asks for `path` in one of Apicurio's groups; other registries have none, and answer as ever.
+    pub(super) fn ask_in(&self, group: &str, path: &str) -> Result<Json, Failed> {
+        self.ask_all(path, None, Some(group))
+    }
+
+    fn ask_all(
+        &self,
+        path: &str,
+        body: Option<&Json>,
+        group: Option<&str>,
+    ) -> Result<Json, Failed> {
         let first = self.at.load(Ordering::Relaxed);
         let mut reasons = Vec::new();
         for place in (first..).take(self.urls.len()) {
             let at = place % self.urls.len();
-            match self.ask_at(&self.urls[at], path, body) {
+            match self.ask_at(&self.urls[at], path, body, group) {
                 Err(Failed::Away(reason)) => reasons.push(reason),
                 answer => {
                     self.at.store(at, Ordering::Relaxed);
@@ -129,7 +148,13 @@ impl Client {
         Err(Failed::Away(reasons.join("; ")))
     }
 
-    fn ask_at(&self, url: &str, path: &str, body: Option<&Json>) -> Result<Json, Failed> {
+    fn ask_at(
+        &self,
+        url: &str,
+        path: &str,
+        body: Option<&Json>,
+        group: Option<&str>,
+    ) -> Result<Json, Failed> {
         let place = format!("{url}{path}");
         let away = |why: &str| Failed::Away(format!("the schema registry at {url} {why}"));
         let mut answer = match body {
@@ -137,6 +162,9 @@ impl Client {
                 let mut request = self.agent.get(&place).header("Accept", ACCEPT);
                 if let Some(authorization) = &self.authorization {
                     request = request.header("Authorization", authorization);
+                }
+                if let Some(group) = group {
+                    request = request.header(GROUP, group);
                 }
                 request.call()
             }
@@ -159,6 +187,9 @@ impl Client {
         })
     }
 }
+
+/// The header by which Apicurio's form of this API is told a group.
+const GROUP: &str = "X-Registry-GroupId";
 
 const ACCEPT: &str = "application/vnd.schemaregistry.v1+json, application/json";
 const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";

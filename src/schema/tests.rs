@@ -26,7 +26,7 @@ struct Server {
 }
 
 impl Server {
-    /// Does what `does` says for each request's first line.
+    /// Does what `does` says for each request's first line, and the group of Apicurio's that it is for.
     fn start(does: impl Fn(&str) -> Does + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -52,6 +52,7 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<String>>, does: &dyn Fn(&str) ->
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     loop {
         let (mut first, mut head, mut length) = (String::new(), String::new(), 0);
+        let mut group = String::new();
         if reader.read_line(&mut first).unwrap_or(0) == 0 {
             return;
         }
@@ -63,11 +64,14 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<String>>, does: &dyn Fn(&str) ->
             if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
                 length = value.trim().parse().unwrap();
             }
+            if line.to_lowercase().starts_with("x-registry-groupid:") {
+                group = line.replacen("x-registry-groupid:", " in", 1).trim_end().to_owned();
+            }
             head.push_str(&line);
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body).unwrap();
-        let request = first.trim_end_matches(" HTTP/1.1\r\n").to_owned();
+        let request = first.trim_end_matches(" HTTP/1.1\r\n").to_owned() + &group;
         let body = String::from_utf8(body).unwrap();
         log.lock().unwrap().push(format!("{request}\n{head}\n{body}"));
         match does(&request) {
@@ -278,6 +282,52 @@ fn what_a_schema_refers_to_comes_along() {
     assert_eq!((known.schema.as_str(), known.references.len()), ("top", 2));
     let Answer::Unknown(why) = schemas.schema(Reference::Id(2)) else { panic!() };
     assert!(why.contains("refers to \"gone\" version 1"), "{why}");
+}
+
+/// Apicurio's serdes put what a schema refers to into the group of its namespace, and its answers do not say so.
+#[test]
+fn what_a_schema_refers_to_may_be_in_apicurios_group_of_its_namespace() {
+    let at = |id: u32, subject: &str, group: &str| {
+        format!("GET /apis/ccompat/v7/subjects/{subject}/versions/{id}?deleted=true{group}")
+    };
+    let server = Server::start(move |request| {
+        let of = |name: &str, id: u32| {
+            let reference = json!({"name": name, "subject": name, "version": id});
+            Does::Answers(200, json!({"schema": "1", "references": [reference]}).to_string())
+        };
+        match request {
+            "GET /apis/ccompat/v7/schemas/ids/1" => of("a.b.C", 1),
+            "GET /apis/ccompat/v7/schemas/ids/2" => of("a.b.C", 2),
+            "GET /apis/ccompat/v7/schemas/ids/3" => of("a.b.C", 3),
+            "GET /apis/ccompat/v7/schemas/ids/4" => of("a.b.C", 4),
+            "GET /apis/ccompat/v7/schemas/ids/5" => of("C", 5),
+            "GET /apis/ccompat/v7/schemas/ids/6" => of("\u{fc}.C", 6),
+            // In the group alone, by another name in it; in no group alone; in both, the same; in both, others.
+            _ if request == at(1, "a.b.C", " in a.b") => of("d.E", 7),
+            _ if request == at(7, "d.E", " in d") => ok("7"),
+            _ if request == at(2, "a.b.C", "") => ok("2"),
+            _ if request == at(3, "a.b.C", "") => ok("[3]"),
+            _ if request == at(3, "a.b.C", " in a.b") => ok("[ 3 ]"),
+            _ if request == at(4, "a.b.C", "") => ok("4"),
+            _ if request == at(4, "a.b.C", " in a.b") => ok("5"),
+            _ => Does::Answers(404, json!({"error_code": 40401, "message": "none"}).to_string()),
+        }
+    });
+    let schemas = schemas(&[&format!("{}/apis/ccompat/v7", server.url)]);
+    for (id, expect) in [
+        (1, Ok(&["1", "7"][..])),
+        (2, Ok(&["2"])),
+        (3, Ok(&["[3]"])),
+        (4, Err("two of that name, in no group and in the group \"a.b\"")),
+        (5, Err("refers to \"C\" version 5: none")),
+        (6, Err("refers to \"\u{fc}.C\" version 6: none")),
+    ] {
+        match (schemas.schema(Reference::Id(id)), expect) {
+            (Answer::Known(known), Ok(texts)) => assert_eq!(known.texts(), texts, "{id}"),
+            (Answer::Unknown(why), Err(part)) => assert!(why.contains(part), "{id}: {why}"),
+            (other, _) => panic!("{id}: {other:?}"),
+        }
+    }
 }
 
 #[test]

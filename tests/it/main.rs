@@ -47,6 +47,7 @@ mod readme;
 mod refusals;
 mod schema_registry;
 mod secrets;
+mod serdes;
 mod service;
 mod slow_link;
 mod starts;

@@ -60,6 +60,24 @@ impl Registry {
         &self.url
     }
 
+    /// Where its own API and Confluent's are below.
+    pub(crate) fn root(&self) -> &str {
+        self.url.split("/apis/").next().unwrap()
+    }
+
+    /// Has it compare no schema with another.
+    pub(crate) fn take_anything(&self) {
+        self.put("/config", &json!({"compatibility": "NONE"}));
+    }
+
+    /// Has Confluent's API take global ids for its own from now on.
+    pub(crate) fn take_global_ids(&self) {
+        let key = "apicurio.ccompat.legacy-id-mode.enabled";
+        let place = format!("{}/apis/registry/v3/admin/config/properties/{key}", self.root());
+        let request = ureq::put(place).header("Content-Type", "application/json");
+        request.send(json!({"value": "true"}).to_string()).unwrap();
+    }
+
     pub(crate) fn kill9(&self) {
         script(&["kill9", self.home.to_str().unwrap()]);
     }
@@ -115,8 +133,7 @@ fn known(schemas: &Schemas, id: u32) -> std::sync::Arc<tidemill::schema::Registe
 
 /// What Apicurio's own API, and so its serdes' headers, call a content id.
 fn content(registry: &Registry, id: u32) -> String {
-    let root = registry.url.split("/apis/").next().unwrap();
-    let own = ureq::get(format!("{root}/apis/registry/v3/ids/contentIds/{id}"));
+    let own = ureq::get(format!("{}/apis/registry/v3/ids/contentIds/{id}", registry.root()));
     own.call().unwrap().body_mut().read_to_string().unwrap()
 }
 
