@@ -341,6 +341,7 @@ def renders(folder):
             for over in OVERLAYS:
                 laid = [yaml.safe_load((CHART / "examples" / f"with-{name}.yaml").read_text()) for name in over]
                 cases[" with ".join((file.name,) + over)] = functools.reduce(merged, laid, cases[file.name])
+    cases["README"] = yaml.safe_load((CHART / "README.md").read_text().split("```yaml\n")[1].split("```")[0])
     cases["everything"] = merged(LEAST, EVERYTHING)
     cases["everything as a job"] = merged(merged(LEAST, EVERYTHING), {
         "cronJob": {"enabled": True}, "keda": {"enabled": False}, "state": {"existingClaim": "c", "persistence": {"enabled": False}},
