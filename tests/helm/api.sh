@@ -34,6 +34,12 @@ metadata: {name: models}
 spec: {accessModes: [ReadOnlyMany], storageClassName: "", resources: {requests: {storage: 1Gi}}, volumeName: models}
 Y
 
+# What a pod is refused without, and a template is not.
+for name in x-tidemill reviews-sentiment; do kubectl create --save-config serviceaccount "$name" -n predictions >/dev/null; done
+kubectl apply -f - >/dev/null <<Y
+{apiVersion: node.k8s.io/v1, kind: RuntimeClass, metadata: {name: nvidia}, handler: nvidia}
+Y
+
 # The standard, and what Kubernetes warns of, of every example and of what Kubernetes itself refuses.
 for example in "$chart"/examples/*.yaml; do
   values=(-f "$example")
