@@ -369,6 +369,18 @@ def renders(folder):
     expect(done.returncode == 0, f"kubeconform: {done.stdout}{done.stderr}")
 
 
+def context():
+    """The image's build is given each file that the code takes in."""
+    top = CHART.parent.parent
+    let_in = {line[1:].strip() for line in (top / "helm/Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")}
+    for file in (top / "src").rglob("*.rs"):
+        for path in re.findall(r'"((?:\.\./)+[^"]+)"', file.read_text()):
+            place = (file.parent / path).resolve()
+            if place.exists() and place.is_relative_to(top) and not place.is_relative_to(top / "src"):
+                folder = place.relative_to(top).parts[0]
+                expect(folder in let_in, f"{file.relative_to(top)} takes {path} in, and Dockerfile.dockerignore keeps {folder} out")
+
+
 def script():
     """The script of `helm test` is one that a shell reads."""
     text = one(objects(merged(LEAST, EVERYTHING)), "ConfigMap", "-test")["data"]["test.sh"]
@@ -470,6 +482,7 @@ with tempfile.TemporaryDirectory() as place:
     documents()
     values()
     texts()
+    context()
     script()
     for part in (renders, alerts):
         own = pathlib.Path(place) / part.__name__

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # tests/helm/run.sh [api]: the chart against Kubernetes' own tools, which tools.sh builds where Go and Python are: lint, schemas,
-# what each value does, the alerts, every example through the service's own check, the image's root, and the chart's pods run against a
-# real Kafka as a node runs them. With `api` also against a real API server: api.sh, some minutes more. TIDEMILL names the program (default: target/release/tidemill). Where Go or Python is
+# what each value does, the alerts, every example through the service's own check, the image's root, the texts of the licences in it,
+# and the chart's pods run against a real Kafka as a node runs them. With `api` also against a real API server: api.sh, some minutes more. TIDEMILL names the program (default: target/release/tidemill). Where Go or Python is
 # missing it says so and passes; with CI=true it fails.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -22,5 +22,8 @@ if ! ./tools.sh >/dev/null; then
 fi
 "$cache/venv-helm/bin/python" chart.py "$cache"
 ./image.sh
+licences=$(mktemp)
+python3 ../../helm/licences.py "$licences"
+rm "$licences"
 "$cache/venv-helm/bin/python" pods.py "$cache"
 if [ "${1:-}" = api ]; then ./api.sh; fi
