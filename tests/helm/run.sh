@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # tests/helm/run.sh [api]: the chart against Kubernetes' own tools, which tools.sh builds where Go and Python are: lint, schemas,
 # what each value does, the alerts, every example through the service's own check, the image's root, the texts of the licences in it,
-# and the chart's pods run against a real Kafka as a node runs them. With `api` also against a real API server: api.sh, some minutes more. TIDEMILL names the program (default: target/release/tidemill). Where Go or Python is
-# missing it says so and passes; with CI=true it fails.
+# and the chart's pods run against a real Kafka as a node runs them. With `api` also against a real API server: api.sh, some
+# minutes more. TIDEMILL names the program (default: target/release/tidemill). Where Go or Python is missing it says so and passes;
+# with CI=true it fails.
 set -euo pipefail
 cd "$(dirname "$0")"
 for needed in go python3; do
