@@ -369,6 +369,32 @@ def renders(folder):
     expect(done.returncode == 0, f"kubeconform: {done.stdout}{done.stderr}")
 
 
+def nulls():
+    """A value that somebody empties (`extraEnv:` and nothing behind it) is its emptiest; a section that is missing, as with
+    --reuse-values of an older chart, is named, and is no nil pointer in a template."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    full = merged(merged(LEAST, EVERYTHING), {"config": {"kafka": {"common": SASL}},
+                  "extraEnv": [{"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "s", "key": "p"}}}]})
+
+    def sections(node, path=()):
+        for key, value in node["properties"].items():
+            if key == "config":
+                continue
+            closed = value.get("type") == "object" and value.get("additionalProperties") is False
+            if value.get("type") in ("object", "array"):
+                yield path + (key,), key in node.get("required", [])
+            if closed:
+                yield from sections(value, path + (key,))
+    for path, named in sections(schema):
+        case = functools.reduce(lambda inner, key: {key: inner}, reversed(path), None)
+        said, text = template(merged(full, case))
+        if named:
+            expect(text is None and f"missing property '{path[-1]}'" in said, f"{'.'.join(path)} is null: {said or 'nothing is said'}")
+        else:
+            own = path == ("extraEnv",)  # where the password comes from
+            expect(own or text is not None, f"{'.'.join(path)} is null: {said}")
+
+
 def context():
     """The image's build is given each file that the code takes in."""
     top = CHART.parent.parent
@@ -482,6 +508,7 @@ with tempfile.TemporaryDirectory() as place:
     documents()
     values()
     texts()
+    nulls()
     context()
     script()
     for part in (renders, alerts):

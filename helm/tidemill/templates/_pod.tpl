@@ -2,8 +2,9 @@
 {{- define "tidemill.env" -}}
 - name: POD_NAME
   valueFrom: {fieldRef: {apiVersion: v1, fieldPath: metadata.name}}
-{{- $cpu := (.Values.resources.requests | default dict).cpu }}
-{{- if and $cpu (not (.Values.resources.limits | default dict).cpu) (not .Values.gpu.enabled) (not (include "tidemill.configured" (list . "model" "workers"))) }}
+{{- $resources := .Values.resources | default dict }}
+{{- $cpu := ($resources.requests | default dict).cpu }}
+{{- if and $cpu (not ($resources.limits | default dict).cpu) (not .Values.gpu.enabled) (not (include "tidemill.configured" (list . "model" "workers"))) }}
 - name: TIDEMILL_MODEL__WORKERS
   valueFrom: {resourceFieldRef: {containerName: tidemill, resource: requests.cpu, divisor: "1"}}
 {{- end }}
@@ -52,7 +53,7 @@ volumeMounts:
 {{/* Resources of a container of the service's image, with the GPUs. The program for GPUs needs the driver's library to start at all,
 which a node gives only to containers that ask for one; those that run one after the other share the pod's. Context: root, resources. */}}
 {{- define "tidemill.resources" -}}
-{{- $resources := deepCopy .resources -}}
+{{- $resources := deepCopy (.resources | default dict) -}}
 {{- with .root.Values.gpu -}}
 {{- if .enabled -}}
 {{- $gpu := dict .resource (.count | toString) -}}
@@ -67,7 +68,7 @@ which a node gives only to containers that ask for one; those that run one after
 serviceAccountName: {{ include "tidemill.serviceAccountName" . | quote }}
 automountServiceAccountToken: {{ .Values.serviceAccount.automount }}
 enableServiceLinks: false
-{{- with concat (.Values.global.imagePullSecrets | default list) .Values.imagePullSecrets }}
+{{- with concat (.Values.global.imagePullSecrets | default list) (.Values.imagePullSecrets | default list) }}
 imagePullSecrets:
   {{- range . }}
   - {{ kindIs "string" . | ternary (dict "name" .) . | toJson }}
@@ -75,11 +76,11 @@ imagePullSecrets:
 {{- end }}
 securityContext:
   {{- toYaml .Values.podSecurityContext | nindent 2 }}
-{{- with merge (dict) .Values.nodeSelector (.Values.gpu.enabled | ternary .Values.gpu.nodeSelector dict) }}
+{{- with merge (dict) (.Values.nodeSelector | default dict) (.Values.gpu.enabled | ternary .Values.gpu.nodeSelector dict | default dict) }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with concat .Values.tolerations (.Values.gpu.enabled | ternary .Values.gpu.tolerations list) }}
+{{- with concat (.Values.tolerations | default list) (.Values.gpu.enabled | ternary .Values.gpu.tolerations list | default list) }}
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -148,7 +149,7 @@ metadata:
   labels:
     {{- include "tidemill.selectorLabels" . | nindent 4 }}
     app.kubernetes.io/component: predictor
-    {{- with merge (dict) .Values.podLabels .Values.commonLabels }}
+    {{- with merge (dict) (.Values.podLabels | default dict) (.Values.commonLabels | default dict) }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
   annotations:
@@ -161,7 +162,7 @@ metadata:
     {{- end }}
     {{- /* A drained node's pods end in order: without this the cluster autoscaler keeps a node for its emptyDirs. */}}
     {{- $evict := dict "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes" "models,state" }}
-    {{- with merge (dict) .Values.podAnnotations .Values.commonAnnotations $evict }}
+    {{- with merge (dict) (.Values.podAnnotations | default dict) (.Values.commonAnnotations | default dict) $evict }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
 spec:
