@@ -34,9 +34,17 @@ metadata: {name: models}
 spec: {accessModes: [ReadOnlyMany], storageClassName: "", resources: {requests: {storage: 1Gi}}, volumeName: models}
 Y
 
+# What a pod is refused without, and a template is not.
+for name in x-tidemill reviews-sentiment; do kubectl create --save-config serviceaccount "$name" -n predictions >/dev/null; done
+kubectl apply -f - >/dev/null <<Y
+{apiVersion: node.k8s.io/v1, kind: RuntimeClass, metadata: {name: nvidia}, handler: nvidia}
+Y
+
 # The standard, and what Kubernetes warns of, of every example and of what Kubernetes itself refuses.
 for example in "$chart"/examples/*.yaml; do
-  helm template x "$chart" -n predictions -f "$example" >"$work/x.yaml"
+  values=(-f "$example")
+  case $example in */with-*) values=(-f "$chart/examples/quickstart.yaml" -f "$example") ;; esac
+  helm template x "$chart" -n predictions "${values[@]}" >"$work/x.yaml"
   kubectl apply -n predictions --dry-run=server -f "$work/x.yaml" >"$work/out" 2>"$work/said" || fail "$example: $(cat "$work/said")"
   # A namespace of another object is its own.
   ! grep -i "warning" "$work/said" || fail "$example: Kubernetes warns"
@@ -84,6 +92,13 @@ helm rollback reviews 3 -n predictions --wait --timeout 60s >/dev/null
 ! configured max_records || fail "the rollback does not bring the configuration back"
 [ "$(get statefulset reviews-tidemill -o jsonpath='{.spec.template.spec.containers[0].image}')" = ghcr.io/tidemill/tidemill:0.1.0 ] || fail "the rollback does not bring the image back"
 ok "rolled back"
+for key in replicas=2 config.batch.max_record=64; do
+  ! helm upgrade "${release[@]}" --set "$key" >"$work/out" 2>&1 || fail "$key is no key, and an upgrade takes it"
+  name=${key%=*}
+  grep -q "${name##*.}" "$work/out" || fail "an upgrade with $key does not say what is wrong: $(cat "$work/out")"
+done
+[ "$(helm list -n predictions -o json | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["status"])')" = deployed ] || fail "a refused upgrade leaves its mark"
+ok "a key that has another name is refused, and nothing is changed"
 helm test reviews -n predictions --timeout 60s >/dev/null || fail "helm test"
 ok "tested"
 
@@ -99,7 +114,7 @@ ok "and back"
 
 helm uninstall reviews -n predictions --wait >/dev/null
 left=$(get statefulset,service,configmap,poddisruptionbudget,networkpolicy,scaledobject,servicemonitor,prometheusrule,kafkauser,cronjob \
-  -l app.kubernetes.io/instance=reviews -o name | grep -v -- '-test$' || true)
+  -l app.kubernetes.io/instance=reviews -o name)
 [ -z "$left" ] || fail "an uninstall leaves $left"
 [ "$(get kafkatopic -o name | wc -l)" = 3 ] || fail "an uninstall deletes topics"
 ok "uninstalled, but for the topics"

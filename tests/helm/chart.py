@@ -3,6 +3,7 @@
 
 chart.py CACHE --write: writes the table of values into the chart's README."""
 
+import functools
 import json
 import os
 import pathlib
@@ -18,7 +19,11 @@ CHART = HERE.parent.parent / "helm" / "tidemill"
 CACHE = pathlib.Path(sys.argv[1])
 VERSION = "1.37.0"
 LEAST = yaml.safe_load((CHART / "examples" / "quickstart.yaml").read_text())
-EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
+EXAMPLES = [file for file in sorted((CHART / "examples").glob("*.yaml")) if not file.name.startswith("with-")]
+# Those that say how a cluster is reached; others show a shape of the service.
+BROKERS = ("quickstart", "strimzi", "msk", "msk-scram", "confluent-cloud", "redpanda", "event-hubs")
+# Laid over each of them: a GPU, a job, both.
+OVERLAYS = [("gpu",), ("job",), ("gpu", "job")]
 
 failures, count = [], 0
 
@@ -64,8 +69,9 @@ def pods(rendered):
     for item in rendered:
         spec = item.get("spec", {})
         spec = spec.get("jobTemplate", {}).get("spec", spec)
-        if "template" in spec and "containers" in spec["template"].get("spec", {}):
-            yield item, spec["template"]["spec"]
+        spec = spec.get("template", item).get("spec", {})
+        if "containers" in spec:
+            yield item, spec
 
 
 def at(value, path):
@@ -116,6 +122,19 @@ GIVES = [
     ({"gpu": {"enabled": True}}, "StatefulSet", f"{MAIN}.image", "ghcr.io/tidemill/tidemill:0.1.0-cuda"),
     ({"gpu": {"enabled": True, "count": 2}}, "StatefulSet", f"{MAIN}.resources.limits", {"memory": "1Gi", "nvidia.com/gpu": "2"}),
     ({"gpu": {"enabled": True}}, "StatefulSet", f"{POD}.tolerations[0].key", "nvidia.com/gpu"),
+    ({"gpu": {"enabled": True}}, "StatefulSet", f"{POD}.initContainers[0].resources.limits", {"memory": "512Mi", "nvidia.com/gpu": "1"}),
+    ({"gpu": {"enabled": True, "runtimeClassName": "n"}}, "Pod", "spec.runtimeClassName", "n"),
+    ({"gpu": {"enabled": True}}, "Pod", "spec.containers[0].resources.limits", {"memory": "1Gi", "nvidia.com/gpu": "1"}),
+    ({"gpu": {"enabled": True, "count": 2}, "cronJob": {"enabled": True}}, "CronJob", f"spec.jobTemplate.{MAIN}.resources.requests",
+     {"cpu": "1", "memory": "512Mi", "nvidia.com/gpu": "2"}),
+    ({"gpu": {"enabled": True, "nodeSelector": {"a": "b"}}, "cronJob": {"enabled": True}}, "CronJob", f"spec.jobTemplate.{POD}.nodeSelector", {"a": "b"}),
+    ({"gpu": {"enabled": True}, "cronJob": {"enabled": True}}, "CronJob", f"spec.jobTemplate.{POD}.tolerations[0].key", "nvidia.com/gpu"),
+    # OpenShift gives users and groups itself: what is null is left out.
+    ({"podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None, "fsGroupChangePolicy": None}}, "StatefulSet",
+     f"{POD}.securityContext", {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}),
+    ({}, "StatefulSet", 'spec.template.metadata.annotations["cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"]', "models,state"),
+    ({}, "Pod", "spec.containers[0].args[0]", "check"),
+    ({}, "Pod", "spec.containers[0].volumeMounts[2]", {"name": "state", "mountPath": "/var/lib/tidemill"}),
     ({"imagePullSecrets": ["a", {"name": "b"}]}, "StatefulSet", f"{POD}.imagePullSecrets", [{"name": "a"}, {"name": "b"}]),
     ({}, "StatefulSet", f"{POD}.initContainers[0].args", ["check", "--offline", "--config", "/etc/tidemill/tidemill.yaml"]),
     ({}, "StatefulSet", f"{MAIN}.env[1].name", "TIDEMILL_MODEL__WORKERS"),
@@ -147,6 +166,9 @@ GIVES = [
     ({"keda": {"enabled": True}, "config": {"kafka": {"common": OIDC}}, "secrets": [{"name": "id", "existingSecret": "s"}]}, "TriggerAuthentication",
      "spec.secretTargetRef[1]", {"parameter": "password", "name": "s", "key": "secret"}),
     ({"networkPolicy": {"enabled": True}, "config": {"kafka": {"common": OIDC}}}, "NetworkPolicy", "spec.egress[2].ports[0].port", 8443),
+    ({"networkPolicy": {"enabled": True}, "config": {"traces": {"endpoint": "http://c:4318"}, "metrics": {"endpoint": "https://c/x"}}},
+     "NetworkPolicy", "spec.egress[2].ports", [{"port": 4318, "protocol": "TCP"}, {"port": 443, "protocol": "TCP"}]),
+    ({"networkPolicy": {"enabled": True}}, "NetworkPolicy", "spec.podSelector.matchExpressions[0].values", ["tidemill", "tidemill-test"]),
     ({"networkPolicy": {"enabled": True}, "config": {"kafka": {"common": MSK}}}, "NetworkPolicy", "spec.egress[2].ports[0].port", 443),
     ({"networkPolicy": {"enabled": True}}, "NetworkPolicy", "spec.egress[1].ports", [{"port": 9092, "protocol": "TCP"}]),
     ({"networkPolicy": {"enabled": True}, "config": {"schema_registry": {"urls": ["https://a/b", "http://c:8081", "https://d"]}}}, "NetworkPolicy",
@@ -284,9 +306,42 @@ def own_check(rendered, name):
         expect(done.returncode == 0 and "warning" not in done.stdout, f"{name}: tidemill check --offline: {done.stdout}{done.stderr}")
 
 
+def shaped(rendered, name):
+    """What an overlay makes of an example: one of service and job, and where a GPU is asked for, each container has it."""
+    kinds = {item["kind"] for item in rendered}
+    expect(("CronJob" in kinds) == ("job" in name) and ("StatefulSet" in kinds) != ("CronJob" in kinds), f"{name}: {kinds}")
+    if " with gpu" in name:
+        for item, pod in pods(rendered):
+            for container in pod["containers"] + pod.get("initContainers", []):
+                ours = "tidemill:" in container["image"]
+                expect(not ours or container["resources"]["limits"].get("nvidia.com/gpu") == "1", f"{name}: {container['name']} has no GPU")
+    # helm test --logs asks for the log of a pod by each hook's name, and fails where there is none.
+    hooks = {item["kind"] for item in rendered if "helm.sh/hook" in item["metadata"].get("annotations", {})}
+    expect(hooks == {"Pod"}, f"{name}: the tests are {hooks}")
+
+
+def texts():
+    """Names that YAML would take for numbers stay texts."""
+    def scalars(value):
+        if isinstance(value, (dict, list)):
+            for each in value.values() if isinstance(value, dict) else value:
+                yield from scalars(each)
+        else:
+            yield value
+    case = merged(LEAST, merged(EVERYTHING, {"fullnameOverride": "31", "nameOverride": "37", "models": {"init": {"image": "m"}}}))
+    number = [value for value in scalars(objects(case, release="1e9")) if value in (31, 37, 1e9) and not isinstance(value, str)]
+    expect(not number, f"names became numbers: {number}")
+
+
 def renders(folder):
     """Lint, schemas, security and the service's own check, of each example and of everything at once."""
     cases = {file.name: yaml.safe_load(file.read_text()) for file in EXAMPLES}
+    for file in EXAMPLES:
+        if file.stem in BROKERS:
+            for over in OVERLAYS:
+                laid = [yaml.safe_load((CHART / "examples" / f"with-{name}.yaml").read_text()) for name in over]
+                cases[" with ".join((file.name,) + over)] = functools.reduce(merged, laid, cases[file.name])
+    cases["README"] = yaml.safe_load((CHART / "README.md").read_text().split("```yaml\n")[1].split("```")[0])
     cases["everything"] = merged(LEAST, EVERYTHING)
     cases["everything as a job"] = merged(merged(LEAST, EVERYTHING), {
         "cronJob": {"enabled": True}, "keda": {"enabled": False}, "state": {"existingClaim": "c", "persistence": {"enabled": False}},
@@ -302,6 +357,7 @@ def renders(folder):
         rendered = [item for item in yaml.safe_load_all(text) if item]
         restricted(rendered, name)
         own_check(rendered, name)
+        shaped(rendered, name)
         names = [(item["kind"], item["metadata"].get("namespace"), item["metadata"]["name"]) for item in rendered]
         expect(len(names) == len(set(names)), f"{name}: two objects have one name: {names}")
         rules = one(rendered, "PrometheusRule")
@@ -311,6 +367,44 @@ def renders(folder):
     done = run(CACHE / "bin/kubeconform", "-strict", "-summary", "-schema-location", f"{schemas}/builtin/{{{{ .ResourceKind }}}}{{{{ .KindSuffix }}}}.json",
                "-schema-location", f"{schemas}/{{{{ .Group }}}}/{{{{ .ResourceKind }}}}_{{{{ .ResourceAPIVersion }}}}.json", *folder.glob("*.yaml"))
     expect(done.returncode == 0, f"kubeconform: {done.stdout}{done.stderr}")
+
+
+def nulls():
+    """A value that somebody empties (`extraEnv:` and nothing behind it) is its emptiest; a section that is missing, as with
+    --reuse-values of an older chart, is named, and is no nil pointer in a template."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    full = merged(merged(LEAST, EVERYTHING), {"config": {"kafka": {"common": SASL}},
+                  "extraEnv": [{"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "s", "key": "p"}}}]})
+
+    def sections(node, path=()):
+        for key, value in node["properties"].items():
+            if key == "config":
+                continue
+            closed = value.get("type") == "object" and value.get("additionalProperties") is False
+            if value.get("type") in ("object", "array"):
+                yield path + (key,), key in node.get("required", [])
+            if closed:
+                yield from sections(value, path + (key,))
+    for path, named in sections(schema):
+        case = functools.reduce(lambda inner, key: {key: inner}, reversed(path), None)
+        said, text = template(merged(full, case))
+        if named:
+            expect(text is None and f"missing property '{path[-1]}'" in said, f"{'.'.join(path)} is null: {said or 'nothing is said'}")
+        else:
+            own = path == ("extraEnv",)  # where the password comes from
+            expect(own or text is not None, f"{'.'.join(path)} is null: {said}")
+
+
+def context():
+    """The image's build is given each file that the code takes in."""
+    top = CHART.parent.parent
+    let_in = {line[1:].strip() for line in (top / "helm/Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")}
+    for file in (top / "src").rglob("*.rs"):
+        for path in re.findall(r'"((?:\.\./)+[^"]+)"', file.read_text()):
+            place = (file.parent / path).resolve()
+            if place.exists() and place.is_relative_to(top) and not place.is_relative_to(top / "src"):
+                folder = place.relative_to(top).parts[0]
+                expect(folder in let_in, f"{file.relative_to(top)} takes {path} in, and Dockerfile.dockerignore keeps {folder} out")
 
 
 def script():
@@ -413,6 +507,9 @@ if not pathlib.Path(os.environ["TIDEMILL"]).exists():
 with tempfile.TemporaryDirectory() as place:
     documents()
     values()
+    texts()
+    nulls()
+    context()
     script()
     for part in (renders, alerts):
         own = pathlib.Path(place) / part.__name__

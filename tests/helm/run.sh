@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # tests/helm/run.sh [api]: the chart against Kubernetes' own tools, which tools.sh builds where Go and Python are: lint, schemas,
-# what each value does, the alerts, every example through the service's own check, and the image's root. With `api` also against a real API
-# server: api.sh, some minutes more. TIDEMILL names the program (default: target/release/tidemill). Where Go or Python is
-# missing it says so and passes; with CI=true it fails.
+# what each value does, the alerts, every example through the service's own check, the image's root, the texts of the licences in it,
+# and the chart's pods run against a real Kafka as a node runs them. With `api` also against a real API server: api.sh, some
+# minutes more. TIDEMILL names the program (default: target/release/tidemill). Where Go or Python is missing it says so and passes;
+# with CI=true it fails.
 set -euo pipefail
 cd "$(dirname "$0")"
 for needed in go python3; do
@@ -22,4 +23,8 @@ if ! ./tools.sh >/dev/null; then
 fi
 "$cache/venv-helm/bin/python" chart.py "$cache"
 ./image.sh
+licences=$(mktemp)
+python3 ../../helm/licences.py "$licences"
+rm "$licences"
+"$cache/venv-helm/bin/python" pods.py "$cache"
 if [ "${1:-}" = api ]; then ./api.sh; fi

@@ -11,8 +11,8 @@
 {{- end -}}
 
 {{- define "tidemill.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "tidemill.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "tidemill.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "tidemill.labels" -}}
@@ -27,14 +27,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* name, namespace, labels and annotations. Context: root, and optionally name, namespace, labels, annotations. */}}
 {{- define "tidemill.metadata" -}}
-name: {{ .name | default (include "tidemill.fullname" .root) }}
-namespace: {{ .namespace | default .root.Release.Namespace }}
+name: {{ .name | default (include "tidemill.fullname" .root) | quote }}
+namespace: {{ .namespace | default .root.Release.Namespace | quote }}
 labels:
   {{- include "tidemill.labels" .root | nindent 2 }}
   {{- with .labels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-{{- with merge (dict) (.annotations | default dict) .root.Values.commonAnnotations }}
+{{- with merge (dict) (.annotations | default dict) (.root.Values.commonAnnotations | default dict) }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}

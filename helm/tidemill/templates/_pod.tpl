@@ -2,8 +2,9 @@
 {{- define "tidemill.env" -}}
 - name: POD_NAME
   valueFrom: {fieldRef: {apiVersion: v1, fieldPath: metadata.name}}
-{{- $cpu := (.Values.resources.requests | default dict).cpu }}
-{{- if and $cpu (not (.Values.resources.limits | default dict).cpu) (not .Values.gpu.enabled) (not (include "tidemill.configured" (list . "model" "workers"))) }}
+{{- $resources := .Values.resources | default dict }}
+{{- $cpu := ($resources.requests | default dict).cpu }}
+{{- if and $cpu (not ($resources.limits | default dict).cpu) (not .Values.gpu.enabled) (not (include "tidemill.configured" (list . "model" "workers"))) }}
 - name: TIDEMILL_MODEL__WORKERS
   valueFrom: {resourceFieldRef: {containerName: tidemill, resource: requests.cpu, divisor: "1"}}
 {{- end }}
@@ -49,12 +50,25 @@ volumeMounts:
   {{- include "tidemill.mounts" .root | nindent 2 }}
 {{- end -}}
 
+{{/* Resources of a container of the service's image, with the GPUs. The program for GPUs needs the driver's library to start at all,
+which a node gives only to containers that ask for one; those that run one after the other share the pod's. Context: root, resources. */}}
+{{- define "tidemill.resources" -}}
+{{- $resources := deepCopy (.resources | default dict) -}}
+{{- with .root.Values.gpu -}}
+{{- if .enabled -}}
+{{- $gpu := dict .resource (.count | toString) -}}
+{{- $resources = mergeOverwrite $resources (dict "limits" $gpu "requests" $gpu) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end -}}
+
 {{/* Everything of a pod beside its containers. */}}
 {{- define "tidemill.podFields" -}}
-serviceAccountName: {{ include "tidemill.serviceAccountName" . }}
+serviceAccountName: {{ include "tidemill.serviceAccountName" . | quote }}
 automountServiceAccountToken: {{ .Values.serviceAccount.automount }}
 enableServiceLinks: false
-{{- with concat (.Values.global.imagePullSecrets | default list) .Values.imagePullSecrets }}
+{{- with concat (.Values.global.imagePullSecrets | default list) (.Values.imagePullSecrets | default list) }}
 imagePullSecrets:
   {{- range . }}
   - {{ kindIs "string" . | ternary (dict "name" .) . | toJson }}
@@ -62,23 +76,28 @@ imagePullSecrets:
 {{- end }}
 securityContext:
   {{- toYaml .Values.podSecurityContext | nindent 2 }}
-{{- with merge (dict) .Values.nodeSelector (.Values.gpu.enabled | ternary .Values.gpu.nodeSelector dict) }}
+{{- with merge (dict) (.Values.nodeSelector | default dict) (.Values.gpu.enabled | ternary .Values.gpu.nodeSelector dict | default dict) }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with concat .Values.tolerations (.Values.gpu.enabled | ternary .Values.gpu.tolerations list) }}
+{{- with concat (.Values.tolerations | default list) (.Values.gpu.enabled | ternary .Values.gpu.tolerations list | default list) }}
 tolerations:
   {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.gpu }}
+{{- if and .enabled .runtimeClassName }}
+runtimeClassName: {{ .runtimeClassName }}
+{{- end }}
 {{- end }}
 {{- with .Values.affinity }}
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .Values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .Values.schedulerName }}
-schedulerName: {{ . }}
+schedulerName: {{ . | quote }}
 {{- end }}
 {{- with .Values.hostAliases }}
 hostAliases:
@@ -96,11 +115,11 @@ dnsConfig:
 {{/* Volumes of the configuration, the secrets and the models. */}}
 {{- define "tidemill.volumes" -}}
 - name: config
-  configMap: {name: {{ include "tidemill.fullname" . }}}
+  configMap: {name: {{ include "tidemill.fullname" . | quote }}}
 {{- range .Values.secrets }}
 - name: {{ printf "secret-%s" .name }}
   secret:
-    secretName: {{ .existingSecret }}
+    secretName: {{ .existingSecret | quote }}
     defaultMode: 0440
     {{- with .items }}
     items:
@@ -109,7 +128,7 @@ dnsConfig:
 {{- end }}
 {{- if .Values.models.existingClaim }}
 - name: models
-  persistentVolumeClaim: {claimName: {{ .Values.models.existingClaim }}, readOnly: true}
+  persistentVolumeClaim: {claimName: {{ .Values.models.existingClaim | quote }}, readOnly: true}
 {{- else if .Values.models.volume }}
 - name: models
   {{- toYaml .Values.models.volume | nindent 2 }}
@@ -130,7 +149,7 @@ metadata:
   labels:
     {{- include "tidemill.selectorLabels" . | nindent 4 }}
     app.kubernetes.io/component: predictor
-    {{- with merge (dict) .Values.podLabels .Values.commonLabels }}
+    {{- with merge (dict) (.Values.podLabels | default dict) (.Values.commonLabels | default dict) }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
   annotations:
@@ -141,16 +160,13 @@ metadata:
     checksum/secret-{{ $secret.name }}: {{ .metadata.resourceVersion | quote }}
     {{- end }}
     {{- end }}
-    {{- with merge (dict) .Values.podAnnotations .Values.commonAnnotations }}
+    {{- /* A drained node's pods end in order: without this the cluster autoscaler keeps a node for its emptyDirs. */}}
+    {{- $evict := dict "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes" "models,state" }}
+    {{- with merge (dict) (.Values.podAnnotations | default dict) (.Values.commonAnnotations | default dict) $evict }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
 spec:
   {{- include "tidemill.podFields" . | nindent 2 }}
-  {{- with .Values.gpu }}
-  {{- if and .enabled .runtimeClassName }}
-  runtimeClassName: {{ .runtimeClassName }}
-  {{- end }}
-  {{- end }}
   terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds | default (include "tidemill.stop" .) | int64 }}
   {{- with .Values.topologySpreadConstraints }}
   topologySpreadConstraints:
@@ -164,7 +180,10 @@ spec:
   {{- end }}
   initContainers:
     - {{- include "tidemill.container" (dict "root" . "name" "check" "args" (list "check" "--offline" "--config" "/etc/tidemill/tidemill.yaml")) | nindent 6 }}
-      resources: {requests: {cpu: 10m, memory: 64Mi}, limits: {memory: 64Mi}}
+      resources:
+        {{- $memory := .Values.gpu.enabled | ternary "512Mi" "64Mi" }}
+        {{- $check := dict "requests" (dict "cpu" "10m" "memory" $memory) "limits" (dict "memory" $memory) }}
+        {{- include "tidemill.resources" (dict "root" . "resources" $check) | nindent 8 }}
     {{- include "tidemill.modelsInit" . | nindent 4 }}
     {{- with .Values.extraInitContainers }}
     {{- toYaml . | nindent 4 }}
@@ -175,12 +194,7 @@ spec:
       ports:
         - {name: http, containerPort: {{ include "tidemill.port" . }}, protocol: TCP}
       resources:
-        {{- $resources := deepCopy .Values.resources }}
-        {{- if .Values.gpu.enabled }}
-        {{- $gpu := dict .Values.gpu.resource (.Values.gpu.count | toString) }}
-        {{- $resources = mergeOverwrite $resources (dict "limits" $gpu "requests" $gpu) }}
-        {{- end }}
-        {{- toYaml $resources | nindent 8 }}
+        {{- include "tidemill.resources" (dict "root" . "resources" .Values.resources) | nindent 8 }}
       {{- if not $.job }}
       {{- with .Values.startupProbe }}
       startupProbe:
@@ -207,7 +221,7 @@ spec:
     {{- if not .Values.state.persistence.enabled }}
     - name: state
       {{- if .Values.state.existingClaim }}
-      persistentVolumeClaim: {claimName: {{ .Values.state.existingClaim }}}
+      persistentVolumeClaim: {claimName: {{ .Values.state.existingClaim | quote }}}
       {{- else }}
       emptyDir: {sizeLimit: {{ .Values.state.persistence.size }}}
       {{- end }}
