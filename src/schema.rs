@@ -251,13 +251,9 @@ impl Schemas {
             Reference::Id(id) => format!("/schemas/ids/{id}"),
             Reference::Guid(guid) => format!("/schemas/guids/{guid}"),
         };
-        let answer = self.client.ask(&path, None).map_err(|failed| match (reference, failed) {
-            // Some registries know numbers only, and say so with a page that is not Confluent's.
-            (Reference::Guid(_), Failed::Away(_)) if self.client.ask("/subjects", None).is_ok() => {
-                let message = "it knows no GUIDs, or not this one".to_owned();
-                Failed::Absent { code: 404, message }
-            }
-            (_, failed) => failed,
+        let answer = self.client.find(&path).map_err(|failed| match failed {
+            Failed::Away(why) => Failed::Away(format!("{why} (asked for {reference})")),
+            failed => failed,
         });
         self.whole(&answer?)
     }

@@ -14,6 +14,9 @@ use crate::tls;
 /// Most bytes of an answer.
 const MAX_ANSWER: u64 = 4 << 20;
 
+/// By what a server says that it has no such thing, or that this is not its place.
+const NOT_FOUND: [u16; 3] = [400, 404, 410];
+
 /// Most bytes of a file with certificates.
 const MAX_CA: u64 = 4 << 20;
 
@@ -119,33 +122,54 @@ impl Client {
 
     /// Asks for `path`, or sends `body` to it; the next URL where one is away.
     pub(super) fn ask(&self, path: &str, body: Option<&Json>) -> Result<Json, Failed> {
-        self.ask_all(path, body, None)
+        self.ask_all(path, body, None).map_err(|(_, failed)| failed)
+    }
+
+    /// Asks for `path`, which is absent too where the answer says so without Confluent's code and the place is one of a
+    /// registry: Confluent's own server says 404 of a number that it cannot read, others of one that they do not have.
+    pub(super) fn find(&self, path: &str) -> Result<Json, Failed> {
+        self.ask_all(path, None, None).map_err(|(status, failed)| match failed {
+            Failed::Away(_) if NOT_FOUND.contains(&status) && self.is_there() => {
+                let code = u64::from(status);
+                Failed::Absent { code, message: format!("it answers {status}") }
+            }
+            failed => failed,
+        })
+    }
+
+    /// Whether a registry answers where it should be. Not each of them has the first of these paths.
+    fn is_there(&self) -> bool {
+        ["/schemas/types", "/subjects"].iter().any(|path| self.ask(path, None).is_ok())
     }
 
     /// Asks for `path` in one of Apicurio's groups; other registries have none, and answer as ever.
     pub(super) fn ask_in(&self, group: &str, path: &str) -> Result<Json, Failed> {
-        self.ask_all(path, None, Some(group))
+        self.ask_all(path, None, Some(group)).map_err(|(_, failed)| failed)
     }
 
+    /// Where there is no answer, also the last status; 0 where there was none.
     fn ask_all(
         &self,
         path: &str,
         body: Option<&Json>,
         group: Option<&str>,
-    ) -> Result<Json, Failed> {
+    ) -> Result<Json, (u16, Failed)> {
         let first = self.at.load(Ordering::Relaxed);
-        let mut reasons = Vec::new();
+        let (mut reasons, mut last) = (Vec::new(), 0);
         for place in (first..).take(self.urls.len()) {
             let at = place % self.urls.len();
             match self.ask_at(&self.urls[at], path, body, group) {
-                Err(Failed::Away(reason)) => reasons.push(reason),
+                Err((status, Failed::Away(reason))) => {
+                    reasons.push(reason);
+                    last = status;
+                }
                 answer => {
                     self.at.store(at, Ordering::Relaxed);
                     return answer;
                 }
             }
         }
-        Err(Failed::Away(reasons.join("; ")))
+        Err((last, Failed::Away(reasons.join("; "))))
     }
 
     fn ask_at(
@@ -154,7 +178,7 @@ impl Client {
         path: &str,
         body: Option<&Json>,
         group: Option<&str>,
-    ) -> Result<Json, Failed> {
+    ) -> Result<Json, (u16, Failed)> {
         let place = format!("{url}{path}");
         let away = |why: &str| Failed::Away(format!("the schema registry at {url} {why}"));
         let mut answer = match body {
@@ -177,13 +201,13 @@ impl Client {
                 request.send(body.to_string())
             }
         }
-        .map_err(|error| away(&unanswered(&error)))?;
+        .map_err(|error| (0, away(&unanswered(&error))))?;
         let status = answer.status().as_u16();
         let text = answer.body_mut().with_config().limit(MAX_ANSWER).read_to_vec();
-        let text = text.map_err(|error| away(&unanswered(&error)))?;
+        let text = text.map_err(|error| (0, away(&unanswered(&error))))?;
         meant(status, &text).map_err(|failed| match failed {
-            Failed::Away(why) => away(&why),
-            other @ (Failed::Absent { .. } | Failed::Refused(_)) => other,
+            Failed::Away(why) => (status, away(&why)),
+            other @ (Failed::Absent { .. } | Failed::Refused(_)) => (status, other),
         })
     }
 }

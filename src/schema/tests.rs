@@ -152,6 +152,33 @@ fn a_schema_is_asked_for_once() {
     assert!(server.asked.lock().unwrap()[0].starts_with("GET /schemas/ids/7\n"));
 }
 
+/// Confluent's server has no code of its own for a number above 2^31 - 1, and a wrong path gets the same answer.
+#[test]
+fn a_registry_that_is_there_has_not_what_it_does_not_find() {
+    let nothing = |status| {
+        let text = json!({"error_code": status, "message": format!("HTTP {status} Not Found")});
+        Does::Answers(status, text.to_string())
+    };
+    for status in [400, 404, 410] {
+        for there in ["/schemas/types", "/subjects"] {
+            let server = Server::start(move |request| match request {
+                "GET /schemas/ids/7" => ok("\"int\""),
+                _ if request == format!("GET {there}") => Does::Answers(200, "[]".to_owned()),
+                _ => nothing(status),
+            });
+            let schemas = schemas(&[&server.url]);
+            let Answer::Unknown(why) = schemas.schema(Reference::Id(u32::MAX)) else { panic!() };
+            assert!(why.contains(&format!("schema id {}", u32::MAX)), "{why}");
+            assert!(why.contains(&format!("it answers {status}")), "{why}");
+            assert!(matches!(schemas.schema(Reference::Id(7)), Answer::Known(_)));
+        }
+        let elsewhere = Server::start(move |_| nothing(status));
+        let answer = schemas(&[&elsewhere.url]).schema(Reference::Id(u32::MAX));
+        let Answer::Away { reason, .. } = answer else { panic!("{answer:?}") };
+        assert!(reason.ends_with("(asked for schema id 4294967295)"), "{reason}");
+    }
+}
+
 #[test]
 fn only_what_the_registry_says_is_unknown_is_a_records_fault() {
     let page = || "<html>Sign in</html>".to_owned();
