@@ -32,7 +32,7 @@ const AHEAD: usize = 8;
 /// Huffman tables: two classes, four of each.
 type Tables = [[Option<Table>; 4]; 2];
 
-/// A table of 64 divisors, in the order of their codes.
+/// A table of 64 divisors, in their natural order, row by row.
 type Divisors = [u16; 64];
 
 /// Rows of eight, walked along their diagonals.
@@ -154,7 +154,11 @@ impl<'a> Decoder<'a> {
                     u16::from(values[at])
                 }
             };
-            *table = Some(std::array::from_fn(value));
+            let mut divisors = [0; 64];
+            for (at, place) in ZIGZAG.iter().enumerate() {
+                divisors[usize::from(*place)] = value(at);
+            }
+            *table = Some(divisors);
             body = rest;
         }
         Ok(())

@@ -89,6 +89,17 @@ impl<'a> Codes<'a> {
     }
 
     fn fill(&mut self) {
+        if let Some(next) = self.bytes.first_chunk::<8>()
+            && !next.contains(&0xff)
+        {
+            let taken = (64 - self.count) / 8;
+            let kept = self.count + 8 * taken;
+            let unused = u64::MAX.checked_shr(kept).unwrap_or(0);
+            self.bits |= (u64::from_be_bytes(*next) >> self.count) & !unused;
+            self.count = kept;
+            self.bytes = &self.bytes[usize::try_from(taken).unwrap_or(0)..];
+            return;
+        }
         while self.count <= 48 {
             let (byte, length) = match self.bytes {
                 [0xff, 0, ..] => (0xff, 2),

@@ -6,7 +6,7 @@
 
 use ::image::RgbImage;
 
-use super::{Divisors, Refusal, SIDE, ZIGZAG};
+use super::{Divisors, Refusal, SIDE};
 
 /// Samples of a component.
 pub(super) struct Plane {
@@ -66,11 +66,8 @@ impl Plane {
         block: &[i16; 64],
         divisors: &Divisors,
     ) {
-        let mut values = [0_i32; 64];
-        for (place, divisor) in ZIGZAG.iter().zip(divisors) {
-            let place = usize::from(*place);
-            values[place] = i32::from(block[place]).wrapping_mul(i32::from(*divisor));
-        }
+        let mut values: [i32; 64] =
+            std::array::from_fn(|at| i32::from(block[at]).wrapping_mul(i32::from(divisors[at])));
         let start = row * SIDE * self.stride + column * SIDE;
         if values[1..].iter().all(|value| *value == 0) {
             let level = clamp(descale(values[0].wrapping_shl(BETWEEN), BETWEEN + 3) + 128);
@@ -80,6 +77,11 @@ impl Plane {
             return;
         }
         for column in 0..SIDE {
+            if (1..SIDE).all(|row| values[row * SIDE + column] == 0) {
+                let level = values[column].wrapping_shl(BETWEEN);
+                (0..SIDE).for_each(|row| values[row * SIDE + column] = level);
+                continue;
+            }
             let done = inverse(std::array::from_fn(|row| values[row * SIDE + column]));
             for (row, value) in done.into_iter().enumerate() {
                 values[row * SIDE + column] = descale(value, DIGITS - BETWEEN);
@@ -129,13 +131,14 @@ pub(super) fn rgb(
     (width, height): (usize, usize),
     colours: Colours,
 ) -> Result<RgbImage, Refusal> {
-    let mut out = Vec::with_capacity(width * height * 3);
+    let mut out = vec![0; width * height * 3];
     let mut rows = vec![Vec::new(); planes.len()];
-    for y in 0..height {
+    let mut levels = [vec![0; width], vec![0; width], vec![0; width]];
+    for (y, out) in out.chunks_exact_mut(width * 3).enumerate() {
         for ((plane, part), row) in planes.iter().zip(&mut rows) {
             upsample(plane, *part, whole, y, row)?;
         }
-        push(&rows, width, colours, &mut out);
+        put_row(&rows, colours, &mut levels, out.as_chunks_mut::<3>().0);
     }
     let side = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
     Ok(RgbImage::from_raw(side(width), side(height), out).unwrap_or_default())
@@ -165,68 +168,101 @@ fn upsample(
         (1, 1) => out.extend_from_slice(near),
         (1, 2) => {
             let bias = if y.is_multiple_of(2) { 1 } else { 2 };
-            let between = |(near, far): (&u8, &u8)| {
-                clamp((3 * i32::from(*near) + i32::from(*far) + bias) >> 2)
-            };
-            out.extend(near.iter().zip(far).map(between));
+            let sums = near.iter().zip(far).map(|(near, far)| three_to_one(*near, *far));
+            out.extend(sums.map(|sum| shifted(sum + bias, 2)));
         }
         (2, 1) if 2 < plane.width => {
-            let sums = near.iter().map(|near| i32::from(*near));
-            doubled(sums, (2, 1, 2), out);
+            let sums: Vec<u16> = near.iter().map(|near| u16::from(*near)).collect();
+            doubled(&sums, (2, 1, 2), out);
         }
         (2, 2) if 2 < plane.width => {
-            let sums =
-                near.iter().zip(far).map(|(near, far)| 3 * i32::from(*near) + i32::from(*far));
-            doubled(sums, (4, 8, 7), out);
+            let pairs = near.iter().zip(far);
+            let sums: Vec<u16> = pairs.map(|(near, far)| three_to_one(*near, *far)).collect();
+            doubled(&sums, (4, 8, 7), out);
         }
         _ => near.iter().for_each(|near| out.extend(std::iter::repeat_n(*near, across))),
     }
     Ok(())
 }
 
+fn three_to_one(near: u8, far: u8) -> u16 {
+    3 * u16::from(near) + u16::from(far)
+}
+
+/// A weighted mean of samples, which is one.
+fn shifted(sum: u16, digits: u32) -> u8 {
+    (sum >> digits & 0xff) as u8
+}
+
 /// Two samples for each: weighted 3 to 1 with the one before and the one behind it. With them come the digits that are
 /// dropped, and what rounds on the left and on the right.
-fn doubled(
-    sums: impl Iterator<Item = i32>,
-    (digits, left, right): (u32, i32, i32),
-    out: &mut Vec<u8>,
-) {
-    let sums: Vec<i32> = sums.collect();
-    for (at, sum) in sums.iter().enumerate() {
-        let before = at.checked_sub(1).map_or(*sum, |before| sums[before]);
-        let behind = sums.get(at + 1).unwrap_or(sum);
-        out.push(clamp((3 * sum + before + left) >> digits));
-        out.push(clamp((3 * sum + behind + right) >> digits));
+fn doubled(sums: &[u16], (digits, left, right): (u32, u16, u16), out: &mut Vec<u8>) {
+    out.resize(2 * sums.len(), 0);
+    let pairs = out.as_chunks_mut::<2>().0;
+    let pair = |before: u16, sum: u16, behind: u16| {
+        [shifted(3 * sum + before + left, digits), shifted(3 * sum + behind + right, digits)]
+    };
+    for (pair_out, three) in pairs[1..].iter_mut().zip(sums.windows(3)) {
+        *pair_out = pair(three[0], three[1], three[2]);
+    }
+    // At the rims there is nothing before, or behind.
+    if let ([first, second, ..], [.., last_but_one, last]) = (sums, sums) {
+        pairs[0] = pair(*first, *first, *second);
+        pairs[sums.len() - 1] = pair(*last_but_one, *last, *last);
     }
 }
 
-/// Appends a row in RGB.
-fn push(rows: &[Vec<u8>], width: usize, colours: Colours, out: &mut Vec<u8>) {
+/// Puts a row in RGB; `levels` is room for one of each colour.
+fn put_row(rows: &[Vec<u8>], colours: Colours, levels: &mut [Vec<u8>; 3], out: &mut [[u8; 3]]) {
     match (colours, rows) {
-        (Colours::Grey, [grey, ..]) => out.extend(grey[..width].iter().flat_map(|grey| [*grey; 3])),
-        (Colours::Rgb, [red, green, blue, ..]) => {
-            (0..width).for_each(|x| out.extend([red[x], green[x], blue[x]]));
+        (Colours::Grey, [grey, ..]) => {
+            out.iter_mut().zip(grey).for_each(|(pixel, grey)| *pixel = [*grey; 3]);
         }
+        (Colours::Rgb, [red, green, blue, ..]) => interleave([red, green, blue], out),
         (Colours::YCbCr, [y, cb, cr, ..]) => {
-            (0..width).for_each(|x| out.extend(of_ycc(y[x], cb[x], cr[x])));
+            of_ycc([y, cb, cr], levels);
+            let [red, green, blue] = levels;
+            interleave([red, green, blue], out);
         }
         (Colours::Cmyk, [c, m, y, k]) => {
-            (0..width).for_each(|x| out.extend(inks([c[x], m[x], y[x]], k[x])));
+            interleave([c, m, y], out);
+            out.iter_mut().zip(k).for_each(|(pixel, black)| *pixel = inks(*pixel, *black));
         }
-        (Colours::Ycck, [y, cb, cr, k]) => (0..width).for_each(|x| {
-            out.extend(inks(of_ycc(y[x], cb[x], cr[x]).map(|level| 255 - level), k[x]));
-        }),
+        (Colours::Ycck, [y, cb, cr, k]) => {
+            of_ycc([y, cb, cr], levels);
+            let [red, green, blue] = levels;
+            interleave([red, green, blue], out);
+            for (pixel, black) in out.iter_mut().zip(k) {
+                *pixel = inks(pixel.map(|level| 255 - level), *black);
+            }
+        }
         _ => (),
     }
 }
 
-fn of_ycc(y: u8, cb: u8, cr: u8) -> [u8; 3] {
+fn interleave([red, green, blue]: [&[u8]; 3], out: &mut [[u8; 3]]) {
+    for (((pixel, red), green), blue) in out.iter_mut().zip(red).zip(green).zip(blue) {
+        *pixel = [*red, *green, *blue];
+    }
+}
+
+/// Red, green and blue of as many pixels as there is room for. A factor above a half is that of a whole number and the rest,
+/// so that each product is one of 16 bits.
+fn of_ycc([y, cb, cr]: [&[u8]; 3], [red, green, blue]: &mut [Vec<u8>; 3]) {
     const HALF: i32 = 1 << 15;
-    let [y, cb, cr] = [i32::from(y), i32::from(cb) - 128, i32::from(cr) - 128];
-    let red = y + ((91_881 * cr + HALF) >> 16);
-    let green = y + ((-22_554 * cb + HALF - 46_802 * cr) >> 16);
-    let blue = y + ((116_130 * cb + HALF) >> 16);
-    [red, green, blue].map(clamp)
+    let centred = |sample: &u8| i32::from(*sample) - 128;
+    for ((red, y), cr) in red.iter_mut().zip(y).zip(cr) {
+        let cr = centred(cr);
+        *red = clamp(i32::from(*y) + cr + ((26_345 * cr + HALF) >> 16));
+    }
+    for (((green, y), cb), cr) in green.iter_mut().zip(y).zip(cb).zip(cr) {
+        let (cb, cr) = (centred(cb), centred(cr));
+        *green = clamp(i32::from(*y) - cr + ((-22_554 * cb + 18_734 * cr + HALF) >> 16));
+    }
+    for ((blue, y), cb) in blue.iter_mut().zip(y).zip(cb) {
+        let cb = centred(cb);
+        *blue = clamp(i32::from(*y) + 2 * cb + ((-14_942 * cb + HALF) >> 16));
+    }
 }
 
 /// Cyan, magenta, yellow and black, inverted, as Pillow mixes them.
