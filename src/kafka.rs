@@ -31,6 +31,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use tokio::sync::mpsc;
@@ -121,6 +122,10 @@ pub fn open(config: &Config, naming: Naming, opening: &Opening) -> Result<Log, F
 }
 
 /// Starts the threads of a log: one that panics says so, and does not leave the service waiting for it.
+/// What a client says again and again: after so long first, then after twice as long, up to [`RARELY`].
+const SELDOM: Duration = Duration::from_secs(10);
+const RARELY: Duration = Duration::from_secs(600);
+
 struct Guard(mpsc::Sender<Control>);
 
 impl Guard {
