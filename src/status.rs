@@ -17,8 +17,8 @@ pub mod history;
 
 use history::{History, Hour, Total};
 
-/// A cluster may be away for so long before the service counts as not ready.
-const OUTAGE: Duration = Duration::from_secs(60);
+/// A cluster may be away for so long before the service counts as not ready, and before what it said last is old.
+pub const LONG_AWAY: Duration = Duration::from_secs(60);
 
 /// So many swaps, refusals and dead letters are kept of each.
 pub const KEPT: usize = 16;
