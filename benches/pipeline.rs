@@ -16,7 +16,6 @@
 //! * far: transactions a second where the broker's answers take 60 ms.
 //! * memory: the most memory by what the records are, from Kafka and from the embedded log, under a limit of 64 MiB.
 //! * swaps: resident memory over a thousand swaps.
-//! * observed: with traces, JSON logs and a scraper, against without: one of ten small records sampled; with a model, all.
 //! * scale: a hundred replicas on a thousand partitions, simulated with the real core: rebalance storms, a rolling upgrade, crashes.
 //! * `from_zero`: a replica from nothing to its first answer, by parts, and its idle memory.
 //! * observed: with traces, JSON logs, pushes over OTLP and a scraper, against without: one of ten small records sampled; with a model, all.

@@ -15,7 +15,7 @@
 //! * [`lane`]: one transaction after the other: check, begin, produce, drain, check, offsets, commit.
 //! * [`producer`]: a transactional producer whose calls have a deadline; one that is stuck is left behind.
 //! * [`class`]: what an error means. [`settings`], with [`owned`](crate::config::owned): the clients' properties.
-//! * [`journal`]: what the clients say. [`identity`]: who they are, where brokers want a token.
+//! * [`journal`]: what the clients say. [`cause`]: what that means where brokers do not answer. [`identity`]: who they are, where brokers want a token.
 //! * [`native`]: what rdkafka does not wrap.
 //!
 //! Exactly once rests on the brokers: offsets are committed in the transaction of the predictions, under the
@@ -31,6 +31,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use tokio::sync::mpsc;
@@ -43,6 +44,7 @@ use crate::log::{Control, Feed, Leave, Log, Membership, Opening, Sink};
 use shared::Shared;
 
 pub mod begin;
+pub mod cause;
 pub mod class;
 mod coordinator;
 pub mod group;
@@ -119,6 +121,10 @@ pub fn open(config: &Config, naming: Naming, opening: &Opening) -> Result<Log, F
     let sink = Sink { lanes, done, patience: Some(lane::PATIENCE), last, threads };
     Ok(Log { feed: Feed { chunks, membership }, sink })
 }
+
+/// What a client says again and again: after so long first, then after twice as long, up to [`RARELY`].
+const SELDOM: Duration = Duration::from_secs(10);
+const RARELY: Duration = Duration::from_secs(600);
 
 /// Starts the threads of a log: one that panics says so, and does not leave the service waiting for it.
 struct Guard(mpsc::Sender<Control>);

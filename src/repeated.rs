@@ -1,5 +1,6 @@
 //! What is said at once, and then with growing pauses for as long as it goes on.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Something that may go on for long: when to say so again, and how much there was of it.
@@ -44,6 +45,34 @@ impl Repeated {
     }
 }
 
+/// Things of many kinds that may each go on for long: each kind has pauses of its own.
+#[derive(Debug)]
+pub struct Kinds {
+    first: Duration,
+    longest: Duration,
+    each: BTreeMap<String, Repeated>,
+}
+
+impl Kinds {
+    /// So many kinds are told apart. Lines that differ in what they quote would pile up.
+    const MOST: usize = 256;
+
+    /// The first pause between two lines of a kind, and the longest.
+    pub const fn new(first: Duration, longest: Duration) -> Self {
+        Self { first, longest, each: BTreeMap::new() }
+    }
+
+    /// There was one more of this kind at `now`. How many in all, where it is time to say so.
+    pub fn seen(&mut self, kind: &str, now: Instant) -> Option<usize> {
+        if self.each.len() == Self::MOST && !self.each.contains_key(kind) {
+            self.each.clear();
+        }
+        let (first, longest) = (self.first, self.longest);
+        let repeated = self.each.entry(kind.to_owned());
+        repeated.or_insert_with(|| Repeated::new(first, longest)).seen(1, now)
+    }
+}
+
 /// Half a minute first, and an hour at most.
 impl Default for Repeated {
     fn default() -> Self {
@@ -72,5 +101,19 @@ mod tests {
         let mut short = Repeated::new(Duration::from_secs(10), Duration::from_secs(20));
         let due = (0..70).filter(|second| said(&mut short, *second).is_some());
         assert_eq!(due.collect::<Vec<_>>(), [0, 10, 30, 50], "no pause is longer than the longest");
+    }
+
+    #[test]
+    fn each_kind_has_its_own_pauses_and_they_do_not_pile_up() {
+        #[expect(clippy::disallowed_methods, reason = "a test needs one arbitrary instant")]
+        let start = Instant::now();
+        let mut kinds = Kinds::new(Duration::from_secs(10), Duration::from_secs(20));
+        let mut said = |kind: &str, second| kinds.seen(kind, start + Duration::from_secs(second));
+        assert_eq!((said("a", 0), said("b", 1), said("a", 9)), (Some(1), Some(1), None));
+        assert_eq!((said("a", 10), said("b", 10), said("b", 11)), (Some(3), None, Some(3)));
+        for kind in 0..10 * Kinds::MOST {
+            assert_eq!(said(&kind.to_string(), 12), Some(1));
+        }
+        assert!(kinds.each.len() <= Kinds::MOST);
     }
 }

@@ -17,8 +17,8 @@ pub mod history;
 
 use history::{History, Hour, Total};
 
-/// A cluster may be away for so long before the service counts as not ready.
-const OUTAGE: Duration = Duration::from_secs(60);
+/// A cluster may be away for so long before the service counts as not ready, and before what it said last is old.
+pub const LONG_AWAY: Duration = Duration::from_secs(60);
 
 /// So many swaps, refusals and dead letters are kept of each.
 pub const KEPT: usize = 16;
@@ -47,6 +47,8 @@ pub struct Status {
     pub uncovered: usize,
     /// Since when the cluster has not answered.
     pub unreachable: Option<Instant>,
+    /// Why the cluster does not take our clients, or they not it.
+    pub unwelcome: Option<Refused>,
     /// Why this process is not a member of its group.
     pub outside: Option<String>,
     /// A version that passed the gate and is taken with the next batch.
@@ -62,6 +64,17 @@ pub struct Status {
     pub refusals: Last<Refusal>,
     /// The last dead letters that were committed, the newest last.
     pub dead_letters: Last<DeadLetter>,
+}
+
+/// A cluster that was reached, and will not have us, or we not it: nothing cures that but other credentials or certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// What is refused, as a sentence without its end.
+    pub what: &'static str,
+    /// What to do about it.
+    pub remedy: &'static str,
+    /// How the client put it.
+    pub said: String,
 }
 
 /// When nothing will be left that can be read, as the lag has fallen in the last minute.
@@ -198,8 +211,14 @@ impl Status {
         }
         reasons.extend(self.outside.clone());
         let away = self.unreachable.map(|since| now.duration_since(since));
-        reasons.extend(away.filter(|away| OUTAGE <= *away).map(|away| {
-            format!("no broker has answered for {} s; look at the cluster", away.as_secs())
+        reasons.extend(away.and_then(|away| match &self.unwelcome {
+            // No outage that cures itself.
+            Some(Refused { what, remedy, .. }) => {
+                Some(format!("{what}, for {} s now; {remedy}", away.as_secs()))
+            }
+            None => (LONG_AWAY <= away).then(|| {
+                format!("no broker has answered for {} s; look at the cluster", away.as_secs())
+            }),
         }));
         reasons
     }
@@ -295,6 +314,16 @@ mod tests {
         assert!(away[0].contains("no broker has answered for 75 s"), "{away:?}");
         status.reachable(true, at(80));
         assert!(status.unready(at(155)).is_empty());
+        status.reachable(false, at(155));
+        status.unwelcome = Some(Refused {
+            what: "the credentials are refused",
+            remedy: "check sasl.password",
+            said: "SASL authentication error".to_owned(),
+        });
+        let said = "the credentials are refused, for 5 s now; check sasl.password";
+        assert_eq!(status.unready(at(160)), [said]);
+        status.reachable(true, at(160));
+        assert!(status.unready(at(160)).is_empty(), "what is connected goes on");
         for (doing, expect) in [
             (Doing::Running, None),
             (Doing::Paused, Some("paused")),

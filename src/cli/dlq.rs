@@ -2,7 +2,8 @@
 //!
 //! * [`place`]: the dead-letter topics, on Kafka or in the embedded log.
 //! * [`select`]: which dead letters are meant. [`progress`]: which were redriven before.
-//! * [`list`]: shows them; [`show`] all of one. [`redrive`]: sends their records in again; [`send`] does so in transactions.
+//! * [`list`]: shows them; [`show`] all of one. [`redrive`]: sends their records in again; [`send`] does so in transactions,
+//!   and [`cannot`] counts what must stay.
 
 use std::num::NonZeroU32;
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ use clap::Subcommand;
 
 use super::{ConfigFile, terminal};
 
+mod cannot;
 mod list;
 mod place;
 mod progress;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::predict::task;
 use super::terminal;
@@ -15,6 +15,7 @@ use crate::config::uri::NotAUri;
 use crate::failure::{Exit, Failure, chain};
 use crate::model::artifact;
 use crate::model::options::LoadOptions;
+use crate::model::report::{Done, Report};
 use crate::printable;
 use crate::record::Version;
 use crate::registry::{self, Broken, Error, Imported, Listed, Registry};
@@ -47,6 +48,9 @@ pub enum Models {
         /// token-classification
         #[arg(long, value_parser = task)]
         task: Option<Task>,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
     },
     /// Check a version's files, load it, and compare its golden vectors
     Verify {
@@ -58,6 +62,9 @@ pub enum Models {
         /// What the model is for, where its files do not say
         #[arg(long, value_parser = task)]
         task: Option<Task>,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
     },
     /// Point an alias at a version: this is how a model ships
     Promote {
@@ -71,6 +78,9 @@ pub enum Models {
         /// The alias
         #[arg(long, default_value = "champion")]
         alias: String,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
     },
     /// Point champion back at the version before
     Rollback {
@@ -79,6 +89,9 @@ pub enum Models {
         root: Root,
         /// The registered name
         name: String,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -109,7 +122,7 @@ fn execute(command: &Models) -> Result<String, Error> {
             let (listed, broken) = root.open().list()?;
             Ok(if *json { object(&listed, &broken) } else { table(&listed, &broken) })
         }
-        Models::Import { root, from, name, alias, task } => {
+        Models::Import { root, from, name, alias, task, json } => {
             let registry = root.open();
             // Before anything is imported: a version that is there stays.
             if let Some(alias) = alias {
@@ -117,23 +130,32 @@ fn execute(command: &Models) -> Result<String, Error> {
             }
             let Imported { version, notes, report } =
                 registry.import(from, name, &options(*task))?;
+            if *json {
+                if let Some(alias) = alias {
+                    registry.promote(name, version, alias)?;
+                }
+                return Ok(one(&json!({
+                    "model": name, "version": version.0, "alias": alias, "from": from.display().to_string(),
+                    "steps": steps(&report), "notes": notes,
+                })));
+            }
             let mut said = format!("imported {} as {name} version {version}\n", from.display());
             said.extend(report.steps.iter().map(|done| format!("passed: {done}\n")));
             said.extend(notes.iter().map(|note| format!("note: {note}\n")));
             if let Some(alias) = alias {
                 registry.promote(name, version, alias)?;
-                said.push_str(&pointed(name, alias, version));
+                said.push_str(&pointed(name, alias, version, false));
             }
             Ok(said)
         }
-        Models::Verify { root, model, task } => verify(&root.open(), model, *task),
-        Models::Promote { root, name, version, alias } => {
+        Models::Verify { root, model, task, json } => verify(&root.open(), model, *task, *json),
+        Models::Promote { root, name, version, alias, json } => {
             root.open().promote(name, Version(*version), alias)?;
-            Ok(pointed(name, alias, Version(*version)))
+            Ok(pointed(name, alias, Version(*version), *json))
         }
-        Models::Rollback { root, name } => {
+        Models::Rollback { root, name, json } => {
             let version = root.open().rollback(name)?;
-            Ok(pointed(name, "champion", version))
+            Ok(pointed(name, "champion", version, *json))
         }
     }
 }
@@ -144,27 +166,51 @@ fn options(task: Option<Task>) -> LoadOptions {
     options
 }
 
-fn pointed(name: &str, alias: &str, version: Version) -> String {
+fn one(object: &Value) -> String {
+    printable::json(object) + "\n"
+}
+
+/// How a version went through the gate.
+fn steps(report: &Report) -> Vec<Value> {
+    let step = |done: &Done| json!({"step": done.step.name(), "seconds": done.took.as_secs_f64(), "found": done.found});
+    report.steps.iter().map(step).collect()
+}
+
+fn pointed(name: &str, alias: &str, version: Version, json: bool) -> String {
+    if json {
+        return one(&json!({"model": name, "alias": alias, "version": version.0}));
+    }
     format!("models:/{name}@{alias} is version {version} now; replicas swap at their next look\n")
 }
 
-fn verify(registry: &Registry, model: &str, task: Option<Task>) -> Result<String, Error> {
+fn verify(
+    registry: &Registry,
+    model: &str,
+    task: Option<Task>,
+    json: bool,
+) -> Result<String, Error> {
     let uri: Uri = model
         .parse()
         .map_err(|error: NotAUri| Error::NotFound(format!("{error}: {}", Uri::FORM)))?;
     let dir = registry.resolve(&uri)?.dir;
     let served = registry.load(&uri, &options(task))?;
     let about = served.model.about();
+    let has_manifest = artifact::has_manifest(&dir);
+    if json {
+        let id = &served.id;
+        return Ok(one(&json!({
+            "model": *id.name, "version": id.version.0, "digest": *id.digest, "has_manifest": has_manifest,
+            "task": about.task, "architecture": about.architecture, "precision": about.precision,
+            "bytes": about.bytes, "fields": about.fields, "labels": about.labels,
+            "steps": steps(&served.report), "notes": about.notes,
+        })));
+    }
     let mib = about.bytes.div_ceil(1 << 20);
     Ok(format!(
         "{} is good\n  digest        {}{}\n  task          {:?}\n  architecture  {}, {}, {mib} MiB\n  fields        {}\n  labels        {}\n{}{}",
         served.id,
         served.id.digest,
-        if artifact::has_manifest(&dir) {
-            ", files as in its manifest"
-        } else {
-            ", no manifest: computed now"
-        },
+        if has_manifest { ", files as in its manifest" } else { ", no manifest: computed now" },
         about.task,
         about.architecture,
         about.precision,
@@ -186,7 +232,7 @@ fn object(listed: &[Listed], broken: &[Broken]) -> String {
     });
     let broken = broken.iter().map(|Broken { place, why }| json!({"place": place, "why": why}));
     let (versions, broken): (Vec<_>, Vec<_>) = (versions.collect(), broken.collect());
-    printable::json(&json!({ "versions": versions, "broken": broken })) + "\n"
+    one(&json!({ "versions": versions, "broken": broken }))
 }
 
 /// A line for each version, then one for each thing that is broken.

@@ -13,9 +13,10 @@ pub const AWS_MSK_IAM: &str = "AWS_MSK_IAM";
 pub const OAUTHBEARER: &str = "OAUTHBEARER";
 
 /// Where tokens come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Tokens {
     /// There are none: no SASL, or a mechanism with a password, a certificate or a ticket.
+    #[default]
     None,
     /// They are signed here with Amazon's credentials.
     Amazon,

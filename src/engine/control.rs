@@ -44,6 +44,9 @@ impl Engine {
                     self.lag.unknown(&self.observer, now);
                 }
             }
+            Some(Control::Refused(refused)) => {
+                self.observer.status.change(|status| status.unwelcome = refused);
+            }
             Some(Control::Uncovered(partitions)) => {
                 self.observer.metrics.uncovered(partitions);
                 self.observer.status.change(|status| status.uncovered = partitions);

@@ -9,9 +9,13 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 
 use super::identity::Identity;
+use super::{RARELY, SELDOM, cause};
+use crate::config::identity::{self, Tokens};
 use crate::config::secret::Secrets;
 use crate::config::{Config, properties};
 use crate::failure::{Exit, Failure};
+use crate::repeated::Kinds;
+use crate::status::Refused;
 
 /// How long a line explains why there is no connection. The client repeats it every 30 seconds while that is so.
 const BELIEVED: Duration = Duration::from_secs(75);
@@ -27,11 +31,27 @@ struct Cause {
 /// the errors themselves only say that a broker is away.
 ///
 /// Nothing that goes through it has a secret of the configuration in it.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Journal {
     cause: Arc<Mutex<Option<Cause>>>,
     secrets: Arc<Secrets>,
     identity: Identity,
+    /// What the clients have said, all of them together.
+    said: Arc<Mutex<Kinds>>,
+    /// What its clients show who they are.
+    tokens: Tokens,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self {
+            cause: Arc::default(),
+            secrets: Arc::default(),
+            identity: Identity::default(),
+            said: Arc::new(Mutex::new(Kinds::new(SELDOM, RARELY))),
+            tokens: Tokens::default(),
+        }
+    }
 }
 
 /// Without the secrets and the token.
@@ -45,7 +65,8 @@ impl Journal {
     /// For the clients of this configuration.
     pub fn new(config: &Config) -> Self {
         let secrets = Arc::new(config.secrets.clone());
-        Self { cause: Arc::default(), secrets, identity: Identity::of(config) }
+        let tokens = identity::tokens(&config.kafka);
+        Self { secrets, identity: Identity::of(config), tokens, ..Self::default() }
     }
 
     /// For a client whose connections say nothing of the others': with a cause of its own.
@@ -98,10 +119,15 @@ impl Journal {
         self.secrets.redact(&text)
     }
 
-    /// Whether the broker was reached and did not want us: no repetition cures that, until credentials are changed.
+    /// Where the broker was reached and did not want us, or we not it: no repetition cures that, until credentials are
+    /// changed.
+    pub(super) fn refusal(&self) -> Option<Refused> {
+        cause::refused(&self.cause()?, self.tokens)
+    }
+
+    /// Whether it is so.
     pub(super) fn refused(&self) -> bool {
-        let cause = self.cause().unwrap_or_default().to_ascii_lowercase();
-        ["authentication", "certificate"].iter().any(|word| cause.contains(word))
+        self.refusal().is_some()
     }
 
     /// Keeps a line that names why there is no connection.
@@ -120,22 +146,37 @@ impl Journal {
         tracing::debug!(target: "rdkafka", error, "{reason}");
     }
 
+    /// How often a line of its kind came from any of the clients, where it is time to say so.
+    fn due(&self, facility: &str, line: &str, now: Instant) -> Option<usize> {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.seen(&kind(facility, line), now)
+    }
+
+    /// While a broker hangs, each client says so again and again: the first line of a kind is passed on at once, and what
+    /// follows with growing pauses.
     pub(super) fn write(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         // A peer that hangs up on the first request speaks another protocol; the client thinks nothing of it.
         if (level as i32) <= RDKafkaLogLevel::Warning as i32 || line.contains("APIVERSION_QUERY") {
             self.note(line);
         }
         let line = self.secrets.redact(line);
+        if matches!(level, RDKafkaLogLevel::Debug) {
+            return tracing::debug!(target: "rdkafka", facility, "{line}");
+        }
+        let Some(times) = self.due(facility, &line, Instant::now()) else { return };
+        // A field that is not there is not written.
+        let times = (times != 1).then_some(times);
         match level {
             RDKafkaLogLevel::Emerg
             | RDKafkaLogLevel::Alert
             | RDKafkaLogLevel::Critical
             | RDKafkaLogLevel::Error
-            | RDKafkaLogLevel::Warning => tracing::warn!(target: "rdkafka", facility, "{line}"),
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
-                tracing::info!(target: "rdkafka", facility, "{line}");
+            | RDKafkaLogLevel::Warning => {
+                tracing::warn!(target: "rdkafka", facility, times, "{line}");
             }
-            RDKafkaLogLevel::Debug => tracing::debug!(target: "rdkafka", facility, "{line}"),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+                tracing::info!(target: "rdkafka", facility, times, "{line}");
+            }
         }
     }
 
@@ -166,6 +207,26 @@ pub fn without_thread(line: &str) -> &str {
     thread.map_or(line, |(_, line)| line)
 }
 
+/// What lines have in common that differ in their times, counts and offsets. A broker, whose name stands before the
+/// first colon with a space behind it, keeps its number.
+fn kind(facility: &str, line: &str) -> String {
+    let line = without_thread(line);
+    let (of, said) = line.split_once(": ").unwrap_or(("", line));
+    let mut kind = format!("{facility} {of}: ");
+    for character in said.chars().take(LONGEST_KIND) {
+        let digit = character.is_ascii_digit();
+        if !digit {
+            kind.push(character);
+        } else if !kind.ends_with('0') {
+            kind.push('0');
+        }
+    }
+    kind
+}
+
+/// So many characters tell the kind of a line.
+const LONGEST_KIND: usize = 256;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,6 +256,33 @@ mod tests {
             let at = now + Duration::from_secs(seconds);
             assert_eq!(journal.cause_at(at).is_some(), known, "after {seconds} s");
         }
+    }
+
+    /// A broker that hangs for an hour, as four clients tell it.
+    #[test]
+    fn what_a_client_repeats_is_said_ever_more_seldom() {
+        let journal = Journal::default();
+        let clients = [journal.clone(), journal.beside(), journal.clone(), journal.beside()];
+        let start = Instant::now();
+        let mut said = Vec::new();
+        for second in (0..3_600).step_by(5) {
+            for client in &clients {
+                let line = format!(
+                    "[thrd:b:9092/1]: b:9092/1: Timed out FetchRequest in flight (after {}ms, timeout #{second})",
+                    60_000 + second
+                );
+                let now = start + Duration::from_secs(second);
+                said.extend(client.due("REQTMOUT", &line, now));
+            }
+        }
+        assert!((4..=14).contains(&said.len()), "{said:?}");
+        assert_eq!((said[0], said[1]), (1, 9), "four in each five seconds");
+        let line =
+            |broker: &str| format!("[thrd:{broker}]: {broker}: Timed out FetchRequest in flight");
+        let due = |facility: &str, line: &str| journal.due(facility, line, start);
+        assert_eq!(due("REQTMOUT", &line("b:9092/2")), Some(1), "another broker");
+        assert_eq!(due("FAIL", &line("b:9092/2")), Some(1), "another kind");
+        assert_eq!(due("FAIL", &line("b:9092/2")), None);
     }
 
     #[test]

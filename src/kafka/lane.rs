@@ -376,6 +376,8 @@ impl Lane {
     /// Remembers what is committed now, and goes back to the usual way of sending.
     fn committed(&mut self, part: &Transaction) -> Result<(), Failure> {
         self.last_commit = Instant::now();
+        // The members are taken: what was said of a refusal is over.
+        self.shared.journal.answered();
         self.shared.owned.commit(part);
         if self.tuning.isolated {
             self.tuning.isolated = false;

@@ -156,6 +156,8 @@ impl Observer {
         shared.heard().answered();
         self.refused = None;
         self.tell(Control::Reachable(true));
+        // New connections of the others may be refused while this one lasts.
+        self.tell(Control::Refused(shared.journal.refusal()));
         self.are_there(&names, &topics)?;
         self.are_the_same(&topics, &committed)?;
         shared.topics_compared.fetch_max(doubted, Ordering::AcqRel);
@@ -200,7 +202,10 @@ impl Observer {
         tracing::debug!(%error, "the cluster does not answer");
         self.shared.reachable.store(false, Ordering::Release);
         self.tell(Control::Reachable(false));
-        if !self.shared.heard().refused() {
+        let refused = self.shared.heard().refusal();
+        let is_refused = refused.is_some();
+        self.tell(Control::Refused(refused));
+        if !is_refused {
             self.refused = None;
             return Ok(());
         }

@@ -9,7 +9,6 @@
 //!
 //! A client that the group has fenced is of no use any more. Where no [twin](super::twin) lives, another one joins.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -30,11 +29,11 @@ use super::observe::Order;
 use super::opening::{Answer, Claims, Opener};
 use super::shared::Shared;
 use super::twin::Lost;
-use super::{Guard, native, settings, spawn};
+use super::{Guard, RARELY, SELDOM, native, settings, spawn};
 use crate::failure::{Exit, Failure};
 use crate::log::{Arrival, Chunk, Control, Gate, Leave, Transit};
 use crate::record::{End, Epoch, Offset, Partition, Record};
-use crate::repeated::Repeated;
+use crate::repeated::Kinds;
 
 /// Most records of a chunk.
 const CHUNK_RECORDS: usize = 512;
@@ -103,7 +102,7 @@ pub(super) struct Source {
     rejoining: bool,
     /// Since when other members have refused to agree on how partitions are given out.
     disagreed: Option<Instant>,
-    said: BTreeMap<String, Repeated>,
+    said: Kinds,
 }
 
 impl Source {
@@ -131,7 +130,7 @@ impl Source {
             lost: None,
             rejoining: false,
             disagreed: None,
-            said: BTreeMap::new(),
+            said: Kinds::new(SELDOM, RARELY),
         };
         source.join()?;
         Ok(source)

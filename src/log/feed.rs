@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
 use crate::record::{End, Epoch, ModelId, Offset, Partition, Record, TopicId};
+use crate::status::Refused;
 
 /// An open feed.
 #[derive(Debug)]
@@ -155,6 +156,8 @@ pub enum Control {
     Hidden(String),
     /// Whether the cluster answers; every few seconds.
     Reachable(bool),
+    /// Why it does not take us, or we not it; `None` where that is not so. Every few seconds too.
+    Refused(Option<Refused>),
     /// Partitions that no member of the group reads.
     Uncovered(usize),
     /// This process is not a member of its group, and why; or is one again.

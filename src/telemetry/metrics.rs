@@ -18,7 +18,7 @@ use crate::log::How;
 use crate::memory;
 use crate::record::{FaultClass, ModelId, Partition, Reason};
 use crate::status::history::Behind;
-use crate::status::{Board, wall_clock_ms};
+use crate::status::{Board, LONG_AWAY, wall_clock_ms};
 
 mod declared;
 mod text;
@@ -282,7 +282,9 @@ impl Metrics {
     /// serves, CPU time.
     pub fn render_own(&self) -> String {
         let process = Process { cpu: memory::cpu_seconds(), started: self.0.started };
-        lock(&self.0.own).render(process, now())
+        let now = now();
+        let away = lock(&self.0.outage).map(|since| now.saturating_duration_since(since));
+        lock(&self.0.own).render(process, away.is_none_or(|away| away < LONG_AWAY), now)
     }
 
     /// Where it is told how the service is. Once.

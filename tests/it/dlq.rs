@@ -241,6 +241,7 @@ fn come_back(world: &World, file: &Path, [missing, invalid, binary]: &[Original;
     let (out, err) = redrive(file, &["--source", "in/1", "--to", "small"], 65);
     assert!(out.starts_with("redriven: 0"), "{out}");
     assert!(err.contains("topic small does not take it"), "{err}");
+    assert!(out.contains("cannot be redriven: 2; not taken by small 1, truncated 1"), "{out}");
     assert!(err.contains("the record may still stand in in/1/1"), "{err}");
     let (out, _) = redrive(file, &[], 0);
     assert!(out.starts_with("redriven: 2; invalid 1, undecodable 1;"), "{out}");
@@ -273,6 +274,13 @@ fn are_answered(world: &World, file: &Path, missing: &Original) {
     let (out, err) = redrive(file, &["--class", "invalid", "--attempts", "1"], 65);
     assert!(out.starts_with("redriven: 0"), "{out}");
     assert!(err.contains("was redriven once and came back"), "{err}");
+    let arguments = ["--class", "invalid", "--attempts", "1", "--dry-run", "--json"];
+    let (out, _) = redrive(file, &arguments, 65);
+    let counts: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&counts["failed"], &counts["reasons"]),
+        (&1.into(), &serde_json::json!({"came back": 1}))
+    );
     let (out, _) = redrive(file, &["--class", "invalid", "--dry-run", "--json"], 0);
     let counts: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
     assert_eq!((&counts["redriven"], &counts["dry_run"]), (&1.into(), &true.into()));

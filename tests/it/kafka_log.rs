@@ -240,6 +240,7 @@ impl Loop {
             | Control::Unfinished(..)
             | Control::Hidden(_)
             | Control::Reachable(_)
+            | Control::Refused(_)
             | Control::Uncovered(_)
             | Control::Outside(_) => (),
             Control::Failed(failure) => self.failure = Some(failure),

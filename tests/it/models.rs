@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::json;
 use tidemill::failure::chain;
 use tidemill::model::gate;
 use tidemill::model::options::LoadOptions;
@@ -262,14 +263,41 @@ fn a_version_is_imported_promoted_and_rolled_back() {
     let row = |version: &str| table.lines().find(|line| line.contains(version)).unwrap().to_owned();
     assert!(row(" 1 ").contains("champion") && row(" 2 ").contains("previous"), "{table}");
 
-    refused(&["promote", "m", "7"], "versions: 1, 2");
+    for_programs(root, first);
+    refused(&["promote", "m", "7"], "versions: 1, 2, 3");
     refused(&["verify", "models:/m@nobody"], "nobody");
     refused(&["import", "/nowhere", "m"], "/nowhere");
     refused(&["import", first, "../m"], "is not a name");
     shorten(&root.join("m/2/model.safetensors"), 50);
     refused(&["promote", "m", "2"], "altered");
     let left: Vec<_> = fs::read_dir(root.join("m")).unwrap().flatten().collect();
-    assert_eq!(left.len(), 3, "1, 2 and aliases: nothing half imported stays: {left:?}");
+    assert_eq!(left.len(), 4, "1, 2, 3 and aliases: nothing half imported stays: {left:?}");
+}
+
+/// Each command says what it did as one JSON object too; what is refused is the same.
+fn for_programs(root: &Path, from: &str) {
+    let object = |arguments: &[&str]| {
+        let (good, said) = models(root, &[arguments, &["--json"]].concat());
+        assert!(good && said.trim_end().lines().count() == 1, "{arguments:?}: {said}");
+        serde_json::from_str::<serde_json::Value>(&said).unwrap()
+    };
+    let imported = object(&["import", from, "m", "--alias", "canary"]);
+    let what = ["model", "version", "alias", "from"].map(|name| imported[name].clone());
+    assert_eq!(what, [json!("m"), json!(3), json!("canary"), json!(from)]);
+    let steps: Vec<&str> =
+        imported["steps"].as_array().unwrap().iter().map(|s| s["step"].as_str().unwrap()).collect();
+    assert_eq!((steps[0], steps.last()), ("folder", Some(&"golden")));
+    let verified = object(&["verify", "models:/m@canary"]);
+    assert_eq!((&verified["version"], &verified["has_manifest"]), (&3.into(), &true.into()));
+    assert_eq!(verified["task"], "text-classification");
+    assert_eq!(verified["labels"], json!(["no", "maybe", "yes"]));
+    assert!(verified["digest"].as_str().unwrap().starts_with("sha256:"), "{verified}");
+    for (arguments, version) in [(vec!["promote", "m", "3"], 3), (vec!["rollback", "m"], 1)] {
+        let expect = json!({"model": "m", "alias": "champion", "version": version});
+        assert_eq!(object(&arguments), expect);
+    }
+    let (good, said) = models(root, &["promote", "m", "7", "--json"]);
+    assert!(!good && said.contains("versions: 1, 2, 3"), "{said}");
 }
 
 #[test]

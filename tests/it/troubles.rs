@@ -9,7 +9,9 @@ use std::time::Duration;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use serde_json::Value;
 
+use crate::broker::Broker;
 use crate::page::http;
+use crate::tokens;
 use crate::world::{Column, GOOD, Replica, World, wait_for};
 
 const EXTRA: &str = "batch: { max_wait: 10ms }\nlogging: { format: json }";
@@ -223,12 +225,84 @@ fn broker_away(world: &World, service: &Watched) {
     service.shows("tidemill_kafka_connected", 1.0);
 }
 
+/// Brokers that answer and will not have this client, or it not them: no outage, and an operator is told which.
+#[test]
+fn what_is_refused_is_no_outage() {
+    let Some(broker) = Broker::start_with(&[("KAFKA_SASL", "1")]) else { return };
+    let world = World::on(broker, 1);
+    world.add_version(1);
+    world.promote(1);
+    let known =
+        "    sasl.mechanisms: PLAIN\n    sasl.username: alice\n    sasl.password: alice-secret\n";
+    let config = tokens::config(&world, "a", known);
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}\n{EXTRA}\n")).unwrap();
+    let idle = "Idle: all of its partition of in is answered";
+    let service = Watched::start(&config);
+    service.says(idle);
+
+    let properties = world.broker.home.join("1/server.properties");
+    let before = std::fs::read_to_string(&properties).unwrap();
+    let after = before.replace("user_alice=\"alice-secret\"", "user_alice=\"another\"");
+    assert_ne!(before, after);
+    std::fs::write(&properties, after).unwrap();
+    world.broker.restart();
+    service.says("Waiting for the cluster: the credentials are refused, for ");
+    let remedy = "check sasl.mechanisms, sasl.username and sasl.password under kafka.common";
+    is_told(&service, &format!("the credentials are refused; {remedy}. The client said: "), remedy);
+    std::fs::write(&properties, &before).unwrap();
+    world.broker.restart();
+    service.says(idle);
+    service.shows("tidemill_ready", 1.0);
+    // The members have heard of it too, which is over with the next commit.
+    world.produce(0, &[GOOD]);
+    wait_for("nothing to look at", || {
+        service.status()["health"]["warnings"].as_array()?.is_empty().then_some(())
+    });
+
+    let pem = world.broker.home.join("tls/server.pem");
+    std::fs::write(&pem, stranger(world.dir.path())).unwrap();
+    world.broker.restart();
+    service.says("Waiting for the cluster: the brokers' certificate is not trusted here, for ");
+    let remedy =
+        "set kafka.common ssl.ca.location to the authority that signed the broker's certificate";
+    is_told(&service, &format!("the brokers' certificate is not trusted here; {remedy}"), remedy);
+}
+
+/// A warning, what keeps it from being ready, and what `tidemill status` prints.
+fn is_told(service: &Watched, warning: &str, remedy: &str) {
+    service.shows("tidemill_ready", 0.0);
+    let status = service.status();
+    let first = |what: &str| status["health"][what][0].as_str().unwrap().to_owned();
+    let (warned, reason) = (first("warnings"), first("reasons"));
+    assert!(warned.contains(warning), "{warned}");
+    assert!(reason.contains(remedy) && !reason.contains("no broker has answered"), "{reason}");
+    assert!(service.get("/readyz").contains(remedy));
+    let url = format!("http://{}", service.address);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+    let output = command.args(["status", "--url", &url]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.code() == Some(75) && said.contains(remedy), "{said}");
+}
+
+/// A key and a certificate that nobody has signed.
+fn stranger(dir: &Path) -> String {
+    let files = ["key.pem", "certificate.pem"].map(|name| dir.join(name));
+    let mut command = Command::new("openssl");
+    command.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]);
+    command.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout"]);
+    let output = command.arg(&files[0]).arg("-out").arg(&files[1]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    files.map(|file| std::fs::read_to_string(file).unwrap()).concat()
+}
+
 /// Too many dead letters: what stays up and does nothing tells how far behind the partitions are that nobody reads.
 fn poison(world: &World, service: &Watched) {
     world.produce(0, &["no"; 400]);
     service.says("Does nothing any more: ");
     service.shows("tidemill_ready", 0.0);
     service.shows("tidemill_assigned_partitions", 0.0);
+    assert_eq!(service.status()["now"]["partitions"], 0);
     let why = service.status()["health"]["reasons"][0].as_str().unwrap().to_owned();
     assert!(why.contains("dead letters, above dead_letters.max_ratio"), "{why}");
     let before = service.metric(&of("committed_offset", 1)).unwrap();

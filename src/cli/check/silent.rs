@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Finding;
 use crate::config::identity::Tokens;
+use crate::kafka::cause::Cause;
 
 /// No answer, with what the client said last, and by what it shows who it is.
 pub(super) fn unreachable(
@@ -12,36 +13,7 @@ pub(super) fn unreachable(
     error: &str,
     (cause, tokens): (&str, Tokens),
 ) -> Finding {
-    let lower = cause.to_ascii_lowercase();
-    // The protocol's own name, such as `sasl_ssl`, stands in every line.
-    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    let remedy = if has(&["plaintext broker listener"]) {
-        "check security.protocol under kafka.common: the port speaks another one"
-    } else if has(&["apiversion_query", "apiversionrequest"]) {
-        "look whether the broker is well, and check security.protocol under kafka.common: a broker that hangs is \
-         silent, and so is a port that speaks another protocol"
-    } else if has(&["resolve"]) {
-        "check the host in kafka.common bootstrap.servers; no such name is known here"
-    } else if has(&["refused"]) {
-        "start the broker, or check the port in kafka.common bootstrap.servers"
-    } else if has(&["certificate", "ssl handshake"]) {
-        "set kafka.common ssl.ca.location to the authority that signed the broker's certificate"
-    } else if has(&["authentication", "sasl mechanism", "oauthbearer"]) {
-        match tokens {
-            Tokens::None => {
-                "check sasl.mechanisms, sasl.username and sasl.password under kafka.common"
-            }
-            Tokens::Amazon => {
-                "the token is refused: check that the role may kafka-cluster:Connect to this cluster, and the region"
-            }
-            Tokens::Granted => {
-                "the token is refused: check the client's id, scope and audience with who gives it, and what the broker \
-                 expects of it"
-            }
-        }
-    } else {
-        "check kafka.common bootstrap.servers and that this machine may reach it"
-    };
+    let remedy = Cause::of(cause).remedy(tokens);
     let said = if cause.is_empty() { String::new() } else { format!("; the client said: {cause}") };
     let within = within.as_secs();
     Finding::problem(what, format!("no answer within {within} s: {error}{said}"), remedy)

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::json;
 
 use super::RedriveArgs;
+use super::cannot::{Cannot, Why};
 use super::place::{Found, Letters};
 use super::progress::{Progress, Walk};
 use super::select::Selection;
@@ -38,12 +39,13 @@ A record that was redriven has the header tidemill.redrive.attempt: 1; where it 
 the next time it is 2. One that came back --attempts times is named and left: what is wrong with it is not mended.
 
 A record whose dead letter does not hold the whole of it (truncated) is named and passed over, as is a message that does not
-tell where its record stood. A record that its topic does not take, or whose topic is gone, is named and left. Records of
+tell where its record stood. A record that its topic does not take, or whose topic is gone, is named and left. Of many with one
+reason the first is named, then one now and then with how many came before it; the end tells how many each reason has. Records of
 topics that input.topics does not have are another service's and are passed over.
 
 Exit codes:
   0   everything that was selected is redriven
-  65  so is the rest, but some could not be; they are named
+  65  so is the rest, but some could not be; it is said why
   75  the cluster does not answer, or another one redrives; try again, nothing is redriven twice
   78  the configuration is wrong, or the cluster refuses";
 
@@ -156,7 +158,7 @@ struct Counts {
     before: u64,
     unselected: u64,
     foreign: u64,
-    failed: u64,
+    cannot: Cannot,
 }
 
 struct Run<'a> {
@@ -190,7 +192,7 @@ enum Verdict {
     /// It is none of this run's; `true` where it is left for a later one.
     Pass(bool),
     /// It cannot be sent; `true` where that may change.
-    Cannot(String, bool),
+    Cannot(Why, bool),
 }
 
 impl Run<'_> {
@@ -248,8 +250,9 @@ impl Run<'_> {
             return Verdict::Pass(!done);
         }
         let Some(source) = letter.source else {
-            let why = "it has no headers that tell where its record stood".to_owned();
-            return Verdict::Cannot(why, false);
+            let text = "it has no headers that tell where its record stood".to_owned();
+            let reason = "without a place".to_owned();
+            return Verdict::Cannot(Why { reason, text }, false);
         };
         if !self.inputs.contains(source.topic.as_str()) {
             self.counts.foreign += 1;
@@ -258,10 +261,10 @@ impl Run<'_> {
         let place = format!("{}/{}/{}", source.topic, source.partition, source.offset);
         if let Some(length) = letter.truncated {
             let length = printable::name(&length);
-            let why = format!(
+            let text = format!(
                 "it does not hold the whole record, whose value had {length} bytes; the record may still stand in {place}"
             );
-            return Verdict::Cannot(why, false);
+            return Verdict::Cannot(Why { reason: "truncated".to_owned(), text }, false);
         }
         if self.args.attempts.get() <= letter.attempt {
             let next = letter.attempt.saturating_add(1);
@@ -269,19 +272,19 @@ impl Run<'_> {
                 1 => "once".to_owned(),
                 times => format!("{times} times"),
             };
-            let why = format!(
+            let text = format!(
                 "{place} was redriven {times} and came back; mend what `tidemill dlq show` says is wrong, and \
                  then give --attempts {next}"
             );
-            return Verdict::Cannot(why, !done);
+            return Verdict::Cannot(Why { reason: "came back".to_owned(), text }, !done);
         }
         let topic = self.args.to.clone().unwrap_or(source.topic);
         let Some(about) = self.targets.get(&topic) else {
-            let why = format!(
+            let text = format!(
                 "topic {topic}, where {place} stood, does not exist or may not be described; create it, or name another \
                  one with --to"
             );
-            return Verdict::Cannot(why, !done);
+            return Verdict::Cannot(Why { reason: format!("no topic {topic}"), text }, !done);
         };
         let count = u16::try_from(about.partitions).unwrap_or(u16::MAX);
         let same = (0..about.partitions).contains(&source.partition);
@@ -298,10 +301,11 @@ impl Run<'_> {
         Verdict::Send(Item { topic, partition, original })
     }
 
-    fn cannot(&mut self, partition: i32, offset: i64, why: &str) {
-        self.counts.failed += 1;
-        let topic = &self.topic;
-        terminal::note(format_args!("{topic}/{partition}/{offset} cannot be redriven: {why}"));
+    fn cannot(&mut self, partition: i32, offset: i64, why: &Why) {
+        let place = format!("{}/{partition}/{offset}", self.topic);
+        if let Some(line) = self.counts.cannot.add(&place, why, Instant::now()) {
+            terminal::note(line);
+        }
     }
 
     /// Commits what was read, in one transaction, or in none where nothing is written. `ends` are the partitions that are
@@ -346,8 +350,10 @@ impl Run<'_> {
                 let Some(item) = passed.item.take() else { continue };
                 let walk = self.walks.get(&passed.partition);
                 passed.left = walk.is_none_or(|w| !w.was_done(passed.offset, passed.class));
-                let why = format!("topic {} does not take it: {words}", item.topic);
-                self.cannot(passed.partition, passed.offset, &why);
+                let text = format!("topic {} does not take it: {words}", item.topic);
+                let why = Why { reason: format!("not taken by {}", item.topic), text };
+                let (partition, offset) = (passed.partition, passed.offset);
+                self.cannot(partition, offset, &why);
             }
         }
     }
@@ -419,10 +425,12 @@ impl Run<'_> {
     }
 
     fn end(self) -> Result<(), Failure> {
-        let Counts { redriven, transactions, before, unselected, foreign, failed } = self.counts;
+        let Counts { redriven, transactions, before, unselected, foreign, cannot } = self.counts;
         let total: u64 = redriven.values().sum();
+        let failed = cannot.total();
         let failure = || {
-            let message = format!("{failed} dead letters cannot be redriven; they are named above");
+            let message =
+                format!("{failed} dead letters cannot be redriven: {}", cannot.in_words());
             Failure { message, exit: Exit::Data }
         };
         if self.args.json {
@@ -430,6 +438,7 @@ impl Run<'_> {
                 "redriven": total, "dry_run": self.args.dry_run, "classes": redriven,
                 "transactions": if self.args.dry_run { 0 } else { transactions },
                 "redriven_before": before, "not_selected": unselected, "foreign": foreign, "failed": failed,
+                "reasons": cannot.counts(),
             });
             terminal::line(printable::json(&counts))?;
             return if failed == 0 { Ok(()) } else { Err(failure()) };
@@ -450,6 +459,9 @@ impl Run<'_> {
             if count != 0 {
                 parts.push(format!("{what}: {count}"));
             }
+        }
+        if failed != 0 {
+            parts.push(cannot.in_words());
         }
         terminal::line(parts.join("; "))?;
         if failed == 0 { Ok(()) } else { Err(failure()) }

@@ -2,6 +2,8 @@
 'use strict';
 // Asks /api/status every two seconds and shows it. Whatever comes from there is text: nothing of it becomes markup.
 const EVERY = 2000, PATIENCE = 5000;
+// What the name of a swap takes of a chart's width.
+const NAME = 30;
 const SVG = 'http://www.w3.org/2000/svg';
 const $ = id => document.getElementById(id);
 const el = (tag, text, className) => {
@@ -19,7 +21,7 @@ const svg = (tag, attributes, ...children) => {
 
 // Numbers as people read them.
 const whole = n => n === null || n === undefined ? '–' : Math.round(n).toLocaleString('en');
-const number = n => n === null || n === undefined ? '–' : n >= 100 ? whole(n) : n >= 10 ? n.toFixed(1) : n === 0 ? '0' : n.toPrecision(2);
+const number = n => n === null || n === undefined ? '–' : n >= 100 ? whole(n) : String(+(n >= 10 ? n.toFixed(1) : n.toPrecision(2)));
 const compact = n => n >= 1e6 ? +(n / 1e6).toPrecision(3) + ' M' : n >= 1e4 ? +(n / 1e3).toPrecision(3) + ' k' : n >= 10 || n === 0 ? whole(n) : String(+n.toPrecision(2));
 const percent = share => share === 0 ? '0 %' : share < 0.001 ? '< 0.1 %' : (share * 100).toFixed(share < 0.1 ? 1 : 0) + ' %';
 const took = s => s === 0 ? '0' : s < 1e-3 ? +(s * 1e6).toPrecision(3) + ' µs' : s < 1 ? +(s * 1e3).toPrecision(3) + ' ms' : +s.toPrecision(3) + ' s';
@@ -110,11 +112,17 @@ const chart = (id, { title, now, step, over, values, dead, events, unit, holds }
   }
   for (let ago = length; ago >= 0; ago -= length / (width < 420 ? 2 : 3)) {
     lines.push(svg('text', { x: x(now - ago * 1000), y: height - 6, 'text-anchor': ago ? ago === length ? 'start' : 'middle' : 'end' },
-      ago ? `${minute(now - ago * 1000)}` : 'now'));
+      ago ? (length < 300 ? clock : minute)(now - ago * 1000) : 'now'));
   }
-  const marks = (events ?? []).filter(([ms]) => first < ms).flatMap(([ms, name]) => [
-    svg('path', { class: 'event', d: `M${x(ms).toFixed(1)} ${top - 4}V${height - bottom}` }),
-    svg('text', { class: 'mark', x: x(ms) + (x(ms) > width - 60 ? -4 : 4), y: top + 4, 'text-anchor': x(ms) > width - 60 ? 'end' : 'start' }, name)]);
+  // The newest first. Names that would stand on each other are left out; the table of versions has them all.
+  let free = Infinity;
+  const marks = (events ?? []).filter(([ms]) => first < ms).flatMap(([ms, name]) => {
+    const at = x(ms), ends = at > width - 60, from = ends ? at - NAME : at, to = from + NAME;
+    const line = svg('path', { class: 'event', d: `M${at.toFixed(1)} ${top - 4}V${height - bottom}` });
+    if (to > free) return [line];
+    free = from;
+    return [line, svg('text', { class: 'mark', x: at + (ends ? -4 : 4), y: top + 4, 'text-anchor': ends ? 'end' : 'start' }, name)];
+  });
   const some = values.filter(v => v !== null);
   const summary = some.length ? `${title} over ${span(values.length * step)}: now ${number(some.at(-1))}, at most ${number(Math.max(...some))}` : `${title}: not known yet`;
   const cross = svg('path', { class: 'cross' });
@@ -186,7 +194,7 @@ const show = s => {
   pairs('now', [['records a second', number(now.records_per_s)], ['records behind', whole(now.lag)], ...(now.held_back ? [['of them not readable yet', whole(now.held_back)]] : []),
     ['until caught up', now.drains === 'yes' ? span(now.drain_s) : now.drains === 'no' ? 'never at this rate' : now.drains],
     ['dead letters, last hour', whole(dead)], ['partitions', whole(now.partitions)], ['since last commit', span(now.last_commit_age_s)],
-    ['memory of the process', bytes(own.memory_bytes)], ...(own.memory_limit_bytes ? [['memory in use, of ' + bytes(own.memory_limit_bytes), bytes(own.memory_used_bytes)]] : []), ['up', span(own.uptime_s)]]);
+    ['memory' + (own.memory_limit_bytes ? `; ${percent(own.memory_used_bytes / own.memory_limit_bytes)} of ${bytes(own.memory_limit_bytes)} in use` : ''), bytes(own.memory_bytes)], ['up', span(own.uptime_s)]]);
   charts(s);
   const step = s.hour.step_s, last = s.hour.records.length - 1, table = [];
   for (let end = last; end >= 0; end -= 30) {

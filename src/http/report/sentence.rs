@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{About, OnePartition, Report, STUCK};
 use crate::memory::mebibytes;
 use crate::printable::thousands;
-use crate::status::{Doing, Drain, Status};
+use crate::status::{Doing, Drain, Refused, Status};
 
 /// A rate over the last minute says nothing of now where so long nothing was committed.
 pub(super) const QUIET: Duration = Duration::from_secs(15);
@@ -33,10 +33,17 @@ pub(super) fn of(report: &Report, about: &About, status: &Status, now: Instant) 
             let waits = waits.map_or_else(String::new, |lag| format!("; {} wait", count(lag)));
             format!("Paused: nothing is taken in from {topics} until it is resumed{waits}.")
         }
-        (_, Some(model), _, Some(away)) => format!(
-            "Waiting for the cluster, which has not answered for {}; {model} is ready.",
-            since(away)
-        ),
+        (_, Some(model), _, Some(away)) => match &status.unwelcome {
+            Some(refused) => format!(
+                "Waiting for the cluster: {}, for {} now; {model} is ready.",
+                refused.what,
+                since(away)
+            ),
+            None => format!(
+                "Waiting for the cluster, which has not answered for {}; {model} is ready.",
+                since(away)
+            ),
+        },
         (_, None, ..) => "Starting: the model is loaded and checked.".to_owned(),
         (_, Some(model), None, None) => match status.opening {
             Some(opening) => format!(
@@ -140,13 +147,7 @@ pub(super) fn warnings(
 ) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut warn = |warning: Option<String>| warnings.extend(warning);
-    warn(status.unreachable.map(|since| {
-        format!(
-            "No broker of {} has answered for {}: look at the cluster and the network.",
-            about.log,
-            span(now.saturating_duration_since(since).as_secs_f64())
-        )
-    }));
+    warn(away(about, status, now));
     warn(memory(report));
     for stuck in report.partitions.iter().filter(|one| is_stuck(one, report)) {
         let OnePartition { topic, partition, lag, held_back, last_commit_age_s: age, .. } = stuck;
@@ -175,6 +176,20 @@ pub(super) fn warnings(
     );
     warn(dead(report));
     warnings
+}
+
+/// The cluster does not answer, or it does and will not have new connections of ours.
+fn away(about: &About, status: &Status, now: Instant) -> Option<String> {
+    if let Some(Refused { what, remedy, said }) = &status.unwelcome {
+        let said = super::cut(said);
+        return Some(format!("{}: {what}; {remedy}. The client said: {said}", about.log));
+    }
+    let away = now.saturating_duration_since(status.unreachable?);
+    Some(format!(
+        "No broker of {} has answered for {}: look at the cluster and the network.",
+        about.log,
+        span(away.as_secs_f64())
+    ))
 }
 
 /// A transaction of a producer that holds records back for long: none of our doing, and none that we can end.

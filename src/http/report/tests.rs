@@ -5,7 +5,7 @@ use super::*;
 use crate::config::load;
 use crate::record::{Offset, Partition, Version};
 use crate::status::history::{Batch, Behind, HeldBack, History, STEPS};
-use crate::status::{Drain, KEPT, Refusal, Swap};
+use crate::status::{Drain, KEPT, Refusal, Refused as Unwelcome, Swap};
 
 const CONFIG: &str = "kafka: {group: g, common: {bootstrap.servers: 'b:1', sasl.password: hunter2}}\n\
                       input: {topics: [reviews]}\noutput: {topic: out}\nmodel: {uri: m}";
@@ -134,6 +134,14 @@ fn one_sentence_says_why_it_does_nothing() {
         unreachable.starts_with("Waiting for the cluster, which has not answered for 30 s"),
         "{unreachable}"
     );
+    let refused = said(&|s| {
+        s.unreachable = Some(now.checked_sub(Duration::from_secs(30)).unwrap());
+        s.unwelcome = Some(unwelcome());
+    });
+    assert!(
+        refused.starts_with("Waiting for the cluster: the credentials are refused, for 30 s now"),
+        "{refused}"
+    );
     let idle = running(0, 0);
     let now = idle.2;
     let with = |change: &dyn Fn(&mut Status)| sentence(&idle, change);
@@ -164,6 +172,11 @@ fn one_sentence_says_why_it_does_nothing() {
         stuck.starts_with("Nothing was committed for 10 min, and 50 records of reviews wait"),
         "{stuck}"
     );
+}
+
+fn unwelcome() -> Unwelcome {
+    let said = "SASL authentication error".to_owned();
+    Unwelcome { what: "the credentials are refused", remedy: "check sasl.password", said }
 }
 
 /// A rate over the last minute is none of now where nothing was committed for a while.
@@ -198,6 +211,10 @@ fn troubles_are_warned_of() {
             "2 partitions of the input topics are read by no member",
         ),
         (Box::new(|s, _| s.unreachable = Some(now)), "No broker of b:1 has answered for 0 s"),
+        (
+            Box::new(|s, _| (s.unreachable, s.unwelcome) = (Some(now), Some(unwelcome()))),
+            "b:1: the credentials are refused; check sasl.password. The client said: SASL authentication error",
+        ),
         (
             Box::new(|s, _| s.registry = Some("open /models: gone".to_owned())),
             "The registry cannot be looked at; version 7 goes on: open /models: gone",
@@ -243,6 +260,11 @@ fn troubles_are_warned_of() {
         assert_eq!(warnings.len(), 1, "{expect}: {warnings:?}");
         assert!(warnings[0].starts_with(expect), "{warnings:?}");
     }
+}
+
+#[test]
+fn memory_near_its_limit_is_told_with_what_of_it_is_ours() {
+    let (status, hour, now) = running(20, 0);
     let mut near = report(&status, &hour, now);
     (near.process.memory_bytes, near.process.memory_used_bytes, near.process.memory_limit_bytes) =
         (Some(300 << 20), Some(950 << 20), Some(1000 << 20));

@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -13,11 +13,6 @@ use super::{ANSWER, Source};
 use crate::failure::{Exit, Failure};
 use crate::log::Control;
 use crate::record::Partition;
-use crate::repeated::Repeated;
-
-/// A warning that is said again and again: after so long first, then after twice as long, up to [`RARELY`].
-const SELDOM: Duration = Duration::from_secs(10);
-const RARELY: Duration = Duration::from_secs(600);
 
 impl Source {
     /// What an error of the consumer means: most cure themselves inside the client.
@@ -132,13 +127,7 @@ impl Source {
 
     /// Says a warning at once, and then more and more seldom, with how often it came.
     pub(super) fn warn(&mut self, line: &str) {
-        let now = Instant::now();
-        // Lines that differ in what they quote would pile up.
-        if self.said.len() == 64 && !self.said.contains_key(line) {
-            self.said.clear();
-        }
-        let said = self.said.entry(line.to_owned());
-        match said.or_insert_with(|| Repeated::new(SELDOM, RARELY)).seen(1, now) {
+        match self.said.seen(line, Instant::now()) {
             Some(1) => tracing::warn!("{line}"),
             Some(times) => tracing::warn!(times, "{line}"),
             None => (),

@@ -154,7 +154,7 @@ pub const ALL: &[Metric] = &[
         Kind::Gauge,
         Unit::Count,
         &["topic", "partition"],
-        "Records between the committed offset and the partition's end (its high watermark).",
+        "Records between the committed offset and the partition's end (its high watermark); no series while the cluster has not answered for a minute.",
     ),
     metric(
         HELD,
@@ -189,7 +189,7 @@ pub const ALL: &[Metric] = &[
         Kind::Gauge,
         Unit::Count,
         &[],
-        "Partitions of the input topics that no member of the group reads.",
+        "Partitions of the input topics that no member of the group reads, as the cluster said last.",
     ),
     metric(
         CONNECTED,

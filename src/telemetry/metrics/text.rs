@@ -62,12 +62,14 @@ impl Own {
         self.serving = Some(model.clone());
     }
 
-    /// All of it in Prometheus' text format, as it is at `now`.
-    pub(super) fn render(&self, process: Process, now: Instant) -> String {
+    /// All of it in Prometheus' text format, as it is at `now`. The ends of partitions are `known` while the cluster tells
+    /// them: without them nobody knows a lag, and the last one is not told as if it were today's.
+    pub(super) fn render(&self, process: Process, known: bool, now: Instant) -> String {
         let mut text = String::new();
         let behind = |of: fn(&Behind) -> i64| move |part: &Part| part.behind.as_ref().map(of);
-        self.each(&mut text, LAG, behind(|behind| behind.lag));
-        self.each(&mut text, HELD, behind(|behind| behind.held));
+        let told = |of: fn(&Behind) -> i64| move |part: &Part| behind(of)(part).filter(|_| known);
+        self.each(&mut text, LAG, told(|behind| behind.lag));
+        self.each(&mut text, HELD, told(|behind| behind.held));
         self.each(&mut text, COMMITTED, behind(|behind| behind.committed.0));
         self.each(&mut text, COMMIT_AGE, |part| {
             Some(now.saturating_duration_since(part.committed).as_secs_f64())
@@ -134,7 +136,7 @@ mod tests {
         let start = Instant::now();
         let process = Process { cpu: 0.5, started: 1_790_000_000.25 };
         let mut own = Own::default();
-        let empty = own.render(process, start).lines().count();
+        let empty = own.render(process, true, start).lines().count();
         for number in 0..10_000_i32 {
             let partition = Partition { topic: 0, number };
             own.assigned(&format!("in-{number}"), partition, start);
@@ -149,7 +151,7 @@ mod tests {
         own.lag("not-ours", partition, &behind);
         let at = |seconds| start + Duration::from_secs(seconds);
         own.committed("in", partition, at(10));
-        let text = own.render(process, at(12));
+        let text = own.render(process, true, at(12));
         assert_eq!(text.lines().count(), empty + 5, "{text}");
         let model = r#"tidemill_model_info{model="a\"b\\c\nd",version="9999",digest="d"} 1"#;
         for line in [
@@ -163,5 +165,9 @@ mod tests {
         ] {
             assert!(text.lines().any(|there| there == line), "{line} in\n{text}");
         }
+        let away = own.render(process, false, at(12));
+        let gone = text.lines().filter(|line| !away.lines().any(|there| there == *line));
+        let gone: Vec<&str> = gone.filter_map(|line| line.split('{').next()).collect();
+        assert_eq!(gone, [LAG, HELD], "while the cluster is away nobody knows them");
     }
 }
