@@ -37,6 +37,17 @@ pub struct Cleaning {
     units: Vec<String>,
     /// Those with a unit in a field first: they are to see it as it came.
     rules: Vec<Placed>,
+    /// What nothing is said of, and the model fills in by itself.
+    filled: Vec<Filled>,
+}
+
+/// A field that the model has something for where a record has none.
+#[derive(Debug, Clone)]
+struct Filled {
+    name: String,
+    place: usize,
+    by: OnMissing,
+    missing: Counter,
 }
 
 /// What is done with the field at a place.
@@ -76,6 +87,18 @@ impl Cleaning {
         cleaning
     }
 
+    /// The model `fills` fields, at these places of `names`, by itself: it is counted where no rule has counted it.
+    #[must_use]
+    pub fn filled(mut self, names: &[String], fills: Vec<(usize, OnMissing)>) -> Self {
+        for (place, by) in fills {
+            let Some(name) = names.get(place).cloned() else { continue };
+            if self.rules.iter().all(|rule| rule.place != place) {
+                self.filled.push(Filled { name, place, by, missing: Counter::noop() });
+            }
+        }
+        self
+    }
+
     /// Counts what is done by `counter`, which is given a field and a rule: `missing_` or `invalid_`, and what becomes of it.
     #[must_use]
     pub fn counted(mut self, counter: impl Fn(&str, &'static str) -> Counter) -> Self {
@@ -86,6 +109,9 @@ impl Cleaning {
             if words.on_invalid == OnInvalid::Clamp {
                 rule.unclamped = counter(&rule.name, invalid(OnInvalid::Reject));
             }
+        }
+        for filled in &mut self.filled {
+            filled.missing = counter(&filled.name, missing(filled.by));
         }
         self
     }
@@ -117,6 +143,11 @@ impl Cleaning {
                 Some(Ground::Unclamped) => rule.unclamped.increment(1),
             }
             *value = result?;
+        }
+        for filled in &self.filled {
+            if let None | Some(None | Some(Value::Null)) = values.get(filled.place) {
+                filled.missing.increment(1);
+            }
         }
         Ok(())
     }

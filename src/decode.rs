@@ -33,6 +33,8 @@ use crate::model::Input;
 use crate::model::served::Served;
 use crate::pipeline::Item;
 use crate::record::{ALLOCATION, End, Epoch, Fault, FaultClass, Record, Version};
+use crate::repeated::Repeated;
+use crate::status::Board;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::stage::Stage;
 
@@ -136,18 +138,26 @@ pub struct Decoder {
     looks: Arc<RwLock<Vec<Known>>>,
     /// Where is counted what is cleaned.
     metrics: Option<Metrics>,
+    /// Where is told what records lack.
+    status: Option<Board>,
 }
 
 impl Decoder {
     /// A decoder of what `codec` reads.
     pub fn new(codec: Arc<Codec>) -> Self {
-        Self { codec, away: Arc::default(), looks: Arc::default(), metrics: None }
+        Self { codec, away: Arc::default(), looks: Arc::default(), metrics: None, status: None }
     }
 
     /// Counts what is cleaned, each time that a record is prepared.
     #[must_use]
     pub fn counting(self, metrics: Metrics) -> Self {
         Self { metrics: Some(metrics), ..self }
+    }
+
+    /// Tells what the last records lack.
+    #[must_use]
+    pub fn telling(self, status: Board) -> Self {
+        Self { status: Some(status), ..self }
     }
 
     /// One record, decoded and prepared for the version `served`, with what it costs. A suspect is not touched here.
@@ -235,7 +245,7 @@ impl Decoder {
         let prepared =
             self.codec.gather(&looks.fields, record, |Read { mut values, unknown }| {
                 if let Some(never) = looks.fields.never(&values, unknown.as_deref()) {
-                    tracing::warn!(model = %served.id, "{never}");
+                    self.lacking(&looks, served, never);
                 }
                 let reject = settings.unknown_fields == UnknownFields::Reject;
                 if let Some(name) = unknown.filter(|_| reject) {
@@ -246,6 +256,21 @@ impl Decoder {
                 served.model.prepare(&values)
             })?;
         Ok(prepared.transpose()?)
+    }
+
+    /// Next to none of the last records had a field: told at once, and in the log with growing pauses.
+    fn lacking(&self, looks: &Looks, served: &Served, never: String) {
+        if let Some(status) = &self.status
+            && status.now().lacking != never
+        {
+            status.change(|status| status.lacking.clone_from(&never));
+        }
+        #[expect(clippy::disallowed_methods, reason = "when a line is said again, no outcome")]
+        let now = Instant::now();
+        let mut said = looks.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if !never.is_empty() && said.seen(1, now).is_some() {
+            tracing::warn!(model = %served.id, "{never}");
+        }
     }
 
     /// What the version `served` looks at.
@@ -260,6 +285,8 @@ impl Decoder {
         }
         drop(read);
         let looks = Arc::new(Looks::new(&self.codec, served, self.metrics.as_ref()));
+        // What the version before looked for is none of this one's.
+        self.status.iter().for_each(|status| status.change(|status| status.lacking.clear()));
         let mut all = self.looks.write().unwrap_or_else(PoisonError::into_inner);
         all.truncate(MOST_VERSIONS - 1);
         all.insert(0, (version, Arc::clone(&looks)));
@@ -273,12 +300,15 @@ struct Looks {
     /// By where it stands in a record: what the model is given, and behind it what cleaning needs.
     fields: Fields,
     cleaning: Cleaning,
+    /// When it was said last what records lack.
+    said: Mutex<Repeated>,
 }
 
 impl Looks {
     fn new(codec: &Codec, served: &Served, metrics: Option<&Metrics>) -> Self {
         let (input, model) = (codec.input(), &served.model);
         let mut cleaning = Cleaning::new(model.looks_at(), model.cleans(), &input.clean);
+        cleaning = cleaning.filled(model.looks_at(), model.fills());
         if let Some(metrics) = metrics {
             cleaning = cleaning.counted(|field, rule| metrics.cleaned(field, rule));
         }
@@ -289,7 +319,7 @@ impl Looks {
         for doubt in of_cleaning.into_iter().chain(of_places) {
             tracing::warn!(model = %served.id, "{doubt}");
         }
-        Self { fields: Fields::new(&names, input), cleaning }
+        Self { fields: Fields::new(&names, input), cleaning, said: Mutex::default() }
     }
 }
 

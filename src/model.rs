@@ -23,7 +23,7 @@
 use serde_json::Value;
 
 use crate::answer::{Prediction, Refused, Task};
-use crate::clean::{Cleaning, Cleans};
+use crate::clean::{Cleaning, Cleans, OnMissing};
 use crate::field::{self, Values};
 use crate::record::{Fault, Signature, Truncated};
 
@@ -67,6 +67,12 @@ pub trait Model: Send + Sync {
     fn cleans(&self) -> &Cleans {
         static NONE: Cleans = Cleans::new();
         &NONE
+    }
+
+    /// The places of the fields, among those it looks at, that it has something for where a record has none, and what: what
+    /// it was fitted with, or nothing.
+    fn fills(&self) -> Vec<(usize, OnMissing)> {
+        Vec::new()
     }
 
     /// Turns the values of the fields that it [looks at](Model::looks_at), in that order, into this model's input. Called

@@ -298,7 +298,8 @@ fn assemble(
         }),
     );
     let (answers_in, answers) = mpsc::channel(16);
-    let decoder = Decoder::new(codec).counting(telemetry.metrics.clone());
+    let decoder =
+        Decoder::new(codec).counting(telemetry.metrics.clone()).telling(options.status.clone());
     let workers =
         Workers::start(workers(config), decoder.clone(), answers_in).map_err(no_thread)?;
     let current = Current::new(Arc::clone(&served));

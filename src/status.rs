@@ -58,6 +58,8 @@ pub struct Status {
     pub refused: Option<Refusal>,
     /// Why the registry cannot be looked at; the serving version goes on.
     pub registry: Option<String>,
+    /// What next to none of the last records had of what the model reads, as a sentence; empty where it is all there.
+    pub lacking: String,
     /// The last swaps, the newest last.
     pub swaps: Last<Swap>,
     /// The last versions that did not pass the gate, the newest last.

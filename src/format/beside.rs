@@ -20,7 +20,7 @@ pub struct Fields {
     value: Wanted,
     /// Where the values' places are among all; `None`: they are all.
     beside: Option<Beside>,
-    /// Those that no record had so far.
+    /// Those that next to none of the last records had.
     never: Never,
 }
 
@@ -74,7 +74,8 @@ impl Fields {
         Self { value, beside: Some(beside), never }
     }
 
-    /// Looks at what a record has of them: a message, once, where none of the first hundred has one of them.
+    /// Looks at what a record has of them: what next to none of the last had, when that changes and each hundredth time that
+    /// a record lacks it; an empty text when it is over.
     pub fn never(&self, values: &[Option<Value<'_>>], unknown: Option<&str>) -> Option<String> {
         self.never.look(values, unknown)
     }

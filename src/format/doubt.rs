@@ -91,59 +91,109 @@ impl Codec {
     }
 }
 
-/// So many records are looked at before it is said that none has a field.
-const LOOKED_AT: u32 = 100;
+/// From so many records on that do not have a field, one behind the other, it is said.
+const MANY: u32 = 100;
+
+/// A record that has the field stands against so many that do not: it counts as there where more than one in a hundred have it.
+const WEIGHT: u32 = 100;
+
+/// No more is counted, so that a field that is there again is soon found there.
+const MOST: u32 = 10 * WEIGHT;
 
 /// Most fields that a message names.
 const NAMED: usize = 8;
 
-/// Which fields no record had so far.
+/// Most characters of a field's name that a record chose.
+const SHOWN: usize = 100;
+
+/// Which fields nearly none of the last records had.
 #[derive(Debug)]
 pub(super) struct Never {
-    left: AtomicU32,
-    /// By their places: the name, with where it stands if not under it, and whether a record had it.
-    fields: Box<[(String, AtomicBool)]>,
+    /// By their places.
+    fields: Box<[Watched]>,
+    /// Records that lack one of those that are said to be lacking.
+    lacking: AtomicU32,
+}
+
+#[derive(Debug)]
+struct Watched {
+    /// Its name, with where it stands if not under it.
+    name: String,
+    /// Records that did not have it, less those that did by their weight. Not written to while each record has it.
+    without: AtomicU32,
+    is_lacking: AtomicBool,
+    /// Whether a record is whole without it.
+    is_optional: bool,
+}
+
+impl Watched {
+    /// Looks whether a record has it: whether what is said of it changes.
+    fn look(&self, is_there: bool) -> bool {
+        let before = self.without.load(Ordering::Relaxed);
+        if self.is_optional || (is_there && before == 0) {
+            return false;
+        }
+        // Threads that count at once may lose one another's: nothing is decided by it but what is said.
+        let now = if is_there { before.saturating_sub(WEIGHT) } else { MOST.min(before + 1) };
+        self.without.store(now, Ordering::Relaxed);
+        match now {
+            0 => self.is_lacking.swap(false, Ordering::Relaxed),
+            MANY.. => {
+                !self.is_lacking.load(Ordering::Relaxed)
+                    && !self.is_lacking.swap(true, Ordering::Relaxed)
+            }
+            _ => false,
+        }
+    }
 }
 
 impl Never {
     pub(super) fn new(names: &[String], input: &Input) -> Self {
-        let field = |name: &String| {
+        let field = |name: &String| Watched {
+            name: format!("{name:?}{}", place(name, input)),
+            without: AtomicU32::new(0),
+            is_lacking: AtomicBool::new(false),
             // A text without its pair is a text.
-            let optional = *name == input.pair_field;
-            (format!("{name:?}{}", place(name, input)), AtomicBool::new(optional))
+            is_optional: *name == input.pair_field,
         };
-        Self { left: AtomicU32::new(LOOKED_AT), fields: names.iter().map(field).collect() }
+        Self { fields: names.iter().map(field).collect(), lacking: AtomicU32::new(0) }
     }
 
-    /// Looks at a record's values. Says once what none of the first had; `unknown` is a field that nobody reads.
+    /// Looks at a record's values. Says what nearly none of the last ones had when that changes, and again each hundredth
+    /// time that a record lacks it; nothing of it is an empty text. `unknown` is a field that nobody reads.
     pub(super) fn look(
         &self,
         values: &[Option<Value<'_>>],
         unknown: Option<&str>,
     ) -> Option<String> {
-        if self.left.load(Ordering::Relaxed) == 0 {
-            return None;
+        let (mut changed, mut lacks) = (false, false);
+        for (field, value) in self.fields.iter().zip(values) {
+            changed |= field.look(value.is_some());
+            lacks |= value.is_none() && field.is_lacking.load(Ordering::Relaxed);
         }
-        for ((_, seen), _) in self.fields.iter().zip(values).filter(|(_, value)| value.is_some()) {
-            seen.store(true, Ordering::Relaxed);
+        if lacks {
+            changed |= self.lacking.fetch_add(1, Ordering::Relaxed) % MANY == MANY - 1;
         }
-        let one_less = |left: u32| left.checked_sub(1);
-        let before = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
-        let never = self.fields.iter().filter(|(_, seen)| !seen.load(Ordering::Relaxed));
-        let never: Vec<&str> = never.map(|(name, _)| &**name).collect();
-        if before != Ok(1) || never.is_empty() {
-            return None;
+        changed.then(|| self.said(unknown))
+    }
+
+    fn said(&self, unknown: Option<&str>) -> String {
+        let lacking = self.fields.iter().filter(|field| field.is_lacking.load(Ordering::Relaxed));
+        let lacking: Vec<&str> = lacking.map(|field| &*field.name).collect();
+        if lacking.is_empty() {
+            return String::new();
         }
-        let more = never.len().saturating_sub(NAMED);
+        let more = lacking.len().saturating_sub(NAMED);
         let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-        let named = never[..never.len().min(NAMED)].join(", ");
+        let named = lacking[..lacking.len().min(NAMED)].join(", ");
         let hint = unknown.map_or_else(String::new, |name| {
+            let name: String = name.chars().take(SHOWN).collect();
             format!("; the last of them has {name:?}, which nobody reads")
         });
-        Some(format!(
-            "none of the first {LOOKED_AT} records has what the model reads as {named}{more}: taken as missing{hint}; is a \
-             name misspelt, or does it stand elsewhere (input.fields, input.key, input.headers)?"
-        ))
+        format!(
+            "of the last records next to none has what the model reads as {named}{more}: taken as missing{hint}; is a name \
+             misspelt, or does it stand elsewhere now (input.fields, input.key, input.headers)?"
+        )
     }
 }
 
@@ -167,24 +217,43 @@ fn place(name: &String, input: &Input) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_field_that_no_record_has_is_said_once() {
+    /// What is said of so many records each, by whether they have `a` and `source`.
+    fn said(records: &[(u32, bool, bool)]) -> Vec<String> {
         let names = ["a", "source", "text_pair"].map(str::to_owned);
         let headers = [("source".to_owned(), "x-origin".to_owned())].into();
         let input = Input { headers, ..Input::default() };
-        let there = || Some(Value::Null);
-        let said = |a: bool, source: bool| {
-            let never = Never::new(&names, &input);
-            let some = |is: bool| is.then(there).flatten();
-            let each = |_| never.look(&[some(a), some(source), None], Some("b"));
-            let said: Vec<String> = (0..3 * LOOKED_AT).filter_map(each).collect();
-            assert!(said.len() < 2, "{said:?}");
-            said.concat()
-        };
-        assert_eq!(said(true, true), "");
-        let one = said(true, false);
-        assert!(one.contains("reads as \"source\" (header \"x-origin\"): taken"), "{one}");
-        assert!(one.contains("has \"b\", which nobody reads"), "{one}");
-        assert!(said(false, false).contains("\"a\", \"source\" (header"));
+        let never = Never::new(&names, &input);
+        let some = |is: bool| is.then_some(Value::Null);
+        let all = records
+            .iter()
+            .flat_map(|(count, a, source)| (0..*count).map(|_| [some(*a), some(*source), None]));
+        all.filter_map(|values| never.look(&values, Some("b"))).collect()
+    }
+
+    #[test]
+    fn a_field_that_no_record_has_is_said_whenever_it_begins() {
+        assert!(said(&[(1_000, true, true), (MANY - 1, true, false)]).is_empty());
+        for before in [0, 1, 1_000] {
+            let one = said(&[(before, true, true), (MANY, true, false)]);
+            assert_eq!(one.len(), 1, "{one:?}");
+            assert!(one[0].contains("reads as \"source\" (header \"x-origin\"): taken"), "{one:?}");
+            assert!(one[0].contains("has \"b\", which nobody reads"), "{one:?}");
+        }
+        let both = said(&[(MANY, false, false)]).concat();
+        assert!(both.contains("\"a\", \"source\" (header"), "{both}");
+        let again = said(&[(10 * MANY, true, false), (10, true, true), (2 * MANY, true, false)]);
+        let ends = again.iter().position(String::is_empty).expect("it is over when it is there");
+        assert_eq!(ends, 10, "each hundredth record says it: {again:?}");
+        assert!(again[ends + 1].contains("source"), "and begins again: {again:?}");
+    }
+
+    #[test]
+    fn what_some_records_have_is_not_lacking() {
+        let mut some = Vec::new();
+        (0..50).for_each(|_| some.extend([(40, true, false), (1, true, true)]));
+        assert!(said(&some).is_empty());
+        some.clear();
+        (0..50).for_each(|_| some.extend([(300, true, false), (1, true, true)]));
+        assert!(!said(&some).is_empty(), "one in three hundred is next to none");
     }
 }

@@ -22,7 +22,7 @@ use super::kernels::Double;
 use super::weights::Weights;
 use super::{About, Input, Model};
 use crate::answer::{Prediction, Refused, Task, best};
-use crate::clean::Cleans;
+use crate::clean::{Cleans, OnMissing};
 use crate::field::Values;
 use crate::model::SUB_BATCH_TOKENS;
 use crate::record::Fault;
@@ -286,6 +286,11 @@ impl Model for Tabular {
 
     fn cleans(&self) -> &Cleans {
         &self.cleans
+    }
+
+    fn fills(&self) -> Vec<(usize, OnMissing)> {
+        let fills = |(place, column): (usize, &Column)| Some((place, column.fills()?));
+        self.columns.iter().enumerate().filter_map(fills).collect()
     }
 
     fn prepare(&self, values: &Values<'_>) -> Result<Input, Fault> {

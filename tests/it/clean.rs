@@ -14,6 +14,7 @@ use tidemill::format::Codec;
 use tidemill::model::Input;
 use tidemill::record::{Offset, Partition, Record};
 use tidemill::service;
+use tidemill::status::Board;
 use tidemill::telemetry::Telemetry;
 
 fn data(name: &str) -> std::path::PathBuf {
@@ -217,6 +218,34 @@ fn the_configurations_words_hold_on_decode_threads_and_are_counted() {
     ] {
         let line = format!("tidemill_cleaned_total{{field=\"{field}\",rule=\"{rule}\"}} {count}\n");
         assert!(scrape.contains(&line), "{line} in {scrape}");
+    }
+}
+
+/// Where nothing is said of cleaning, a model fills in by itself what records lack: it is counted, and told while it goes on.
+#[test]
+fn what_a_model_fills_in_by_itself_is_counted_and_told() {
+    let config = configured(&data("linear"), &[]);
+    let served = service::load_model(&config).unwrap();
+    let (telemetry, board) = (Telemetry::silent().unwrap(), Board::default());
+    let codec = Arc::new(Codec::new(&config).unwrap());
+    let decoder = Decoder::new(codec).counting(telemetry.metrics.clone()).telling(board.clone());
+    let prepare = |count: usize, value: &str| {
+        for _ in 0..count {
+            let prepared = decoder.prepare(&record(None, value), &served);
+            assert!(matches!(prepared, Prepared::Input(_)), "{value}: {prepared:?}");
+        }
+        board.now().lacking.clone()
+    };
+    assert_eq!(prepare(50, r#"{"a":1,"b":2,"color":"red"}"#), "");
+    assert_eq!(prepare(50, r#"{"a":null,"b":2}"#), "");
+    let lacking = prepare(150, r#"{"amount":1,"b":2}"#);
+    assert!(lacking.contains(r#"reads as "a", "color": taken as missing"#), "{lacking}");
+    assert!(lacking.contains("input.fields"), "{lacking}");
+    assert_eq!(prepare(20, r#"{"a":1,"b":2,"color":"red"}"#), "", "it is over");
+    let scrape = telemetry.render();
+    for (field, count) in [("a", 200), ("b", 0), ("color", 200)] {
+        let series = format!("tidemill_cleaned_total{{field=\"{field}\",rule=\"missing_impute\"}}");
+        assert!(scrape.contains(&format!("{series} {count}\n")), "{series} in {scrape}");
     }
 }
 

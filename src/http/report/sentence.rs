@@ -174,6 +174,7 @@ pub(super) fn warnings(
             .as_ref()
             .map(|why| format!("The registry cannot be looked at{goes_on}: {}", super::cut(why))),
     );
+    warn(lacking(&status.lacking));
     warn(dead(report));
     warnings
 }
@@ -247,6 +248,12 @@ fn growing(report: &Report) -> Option<String> {
             most.share * 100.0
         )
     })
+}
+
+/// What the last records lack, as a sentence of its own.
+fn lacking(lacking: &str) -> Option<String> {
+    let mut rest = lacking.chars();
+    rest.next().map(|first| first.to_uppercase().chain(rest).collect())
 }
 
 fn dead(report: &Report) -> Option<String> {

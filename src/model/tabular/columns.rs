@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Number, Value as Json};
 
 use super::members::{Members, shown};
-use crate::clean::Clean;
+use crate::clean::{Clean, OnMissing};
 use crate::field::{self, Value};
 use crate::model::files::{self, Error};
 use crate::record::{Fault, FaultClass};
@@ -100,6 +100,20 @@ impl Column {
         match &self.kind {
             Kind::Numeric { .. } => 1,
             Kind::Categorical { categories, .. } => categories.count,
+        }
+    }
+
+    /// What stands for a value that a record does not have; `None` where such a record is refused, or where null is a
+    /// category like others.
+    pub(super) fn fills(&self) -> Option<OnMissing> {
+        match &self.kind {
+            Kind::Numeric { impute: Some(_), .. } | Kind::Categorical { imputed: true, .. } => {
+                Some(OnMissing::Impute)
+            }
+            Kind::Categorical { categories, unknown: Unknown::Ignore, .. } => {
+                categories.null.is_none().then_some(OnMissing::Null)
+            }
+            Kind::Numeric { impute: None, .. } | Kind::Categorical { .. } => None,
         }
     }
 
