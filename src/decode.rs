@@ -34,7 +34,7 @@ use crate::model::served::Served;
 use crate::pipeline::Item;
 use crate::record::{ALLOCATION, End, Epoch, Fault, FaultClass, Record, Version};
 use crate::repeated::Repeated;
-use crate::status::Board;
+use crate::status::{Board, Status};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::stage::Stage;
 
@@ -227,6 +227,13 @@ impl Decoder {
     }
 
     fn wait(&self, reason: &str, retry: Duration) {
+        #[expect(clippy::disallowed_methods, reason = "since when it is away, no outcome")]
+        let now = Instant::now();
+        let told = |status: &mut Status| {
+            let since = status.schemas.as_ref().map_or(now, |(since, _)| *since);
+            status.schemas = Some((since, reason.to_owned()));
+        };
+        self.status.iter().for_each(|status| status.change(told));
         if !self.away.swap(true, Ordering::AcqRel) {
             tracing::warn!("waiting for the schema registry; nothing is lost: {reason}");
         }
@@ -235,6 +242,7 @@ impl Decoder {
 
     fn waited(&self) {
         if self.away.load(Ordering::Acquire) && self.away.swap(false, Ordering::AcqRel) {
+            self.status.iter().for_each(|status| status.change(|status| status.schemas = None));
             tracing::info!("the schema registry answers again");
         }
     }

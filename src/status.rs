@@ -58,6 +58,8 @@ pub struct Status {
     pub refused: Option<Refusal>,
     /// Why the registry cannot be looked at; the serving version goes on.
     pub registry: Option<String>,
+    /// Since when the schema registry has not said what a record is, and why; nothing is read until it does.
+    pub schemas: Option<(Instant, String)>,
     /// What next to none of the last records had of what the model reads, as a sentence; empty where it is all there.
     pub lacking: String,
     /// The last swaps, the newest last.
@@ -212,6 +214,13 @@ impl Status {
             Doing::Stopped(why) => reasons.push(why.clone()),
         }
         reasons.extend(self.outside.clone());
+        let schemas = self.schemas.as_ref().map(|(since, why)| (now.duration_since(*since), why));
+        reasons.extend(schemas.filter(|(away, _)| LONG_AWAY <= *away).map(|(away, why)| {
+            format!(
+                "the schema registry has not said for {} s what a record is: {why}",
+                away.as_secs()
+            )
+        }));
         let away = self.unreachable.map(|since| now.duration_since(since));
         reasons.extend(away.and_then(|away| match &self.unwelcome {
             // No outage that cures itself.

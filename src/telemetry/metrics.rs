@@ -29,7 +29,7 @@ use declared::{
     ADMIN, AGE, BATCH_BYTES, BATCH_LIMIT, BATCH_RECORDS, BATCH_TOKENS, BATCHES, CACHE_HITS,
     CLEANED, CONNECTED, DEAD_LETTERS, DRAIN_ETA, GATE, LINES, MEMORY_LIMIT, MEMORY_USED,
     MODEL_LOAD, MODEL_MEMORY, MODEL_SWAPS, OUTAGE, PARTITIONS, PUSHES, READY, REBALANCES, RECORDS,
-    RESIDENT, SLACK, SPANS, STAGE, TRANSACTIONS, TRUNCATED, UNCOVERED,
+    RESIDENT, SCHEMAS, SLACK, SPANS, STAGE, TRANSACTIONS, TRUNCATED, UNCOVERED,
 };
 use text::{OWN, Own, Process};
 
@@ -77,6 +77,7 @@ struct Handles {
     /// Since when the cluster does not answer.
     outage: Mutex<Option<Instant>>,
     outage_age: Gauge,
+    schemas: Gauge,
     memory_used: Gauge,
     memory_limit: Gauge,
     /// What is written beside the recorder.
@@ -152,6 +153,7 @@ pub fn register(recorder: PrometheusRecorder) -> Metrics {
         started: float(u64::try_from(wall_clock_ms()).unwrap_or(0)) / 1e3,
         outage: Mutex::default(),
         outage_age: gauge(OUTAGE),
+        schemas: gauge(SCHEMAS),
         memory_used: gauge(MEMORY_USED),
         memory_limit: gauge(MEMORY_LIMIT),
         own: Mutex::default(),
@@ -401,6 +403,9 @@ impl Metrics {
         let outage =
             lock(&self.0.outage).map_or(Duration::ZERO, |since| now().duration_since(since));
         self.0.outage_age.set(outage.as_secs_f64());
+        let schemas = self.0.status.get().and_then(|board| board.now().schemas.clone());
+        let schemas = schemas.map_or(Duration::ZERO, |(since, _)| now().duration_since(since));
+        self.0.schemas.set(schemas.as_secs_f64());
         if let Some(bytes) = memory::resident("self") {
             self.0.resident.set(float(bytes));
         }

@@ -312,7 +312,7 @@ fn poison(world: &World, service: &Watched) {
     service.shows(&of("consumer_lag_records", 1), 9.0);
     service.shows(&of("committed_offset", 1), before);
     service.shows("tidemill_uncovered_partitions", 2.0);
-    service.warns("2 partitions of the input topics are read by no member of the group.");
+    service.warns("2 partitions of the input topics are read by no member of the group: start those replicas again that stopped, or more.");
     // Another replica takes them, and tells of them from then on.
     let patient = format!("{EXTRA}\ndead_letters: {{ max_ratio: 1.0 }}");
     let other = Watched::start(&world.config("c", &patient));

@@ -59,6 +59,13 @@ pub(super) fn of(report: &Report, about: &About, status: &Status, now: Instant) 
             "Standing by with {model}: other members of group {} have all partitions of {topics}.",
             about.group
         ),
+        (_, Some(model), Some(_), None) if status.schemas.is_some() => {
+            let away = status.schemas.as_ref().map_or(now, |(since, _)| *since);
+            format!(
+                "Waiting for the schema registry, which has not said for {} what a record of {topics} is; {model} is ready.",
+                since(away)
+            )
+        }
         (_, Some(model), Some(_), None) => works(report, status.drain, &topics, &model),
     }
 }
@@ -148,11 +155,20 @@ pub(super) fn warnings(
     let mut warnings = Vec::new();
     let mut warn = |warning: Option<String>| warnings.extend(warning);
     warn(away(about, status, now));
+    warn(status.schemas.as_ref().map(|(since, why)| {
+        format!(
+            "Nothing is read for {}, and nothing is lost: {}. Start the schema registry, or look at schema_registry and the \
+             network.",
+            span(now.saturating_duration_since(*since).as_secs_f64()),
+            super::cut(why)
+        )
+    }));
     warn(memory(report));
     for stuck in report.partitions.iter().filter(|one| is_stuck(one, report)) {
         let OnePartition { topic, partition, lag, held_back, last_commit_age_s: age, .. } = stuck;
         warn(Some(format!(
-            "{topic}/{partition} does not move: {} records wait, and nothing of it was committed for {}.",
+            "{topic}/{partition} does not move: {} records wait, and nothing of it was committed for {}. Where a batch is in the \
+             model for so long, lower batch.max_records; else the log's last warning says what it waits for.",
             count(lag.unwrap_or(0) - held_back),
             span(*age)
         )));
@@ -160,7 +176,8 @@ pub(super) fn warnings(
     report.partitions.iter().for_each(|one| warn(held(one, about)));
     let uncovered = status.uncovered;
     warn((uncovered != 0).then(|| {
-        format!("{uncovered} partitions of the input topics are read by no member of the group.")
+        format!("{uncovered} partitions of the input topics are read by no member of the group: start those replicas again that \
+             stopped, or more.")
     }));
     warn(growing(report));
     let goes_on = report.models.serving.as_ref();
@@ -220,10 +237,11 @@ fn memory(report: &Report) -> Option<String> {
     let own = report.process.memory_bytes?;
     (NEAR < super::float(used) / super::float(limit.max(1))).then(|| {
         format!(
-            "Memory is near its limit: {} of {} are in use, {} of them by this process.",
+            "Memory is near its limit: {} of {} are in use; this process has {}, what it shares counted. Raise the limit, or \
+             lower limits.memory or batch.max_records.",
             mebibytes(used),
             mebibytes(limit),
-            mebibytes(own.min(used))
+            mebibytes(own)
         )
     })
 }
@@ -263,7 +281,7 @@ fn dead(report: &Report) -> Option<String> {
     let most = report.dead_letters.classes.first()?;
     (MANY <= share).then(|| {
         format!(
-            "{:.1} % of the last hour's records are dead letters, most of class {}.",
+            "{:.1} % of the last hour's records are dead letters, most of class {}. `tidemill dlq list` and `dlq show` have the reasons.",
             share * 100.0,
             most.name
         )

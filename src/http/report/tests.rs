@@ -220,6 +220,10 @@ fn troubles_are_warned_of() {
             "The registry cannot be looked at; version 7 goes on: open /models: gone",
         ),
         (
+            Box::new(|s, _| s.schemas = Some((now, "the schema registry at a is away".to_owned()))),
+            "Nothing is read for 0 s, and nothing is lost: the schema registry at a is away. Start the schema registry",
+        ),
+        (
             Box::new(|_, hour| {
                 hour.steps[0].dead_letters = 400;
                 hour.sums.classes[2] = 400;
@@ -272,7 +276,8 @@ fn memory_near_its_limit_is_told_with_what_of_it_is_ours() {
     assert_eq!(
         said,
         [
-            "Memory is near its limit: 950 MiB of 1000 MiB are in use, 300 MiB of them by this process."
+            "Memory is near its limit: 950 MiB of 1000 MiB are in use; this process has 300 MiB, what it shares counted. Raise the \
+             limit, or lower limits.memory or batch.max_records."
         ]
     );
 }

@@ -219,6 +219,13 @@ pub const ALL: &[Metric] = &[
         &[],
         "Time since the cluster stopped answering; 0 while it answers.",
     ),
+    metric(
+        SCHEMAS,
+        Kind::Gauge,
+        Unit::Seconds,
+        &[],
+        "Time for which the schema registry has not said what a record is; 0 while it does, or nobody asks.",
+    ),
     metric(RESIDENT, Kind::Gauge, Unit::Bytes, &[], "Resident memory of the process."),
     metric(
         MEMORY_USED,
@@ -307,6 +314,7 @@ pub(super) const UNCOVERED: &str = "tidemill_uncovered_partitions";
 pub(super) const CONNECTED: &str = "tidemill_kafka_connected";
 pub(super) const COMMIT_AGE: &str = "tidemill_last_commit_age_seconds";
 pub(super) const OUTAGE: &str = "tidemill_kafka_outage_seconds";
+pub(super) const SCHEMAS: &str = "tidemill_schema_registry_outage_seconds";
 pub(super) const MEMORY_USED: &str = "tidemill_memory_used_bytes";
 pub(super) const MEMORY_LIMIT: &str = "tidemill_memory_limit_bytes";
 pub(super) const CPU: &str = "tidemill_process_cpu_seconds_total";
