@@ -16,6 +16,7 @@ use metrics::Counter;
 use crate::field::Value;
 use crate::record::{Fault, Signature};
 
+mod bound;
 mod check;
 mod date;
 mod number;
@@ -25,7 +26,7 @@ mod tests;
 mod words;
 
 pub use rule::{Clean, Cleaned, Ground};
-pub use words::{Case, Decimal, GivenAs, Group, Kind, OnInvalid, OnMissing, Words};
+pub use words::{Bound, Case, Decimal, GivenAs, Group, Kind, OnInvalid, OnMissing, Words};
 
 /// Words by field.
 pub type Cleans = BTreeMap<String, Clean>;

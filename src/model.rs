@@ -52,6 +52,15 @@ pub mod weights;
 /// cache (measured on `MiniLM`: 1,024 are 10 % slower in int8, 64 no faster).
 pub const SUB_BATCH_TOKENS: usize = 256;
 
+/// What all values of a field are, as a configuration says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Given {
+    /// Texts.
+    Text,
+    /// Bytes.
+    Bytes,
+}
+
 /// A model version that is loaded, warm and ready. Shared by all workers; scratch space is per call.
 pub trait Model: Send + Sync {
     /// What it does and expects: for `/`, `check` and the gate.
@@ -60,6 +69,11 @@ pub trait Model: Send + Sync {
     /// Names of the fields that it looks at: those it reads, and those that it must know of to refuse them.
     fn looks_at(&self) -> &[String] {
         &self.about().fields
+    }
+
+    /// Whether it takes such values in a field that it looks at: false where it never does.
+    fn takes(&self, _field: &str, _given: Given) -> bool {
+        true
     }
 
     /// What its author says that fields must be before they are prepared. The configuration's words about a field hold in

@@ -40,6 +40,7 @@ use crate::workers::{Finish, Workers};
 
 mod admin;
 mod start;
+mod unfit;
 
 use start::{Start, Started};
 
@@ -113,14 +114,18 @@ pub fn workers(config: &Config) -> usize {
 pub fn load_model(config: &Config) -> Result<Served, Failure> {
     let uri = &config.model.uri;
     let registry = Registry::new(config.registry.root.clone());
-    registry.load(uri, &LoadOptions::of(config)).map_err(|error| {
+    let served = registry.load(uri, &LoadOptions::of(config)).map_err(|error| {
         // A directory that was named is not named again.
         let why = match (&error, uri) {
             (registry::Error::Artifact { source, .. }, Uri::Directory(_)) => chain(source),
             _ => chain(&error),
         };
         Failure { message: format!("load {uri}: {why}"), exit: Exit::Config }
-    })
+    })?;
+    match unfit::why(&config.input, &*served.model) {
+        Some(message) => Err(Failure { message, exit: Exit::Config }),
+        None => Ok(served),
+    }
 }
 
 /// Runs the service on the log that `open` gives, until a signal, `options.stop`, or the end. A stop that comes while

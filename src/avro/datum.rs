@@ -16,6 +16,9 @@ struct Broken {
     rule: String,
 }
 
+/// A path of more names is not written out.
+const LONG: usize = 16;
+
 impl Wrong {
     #[cold]
     pub(super) fn new(rule: impl Into<String>) -> Self {
@@ -38,8 +41,14 @@ impl fmt::Display for Wrong {
         if path.is_empty() {
             return f.write_str(rule);
         }
-        let path: Vec<&str> = path.iter().rev().map(String::as_str).collect();
-        write!(f, "field {:?} {rule}", path.join("."))
+        let mut path: Vec<&str> = path.iter().rev().map(String::as_str).collect();
+        if LONG < path.len() {
+            // A record that contains itself has one name again and again.
+            path.dedup();
+        }
+        let more = if LONG < path.len() { ".…" } else { "" };
+        path.truncate(LONG);
+        write!(f, "field {:?} {rule}", path.join(".") + more)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::words::{GivenAs, Kind, OnInvalid, OnMissing, Words};
+use super::words::{Bound, GivenAs, Kind, OnInvalid, OnMissing, Words};
 
 /// What is wrong with words, beside what each of them is.
 ///
@@ -66,7 +66,7 @@ fn kinds(words: &Words) -> Result<(), String> {
 
 fn numbers(words: &Words) -> Result<(), String> {
     if let (Some(min), Some(max)) = (words.min, words.max)
-        && max < min
+        && max.number() < min.number()
     {
         return wrong(format!("min is {min} and max {max}: nothing lies between; exchange them"));
     }
@@ -174,7 +174,8 @@ fn fits(words: &Words, what: &str, value: &Json) -> Result<(), String> {
         Some(Kind::Boolean) if !value.is_boolean() => "true or false",
         Some(Kind::Text) if !value.is_string() => "a text",
         _ => {
-            let (min, max) = (words.min.unwrap_or(f64::MIN), words.max.unwrap_or(f64::MAX));
+            let bound = |bound: Option<Bound>, none| bound.map_or(none, Bound::number);
+            let (min, max) = (bound(words.min, f64::MIN), bound(words.max, f64::MAX));
             let outside = value.as_f64().is_some_and(|number| !(min..=max).contains(&number));
             if outside && (words.min.is_some() || words.max.is_some()) {
                 return wrong(format!(

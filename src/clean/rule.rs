@@ -1,6 +1,7 @@
 //! What is done with one field's value: a pure function of the rule and the value.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
@@ -9,7 +10,7 @@ use tokenizers::NormalizedString;
 use super::check::{check, is_scalar};
 use super::date::{Dates, Unfit};
 use super::number::Written;
-use super::words::{Case, GivenAs, Kind, OnInvalid, OnMissing, Words};
+use super::words::{Bound, Case, GivenAs, Kind, OnInvalid, OnMissing, Words};
 use crate::field::Value;
 use crate::record::{Fault, FaultClass};
 
@@ -19,6 +20,8 @@ use crate::record::{Fault, FaultClass};
 pub struct Clean {
     words: Words,
     missing: Vec<Listed>,
+    /// The numbers that are allowed.
+    allowed: Vec<Bound>,
     reader: Reader,
 }
 
@@ -76,7 +79,10 @@ enum Wrong {
     /// It is of this kind, and a time that a change of the clock leaves out or has twice.
     Clock(&'static str),
     Unit,
-    Outside(f64),
+    /// Its text has a unit, and the field of its unit another.
+    Units,
+    /// It is less than the least, or more than the greatest.
+    Outside(Ordering),
     Allowed(&'static str),
 }
 
@@ -104,7 +110,9 @@ impl TryFrom<Map<String, Json>> for Clean {
                 Reader::Date(Dates::new(&words.format, words.zone.as_deref(), words.given_as)?)
             }
         };
-        let clean = Self { missing: listed(&words.missing), reader, words };
+        let numbers = words.allowed.iter().filter_map(Json::as_number);
+        let allowed = numbers.map(Bound::from).collect();
+        let clean = Self { missing: listed(&words.missing), allowed, reader, words };
         clean.check_impute()?;
         Ok(clean)
     }
@@ -142,9 +150,9 @@ impl Clean {
             Err(Wrong::Allowed(_)) => {
                 Err(format!("impute is {impute}, which is none of allowed; write one of them"))
             }
-            Err(Wrong::Not(_) | Wrong::Clock(_) | Wrong::Unit | Wrong::Outside(_)) => {
-                Err(format!("impute is {impute}, a date by its format is wanted"))
-            }
+            Err(
+                Wrong::Not(_) | Wrong::Clock(_) | Wrong::Unit | Wrong::Units | Wrong::Outside(_),
+            ) => Err(format!("impute is {impute}, a date by its format is wanted")),
         }
     }
 
@@ -181,7 +189,7 @@ impl Clean {
         let result = match (self.words.on_invalid, &wrong) {
             (OnInvalid::Null, _) => Ok(Some(Value::Null)),
             (OnInvalid::Impute, _) => Ok(impute()),
-            (OnInvalid::Clamp, Wrong::Outside(number)) => Ok(Some(self.nearest(*number))),
+            (OnInvalid::Clamp, Wrong::Outside(side)) => Ok(Some(self.nearest(*side))),
             (OnInvalid::Clamp, _) => {
                 return (Err(self.fault(name, &wrong)), Some(Ground::Unclamped));
             }
@@ -203,14 +211,10 @@ impl Clean {
         *value == Value::Null || is_listed(value) || by_text()
     }
 
-    /// The bound that is nearest to a number outside of both.
-    fn nearest(&self, number: f64) -> Value<'static> {
-        let bound = match (self.words.min, self.words.max) {
-            (Some(min), _) if number < min => min,
-            (_, Some(max)) => max,
-            (min, None) => min.unwrap_or(number),
-        };
-        Value::Float(bound)
+    /// The bound that is nearest to a number on that side of both.
+    fn nearest(&self, side: Ordering) -> Value<'static> {
+        let bound = if side == Ordering::Less { self.words.min } else { self.words.max };
+        bound.map_or(Value::Null, |bound| Value::Float(bound.number()))
     }
 
     fn read<'a>(&self, value: Value<'a>, unit: Option<&Value<'_>>) -> Result<Value<'a>, Wrong> {
@@ -247,9 +251,12 @@ impl Clean {
     /// The value, where it lies between `min` and `max` and is allowed.
     fn within<'a>(&self, value: Value<'a>) -> Result<Value<'a>, Wrong> {
         if let Some(number) = value.number().filter(|_| !matches!(self.reader, Reader::Any)) {
-            let below = self.words.min.is_some_and(|min| number < min);
-            if below || self.words.max.is_some_and(|max| max < number) {
-                return Err(Wrong::Outside(number));
+            for (bound, outside) in
+                [(self.words.min, Ordering::Less), (self.words.max, Ordering::Greater)]
+            {
+                if bound.is_some_and(|bound| bound.compare(&value) == Some(outside)) {
+                    return Err(Wrong::Outside(outside));
+                }
             }
             if !number.is_finite() {
                 return Err(Wrong::Not("NaN or infinite"));
@@ -258,10 +265,13 @@ impl Clean {
         let is_allowed = |allowed: &Json| match (allowed, &value) {
             (Json::String(allowed), Value::Text(text)) => allowed == text,
             (Json::Bool(allowed), Value::Bool(truth)) => allowed == truth,
-            (Json::Number(allowed), other) => allowed.as_f64() == other.number(),
             _ => false,
         };
-        if self.words.allowed.is_empty() || self.words.allowed.iter().any(is_allowed) {
+        let is_number = |value| self.allowed.iter().any(|allowed| allowed.is(value));
+        if self.words.allowed.is_empty()
+            || self.words.allowed.iter().any(is_allowed)
+            || is_number(&value)
+        {
             Ok(value)
         } else {
             Err(Wrong::Allowed(value.kind()))
@@ -293,7 +303,7 @@ impl Clean {
     fn fault(&self, name: &str, wrong: &Wrong) -> Fault {
         let said = match (wrong, &self.reader) {
             (Wrong::Outside(_), _) => {
-                let bound = |bound: Option<f64>, none: &str| {
+                let bound = |bound: Option<Bound>, none: &str| {
                     bound.map_or_else(|| none.to_owned(), |bound| bound.to_string())
                 };
                 let (min, max) = (bound(self.words.min, "any"), bound(self.words.max, "any"));
@@ -301,6 +311,7 @@ impl Clean {
             }
             (Wrong::Allowed(kind), _) => format!("is {kind} that is none of those allowed"),
             (Wrong::Unit, _) => "has no unit, or one that units does not have".to_owned(),
+            (Wrong::Units, _) => "has a unit, and unit_field has another".to_owned(),
             (Wrong::Not(kind @ "a string"), Reader::Number(Number { written: Some(_), .. })) => {
                 format!(
                     "is {kind} that is no number as it is stated (decimal and what goes with it)"
@@ -359,16 +370,24 @@ impl Number {
                 return Err(Wrong::Not(kind));
             }
         };
-        let found = match mark {
-            Some(mark) => Some(mark),
-            None if words.units.is_empty() => None,
-            None => {
-                let unit = match unit {
-                    None | Some(Value::Null) => "",
-                    Some(Value::Text(unit)) => unit.trim(),
-                    Some(_) => return Err(Wrong::Unit),
-                };
-                Some(self.marks.iter().find(|(name, _)| name == unit).ok_or(Wrong::Unit)?)
+        let found = if words.units.is_empty() {
+            mark
+        } else {
+            let unit = match unit {
+                None | Some(Value::Null) => "",
+                Some(Value::Text(unit)) => unit.trim(),
+                Some(_) => return Err(Wrong::Unit),
+            };
+            let beside = || self.marks.iter().find(|(name, _)| name == unit);
+            match mark {
+                None => Some(beside().ok_or(Wrong::Unit)?),
+                // Another name of the same unit is no other unit.
+                Some((_, factor))
+                    if unit.is_empty() || beside().is_some_and(|of| is_same(of.1, *factor)) =>
+                {
+                    mark
+                }
+                Some(_) => return Err(Wrong::Units),
             }
         };
         let factor = found.map(|(_, factor)| *factor).or(words.factor).unwrap_or(1.0);
@@ -385,17 +404,23 @@ impl Number {
     }
 }
 
+/// Whether two units are one, by what they are multiplied by.
+#[expect(clippy::float_cmp, reason = "they are as they are written")]
+fn is_same(one: f64, other: f64) -> bool {
+    one == other
+}
+
 /// A value that is looked for. A text is the same with white space around it, and one that is a number is the number too.
 #[derive(Debug, Clone)]
 struct Listed {
     text: String,
-    number: Option<f64>,
+    number: Option<Bound>,
 }
 
 fn listed(values: &[Json]) -> Vec<Listed> {
     let of = |value: &Json| {
         let text = value.as_str().map_or_else(|| value.to_string(), |text| text.trim().to_owned());
-        Listed { number: text.parse().ok(), text }
+        Listed { number: Bound::of_text(&text), text }
     };
     values.iter().map(of).collect()
 }
@@ -405,12 +430,8 @@ impl Listed {
         match value {
             Value::Text(text) => text.trim() == self.text,
             Value::Bool(truth) => self.text == if *truth { "true" } else { "false" },
-            #[expect(clippy::float_cmp, reason = "the number that was listed")]
             Value::Int(_) | Value::Float(_) | Value::Decimal(_) => {
-                let (Some(listed), Some(number)) = (self.number, value.number()) else {
-                    return false;
-                };
-                listed == number || (listed.is_nan() && number.is_nan())
+                self.number.is_some_and(|number| number.is(value))
             }
             Value::Null | Value::Bytes(_) | Value::List | Value::Map => false,
         }

@@ -157,10 +157,92 @@ fn what_a_unit_makes_of_a_number() {
         (field, "12", None, "INVALID invalid"),
         (field, "\"12\"", Some("kg"), "INVALID invalid"),
         (both, "\"12\"", Some("USD"), "6.0"),
-        (both, "\"12 EUR\"", Some("USD"), "12"),
+        (both, "\"12 EUR\"", Some("USD"), "INVALID invalid"),
+        (both, "\"12 EUR\"", Some("EUR"), "12"),
         (both, "null", Some("USD"), "null missing"),
     ] {
         assert_eq!(cleaned(words, json, unit), expect, "{json} {unit:?} by {words}");
+    }
+}
+
+/// What becomes of a value that no JSON has.
+fn of_value(words: &str, value: Value<'static>) -> Result<Option<Value<'static>>, FaultClass> {
+    let clean = clean(words);
+    let (result, _) = clean.clean("f", Some(value), None);
+    result.map(|value| value.map(Value::into_owned)).map_err(|fault| fault.class)
+}
+
+/// A rule's number is written in decimal digits, and a format of 32 bits has the nearest of its own numbers for it.
+#[test]
+fn a_number_of_32_bits_is_the_one_that_is_stated() {
+    let single = |number: f32| Value::Float(number.into());
+    let next = f32::from_bits(0.1_f32.to_bits() + 1);
+    for (words, value, is_taken) in [
+        ("{type: number, max: 0.1}", single(0.1), true),
+        ("{type: number, max: 0.1}", single(next), false),
+        ("{type: number, max: 0.1}", Value::Float(0.1), true),
+        ("{type: number, max: 0.1}", Value::Float(0.100_000_001), false),
+        ("{type: number, min: 0.7}", single(0.7), true),
+        ("{type: number, min: 0.7}", single(0.699_999_9), false),
+        ("{type: number, allowed: [0.1]}", single(0.1), true),
+        ("{type: number, allowed: [0.1]}", single(next), false),
+        ("{allowed: [0.1]}", single(0.1), true),
+        ("{missing: [-999.9], on_missing: reject}", single(-999.9), false),
+        ("{missing: [-999.9], on_missing: reject}", single(-999.8), true),
+        ("{type: number, missing: ['-999.9'], on_missing: reject}", single(-999.9), false),
+        // Nothing near is no number.
+        ("{missing: [1e-60], on_missing: reject}", Value::Float(0.0), true),
+        ("{missing: [1e300], on_missing: reject}", single(f32::INFINITY), true),
+    ] {
+        let said = of_value(words, value.clone());
+        assert_eq!(said.is_ok(), is_taken, "{words} {value:?}");
+    }
+}
+
+#[test]
+fn whole_numbers_are_compared_digit_by_digit() {
+    let large = 9_007_199_254_740_992_i128;
+    for (words, at_most) in [
+        ("{type: number, max: 9007199254740992}", 0),
+        ("{type: number, max: 9007199254740993}", 1),
+        ("{type: number, max: 9007199254740992.0}", 0),
+    ] {
+        for more in 0..3 {
+            let said = of_value(words, Value::Int(large + more));
+            assert_eq!(said.is_ok(), more <= at_most, "{words} {more}");
+            let digits = Value::Decimal((large + more).to_string().into());
+            assert_eq!(of_value(words, digits).is_ok(), more <= at_most, "{words} {more}");
+        }
+    }
+    for words in [
+        "{missing: [9007199254740993], on_missing: reject}",
+        "{type: number, missing: ['9007199254740993'], on_missing: reject}",
+        "{type: number, decimal: '.', missing: [9007199254740993], on_missing: reject}",
+    ] {
+        for more in 0..3 {
+            let said = of_value(words, Value::Int(large + more));
+            assert_eq!(said.is_ok(), more != 1, "{words} {more}");
+        }
+    }
+    let clamp = "{type: number, min: 9007199254740993, max: 9007199254740995, on_invalid: clamp}";
+    let expect = Ok(Some(Value::Float(9_007_199_254_740_992.0)));
+    assert_eq!(of_value(clamp, Value::Int(large)), expect);
+}
+
+/// A unit in a text and another in a field say two things.
+#[test]
+fn two_units_that_differ_are_invalid() {
+    let both =
+        "{type: number, decimal: '.', units: {kg: 1, kilo: 1, g: 0.001, '': 1}, unit_field: u}";
+    for (unit, expect) in [
+        (Some("g"), "INVALID invalid"),
+        (Some("lb"), "INVALID invalid"),
+        (Some("kg"), "5"),
+        (Some(" kilo "), "5"),
+        (Some(""), "5"),
+        (None, "5"),
+    ] {
+        assert_eq!(cleaned(both, "\"5 kg\"", unit), expect, "{unit:?}");
     }
 }
 

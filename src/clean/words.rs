@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value as Json;
 
+pub use super::bound::Bound;
+
 /// What can be said of a field.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -26,10 +28,10 @@ pub struct Words {
     pub impute: Option<Json>,
     /// The least number, in the unit that the model is given.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub min: Option<f64>,
+    pub min: Option<Bound>,
     /// The greatest one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub max: Option<f64>,
+    pub max: Option<Bound>,
     /// The only values that there may be, as the model is given them; empty: any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allowed: Vec<Json>,

@@ -106,7 +106,7 @@ fn what_is_said_of_fields_is_judged_by_field() {
     let words = |name: &str| config.input.clean[name].words().clone();
     assert_eq!(words("a.b").missing, ["".into(), "NA".into(), serde_json::json!(-999)]);
     assert_eq!(words("member").yes, ["yes".into(), "y".into(), serde_json::json!(1)]);
-    assert_eq!(words("price").max, Some(1e6));
+    assert_eq!(words("price").max.map(crate::clean::Bound::number), Some(1e6));
     let both = text.replace("clamp", "bound").replace("on_missing", "on_absent");
     let problems = from_yaml(&both).unwrap_err();
     assert_eq!(problems.0.len(), 2, "{problems}");
@@ -235,6 +235,8 @@ fn what_nothing_is_read_by_is_refused() {
         ("schema: a.proto, format: protobuf", None),
         ("key: {schema: a.avsc}", Some("input.key.schema")),
         ("key: {schema: a.avsc, format: avro}", None),
+        ("headers: {source: ''}", Some("input.headers")),
+        ("headers: {source: s}", None),
         ("format: messagepack", None),
         ("format: cbor, fields: {a: /b}", None),
         ("format: messagepack, unwrap: debezium", Some("input.unwrap")),
@@ -279,6 +281,13 @@ fn each_rule_says_its_consequence() {
         ("BATCH__MAX_WAITS", "2s", "batch.max_waits", "`batch.max_wait`"),
         ("COMMIT__MAX_BATCHES", "0", "commit.max_batches", "1 or more"),
         ("OUTPUT__TOP_K", "0", "output.top_k", "1 or more"),
+        ("OUTPUT__INCLUDE", "{fields: [x, y, x]}", "output.include.fields", "names \"x\" twice"),
+        (
+            "INPUT__HEADERS",
+            "{source: ''}",
+            "input.headers",
+            "\"source\" stands in a header without",
+        ),
         ("MODEL__CHUNK_OVERLAP", "8", "model.chunk_overlap", "on_long: chunks"),
         ("LIMITS__DRAIN", "5s", "limits.drain", "a stop would give up"),
         ("LIMITS__TRANSACTION", "10s", "limits.transaction", "less than 10s"),

@@ -253,8 +253,20 @@ fn roles(config: &Config, found: &mut Found) {
     }
     formats(config, found);
     published(config, found);
-    if config.output.include == super::Include::Fields(Vec::new()) {
-        found.add("output.include.fields", "is empty", "list fields, or write `include: none`");
+    included(config, found);
+}
+
+/// The fields that go along.
+fn included(config: &Config, found: &mut Found) {
+    let super::Include::Fields(names) = &config.output.include else { return };
+    let key = "output.include.fields";
+    if names.is_empty() {
+        found.add(key, "is empty", "list fields, or write `include: none`");
+    }
+    let mut seen = BTreeSet::new();
+    if let Some(name) = names.iter().find(|name| !seen.insert(*name)) {
+        let message = format!("names {name:?} twice: an object has one member of a name");
+        found.add(key, message, "name it once");
     }
 }
 
@@ -403,6 +415,10 @@ fn keys(config: &Config, found: &mut Found) {
             );
             found.add("input.key, headers and record", message, "leave one of them out");
         }
+    }
+    if let Some((field, _)) = input.headers.iter().find(|(_, header)| header.trim().is_empty()) {
+        let message = format!("says that the field {field:?} stands in a header without a name");
+        found.add("input.headers", message, "name the header, such as `{source: x-source}`");
     }
     if key.format == KeyFormat::Text && !key.fields.is_empty() {
         let message = "are in a key that is text, which has no fields";

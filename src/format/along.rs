@@ -10,7 +10,7 @@ use super::envelope::{self, Inside};
 use super::packed::{self, Cbor, MessagePack};
 use super::wanted::Wanted;
 use super::{Codec, Unread, json, undecodable, write};
-use crate::config::InputFormat;
+use crate::config::{InputFormat, Unwrap};
 use crate::record::{Fault, Record};
 
 /// Which fields of a record go along.
@@ -63,12 +63,30 @@ impl Codec {
         let read = value.as_deref().map(|text| json::read::<&str>(text, wanted));
         let values = read.transpose().map_err(undecodable)?.map(|read| read.values);
         let values = values.unwrap_or_default().into_iter();
-        let all = fields.merged(
-            values.map(|text| text.map(json::compact)).collect(),
-            self.beside_as_json(fields, record)?,
-        );
+        let mut values: Vec<_> = values.map(|text| text.map(json::compact)).collect();
+        self.fill(&mut values, wanted, record)?;
+        let all = fields.merged(values, self.beside_as_json(fields, record)?);
         let texts = names.iter().zip(all).filter_map(|(name, text)| Some((&**name, text?)));
         write::object(texts, out);
+        Ok(())
+    }
+
+    /// Gives the values that a message has and its JSON does not show: the seconds of a time stamp, which is a text there.
+    fn fill(
+        &self,
+        values: &mut [Option<Cow<'_, str>>],
+        wanted: &Wanted,
+        record: &Record,
+    ) -> Result<(), Fault> {
+        if values.iter().all(Option::is_some) {
+            return Ok(());
+        }
+        let Some((InputFormat::Protobuf, value)) = self.opened(record)? else { return Ok(()) };
+        let found =
+            self.messages.values(self.input.unwrap, wanted, record, &value).map_err(fault)?;
+        for (value, found) in values.iter_mut().zip(found).filter(|(value, _)| value.is_none()) {
+            *value = found.map(Cow::from);
+        }
         Ok(())
     }
 
@@ -101,10 +119,16 @@ impl Codec {
             InputFormat::Cbor => {
                 packed::json::<Cbor<'_>>(&value, wanted).map_err(undecodable)?.into()
             }
-            InputFormat::Protobuf => self.messages.json(record, &value).map_err(fault)?.into(),
+            InputFormat::Protobuf => {
+                // What is wanted stands in an envelope where there is one.
+                let whole = matches!(self.input.unwrap, Unwrap::None | Unwrap::CloudEvents);
+                let wanted = wanted.filter(|_| whole);
+                self.messages.json(record, &value, wanted).map_err(fault)?.into()
+            }
         };
         Ok(match text {
             Cow::Borrowed(text) => inside(envelope::open(text, self.input.unwrap))?.map(Cow::from),
+            Cow::Owned(text) if self.input.unwrap == Unwrap::None => Some(text.into()),
             Cow::Owned(text) => {
                 let text = inside(envelope::open(&text, self.input.unwrap))?;
                 text.map(|text| text.to_owned().into())
@@ -137,7 +161,7 @@ mod tests {
     use super::*;
     use crate::answer::Prediction;
     use crate::config::{
-        Config, Include, Input, Key, KeyFormat, Output, Part, Pointer, SchemaRegistry, Unwrap,
+        Config, Include, Input, Key, KeyFormat, Output, Part, Pointer, SchemaRegistry,
     };
     use crate::record::{Header, Offset, Partition};
 

@@ -19,13 +19,16 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use prost_reflect::{DynamicMessage, FileDescriptor, MessageDescriptor, SerializeOptions};
 
 use super::cache::{Cache, Made};
 use super::datum::{deleted, of_envelope, registered, settled};
-use super::wanted::Wanted;
+use super::wanted::{Branch, Wanted};
 use super::{Read, Unread, undecodable};
 use crate::config::{Config, Unwrap};
+use crate::field::Value;
 use crate::record::{Fault, FaultClass, Record};
 use crate::schema::frame::{self, Which};
 use crate::schema::{Ids, Language, Reference, Schemas};
@@ -35,8 +38,12 @@ mod known;
 mod plan;
 mod read;
 mod schema;
+mod sift;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_along;
+mod tidied;
 mod weight;
 mod wire;
 
@@ -54,11 +61,16 @@ const RATIO: usize = 100;
 /// Whatever the ratio, so much is no bomb.
 const SMALL: usize = 1 << 20;
 
-/// Most bytes of JSON.
-const MAX_TEXT: usize = 64 << 20;
+/// More than so much it may not become, unless it is so long itself that this is less than [`LARGE_RATIO`] times as much:
+/// fields and text are in memory at once, and a message is more fields than bytes let expect.
+const LARGE: usize = 16 << 20;
+
+/// A message that is long may become so many times as long.
+const LARGE_RATIO: usize = 4;
 
 /// What breaks one of them.
-const RULE: &str = "is, written out, more than 100 times as long, or more than 64 MiB";
+const RULE: &str =
+    "is, written out, more than 100 times as long, or more than 16 MiB and 4 times as long";
 
 /// Where the messages of values come from.
 #[derive(Debug)]
@@ -163,24 +175,60 @@ impl Messages {
         Ok(Some(take(Read { values, unknown })))
     }
 
-    /// Writes a whole value as JSON, by the names that fields have in their `.proto` file.
+    /// Writes a value as JSON, by the names that fields have in their `.proto` file: of `wanted` all that may have it, or
+    /// everything.
     ///
     /// # Errors
     ///
     /// Where it becomes too large, or has what JSON cannot say.
-    pub(super) fn json(&self, record: &Record, value: &[u8]) -> Result<String, Unread> {
+    pub(super) fn json(
+        &self,
+        record: &Record,
+        value: &[u8],
+        wanted: Option<&Wanted>,
+    ) -> Result<String, Unread> {
         let (of, bytes) = self.split(record, value)?;
         let message = self.message(&of)?.map_err(undecodable)?;
-        Ok(text(&message, bytes)?)
+        Ok(text(&message, bytes, wanted.map(Wanted::root))?)
+    }
+
+    /// The wanted fields that have one value, as JSON: those too that the JSON of their message does not show.
+    pub(super) fn values(
+        &self,
+        unwrap: Unwrap,
+        wanted: &Wanted,
+        record: &Record,
+        value: &[u8],
+    ) -> Result<Vec<Option<String>>, Unread> {
+        let found = self.read(unwrap, wanted, record, value, |read| {
+            read.values.into_iter().map(|value| value.as_ref().and_then(value_text)).collect()
+        })?;
+        Ok(found.unwrap_or_else(|| vec![None; wanted.len()]))
     }
 }
 
-fn text(of: &MessageDescriptor, bytes: &[u8]) -> Result<String, Fault> {
-    let most = bytes.len().saturating_mul(RATIO).clamp(SMALL, MAX_TEXT);
-    if !weight::is_at_most(most, of, bytes) {
+/// A value as JSON; `None` of what has parts.
+fn value_text(value: &Value<'_>) -> Option<String> {
+    Some(match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(is) => is.to_string(),
+        Value::Int(whole) => whole.to_string(),
+        Value::Float(number) => serde_json::Value::from(*number).to_string(),
+        Value::Decimal(digits) => digits.to_string(),
+        Value::Text(text) => serde_json::Value::from(&**text).to_string(),
+        Value::Bytes(bytes) => serde_json::Value::from(BASE64.encode(bytes)).to_string(),
+        Value::List | Value::Map => return None,
+    })
+}
+
+fn text(of: &MessageDescriptor, bytes: &[u8], wanted: Option<&Branch>) -> Result<String, Fault> {
+    let large = bytes.len().saturating_mul(LARGE_RATIO).max(LARGE);
+    let most = bytes.len().saturating_mul(RATIO).clamp(SMALL, large);
+    let bytes = sift::sifted(of, bytes, wanted);
+    if !weight::is_at_most(most, of, &bytes) {
         return Err(Fault::new(FaultClass::Oversized, RULE));
     }
-    let message = DynamicMessage::decode(of.clone(), bytes)
+    let message = DynamicMessage::decode(of.clone(), &*bytes)
         .map_err(|error| undecodable(format!("is not read: {error}")))?;
     let options = SerializeOptions::new()
         .stringify_64_bit_integers(false)
@@ -195,57 +243,9 @@ fn text(of: &MessageDescriptor, bytes: &[u8]) -> Result<String, Fault> {
             undecodable(format!("is not JSON: {error}"))
         });
     }
+    drop(message);
     let text = String::from_utf8(out.out).map_err(|error| undecodable(error.to_string()))?;
-    if !of.parent_pool().all_messages().any(|of| of.is_map_entry()) {
-        return Ok(text);
-    }
-    let mut ordered = String::with_capacity(text.len());
-    order(Some(of), &text, &mut ordered);
-    Ok(ordered)
-}
-
-/// Writes a message's JSON with the entries of its maps by their keys: the library has them in another order each time, and
-/// the same record must give the same bytes. Fields stay in their order.
-fn order(of: Option<&MessageDescriptor>, text: &str, out: &mut String) {
-    if let Some(parts) = super::json::elements(text) {
-        let each = |part: &&str, out: &mut String| order(of, part, out);
-        return joined(('[', ']'), &parts, each, out);
-    }
-    let Some(mut members) = super::json::members(text) else { return out.push_str(text) };
-    // Of a map there is no descriptor, nor of Google's Struct, which is one.
-    let of = of.filter(|of| of.full_name() != "google.protobuf.Struct");
-    if of.is_none_or(MessageDescriptor::is_map_entry) {
-        members.sort_unstable();
-    }
-    let inner = |name: &str| {
-        let of = of?;
-        if of.is_map_entry() {
-            return of.map_entry_value_field().kind().as_message().cloned();
-        }
-        of.get_field_by_name(name)?.kind().as_message().cloned()
-    };
-    let each = |(name, value): &(Cow<'_, str>, &str), out: &mut String| {
-        out.push_str(&serde_json::Value::from(&**name).to_string());
-        out.push(':');
-        order(inner(name).as_ref(), value, out);
-    };
-    joined(('{', '}'), &members, each, out);
-}
-
-fn joined<T>(
-    (open, close): (char, char),
-    parts: &[T],
-    each: impl Fn(&T, &mut String),
-    out: &mut String,
-) {
-    out.push(open);
-    for (number, part) in parts.iter().enumerate() {
-        if number != 0 {
-            out.push(',');
-        }
-        each(part, out);
-    }
-    out.push(close);
+    Ok(tidied::tidied(of, text))
 }
 
 /// Text that may not become longer than `most`.

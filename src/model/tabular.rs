@@ -20,7 +20,7 @@ use super::files::Error;
 use super::folder::Json;
 use super::kernels::Double;
 use super::weights::Weights;
-use super::{About, Input, Model};
+use super::{About, Given, Input, Model};
 use crate::answer::{Prediction, Refused, Task, best};
 use crate::clean::{Cleans, OnMissing};
 use crate::field::Values;
@@ -282,6 +282,13 @@ impl Tabular {
 impl Model for Tabular {
     fn about(&self) -> &About {
         &self.about
+    }
+
+    fn takes(&self, field: &str, given: Given) -> bool {
+        self.columns
+            .iter()
+            .filter(|column| column.name() == field)
+            .all(|column| column.takes(given))
     }
 
     fn cleans(&self) -> &Cleans {

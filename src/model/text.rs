@@ -64,7 +64,7 @@ use super::files::Error;
 use super::folder::{Folder, Json};
 use super::options::LoadOptions;
 use super::weights::Weights;
-use super::{About, Input, Marked, Memory, Model, Tokens};
+use super::{About, Given, Input, Marked, Memory, Model, Tokens};
 use crate::answer::{Prediction, Refused, Task};
 use crate::config::{self, OnLong};
 use crate::field::{self, Values};
@@ -316,6 +316,10 @@ impl Model for Text {
 
     fn looks_at(&self) -> &[String] {
         &self.looks_at
+    }
+
+    fn takes(&self, _field: &str, given: Given) -> bool {
+        given == Given::Text
     }
 
     fn prepare(&self, values: &Values<'_>) -> Result<Input, Fault> {

@@ -383,7 +383,10 @@ fn what_contains_itself_is_read_to_a_depth() {
     }
     assert_eq!(seen(&list, Some(&list), "next.n", &chain(3)).unwrap(), "Int(4)");
     let endless = record(&json!([{"name": "self", "type": "r"}]));
-    assert!(seen(&endless, None, "none", &[]).unwrap_err().contains("deeper than 128 levels"));
+    let why = seen(&endless, None, "none", &[]).unwrap_err();
+    assert!(why.ends_with("field \"self\" is nested deeper than 128 levels"), "{why}");
+    let deep = seen(&list, None, "", &chain(100_000)).unwrap_err();
+    assert!(deep.ends_with("field \"next\" is nested deeper than 128 levels"), "{deep}");
     let plan = Plan::new(&schema(&endless), Some(&schema(&endless)), &[]).unwrap();
     assert!(plan.json(&[], None, &mut Vec::new()).unwrap_err().contains("deeper than 128 levels"));
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor, Value as Theirs};
 
 use super::read::{Below, Entry, Field, Node, One, Scalar, State, Takes, named};
+use super::schema::{field, plain};
 use super::wire::{Read, Wire};
 use crate::avro::decimal_text;
 use crate::field::Value;
@@ -64,7 +65,7 @@ impl Plan {
         let wants = wanted.iter().enumerate();
         let wants = wants.map(|(slot, path)| Want { slot, path: path.clone() }).collect();
         let (root, _) = compiler.message(of, wants, "")?;
-        let names = of.fields().map(|field| (field.number(), field.name().to_owned()));
+        let names = of.fields().map(|field| (field.number(), plain(field.name()).to_owned()));
         Ok(Self {
             root,
             wanted: wanted.len(),
@@ -158,7 +159,7 @@ impl Compiler {
         let (mut fields, mut absent, mut all) = (Vec::new(), Vec::new(), Below::default());
         let mut parts_below: HashMap<u32, Below> = HashMap::new();
         for (name, wants) in by_name(wants) {
-            let Some(field) = of.get_field_by_name(&name) else { continue };
+            let Some(field) = field(of, &name) else { continue };
             let at = join(at, &name);
             absent.extend(default(&field, &wants));
             let (takes, below) = self.field(&field, wants, &at)?;
@@ -173,7 +174,7 @@ impl Compiler {
                 continue;
             }
             for field in oneof.fields().filter(|field| !parts_below.contains_key(&field.number())) {
-                let at = join(at, field.name()).into_boxed_str();
+                let at = join(at, plain(field.name())).into_boxed_str();
                 let takes = Takes::One(One::Nothing);
                 fields.push(Field { number: field.number(), at, takes, oneof: None });
             }
@@ -305,7 +306,7 @@ impl Compiler {
 }
 
 /// Messages of one field, which say that a value may be absent.
-const WRAPPERS: [&str; 9] = [
+pub(super) const WRAPPERS: [&str; 9] = [
     "google.protobuf.BoolValue",
     "google.protobuf.BytesValue",
     "google.protobuf.DoubleValue",

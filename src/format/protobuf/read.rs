@@ -174,6 +174,10 @@ impl Field {
         wire: &mut Wire<'a>,
         state: &mut State<'a>,
     ) -> Read<()> {
+        // As an unknown field, which is Google's rule.
+        if !self.takes.is_of(found) {
+            return wire.pass(number, found);
+        }
         if let Some((set, others)) = &self.oneof {
             let number = usize::try_from(number).unwrap_or(usize::MAX);
             if state.counts[*set] != number {
@@ -222,7 +226,7 @@ impl Field {
         let mut wire = Wire::new(bytes);
         while !wire.is_empty() {
             match wire.field().map_err(|why| self.wrong(&why))? {
-                (1, found) => key = kind.value(&self.at, found)?,
+                (1, found) if kind.is_of(found) => key = kind.value(&self.at, found)?,
                 (number, found) => wire.pass(number, found).map_err(|why| self.wrong(&why))?,
             }
         }
@@ -239,7 +243,9 @@ impl Field {
         let mut wire = Wire::new(bytes);
         while !wire.is_empty() {
             match wire.field()? {
-                (2, found) => entry.value.read(&self.at, nodes, 2, found, &mut wire, state)?,
+                (2, found) if entry.value.is_of(found) => {
+                    entry.value.read(&self.at, nodes, 2, found, &mut wire, state)?
+                }
                 (number, found) => wire.pass(number, found)?,
             }
         }
@@ -251,7 +257,30 @@ impl Field {
     }
 }
 
+impl Takes {
+    /// Whether that is how the field lies on the wire.
+    fn is_of(&self, found: Found<'_>) -> bool {
+        match self {
+            Self::One(one) => one.is_of(found),
+            Self::Map { .. } => matches!(found, Found::Bytes(_)),
+            Self::List { packed, elements, .. } => {
+                (packed.is_some() && matches!(found, Found::Bytes(_)))
+                    || elements.first().is_none_or(|(_, one)| one.is_of(found))
+            }
+        }
+    }
+}
+
 impl One {
+    fn is_of(&self, found: Found<'_>) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Scalar { kind, .. } => kind.is_of(found),
+            Self::Message { group: false, .. } => matches!(found, Found::Bytes(_)),
+            Self::Message { group: true, .. } => matches!(found, Found::Group),
+        }
+    }
+
     fn read<'a>(
         &'a self,
         at: &str,
@@ -298,6 +327,24 @@ impl Scalar {
             | Self::Null
             | Self::Text
             | Self::Bytes => wire.varint().map(Found::Varint),
+        }
+    }
+
+    /// Whether that is how it lies on the wire.
+    fn is_of(&self, found: Found<'_>) -> bool {
+        match self {
+            Self::Double | Self::Fixed64 | Self::Sfixed64 => matches!(found, Found::Fixed64(_)),
+            Self::Float | Self::Fixed32 | Self::Sfixed32 => matches!(found, Found::Fixed32(_)),
+            Self::Text | Self::Bytes => matches!(found, Found::Bytes(_)),
+            Self::Int32
+            | Self::Int64
+            | Self::Uint32
+            | Self::Uint64
+            | Self::Sint32
+            | Self::Sint64
+            | Self::Bool
+            | Self::Enum(_)
+            | Self::Null => matches!(found, Found::Varint(_)),
         }
     }
 

@@ -1,13 +1,14 @@
 //! Schemas of Protobuf: the text of `.proto` files and sets of descriptors, compiled in memory.
 
+use std::collections::HashSet;
 use std::panic::catch_unwind;
 use std::path::{Component, Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use prost_reflect::prost::Message as _;
-use prost_reflect::prost_types::{FileDescriptorProto, FileDescriptorSet};
-use prost_reflect::{DescriptorPool, FileDescriptor, MessageDescriptor};
+use prost_reflect::prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
+use prost_reflect::{DescriptorPool, FieldDescriptor, FileDescriptor, MessageDescriptor};
 use protox::Compiler;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 
@@ -86,13 +87,53 @@ pub(super) fn at(file: &FileDescriptor, indexes: &[u32]) -> Result<MessageDescri
     found.flatten().ok_or_else(|| "has no message where the record says that its own is".to_owned())
 }
 
+/// What a field's name is followed by where the library would take it for another field's: the name as it is written stands
+/// before. No name has it.
+const MARK: char = '\u{1}';
+
+/// As JSON has it.
+pub(super) const MARK_IN_JSON: &str = "\\u0001";
+
+/// The name of a field as its file has it.
+pub(super) fn plain(name: &str) -> &str {
+    name.split_once(MARK).map_or(name, |(name, _)| name)
+}
+
+/// The field of that name.
+pub(super) fn field(of: &MessageDescriptor, name: &str) -> Option<FieldDescriptor> {
+    of.get_field_by_name(name).or_else(|| of.fields().find(|field| plain(field.name()) == name))
+}
+
+/// Marks the fields that differ from others by case and underscores only: protoc takes them, and warns, and the library does
+/// not. Whether there are any.
+fn mark(message: &mut DescriptorProto) -> bool {
+    let (mut names, mut alike) = (HashSet::new(), HashSet::new());
+    let mut marked = false;
+    for field in &mut message.field {
+        let name = field.name().to_owned();
+        let is_alike = !alike.insert(name.replace('_', "").to_ascii_lowercase());
+        // One that is there twice is a mistake, and is said to be one.
+        if names.insert(name.clone()) && is_alike {
+            let name = format!("{name}{MARK}{}", field.number());
+            field.json_name = Some(name.clone());
+            field.name = Some(name);
+            marked = true;
+        }
+    }
+    message.nested_type.iter_mut().fold(marked, |marked, inner| mark(inner) || marked)
+}
+
+fn mark_all(file: &mut FileDescriptorProto) -> bool {
+    file.message_type.iter_mut().fold(false, |marked, message| mark(message) || marked)
+}
+
 /// Whether a message may have something at a path. What Google's own messages have depends on the record.
 pub(super) fn has(of: &MessageDescriptor, path: &[String]) -> bool {
     let Some((first, rest)) = path.split_first() else { return true };
     if of.full_name().starts_with("google.protobuf.") {
         return true;
     }
-    let Some(field) = of.get_field_by_name(first) else { return false };
+    let Some(field) = field(of, first) else { return false };
     let of = field.kind();
     let of = of.as_message();
     if field.is_map() {
@@ -188,11 +229,14 @@ fn of_set(path: &Path) -> Result<Found, String> {
         )
     };
     // The library knows no editions, and panics on some.
-    let set = FileDescriptorSet::decode(&*bytes).map_err(|error| wrong(&error))?;
+    let mut set = FileDescriptorSet::decode(&*bytes).map_err(|error| wrong(&error))?;
     if let Some(file) = set.file.iter().find(|file| file.syntax() == "editions") {
         return Err(format!("has {:?}, which {EDITIONS}", file.name()));
     }
-    let decoded = catch_unwind(|| DescriptorPool::decode(&*bytes));
+    for file in &mut set.file {
+        mark_all(file);
+    }
+    let decoded = catch_unwind(|| DescriptorPool::from_file_descriptor_set(set));
     let pool = match decoded {
         Ok(pool) => pool.map_err(|error| wrong(&error))?,
         Err(_panic) => return Err(wrong(&"it cannot be read")),
@@ -258,8 +302,11 @@ fn parse(name: &str, text: &str) -> Result<File, protox::Error> {
             return Err(editions(name));
         }
         descriptor.name = Some(name.to_owned());
+        mark_all(&mut descriptor);
         return Ok(File::from_file_descriptor_proto(descriptor));
     }
+    // As some editors begin a file.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if MAX_NESTING < nesting(text) {
         let message = format!("{name} is nested deeper than {MAX_NESTING} levels");
         return Err(protox::Error::new(std::io::Error::other(message)));
@@ -267,7 +314,10 @@ fn parse(name: &str, text: &str) -> Result<File, protox::Error> {
     if text.lines().any(|line| line.trim_start().strip_prefix("edition").is_some_and(is_assigned)) {
         return Err(editions(name));
     }
-    File::from_source(name, text)
+    let file = File::from_source(name, text)?;
+    let mut descriptor = file.file_descriptor_proto().clone();
+    let marked = mark_all(&mut descriptor);
+    Ok(if marked { File::from_file_descriptor_proto(descriptor) } else { file })
 }
 
 fn is_assigned(rest: &str) -> bool {

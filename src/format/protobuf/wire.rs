@@ -34,6 +34,11 @@ impl<'a> Wire<'a> {
         self.rest.is_empty()
     }
 
+    /// What was read from here on, where `rest` is what is left now.
+    pub(super) fn up_to(self, rest: Self) -> &'a [u8] {
+        &self.rest[..self.rest.len() - rest.rest.len()]
+    }
+
     /// A whole number of at most ten bytes, seven bits in each.
     #[inline]
     pub(super) fn varint(&mut self) -> Read<u64> {
@@ -137,6 +142,16 @@ impl<'a> Wire<'a> {
         }
         Ok(())
     }
+}
+
+/// Writes a whole number, seven bits in each byte.
+#[expect(clippy::cast_possible_truncation, reason = "seven bits are taken at a time")]
+pub(super) fn write_varint(mut number: u64, out: &mut Vec<u8>) {
+    while 0x7f < number {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
 }
 
 /// What a message may be that does not read as Protobuf.

@@ -12,6 +12,7 @@ use serde_json::{Number, Value as Json};
 use super::members::{Members, shown};
 use crate::clean::{Clean, OnMissing};
 use crate::field::{self, Value};
+use crate::model::Given;
 use crate::model::files::{self, Error};
 use crate::record::{Fault, FaultClass};
 
@@ -94,6 +95,18 @@ impl Column {
             }
         };
         Ok(Self { name, clean, kind })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether such a value may be one of the column.
+    pub(super) fn takes(&self, given: Given) -> bool {
+        match (&self.kind, given) {
+            (Kind::Numeric { .. }, _) | (Kind::Categorical { .. }, Given::Bytes) => false,
+            (Kind::Categorical { .. }, Given::Text) => true,
+        }
     }
 
     pub(super) fn width(&self) -> usize {
