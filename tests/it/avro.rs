@@ -9,6 +9,7 @@ use tidemill::field::Value;
 use tidemill::schema::frame;
 
 use super::schema_registry::Registry;
+use super::troubles::Watched;
 use super::world::{Replica, World, wait_for};
 
 const ROW: &str = r#"{"type":"record","name":"Row","fields":[{"name":"note","type":["null","string"]},
@@ -94,14 +95,21 @@ fn records_and_predictions_are_avro_by_the_registry() {
     let other = registry.register("others", &json!({ "schema": ROW.replace("note", "remark") }));
     registry.kill9();
     produce(&world, &[framed(id, 1.0), framed(other, 2.0)]);
-    let replica = Replica::start(&config, &[]);
-    replica.says("waiting for the schema registry");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text + "logging: { format: json }\n").unwrap();
+    let watched = Watched::start(&config);
+    watched.says("Waiting for the schema registry");
+    watched.warns("Nothing is read for");
+    let outage = || watched.metric("tidemill_schema_registry_outage_seconds").unwrap();
+    assert!(0.0 < outage());
     registry.start_again();
     wait_for("the records that waited", || {
         (world.read(&world.topic("out"), "read_committed").len() == 98).then_some(())
     });
     assert_eq!(world.read(&world.topic("in-dlq"), "read_committed").len(), 4);
-    assert!(replica.stop().success());
+    assert!(outage() == 0.0);
+    watched.says("Idle");
+    assert!(watched.replica.stop().success());
 }
 
 /// The demo in Avro needs neither broker nor registry, and its answers are those of the demo in JSON.

@@ -16,14 +16,14 @@ use crate::world::{Column, GOOD, Replica, World, wait_for};
 
 const EXTRA: &str = "batch: { max_wait: 10ms }\nlogging: { format: json }";
 
-/// A replica, and where its page is.
-struct Watched {
-    replica: Replica,
+/// A replica that logs in JSON, and where its page is.
+pub(crate) struct Watched {
+    pub(crate) replica: Replica,
     address: SocketAddr,
 }
 
 impl Watched {
-    fn start(config: &Path) -> Self {
+    pub(crate) fn start(config: &Path) -> Self {
         let replica = Replica::start(config, &[]);
         let address = wait_for("the address", || {
             let log = std::fs::read_to_string(config.with_extension("log")).ok()?;
@@ -46,7 +46,7 @@ impl Watched {
 
     /// Waits until the first sentence begins so; the whole answer.
     #[track_caller]
-    fn says(&self, sentence: &str) -> Value {
+    pub(crate) fn says(&self, sentence: &str) -> Value {
         let mut last = String::new();
         let told = || {
             let status = self.status();
@@ -58,7 +58,7 @@ impl Watched {
 
     /// Waits until something to look at begins so.
     #[track_caller]
-    fn warns(&self, warning: &str) {
+    pub(crate) fn warns(&self, warning: &str) {
         wait_for(warning, || {
             let status = self.status();
             let mut warnings = status["health"]["warnings"].as_array()?.iter();
@@ -66,7 +66,7 @@ impl Watched {
         });
     }
 
-    fn metric(&self, series: &str) -> Option<f64> {
+    pub(crate) fn metric(&self, series: &str) -> Option<f64> {
         let scrape = self.get("/metrics");
         let of = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
         scrape.lines().find_map(of)
