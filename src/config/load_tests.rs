@@ -282,12 +282,6 @@ fn each_rule_says_its_consequence() {
         ("COMMIT__MAX_BATCHES", "0", "commit.max_batches", "1 or more"),
         ("OUTPUT__TOP_K", "0", "output.top_k", "1 or more"),
         ("OUTPUT__INCLUDE", "{fields: [x, y, x]}", "output.include.fields", "names \"x\" twice"),
-        (
-            "INPUT__HEADERS",
-            "{source: ''}",
-            "input.headers",
-            "\"source\" stands in a header without",
-        ),
         ("MODEL__CHUNK_OVERLAP", "8", "model.chunk_overlap", "on_long: chunks"),
         ("LIMITS__DRAIN", "5s", "limits.drain", "a stop would give up"),
         ("LIMITS__TRANSACTION", "10s", "limits.transaction", "less than 10s"),

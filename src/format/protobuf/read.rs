@@ -244,7 +244,7 @@ impl Field {
         while !wire.is_empty() {
             match wire.field()? {
                 (2, found) if entry.value.is_of(found) => {
-                    entry.value.read(&self.at, nodes, 2, found, &mut wire, state)?
+                    entry.value.read(&self.at, nodes, 2, found, &mut wire, state)?;
                 }
                 (number, found) => wire.pass(number, found)?,
             }

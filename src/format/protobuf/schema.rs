@@ -124,7 +124,8 @@ fn mark(message: &mut DescriptorProto) -> bool {
 }
 
 fn mark_all(file: &mut FileDescriptorProto) -> bool {
-    file.message_type.iter_mut().fold(false, |marked, message| mark(message) || marked)
+    // All of them, though the first says it.
+    file.message_type.iter_mut().filter_map(|message| mark(message).then_some(())).count() != 0
 }
 
 /// Whether a message may have something at a path. What Google's own messages have depends on the record.

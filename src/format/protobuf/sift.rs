@@ -123,27 +123,32 @@ fn is_anything(of: &MessageDescriptor) -> bool {
 /// Whether a field lies on the wire as its type does. One that does not is an unknown field, as in Google's parsers.
 fn is_of(field: &FieldDescriptor, found: Found<'_>) -> bool {
     let kind = field.kind();
-    let is_single = match (&kind, found) {
-        (Kind::Double | Kind::Fixed64 | Kind::Sfixed64, Found::Fixed64(_))
-        | (Kind::Float | Kind::Fixed32 | Kind::Sfixed32, Found::Fixed32(_))
-        | (Kind::String | Kind::Bytes, Found::Bytes(_)) => true,
-        (Kind::Message(_), Found::Group) => field.is_group(),
-        (Kind::Message(_), Found::Bytes(_)) => !field.is_group(),
-        (
-            Kind::Int32
+    let is_single = match found {
+        Found::Fixed64(_) => matches!(kind, Kind::Double | Kind::Fixed64 | Kind::Sfixed64),
+        Found::Fixed32(_) => matches!(kind, Kind::Float | Kind::Fixed32 | Kind::Sfixed32),
+        Found::Bytes(_) => {
+            matches!(kind, Kind::String | Kind::Bytes | Kind::Message(_)) && !field.is_group()
+        }
+        Found::Group => field.is_group(),
+        Found::End => false,
+        Found::Varint(_) => is_varint(&kind),
+    };
+    let is_packed = field.is_list()
+        && matches!(found, Found::Bytes(_))
+        && !matches!(kind, Kind::String | Kind::Bytes | Kind::Message(_));
+    is_single || is_packed
+}
+
+fn is_varint(kind: &Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Int32
             | Kind::Int64
             | Kind::Uint32
             | Kind::Uint64
             | Kind::Sint32
             | Kind::Sint64
             | Kind::Bool
-            | Kind::Enum(_),
-            Found::Varint(_),
-        ) => true,
-        _ => false,
-    };
-    let is_packed = field.is_list()
-        && matches!(found, Found::Bytes(_))
-        && !matches!(kind, Kind::String | Kind::Bytes | Kind::Message(_));
-    is_single || is_packed
+            | Kind::Enum(_)
+    )
 }

@@ -1,5 +1,7 @@
 //! What goes along of messages, and which schemas are taken.
 
+#![expect(clippy::unwrap_in_result, reason = "what a test writes is well-formed")]
+
 use super::super::{Codec, Writer};
 use super::*;
 use crate::answer::Prediction;

@@ -361,6 +361,24 @@ mod tests {
         }
     }
 
+    /// What is refused before a record comes is what every record is refused for.
+    #[test]
+    fn a_column_takes_what_may_be_one_of_its_values() {
+        for (json, text, bytes) in [
+            (r#"{"kind":"numeric","name":"a"}"#, false, false),
+            (r#"{"kind":"categorical","name":"a","categories":["red"]}"#, true, false),
+        ] {
+            let column = column(json).unwrap();
+            for (given, value, takes) in [
+                (Given::Text, Value::Text("red".into()), text),
+                (Given::Bytes, Value::Bytes(b"red".into()), bytes),
+            ] {
+                assert_eq!(column.takes(given), takes, "{json} {given:?}");
+                assert_eq!(column.encode(Some(&value), &mut Vec::new()).is_ok(), takes, "{json}");
+            }
+        }
+    }
+
     #[test]
     fn columns_are_imputed_scaled_and_encoded() {
         use FaultClass::{Invalid, Missing};
