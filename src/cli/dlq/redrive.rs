@@ -110,6 +110,7 @@ pub(super) fn redrive(config: &Config, args: &RedriveArgs) -> Result<(), Failure
         for (partition, range) in &mut ends {
             let first = progress.get(partition).map_or(0, Progress::first);
             if !args.again {
+                run.counts.below |= range.start < first;
                 range.start = range.start.max(first).min(range.end);
             }
         }
@@ -154,6 +155,8 @@ struct Counts {
     redriven: BTreeMap<&'static str, u64>,
     transactions: u64,
     before: u64,
+    /// Whether others, below the first that was left, are not read again, and so not counted.
+    below: bool,
     unselected: u64,
     foreign: u64,
     failed: u64,
@@ -419,7 +422,8 @@ impl Run<'_> {
     }
 
     fn end(self) -> Result<(), Failure> {
-        let Counts { redriven, transactions, before, unselected, foreign, failed } = self.counts;
+        let Counts { redriven, transactions, before, below, unselected, foreign, failed } =
+            self.counts;
         let total: u64 = redriven.values().sum();
         let failure = || {
             let message = format!("{failed} dead letters cannot be redriven; they are named above");
@@ -429,7 +433,7 @@ impl Run<'_> {
             let counts = json!({
                 "redriven": total, "dry_run": self.args.dry_run, "classes": redriven,
                 "transactions": if self.args.dry_run { 0 } else { transactions },
-                "redriven_before": before, "not_selected": unselected, "foreign": foreign, "failed": failed,
+                "redriven_before": before, "redriven_below_first_left": below, "not_selected": unselected, "foreign": foreign, "failed": failed,
             });
             terminal::line(printable::json(&counts))?;
             return if failed == 0 { Ok(()) } else { Err(failure()) };
@@ -450,6 +454,11 @@ impl Run<'_> {
             if count != 0 {
                 parts.push(format!("{what}: {count}"));
             }
+        }
+        if below {
+            parts.push(
+                "redriven before and not read again: all below the first one left".to_owned(),
+            );
         }
         terminal::line(parts.join("; "))?;
         if failed == 0 { Ok(()) } else { Err(failure()) }
