@@ -163,21 +163,34 @@ pub fn doubts(
     stated: &Cleans,
     known: impl Fn(&String) -> bool,
 ) -> Vec<String> {
+    let mut replaced: Vec<String> = stated
+        .keys()
+        .filter(|name| own.contains_key(*name))
+        .map(|name| format!("{name:?}"))
+        .collect();
+    let fields = if replaced.len() == 1 { "field" } else { "fields" };
+    replaced.sort();
+    let replaced = (!replaced.is_empty()).then(|| {
+        format!(
+            "what input.clean says of {fields} {} holds in place of all that the model's preprocess.json says of cleaning \
+             that",
+            Signature::plain(&Signature::short(&replaced))
+        )
+    });
     let of = |name: &String| {
         if own.contains_key(name) {
-            let said = "holds in place of all that the model's preprocess.json says of cleaning it";
-            return Some(format!("what input.clean says of field {name:?} {said}"));
+            return None;
         }
         let unknown = !names.contains(name) && !known(name);
         unknown.then(|| {
             format!(
                 "input.clean names field {name:?}, which neither the model nor input.fields knows: nothing is cleaned by it; \
                  the model looks at {}",
-                Signature::short(names)
+                Signature::plain(&Signature::short(names))
             )
         })
     };
-    stated.keys().filter_map(of).collect()
+    replaced.into_iter().chain(stated.keys().filter_map(of)).collect()
 }
 
 fn missing(action: OnMissing) -> &'static str {

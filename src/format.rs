@@ -380,7 +380,10 @@ mod tests {
         for (value, expect) in [
             (&b"\xff\xfe"[..], "is not valid UTF-8 from byte 0 on"),
             (b"{\"a\":\"\xc3\x28\"}", "is not valid UTF-8 from byte 6 on"),
-            (b"", "is not valid JSON: EOF"),
+            (b"", "is empty, which is no JSON"),
+            (b" \n", "is empty, which is no JSON"),
+            (b"{\"a\":1,}", "a comma stands before the closing brace"),
+            (b"{a:1}", "or a name has no double quotes"),
             (b"{\"a\":1", "is not valid JSON: EOF"),
             (b"{\"a\":1}}", "is not valid JSON: trailing"),
             (b"[1]", "a JSON array where"),

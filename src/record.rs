@@ -342,7 +342,19 @@ impl Signature {
     /// Most characters of a list that stand in a signature; a longer one is its beginning and its hash.
     const LONGEST: usize = 400;
 
-    /// A list of names for a person, of bounded length, that differs where the names do.
+    /// What ends the beginning of a list, before its hash.
+    const CUT: &str = "… (FNV-1a ";
+
+    /// A list that [`short`](Self::short) has made, for a person: without the hash, which tells two of them apart and says
+    /// nothing.
+    pub fn plain(short: &str) -> String {
+        match short.rsplit_once(Self::CUT) {
+            Some((beginning, _)) => format!("{beginning}…"),
+            None => short.to_owned(),
+        }
+    }
+
+    /// A list of names of bounded length, that differs where the names do.
     pub fn short(names: &[String]) -> String {
         let list = names.join(", ");
         if list.len() <= Self::LONGEST {
@@ -352,7 +364,7 @@ impl Signature {
         let hash = list.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         });
-        format!("{}… (FNV-1a {hash:016x})", list.get(..end).unwrap_or_default())
+        format!("{}{}{hash:016x})", list.get(..end).unwrap_or_default(), Self::CUT)
     }
 }
 

@@ -55,7 +55,7 @@ pub enum Error {
     )]
     Name(String),
     /// The artifact is not good.
-    #[error("{path}", path = path.display())]
+    #[error("the model in {path}", path = path.display())]
     Artifact {
         /// Its directory.
         path: PathBuf,
@@ -147,7 +147,13 @@ impl Registry {
     fn model(&self, text: &str) -> Result<PathBuf, Error> {
         let root = self.root.as_ref();
         let root =
-            root.ok_or_else(|| Error::NotFound("no registry: set registry.root".to_owned()))?;
+            root.ok_or_else(|| {
+                let message = format!(
+                    "models:/{text} is a model of a registry, and none is named: set registry.root, or give --root DIR \
+                     where a command has it"
+                );
+                Error::NotFound(message)
+            })?;
         Ok(root.join(name(text)?))
     }
 
@@ -165,6 +171,9 @@ impl Registry {
             Uri::Alias { model, alias } => (model, self.alias(model, alias)?),
         };
         let number = version.to_string();
+        if !self.model(model)?.is_dir() {
+            return Err(self.no_model(model));
+        }
         let dir = self.model(model)?.join(&number);
         if uri::version(&number).is_none() || !dir.is_dir() {
             let known: Vec<String> = self.versions(model)?.iter().map(Version::to_string).collect();
@@ -213,17 +222,28 @@ impl Registry {
 
     /// What is there in place of an alias that is not.
     fn no_alias(&self, model: &str, alias: &str) -> Error {
-        let known = |dir: &Path| listed(&names(dir).unwrap_or_default());
+        let dir = self.root.clone().unwrap_or_default().join(model);
+        if !dir.is_dir() {
+            return self.no_model(model);
+        }
+        let known = listed(&names(&dir.join("aliases")).unwrap_or_default());
+        Error::NotFound(format!(
+            "model {model:?} has no alias {alias:?}; aliases: {known}. `tidemill models promote` points one at a version"
+        ))
+    }
+
+    /// What is there in place of a model that is not.
+    fn no_model(&self, model: &str) -> Error {
         let root = self.root.clone().unwrap_or_default();
-        let dir = root.join(model);
-        Error::NotFound(if dir.is_dir() {
-            let known = known(&dir.join("aliases"));
-            format!(
-                "model {model:?} has no alias {alias:?}; aliases: {known}. `tidemill models promote` points one at a version"
-            )
-        } else {
-            let (place, known) = (root.display(), known(&root));
+        let place = root.display();
+        Error::NotFound(if root.is_dir() {
+            let known = listed(&names(&root).unwrap_or_default());
             format!("the registry {place} has no model {model:?}; models: {known}")
+        } else {
+            format!(
+                "there is no registry at {place}: the folder does not exist; name the registry's folder (registry.root, \
+                 --root DIR), or make one with `tidemill models import`"
+            )
         })
     }
 
@@ -249,7 +269,23 @@ impl Registry {
         let root = self.root.as_ref();
         let root = root.ok_or_else(|| Error::NotFound("no registry: give --root".to_owned()))?;
         let (mut listed, mut broken) = (Vec::new(), Vec::new());
-        for model in names(root)?.into_iter().filter(|model| root.join(model).is_dir()) {
+        let models: Vec<String> =
+            names(root)?.into_iter().filter(|model| root.join(model).is_dir()).collect();
+        let is_model = |model: &String| {
+            let inside = names(&root.join(model)).unwrap_or_default();
+            inside.is_empty()
+                || inside.iter().any(|name| name == "aliases" || uri::version(name).is_some())
+        };
+        if !models.is_empty() && !models.iter().any(is_model) {
+            let message = format!(
+                "{} is no registry: none of its {} folders has versions (folders called 1, 2, 3, …); name the registry's \
+                 folder with --root DIR",
+                root.display(),
+                models.len()
+            );
+            return Err(Error::NotFound(message));
+        }
+        for model in models {
             if let Err(error) = self.list_model(&model, &mut listed, &mut broken) {
                 broken.push(Broken { place: model, why: chain(&error) });
             }
@@ -337,5 +373,33 @@ impl Registry {
         let mut file = File::create(&beside).map_err(io("write", &beside))?;
         writeln!(file, "{version}").and_then(|()| file.sync_all()).map_err(io("write", &beside))?;
         fs::rename(&beside, &path).map_err(io("write the alias", &path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_registry_is_told_from_a_model_that_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let said = |root: Option<PathBuf>, uri: &str| {
+            Registry::new(root).resolve(&uri.parse().unwrap()).unwrap_err().to_string()
+        };
+        let here = || Some(folder.path().to_owned());
+        for uri in ["models:/m@champion", "models:/m/3"] {
+            let none = said(None, uri);
+            assert!(none.contains("--root DIR") && none.contains("registry.root"), "{none}");
+            let away = said(Some(folder.path().join("modles")), uri);
+            assert!(away.contains("modles: the folder does not exist"), "{away}");
+            let empty = said(here(), uri);
+            assert!(empty.contains("has no model \"m\"; models: none"), "{empty}");
+        }
+        assert!(Registry::new(here()).list().is_ok(), "a registry may be empty");
+        fs::create_dir_all(folder.path().join("ssl/certs")).unwrap();
+        let other = Registry::new(here()).list().unwrap_err().to_string();
+        assert!(other.contains("is no registry: none of its 1 folders has versions"), "{other}");
+        fs::create_dir_all(folder.path().join("m/1")).unwrap();
+        assert_eq!(Registry::new(here()).list().unwrap().0.len(), 1);
     }
 }

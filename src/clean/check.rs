@@ -4,16 +4,10 @@ use serde_json::Value as Json;
 
 use super::words::{Bound, GivenAs, Kind, OnInvalid, OnMissing, Words};
 
-/// What is wrong with words, beside what each of them is.
-///
-/// # Errors
-///
-/// The first that does not go with another, and what to write.
-pub(super) fn check(words: &Words) -> Result<(), String> {
-    kinds(words)?;
-    numbers(words)?;
-    lists(words)?;
-    actions(words)
+/// What is wrong with words, beside what each of them is: those that do not go with another, and what to write.
+pub(super) fn check(words: &Words) -> Vec<String> {
+    let all = [misplaced(words), kinds(words), numbers(words), lists(words), actions(words)];
+    all.into_iter().filter_map(Result::err).collect()
 }
 
 fn wrong<T>(message: impl Into<String>) -> Result<T, String> {
@@ -21,7 +15,7 @@ fn wrong<T>(message: impl Into<String>) -> Result<T, String> {
 }
 
 /// Each word of a type with that type.
-fn kinds(words: &Words) -> Result<(), String> {
+fn misplaced(words: &Words) -> Result<(), String> {
     use Kind::{Boolean, Date, Number, Text};
     let said: [(&str, bool, &[Kind], &str); 17] = [
         ("min", words.min.is_some(), &[Number, Date], "number or date"),
@@ -42,14 +36,19 @@ fn kinds(words: &Words) -> Result<(), String> {
         ("case", words.case.is_some(), &[Text], "text"),
         ("nfc", words.nfc, &[Text], "text"),
     ];
-    for (name, is_set, of, named) in said {
-        if is_set && !words.kind.is_some_and(|kind| of.contains(&kind)) {
-            return wrong(format!(
-                "{name} goes with type: {named}; write that type, or leave it out"
-            ));
-        }
-    }
-    if matches!(words.kind, Some(Boolean | Date)) && !words.allowed.is_empty() {
+    let wrong: Vec<String> = said
+        .into_iter()
+        .filter(|(_, is_set, of, _)| *is_set && !words.kind.is_some_and(|kind| of.contains(&kind)))
+        .map(|(name, .., named)| {
+            format!("{name} goes with type: {named}; write that type, or leave it out")
+        })
+        .collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; also: ")) }
+}
+
+/// What a type does not have.
+fn kinds(words: &Words) -> Result<(), String> {
+    if matches!(words.kind, Some(Kind::Boolean | Kind::Date)) && !words.allowed.is_empty() {
         return wrong("allowed goes with type: number or text, or with no type; leave it out");
     }
     if words.given_as == Some(GivenAs::Text) {

@@ -98,7 +98,7 @@ impl TryFrom<Map<String, Json>> for Clean {
         }
         let words: Words =
             serde_json::from_value(Json::Object(said)).map_err(|error| error.to_string())?;
-        check(&words)?;
+        let mut wrong = check(&words);
         let reader = match words.kind {
             None => Reader::Any,
             Some(Kind::Text) => Reader::Text,
@@ -107,9 +107,18 @@ impl TryFrom<Map<String, Json>> for Clean {
                 Reader::Boolean { yes: listed(&words.yes), no: listed(&words.no) }
             }
             Some(Kind::Date) => {
-                Reader::Date(Dates::new(&words.format, words.zone.as_deref(), words.given_as)?)
+                match Dates::new(&words.format, words.zone.as_deref(), words.given_as) {
+                    Ok(dates) => Reader::Date(dates),
+                    Err(why) => {
+                        wrong.push(why);
+                        Reader::Any
+                    }
+                }
             }
         };
+        if !wrong.is_empty() {
+            return Err(wrong.join("; also: "));
+        }
         let numbers = words.allowed.iter().filter_map(Json::as_number);
         let allowed = numbers.map(Bound::from).collect();
         let clean = Self { missing: listed(&words.missing), allowed, reader, words };
@@ -310,12 +319,11 @@ impl Clean {
                 format!("is a number outside of min and max, {min} to {max}")
             }
             (Wrong::Allowed(kind), _) => format!("is {kind} that is none of those allowed"),
-            (Wrong::Unit, _) => "has no unit, or one that units does not have".to_owned(),
+            (Wrong::Unit, _) => self.without_unit(),
             (Wrong::Units, _) => "has a unit, and unit_field has another".to_owned(),
             (Wrong::Not(kind @ "a string"), Reader::Number(Number { written: Some(_), .. })) => {
-                format!(
-                    "is {kind} that is no number as it is stated (decimal and what goes with it)"
-                )
+                let forms = self.forms();
+                format!("is {kind} that is not a number in the form that clean states ({forms})")
             }
             (Wrong::Not(kind), Reader::Number(_)) => format!("is {kind}, not a number"),
             (Wrong::Not(kind), Reader::Boolean { .. }) => {
@@ -331,11 +339,30 @@ impl Clean {
             (Wrong::Not(kind), Reader::Text | Reader::Any) => format!("is {kind}, not a text"),
         };
         let action = match self.words.on_invalid {
-            OnInvalid::Clamp => "clamp, which is for numbers",
+            OnInvalid::Clamp => "clamp, which mends only numbers out of range",
             OnInvalid::Reject | OnInvalid::Null | OnInvalid::Impute => "reject",
         };
         let message = format!("field {name:?} {said} (clean, on_invalid: {action})");
         Fault::new(FaultClass::Invalid, message)
+    }
+
+    fn without_unit(&self) -> String {
+        let known: Vec<&str> = self.words.units.keys().map(String::as_str).collect();
+        format!("has no unit, or one that units does not have ({})", known.join(", "))
+    }
+
+    /// The words that say how texts write a number.
+    fn forms(&self) -> String {
+        let words = &self.words;
+        let set = [
+            ("decimal", words.decimal.is_some()),
+            ("group", words.group.is_some()),
+            ("percent", words.percent),
+            ("currency", !words.currency.is_empty()),
+            ("units", !words.units.is_empty()),
+        ];
+        let set: Vec<&str> = set.iter().filter(|(_, is)| *is).map(|(name, _)| *name).collect();
+        set.join(", ")
     }
 }
 
@@ -351,6 +378,17 @@ impl Number {
         Self { written, marks }
     }
 
+    /// What is wrong with a text that is not read: a number that ends with a unit that is not known, or no number.
+    fn unread(&self, text: &str, kind: &'static str, words: &Words) -> Wrong {
+        let number = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let is_number = |written: &Written| written.read(number, &[]).is_some();
+        if !words.units.is_empty() && self.written.as_ref().is_some_and(is_number) {
+            Wrong::Unit
+        } else {
+            Wrong::Not(kind)
+        }
+    }
+
     fn read<'a>(
         &self,
         value: Value<'a>,
@@ -364,7 +402,7 @@ impl Number {
             Value::Text(text) => {
                 let read =
                     self.written.as_ref().and_then(|written| written.read(&text, &self.marks));
-                read.ok_or(Wrong::Not(kind))?
+                read.ok_or_else(|| self.unread(&text, kind, words))?
             }
             Value::Null | Value::Bytes(_) | Value::List | Value::Map => {
                 return Err(Wrong::Not(kind));

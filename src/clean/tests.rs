@@ -368,6 +368,31 @@ fn why_a_text_is_no_date_is_said() {
 }
 
 #[test]
+fn what_is_wrong_with_a_number_is_said_in_full() {
+    let words = clean("{type: number, decimal: '.', units: {kg: 1, lb: 0.5}}");
+    for (text, expect) in [
+        ("3 stone", "has no unit, or one that units does not have (kg, lb)"),
+        ("3", "has no unit, or one that units does not have (kg, lb)"),
+        ("three kg", "not a number in the form that clean states (decimal, units)"),
+        ("", "not a number in the form"),
+    ] {
+        let fault = words.clean("f", Some(Value::Text(text.into())), None).0.unwrap_err();
+        assert!(fault.message.contains(expect), "{text:?}: {fault}");
+    }
+}
+
+#[test]
+fn all_that_is_wrong_with_a_field_is_said_at_once() {
+    let words = serde_json::json!({
+        "type": "date", "format": "%d.%m.%Y", "zone": "Europe/Atlantis", "on_invalid": "clamp", "trim": true,
+    });
+    let why = serde_json::from_value::<Clean>(words).unwrap_err().to_string();
+    for part in ["trim goes with", "neither min nor max", "Europe/Atlantis"] {
+        assert!(why.contains(part), "{part} in {why}");
+    }
+}
+
+#[test]
 fn what_has_no_effect_is_said() {
     let words = |names: &[&str]| -> Cleans {
         names.iter().map(|name| ((*name).to_owned(), clean("{}"))).collect()

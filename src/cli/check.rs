@@ -85,16 +85,12 @@ fn model(config: &Config, codec: &Arc<Codec>) -> Judged {
     let (own, input) = (served.model.cleans(), &config.input);
     let doubts =
         clean::doubts(served.model.looks_at(), own, &input.clean, |name| input.knows(name));
-    let notes = about
-        .notes
-        .iter()
-        .chain(&doubts)
-        .map(|note| format!("; note: {note}"))
-        .collect::<Vec<_>>()
-        .concat();
-    let (task, architecture, precision) = (about.task, &about.architecture, about.precision);
+    let notes: Vec<String> =
+        about.notes.iter().chain(&doubts).map(|note| format!("; note: {note}")).collect();
+    let notes = notes.concat();
+    let (task, architecture, precision) = (about.task.name(), &about.architecture, about.precision);
     let (id, gate) = (&served.id, &served.report);
-    let seen = format!("{id}, {task:?}, {architecture}, {precision}; passed {gate}{notes}");
+    let seen = format!("{id}, {task}, {architecture}, {precision}; passed {gate}{notes}");
     let cleaning = Cleaning::new(served.model.looks_at(), own, &input.clean);
     Ok((seen, fields(codec, &[served.model.looks_at(), cleaning.units()].concat())))
 }

@@ -436,6 +436,10 @@ fn failure(journal: &Journal, what: &str, error: &KafkaError) -> Failure {
     } else {
         error.to_string()
     };
+    let why = match error.rdkafka_error_code() {
+        Some(Code::OperationTimedOut) => "no broker answered in time".to_owned(),
+        _ => why,
+    };
     let silent = match error.rdkafka_error_code() {
         Some(Code::OperationTimedOut | Code::BrokerTransportFailure | Code::AllBrokersDown) => {
             "; look whether the brokers of bootstrap.servers under kafka.common are well and may be reached from here"

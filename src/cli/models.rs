@@ -74,6 +74,7 @@ pub enum Models {
         /// The registered name
         name: String,
         /// The version
+        #[arg(value_parser = number)]
         version: u64,
         /// The alias
         #[arg(long, default_value = "champion")]
@@ -160,6 +161,13 @@ fn execute(command: &Models) -> Result<String, Error> {
     }
 }
 
+/// The number of a version.
+fn number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_error| {
+        "a version is a whole number, as 3; `tidemill models list` shows those there are".to_owned()
+    })
+}
+
 fn options(task: Option<Task>) -> LoadOptions {
     let mut options = LoadOptions::default();
     options.model.task = task;
@@ -207,11 +215,11 @@ fn verify(
     }
     let mib = about.bytes.div_ceil(1 << 20);
     Ok(format!(
-        "{} is good\n  digest        {}{}\n  task          {:?}\n  architecture  {}, {}, {mib} MiB\n  fields        {}\n  labels        {}\n{}{}",
+        "{} is good\n  digest        {}{}\n  task          {}\n  architecture  {}, {}, {mib} MiB\n  fields        {}\n  labels        {}\n{}{}",
         served.id,
         served.id.digest,
         if has_manifest { ", files as in its manifest" } else { ", no manifest: computed now" },
-        about.task,
+        about.task.name(),
         about.architecture,
         about.precision,
         about.fields.join(", "),

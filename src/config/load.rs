@@ -403,7 +403,7 @@ impl State<'_> {
                 let remedy = if quoted && message.contains("a string") {
                     "put it in quotes".to_owned()
                 } else {
-                    self.expected(key)
+                    self.expected(key, value, &message)
                 };
                 let message = match &variable {
                     Some((name, text)) => {
@@ -436,12 +436,23 @@ impl State<'_> {
     }
 
     /// A remedy for a value that does not fit: its forms, or what the default looks like.
-    fn expected(&self, key: &str) -> String {
+    fn expected(&self, key: &str, value: &Value, message: &str) -> String {
         match key {
             "log" => return Log::FORM.to_owned(),
             "model.uri" => return Uri::FORM.to_owned(),
             "model.device" => return Place::FORM.to_owned(),
+            key if key.ends_with(".listen") && value.is_number() => {
+                return format!("write an address with its port: `0.0.0.0:{value}`");
+            }
             _ => (),
+        }
+        if let Some(Value::Array(_)) = tree::get(&self.defaults, key)
+            && let Value::String(text) = value
+        {
+            return format!("write a list: `[{text}]`");
+        }
+        if let (Some(near), Some(text)) = (nearest(message), value.as_str()) {
+            return format!("did you mean `{near}`, not `{text}`?");
         }
         match tree::get(&self.defaults, key) {
             None | Some(Value::Null) => "see config/tidemill.yaml for its form".to_owned(),
@@ -541,6 +552,17 @@ fn kind(value: &Value) -> &'static str {
         Value::Object(entries) if entries.is_empty() => "an empty map",
         Value::Object(_) => "a map",
     }
+}
+
+/// The word that is nearest to the one that serde did not know, where at most two of its letters, and half of them, are others
+/// or have changed places.
+fn nearest(message: &str) -> Option<String> {
+    let (_, rest) = message.split_once("unknown variant `")?;
+    let (wrong, rest) = rest.split_once('`')?;
+    let known = rest.split('`').skip(1).step_by(2);
+    let found = known.map(|word| (strsim::osa_distance(wrong, word), word)).min()?;
+    let most = (wrong.chars().count() / 2).min(2);
+    (found.0 <= most).then(|| found.1.to_owned())
 }
 
 #[cfg(test)]

@@ -35,6 +35,26 @@ fn the_minimum_is_enough() {
 }
 
 #[test]
+fn a_value_of_another_form_is_answered_with_what_to_write() {
+    for (section, expect) in [
+        ("http: {listen: 8080}", "write an address with its port: `0.0.0.0:8080`"),
+        ("batch: {size: lerned}", "did you mean `learned`, not `lerned`?"),
+    ] {
+        let said = from_yaml(&format!("{GOOD}\n{section}\n")).map_err(|found| found.to_string());
+        assert!(
+            said.as_ref().err().is_some_and(|said| said.contains(expect)),
+            "{section}: {said:?}"
+        );
+    }
+    let topics = GOOD.replace("[in]", "in");
+    let said = from_yaml(&topics).unwrap_err().to_string();
+    assert!(topics != GOOD && said.contains("write a list: `[in]`"), "{said}");
+    let format = GOOD.replace("input: {", "input: {format: arvo, ");
+    let said = from_yaml(&format).unwrap_err().to_string();
+    assert!(format != GOOD && said.contains("did you mean `avro`, not `arvo`?"), "{said}");
+}
+
+#[test]
 fn nothing_names_all_that_is_required() {
     for text in ["", "# only a comment\n", "kafka:\n"] {
         let problems = from_yaml(text).unwrap_err();

@@ -180,7 +180,16 @@ pub(crate) fn explain(text: &str, error: &serde_json::Error) -> String {
                 JSON without a schema registry"
             .to_owned();
     }
+    if text.trim().is_empty() {
+        return "is empty, which is no JSON: write {} where there is nothing to say".to_owned();
+    }
     let said = error.to_string();
+    if said.starts_with("key must be a string") || said.starts_with("trailing comma") {
+        return format!(
+            "is not valid JSON: no name in double quotes {place}; a comma stands before the closing brace, or a name has no \
+             double quotes"
+        );
+    }
     if said.starts_with("number out of range") {
         return format!("has a number {place} that no 64-bit float can hold (at most 1.8e308)");
     }

@@ -221,11 +221,12 @@ impl Lane {
                 return Ok(Ended::Dropped);
             }
             let begin = Instant::now();
-            let Err(trouble) = self.attempt(part, &course.amends) else {
+            let Err(mut trouble) = self.attempt(part, &course.amends) else {
                 self.committed(part)?;
                 return Ok(Ended::Committed(how));
             };
-            tracing::warn!(lane = self.number, action = ?trouble.action, "{}", trouble.why);
+            let gone = self.shared.says_gone(&mut trouble);
+            tracing::warn!(lane = self.number, "{}", trouble.why);
             how = How::Redone;
             if !trouble.verdicts.refused.is_empty() {
                 self.mend(part, &trouble.verdicts, course)?;
@@ -235,7 +236,7 @@ impl Lane {
             self.count_fencing(&trouble, begin.elapsed())?;
             match trouble.action {
                 Action::Exit(exit) => return Err(self.failure(&trouble.why, exit)),
-                Action::TooLong if self.can_shrink(part) => {
+                Action::TooLong if !gone && self.can_shrink(part) => {
                     self.abort()?;
                     return Ok(Ended::TooLong(std::mem::take(part)));
                 }

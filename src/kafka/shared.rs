@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataTopic;
 
+use super::class::Call;
 use super::coordinator::Coordinator;
 use super::native::Topic;
+use super::producer::Trouble;
 use super::{Journal, group, manifests, native, servers, settings};
 use crate::config::{Config, load};
 use crate::failure::{Exit, Failure};
@@ -211,6 +214,28 @@ impl Shared {
         if let Some(best) = (0..3).map_while(ask).min() {
             self.set_round_trip(best);
         }
+    }
+
+    /// Whether a topic that is written to does not exist any more, which a message that was not taken may be for: then the
+    /// trouble says so, and what to do.
+    pub(super) fn says_gone(&self, trouble: &mut Trouble) -> bool {
+        let delivers = matches!(trouble.call, Call::Send | Call::Deliver);
+        if !delivers || !trouble.verdicts.refused.is_empty() {
+            return false;
+        }
+        let mut gone = Vec::new();
+        for topic in self.naming.written() {
+            // Where the cluster is away, nothing is known of the others either.
+            let Ok(found) = self.look.fetch_metadata(Some(topic), LIMITS_ANSWER) else {
+                return false;
+            };
+            if found.topics().first().is_some_and(is_unknown) {
+                gone.push(topic);
+            }
+        }
+        let said = gone_words(&gone);
+        trouble.why += said.as_deref().unwrap_or_default();
+        said.is_some()
     }
 
     /// Describes topics. Where the cluster has no controller to ask, by their partitions alone: an id that is not known
@@ -423,4 +448,44 @@ fn smallest(described: &[(String, ConfigResource)]) -> Option<usize> {
         described.iter().filter_map(|(_, of)| value(of, "max.message.bytes")?.parse().ok());
     let least: usize = limits.min()?;
     Some(least.saturating_sub(BATCH_HEADER).clamp(1_024, 100_000_000))
+}
+
+/// Whether the brokers do not know a topic.
+fn is_unknown(topic: &MetadataTopic) -> bool {
+    use RDKafkaErrorCode::{UnknownTopic, UnknownTopicOrPartition};
+    let code = topic.error().map(RDKafkaErrorCode::from);
+    matches!(code, Some(UnknownTopic | UnknownTopicOrPartition))
+}
+
+/// Topics that are written to do not exist: what is said of a message that was not taken, behind its trouble.
+fn gone_words(gone: &[&str]) -> Option<String> {
+    let what = match gone {
+        [] => return None,
+        [one] => {
+            format!("topic {one} does not exist any more: it was deleted while this ran; create it")
+        }
+        more => {
+            format!(
+                "topics {} do not exist any more: they were deleted while this ran; create them",
+                more.join(", ")
+            )
+        }
+    };
+    Some(format!("; {what} again (tidemill check --create-topics does)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_that_are_gone_are_named_with_what_to_do() {
+        assert_eq!(gone_words(&[]), None);
+        let one = gone_words(&["out"]).unwrap();
+        assert!(
+            one.starts_with("; topic out does not exist") && one.contains("--create-topics"),
+            "{one}"
+        );
+        assert!(gone_words(&["out", "in-dlq"]).unwrap().starts_with("; topics out, in-dlq do not"));
+    }
 }

@@ -11,30 +11,49 @@ use crate::record::Signature;
 pub fn check(before: &Signature, after: &Signature, allowed: &[Change]) -> Result<(), String> {
     let mut differences = Vec::new();
     let mut asked = Vec::new();
-    if before.fields != after.fields && !allowed.contains(&Change::Fields) {
-        differences.push(fields(&before.fields, &after.fields));
-        asked.push("fields");
-    }
-    if (before.task != after.task || before.output != after.output)
-        && !allowed.contains(&Change::Output)
-    {
+    let output = (before.task != after.task || before.output != after.output)
+        && !allowed.contains(&Change::Output);
+    if output {
         if before.task != after.task {
             differences.push(format!("its task is {}, not {}", after.task, before.task));
         }
         if before.output != after.output {
-            differences.push(format!("it answers with {}, not {}", after.output, before.output));
+            let [new, old] = [&after.output, &before.output].map(|output| cut(output));
+            differences.push(format!("it answers with {new}, not {old}"));
         }
         asked.push("output");
     }
-    if differences.is_empty() {
+    let reads = before.fields != after.fields && !allowed.contains(&Change::Fields);
+    if reads {
+        asked.push("fields");
+    }
+    if asked.is_empty() {
         return Ok(());
     }
+    // What is long stands last: a page shows the beginning.
+    let mut told = differences.join("; ");
+    if !told.is_empty() {
+        told = format!(" ({told})");
+    }
+    let more = if reads { fields(&before.fields, &after.fields) } else { String::new() };
+    let more = if more.is_empty() { more } else { format!("; {more}") };
     Err(format!(
-        "it is of another kind than the version that answered until now: {}; if that is meant, set \
-         model.allow_change: [{}]",
-        differences.join("; "),
+        "it is of another kind than the version that answered until now{told}: where that is meant, set \
+         model.allow_change: [{}]{more}",
         asked.join(", ")
     ))
+}
+
+/// Most characters of an output, and of each list of fields, that a sentence has.
+const LONGEST: usize = 120;
+
+/// The beginning of what is long.
+fn cut(text: &str) -> String {
+    let plain = Signature::plain(text);
+    match plain.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", plain.get(..end).unwrap_or_default()),
+        None => plain,
+    }
 }
 
 fn fields(before: &[String], after: &[String]) -> String {
@@ -42,13 +61,16 @@ fn fields(before: &[String], after: &[String]) -> String {
         from.iter().filter(|name| !of.contains(name)).map(|name| format!("{name:?}")).collect()
     };
     let (new, gone) = (missing(after, before), missing(before, after));
+    let list = |names: &[String]| {
+        let all =
+            if names.len() == 1 { String::new() } else { format!(" ({} fields)", names.len()) };
+        cut(&names.join(", ")) + &all
+    };
     match (new.is_empty(), gone.is_empty()) {
         (true, true) => "it reads the same fields in another order".to_owned(),
-        (false, true) => format!("it reads {} too", Signature::short(&new)),
-        (true, false) => format!("it does not read {}", Signature::short(&gone)),
-        (false, false) => {
-            format!("it reads {}, and not {}", Signature::short(&new), Signature::short(&gone))
-        }
+        (false, true) => format!("it reads {} too", list(&new)),
+        (true, false) => format!("it does not read {}", list(&gone)),
+        (false, false) => format!("it reads {}, and not {}", list(&new), list(&gone)),
     }
 }
 
@@ -95,5 +117,28 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_differs_and_what_to_do_stand_before_long_lists() {
+        let names = |of: &str| (0..500).map(|n| format!("{of}_{n}")).collect::<Vec<_>>();
+        let signature = |of: &str, task: &str| Signature {
+            task: task.to_owned(),
+            fields: names(of),
+            output: format!("500 labels: {}", Signature::short(&names(of))),
+        };
+        let (before, after) =
+            (signature("a", "tabular-classification"), signature("b", "text-classification"));
+        let why = check(&before, &after, &[]).unwrap_err();
+        assert!(!why.contains("FNV"), "{why}");
+        let beginning: String = why.chars().take(500).collect();
+        for part in [
+            "text-classification, not tab",
+            "500 labels: b_0",
+            "model.allow_change: [output, fields]",
+        ] {
+            assert!(beginning.contains(part), "{part} in {beginning}");
+        }
+        assert!(why.contains("it reads \"b_0\"") && why.contains("(500 fields)"), "{why}");
     }
 }

@@ -139,6 +139,16 @@ fn what_the_written_topics_would_refuse_or_lose() {
     refuses("out", ("message.timestamp.after.max.ms", "60000"), output, "takes up to 1 hour");
     let size = ("max.message.bytes", "1048588");
     refuses("in-dlq", size, dead, "add-config max.message.bytes=1064972");
+    let mut facts = good();
+    set(&mut facts, "out", "max.message.bytes", "1048588");
+    for (include, expect) in [("all", 1), ("key", 0)] {
+        let mut all = config("");
+        all.output.include = serde_json::from_value(include.into()).unwrap();
+        let said = lines(&all, &facts);
+        assert_eq!(said.len(), expect, "{include}: {said:?}");
+        let is = |line: &String| line.starts_with(output) && line.contains("output.include: all");
+        assert!(said.iter().all(is), "{said:?}");
+    }
     let day = ("retention.ms", "86400000");
     refuses("out-manifest", day, manifest, "for 1 day only");
     refuses("out-manifest", day, manifest, "add-config retention.ms=2592000000");

@@ -6,7 +6,7 @@ use std::fmt;
 use super::Finding;
 use super::facts::{Facts, Topic};
 use super::judge::{self, EVER, OFFSETS_RETENTION, count, span};
-use crate::config::{Config, properties};
+use crate::config::{Config, Include, properties};
 use crate::log::message::Naming;
 
 /// What a topic is for.
@@ -88,9 +88,7 @@ pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Finding> {
             Role::Output | Role::DeadLetters => {
                 findings.extend(keys(config, role, &what, &name, topic));
                 findings.extend(times(config, facts, role, &what, &name, topic));
-                if role == Role::DeadLetters {
-                    findings.extend(size(config, facts, &what, &name, topic));
-                }
+                findings.extend(size(config, facts, role, &what, &name, topic));
             }
             Role::Manifest => findings.extend(manifests(config, facts, &what, &name, topic)),
         }
@@ -235,19 +233,38 @@ fn times(
     findings
 }
 
-/// A dead letter is its record with the reason added.
-fn size(config: &Config, facts: &Facts, what: &str, name: &str, topic: &Topic) -> Option<Finding> {
+/// A dead letter is its record with the reason added; a prediction has what `output.include` takes along.
+fn size(
+    config: &Config,
+    facts: &Facts,
+    role: Role,
+    what: &str,
+    name: &str,
+    topic: &Topic,
+) -> Option<Finding> {
+    let consequence = match (role, &config.output.include) {
+        (Role::DeadLetters, _) => {
+            "a dead letter is its record with the reason added, and the largest are cut"
+        }
+        (Role::Output, Include::All) => {
+            "output.include: all takes the whole record along, and the largest predictions become dead letters of class \
+             oversized"
+        }
+        _ => return None,
+    };
     let limit = topic.number("max.message.bytes")?;
-    let inputs = inputs_of(config, Role::DeadLetters, name);
+    let inputs = inputs_of(config, role, name);
     let input =
         inputs.filter_map(|input| facts.topics.get(input)?.number("max.message.bytes")).max()?;
     let wanted = input.saturating_add(DEAD_LETTER_ROOM);
     (limit < wanted).then(|| {
-        let message = format!(
-            "max.message.bytes is {limit}, and the input's is {input}: a dead letter is its record with the reason added, \
-             and the largest are cut"
-        );
-        Finding::warning(what, message, configure(config, name, &format!("max.message.bytes={wanted}")))
+        let message =
+            format!("max.message.bytes is {limit}, and the input's is {input}: {consequence}");
+        Finding::warning(
+            what,
+            message,
+            configure(config, name, &format!("max.message.bytes={wanted}")),
+        )
     })
 }
 

@@ -95,7 +95,8 @@ impl Counts {
     }
 
     fn text(&self) -> String {
-        let mut text = format!("{} dead letters", self.all);
+        let s = if self.all == 1 { "" } else { "s" };
+        let mut text = format!("{} dead letter{s}", self.all);
         if self.shown < self.all {
             write!(text, ", {} shown", self.shown).unwrap_or_default();
         }

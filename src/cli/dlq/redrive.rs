@@ -112,6 +112,7 @@ pub(super) fn redrive(config: &Config, args: &RedriveArgs) -> Result<(), Failure
         for (partition, range) in &mut ends {
             let first = progress.get(partition).map_or(0, Progress::first);
             if !args.again {
+                run.counts.below |= range.start < first;
                 range.start = range.start.max(first).min(range.end);
             }
         }
@@ -156,6 +157,8 @@ struct Counts {
     redriven: BTreeMap<&'static str, u64>,
     transactions: u64,
     before: u64,
+    /// Whether others, below the first that was left, are not read again, and so not counted.
+    below: bool,
     unselected: u64,
     foreign: u64,
     cannot: Cannot,
@@ -425,7 +428,8 @@ impl Run<'_> {
     }
 
     fn end(self) -> Result<(), Failure> {
-        let Counts { redriven, transactions, before, unselected, foreign, cannot } = self.counts;
+        let Counts { redriven, transactions, before, below, unselected, foreign, cannot } =
+            self.counts;
         let total: u64 = redriven.values().sum();
         let failed = cannot.total();
         let failure = || {
@@ -437,7 +441,7 @@ impl Run<'_> {
             let counts = json!({
                 "redriven": total, "dry_run": self.args.dry_run, "classes": redriven,
                 "transactions": if self.args.dry_run { 0 } else { transactions },
-                "redriven_before": before, "not_selected": unselected, "foreign": foreign, "failed": failed,
+                "redriven_before": before, "redriven_below_first_left": below, "not_selected": unselected, "foreign": foreign, "failed": failed,
                 "reasons": cannot.counts(),
             });
             terminal::line(printable::json(&counts))?;
@@ -459,6 +463,11 @@ impl Run<'_> {
             if count != 0 {
                 parts.push(format!("{what}: {count}"));
             }
+        }
+        if below {
+            parts.push(
+                "redriven before and not read again: all below the first one left".to_owned(),
+            );
         }
         if failed != 0 {
             parts.push(cannot.in_words());

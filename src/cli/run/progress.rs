@@ -79,7 +79,8 @@ fn line(records: u64, dead_letters: u64, left: i64, seconds: f64, model: &str) -
     let dead = if dead_letters == 0 {
         String::new()
     } else {
-        format!(" ({} dead letters)", thousands(dead_letters))
+        let s = if dead_letters == 1 { "" } else { "s" };
+        format!(" ({} dead letter{s})", thousands(dead_letters))
     };
     let to_go = match (left, rate) {
         (0, _) | (_, 0) => String::new(),

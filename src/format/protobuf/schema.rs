@@ -159,6 +159,9 @@ pub(in crate::format) fn is_named(path: &Path) -> bool {
 /// What is wrong with the file or the name.
 pub(super) fn of_file(path: &Path, named: Option<&str>) -> Result<MessageDescriptor, String> {
     let at = |why: String| format!("read input.schema {}: {why}", path.display());
+    if !path.exists() {
+        return Err(at("no such file; correct the path".to_owned()));
+    }
     let is_text = path.extension().is_some_and(|name| name.eq_ignore_ascii_case("proto"));
     let (pool, own) = if is_text { of_proto(path) } else { of_set(path) }.map_err(at)?;
     match (named, own.as_slice()) {

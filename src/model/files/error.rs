@@ -55,7 +55,9 @@ pub enum Error {
         message: String,
     },
     /// The files are not those of the manifest.
-    #[error("{file}: altered or truncated: {message}")]
+    #[error(
+        "{file}: altered or truncated: {message}; copy the whole folder again from where it was made"
+    )]
     Altered {
         /// Its name in the artifact.
         file: String,
