@@ -184,12 +184,6 @@ pub(crate) fn explain(text: &str, error: &serde_json::Error) -> String {
         return "is empty, which is no JSON: write {} where there is nothing to say".to_owned();
     }
     let said = error.to_string();
-    if said.starts_with("key must be a string") || said.starts_with("trailing comma") {
-        return format!(
-            "is not valid JSON: no name in double quotes {place}; a comma stands before the closing brace, or a name has no \
-             double quotes"
-        );
-    }
     if said.starts_with("number out of range") {
         return format!("has a number {place} that no 64-bit float can hold (at most 1.8e308)");
     }
@@ -204,6 +198,14 @@ pub(crate) fn explain(text: &str, error: &serde_json::Error) -> String {
         "True" | "False" => "is Python's: JSON writes true and false (json.dumps does)",
         "undefined" => "is JavaScript's: JSON writes null, or leaves the name out",
         "'" => "cannot stand around a text or a name: JSON has double quotes",
+        "}" | "]"
+            if said.starts_with("key must be a string") || said.starts_with("trailing comma") =>
+        {
+            return format!("is not valid JSON: a comma stands before the bracket {place}");
+        }
+        _ if said.starts_with("key must be a string") => {
+            return format!("is not valid JSON: a name {place} has no double quotes");
+        }
         _ => return format!("is not valid JSON: {said}"),
     };
     format!("is not valid JSON: {word} {place} {meant}")
