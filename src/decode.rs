@@ -253,7 +253,7 @@ impl Decoder {
         let prepared =
             self.codec.gather(&looks.fields, record, |Read { mut values, unknown }| {
                 if let Some(never) = looks.fields.never(&values, unknown.as_deref()) {
-                    self.lacking(&looks, served, never);
+                    self.lacking(&looks, served, &never);
                 }
                 let reject = settings.unknown_fields == UnknownFields::Reject;
                 if let Some(name) = unknown.filter(|_| reject) {
@@ -267,11 +267,11 @@ impl Decoder {
     }
 
     /// Next to none of the last records had a field: told at once, and in the log with growing pauses.
-    fn lacking(&self, looks: &Looks, served: &Served, never: String) {
+    fn lacking(&self, looks: &Looks, served: &Served, never: &str) {
         if let Some(status) = &self.status
             && status.now().lacking != never
         {
-            status.change(|status| status.lacking.clone_from(&never));
+            status.change(|status| never.clone_into(&mut status.lacking));
         }
         #[expect(clippy::disallowed_methods, reason = "when a line is said again, no outcome")]
         let now = Instant::now();

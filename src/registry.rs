@@ -390,8 +390,8 @@ mod tests {
         for uri in ["models:/m@champion", "models:/m/3"] {
             let none = said(None, uri);
             assert!(none.contains("--root DIR") && none.contains("registry.root"), "{none}");
-            let away = said(Some(folder.path().join("modles")), uri);
-            assert!(away.contains("modles: the folder does not exist"), "{away}");
+            let away = said(Some(folder.path().join("elsewhere")), uri);
+            assert!(away.contains("elsewhere: the folder does not exist"), "{away}");
             let empty = said(here(), uri);
             assert!(empty.contains("has no model \"m\"; models: none"), "{empty}");
         }

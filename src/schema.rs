@@ -253,7 +253,7 @@ impl Schemas {
         };
         let answer = self.client.find(&path).map_err(|failed| match failed {
             Failed::Away(why) => Failed::Away(format!("{why} (asked for {reference})")),
-            failed => failed,
+            other @ (Failed::Absent { .. } | Failed::Refused(_)) => other,
         });
         self.whole(&answer?)
     }

@@ -38,7 +38,7 @@ fn the_minimum_is_enough() {
 fn a_value_of_another_form_is_answered_with_what_to_write() {
     for (section, expect) in [
         ("http: {listen: 8080}", "write an address with its port: `0.0.0.0:8080`"),
-        ("batch: {size: lerned}", "did you mean `learned`, not `lerned`?"),
+        ("batch: {size: lxarned}", "did you mean `learned`, not `lxarned`?"),
     ] {
         let said = from_yaml(&format!("{GOOD}\n{section}\n")).map_err(|found| found.to_string());
         assert!(

@@ -133,7 +133,7 @@ impl Client {
                 let code = u64::from(status);
                 Failed::Absent { code, message: format!("it answers {status}") }
             }
-            failed => failed,
+            other @ (Failed::Absent { .. } | Failed::Refused(_) | Failed::Away(_)) => other,
         })
     }
 

@@ -99,15 +99,7 @@ fn key(name: &'static str, labels: Vec<Label>) -> Key {
 
 /// Registers every metric at zero: a rate over an absent series is no alert.
 pub fn register(recorder: PrometheusRecorder) -> Metrics {
-    for metric in ALL.iter().filter(|metric| !OWN.contains(&metric.name)) {
-        let name = KeyName::from_const_str(metric.name);
-        let (unit, help) = (Some(metric.unit), SharedString::const_str(metric.help));
-        match metric.kind {
-            Kind::Counter => recorder.describe_counter(name, unit, help),
-            Kind::Gauge => recorder.describe_gauge(name, unit, help),
-            Kind::Histogram => recorder.describe_histogram(name, unit, help),
-        }
-    }
+    describe(&recorder);
     let counter = |name, label: &'static str, value: &'static str| {
         recorder.register_counter(&key(name, vec![Label::new(label, value)]), &METADATA)
     };
@@ -170,6 +162,18 @@ pub fn register(recorder: PrometheusRecorder) -> Metrics {
     let metrics = Metrics(Arc::new(handles));
     metrics.drain_eta(None);
     metrics
+}
+
+fn describe(recorder: &PrometheusRecorder) {
+    for metric in ALL.iter().filter(|metric| !OWN.contains(&metric.name)) {
+        let name = KeyName::from_const_str(metric.name);
+        let (unit, help) = (Some(metric.unit), SharedString::const_str(metric.help));
+        match metric.kind {
+            Kind::Counter => recorder.describe_counter(name, unit, help),
+            Kind::Gauge => recorder.describe_gauge(name, unit, help),
+            Kind::Histogram => recorder.describe_histogram(name, unit, help),
+        }
+    }
 }
 
 /// A counter for each action and result.
