@@ -97,7 +97,7 @@ fn main() {
     }
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["embedding", model, lines] => embedding(model, lines),
-        ["observed", model, lines] => observed::model(model, &texts(lines).1),
+        ["observed", model, lines] => observed::model(model, &json_lines(lines)),
         ["learned", model, lines] => learned(model, lines),
         ["pinned", model, lines] => pinned(model, lines),
         ["peer", model, lines, python] => peer(model, lines, python),
@@ -154,15 +154,46 @@ fn rate_of_group(world: &World, group: &str, records: usize) -> f64 {
 }
 
 fn service_rate(world: &World, name: &str, records: usize, extra: &str) -> f64 {
+    service_run(world, name, records, extra).rate
+}
+
+/// How a run of the service was.
+struct Run {
+    /// Records a second.
+    rate: f64,
+    /// CPU seconds in all, its start with it: on a machine that is full they say more than a rate.
+    cpu: f64,
+    /// Resident memory at the end.
+    mib: f64,
+}
+
+impl Run {
+    /// Waits until the group has committed so many records, and stops the replica.
+    fn of(world: &World, group: &str, records: usize, replica: Replica) -> Self {
+        let rate = rate_of_group(world, group, records);
+        let pid = replica.child.id();
+        let (cpu, mib) = (cpu_seconds(pid), resident_mib(pid));
+        assert!(replica.stop().success());
+        Self { rate, cpu, mib }
+    }
+}
+
+fn service_run(world: &World, name: &str, records: usize, extra: &str) -> Run {
     let config = world.config(name, extra);
     let text = fs::read_to_string(&config).unwrap();
     // Each round reads the same records as a group of its own.
     let group = format!("group: {name}\n  on_missing_offset: start\n");
     fs::write(&config, text.replace("group: g\n", &group)).unwrap();
-    let replica = Replica::start(&config, &[]);
-    let rate = rate_of_group(world, name, records);
-    assert!(replica.stop().success());
-    rate
+    Run::of(world, name, records, Replica::start(&config, &[]))
+}
+
+/// CPU seconds of a process, of its own and in the kernel.
+fn cpu_seconds(pid: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let ticks = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<f64>().unwrap());
+    // A hundred a second, on every Linux there is.
+    ticks.sum::<f64>() / 100.0
 }
 
 /// The bare loop. Reports drained before the offsets are sent: three times faster than the naive order.
@@ -354,39 +385,37 @@ fn scrape(address: &str) -> Option<String> {
     Some(text)
 }
 
-/// A topic of texts, and the texts as JSON lines.
-fn texts(file: &str) -> (World, Vec<String>) {
+/// The first lines of a file as records.
+fn json_lines(file: &str) -> Vec<String> {
     const RECORDS: usize = 2_048;
     let text = fs::read_to_string(file).unwrap();
     let json = |line| serde_json::json!({ "text": line }).to_string();
-    let lines: Vec<String> = text.lines().take(RECORDS).map(json).collect();
+    text.lines().take(RECORDS).map(json).collect()
+}
+
+/// A topic of texts, and the texts as JSON lines.
+fn texts(file: &str) -> (World, Vec<String>) {
+    let lines = json_lines(file);
     let world = start();
     fill(&world, lines.len(), |n| lines[n].clone());
     (world, lines)
 }
 
-/// Records a second of the service with this model, in a group of its own, and its resident memory at the end in MiB.
-fn embed_rate(
-    world: &World,
-    name: &str,
-    model: &str,
-    records: usize,
-    more: (&str, &str),
-) -> (f64, f64) {
+/// A run of the service with this model, in a group of its own.
+fn embed_run(world: &World, name: &str, model: &str, records: usize, more: (&str, &str)) -> Run {
     let (precision, batch) = more;
     let config = world.config(name, &format!("batch: {{ max_wait: 50ms{batch} }}"));
     let text = fs::read_to_string(&config).unwrap();
     let text = text.replace("models:/lin@champion", model);
     let text = text.replace(", workers: 1", &format!(", precision: {precision}"));
-    fs::write(&config, text.replace("group: g\n", &format!("group: {name}\n"))).unwrap();
+    // Each round reads the same records as a group of its own.
+    let group = format!("group: {name}\n  on_missing_offset: start\n");
+    fs::write(&config, text.replace("group: g\n", &group)).unwrap();
     let replica = Replica::start(&config, &[]);
     if name.starts_with("pinned") {
         pin(replica.child.id());
     }
-    let rate = rate_of_group(world, name, records);
-    let memory = resident_mib(replica.child.id());
-    assert!(replica.stop().success());
-    (rate, memory)
+    Run::of(world, name, records, replica)
 }
 
 /// Gives each inference thread of a process a core.
@@ -411,7 +440,7 @@ fn pinned(model: &str, lines: &str) {
     let (world, lines) = texts(lines);
     let (mut free, mut pinned) = (Vec::new(), Vec::new());
     for round in 0..3 {
-        let rate = |name: String| embed_rate(&world, &name, model, lines.len(), ("f32", "")).0;
+        let rate = |name: String| embed_run(&world, &name, model, lines.len(), ("f32", "")).rate;
         free.push(rate(format!("free{round}")));
         pinned.push(rate(format!("pinned{round}")));
     }
@@ -427,7 +456,7 @@ fn learned(model: &str, lines: &str) {
     let (mut most, mut learned) = (Vec::new(), Vec::new());
     for round in 0..3 {
         let rate =
-            |name: String, batch| embed_rate(&world, &name, model, lines.len(), ("f32", batch)).0;
+            |name: String, batch| embed_run(&world, &name, model, lines.len(), ("f32", batch)).rate;
         most.push(rate(format!("m{round}"), ""));
         let file = world.dir.path().join("sizes.json");
         let batch = format!(", size: learned, remember: {}", file.display());
@@ -455,7 +484,8 @@ fn peer(model: &str, lines: &str, python: &str) {
         let (mut memory, mut their_memory) = (0.0_f64, 0.0_f64);
         for round in 0..3 {
             let name = format!("{precision}-{round}");
-            let (rate, mib) = embed_rate(&world, &name, model, lines.len(), (precision, ""));
+            let Run { rate, mib, .. } =
+                embed_run(&world, &name, model, lines.len(), (precision, ""));
             ours.push(rate);
             memory = memory.max(mib);
             let mut command = Command::new(python);
@@ -483,7 +513,7 @@ fn embedding(model: &str, lines: &str) {
     let (mut ours, mut alone) = (Vec::new(), Vec::new());
     for round in 0..3 {
         let name = format!("e{round}");
-        ours.push(embed_rate(&world, &name, model, lines.len(), ("f32", "")).0);
+        ours.push(embed_run(&world, &name, model, lines.len(), ("f32", "")).rate);
         alone.push(predict_rate(model, &input, lines.len()));
     }
     let (ours, alone) = (median(ours), median(alone));

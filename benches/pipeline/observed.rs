@@ -13,28 +13,27 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 
 use super::world::{World, wait_for};
-use super::{PARTITIONS, embed_rate, median, scrape, service_rate, start, value_200};
+use super::{PARTITIONS, Run, embed_run, median, scrape, service_run, start, value_200};
 
 /// Small records, one of ten sampled.
 pub(super) fn run() {
-    const RECORDS: usize = 300_000;
+    const RECORDS: usize = 900_000;
     let world = start();
     fill(&world, RECORDS, value_200, |n| n % 10 == 0);
     let batch = "batch: { max_records: 256, max_wait: 10ms }";
-    let unseen = |name: &str| service_rate(&world, name, RECORDS, batch);
+    let unseen = |name: &str| service_run(&world, name, RECORDS, batch);
     let seen = |name: &str| {
         let extra = format!("{batch}\n{}", observed());
-        watched(&world, name, || service_rate(&world, name, RECORDS, &extra))
+        watched(&world, name, || service_run(&world, name, RECORDS, &extra))
     };
-    report("one record of ten sampled, small records", 7, unseen, seen);
+    report("one record of ten sampled, small records", 9, unseen, seen);
 }
 
 /// Texts through a real model, every record sampled.
 pub(super) fn model(model: &str, lines: &[String]) {
     let world = start();
     fill(&world, lines.len(), |n| lines[n].clone(), |_| true);
-    let rate =
-        |name: &str, more: &str| embed_rate(&world, name, model, lines.len(), ("f32", more)).0;
+    let rate = |name: &str, more: &str| embed_run(&world, name, model, lines.len(), ("f32", more));
     let seen = |name: &str| {
         // `more` stands inside of `batch: { … }`.
         let more = format!(" }}\n{}\nstate: {{ dir: null", observed());
@@ -47,10 +46,11 @@ pub(super) fn model(model: &str, lines: &[String]) {
 fn report(
     what: &str,
     rounds: usize,
-    unseen: impl Fn(&str) -> f64,
-    seen: impl Fn(&str) -> (f64, [u64; 3]),
+    unseen: impl Fn(&str) -> Run,
+    seen: impl Fn(&str) -> (Run, [u64; 3]),
 ) {
     let (mut rates, mut ratios, mut spans) = ([Vec::new(), Vec::new()], Vec::new(), [0; 3]);
+    let mut cpus = [Vec::new(), Vec::new()];
     for round in 0..rounds {
         let without = || unseen(&format!("unseen{round}"));
         let with = || seen(&format!("seen{round}"));
@@ -61,17 +61,20 @@ fn report(
             let first = with();
             (without(), first)
         };
+        cpus[0].push(without.cpu);
+        cpus[1].push(with.cpu);
+        let (without, with) = (without.rate, with.rate);
         println!("observed: {what}: {without:.0}/s, seen {with:.0}/s, ratio {:.3}", with / without);
         rates[0].push(without);
         rates[1].push(with);
         ratios.push(with / without);
         spans.iter_mut().zip(told).for_each(|(all, told)| *all += told);
     }
-    let [without, with] = rates.map(median);
+    let ([without, with], [cpu_without, cpu_with]) = (rates.map(median), cpus.map(median));
     let ([exported, failed, dropped], ratio) = (spans, median(ratios));
     println!(
         "observed: {what}: with traces, JSON logs, both pushed with the metrics, and a scrape a second {with:.0}/s, without \
-         {without:.0}/s, ratio {:.3}, median of the rounds' ratios {ratio:.3}; spans exported {exported}, failed {failed}, \
+         {without:.0}/s, ratio {:.3}, median of the rounds' ratios {ratio:.3}; CPU of the service {cpu_with:.2} s and {cpu_without:.2} s; spans exported {exported}, failed {failed}, \
          dropped {dropped}",
         with / without
     );
@@ -114,7 +117,7 @@ fn swallow(mut stream: TcpStream) -> Option<()> {
 }
 
 /// Runs something beside a scraper; with what that saw of spans last, by result: exported, failed, dropped.
-fn watched(world: &World, name: &str, run: impl FnOnce() -> f64) -> (f64, [u64; 3]) {
+fn watched<T>(world: &World, name: &str, run: impl FnOnce() -> T) -> (T, [u64; 3]) {
     let log = world.dir.path().join(format!("{name}.log"));
     let over = Arc::new(AtomicBool::new(false));
     let end = Arc::clone(&over);
@@ -126,7 +129,7 @@ fn watched(world: &World, name: &str, run: impl FnOnce() -> f64) -> (f64, [u64; 
         }
         last
     });
-    let rate = run();
+    let done = run();
     over.store(true, Ordering::Relaxed);
     let last = scraper.unwrap().join().unwrap();
     let counted = ["exported", "failed", "dropped"].map(|result| {
@@ -134,7 +137,7 @@ fn watched(world: &World, name: &str, run: impl FnOnce() -> f64) -> (f64, [u64; 
         let found = last.lines().find_map(|line| line.strip_prefix(&name));
         found.map_or(0, |count| count.parse().unwrap())
     });
-    (rate, counted)
+    (done, counted)
 }
 
 /// Where the service says that it listens.

@@ -71,6 +71,9 @@ const TURN: Duration = Duration::from_millis(250);
 /// So many handfuls from one swap to the next: half a minute.
 const SWAP_TURNS: u64 = 120;
 
+/// From one crest of `--keep` to the next: a minute and a half, because the chart's steps are ten seconds.
+const WAVE_TURNS: u64 = 360;
+
 /// So often the table goes through while it is kept: about two hours. Then it is idle, and its log grows no more.
 const KEPT_PASSES: usize = 500;
 
@@ -229,6 +232,12 @@ fn demo(args: &Args) -> Result<Summary, Failure> {
     Ok(summary)
 }
 
+/// Records of a turn: from 3 to 15 and back, so that the chart has something to show.
+fn handful(turn: u64) -> usize {
+    let from_the_trough = (turn % WAVE_TURNS).abs_diff(WAVE_TURNS / 2);
+    3 + usize::try_from(from_the_trough / 15).unwrap_or(0)
+}
+
 /// A service that runs, and the log that feeds it.
 struct Run {
     store: Store,
@@ -295,9 +304,7 @@ impl Run {
         let mut turn = 0_u64;
         while !self.running.is_finished() {
             turn += 1;
-            // Not always the same number, so that the chart has something to show.
-            let some = 20 + usize::try_from(turn % 40).unwrap_or(0);
-            let some = rows.by_ref().take(some / 4);
+            let some = rows.by_ref().take(handful(turn));
             let messages: Vec<Message> =
                 some.map(|(number, value)| message(number, value.clone())).collect();
             if !messages.is_empty() {

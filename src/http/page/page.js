@@ -2,8 +2,6 @@
 'use strict';
 // Asks /api/status every two seconds and shows it. Whatever comes from there is text: nothing of it becomes markup.
 const EVERY = 2000, PATIENCE = 5000;
-// What the name of a swap takes of a chart's width.
-const NAME = 30;
 const SVG = 'http://www.w3.org/2000/svg';
 const $ = id => document.getElementById(id);
 const el = (tag, text, className) => {
@@ -117,7 +115,7 @@ const chart = (id, { title, now, step, over, values, dead, events, unit, holds }
   // The newest first. Names that would stand on each other are left out; the table of versions has them all.
   let free = Infinity;
   const marks = (events ?? []).filter(([ms]) => first < ms).flatMap(([ms, name]) => {
-    const at = x(ms), ends = at > width - 60, from = ends ? at - NAME : at, to = from + NAME;
+    const at = x(ms), ends = at > width - 60, wide = 4 + 7 * name.length, from = ends ? at - wide : at, to = from + wide;
     const line = svg('path', { class: 'event', d: `M${at.toFixed(1)} ${top - 4}V${height - bottom}` });
     if (to > free) return [line];
     free = from;
