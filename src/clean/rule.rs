@@ -347,7 +347,9 @@ impl Clean {
     }
 
     fn without_unit(&self) -> String {
-        let known: Vec<&str> = self.words.units.keys().map(String::as_str).collect();
+        let units = self.words.units.keys();
+        let known: Vec<&str> =
+            units.map(|unit| if unit.is_empty() { "none" } else { unit }).collect();
         format!("has no unit, or one that units does not have ({})", known.join(", "))
     }
 

@@ -464,13 +464,13 @@ impl Run<'_> {
                 parts.push(format!("{what}: {count}"));
             }
         }
+        if failed != 0 {
+            parts.push(cannot.in_words());
+        }
         if below {
             parts.push(
                 "redriven before and not read again: all below the first one left".to_owned(),
             );
-        }
-        if failed != 0 {
-            parts.push(cannot.in_words());
         }
         terminal::line(parts.join("; "))?;
         if failed == 0 { Ok(()) } else { Err(failure()) }
