@@ -131,10 +131,10 @@ fn execute(command: &Models) -> Result<String, Error> {
             }
             let Imported { version, notes, report } =
                 registry.import(from, name, &options(*task))?;
+            if let Some(alias) = alias {
+                registry.promote(name, version, alias)?;
+            }
             if *json {
-                if let Some(alias) = alias {
-                    registry.promote(name, version, alias)?;
-                }
                 return Ok(one(&json!({
                     "model": name, "version": version.0, "alias": alias, "from": from.display().to_string(),
                     "steps": steps(&report), "notes": notes,
@@ -144,7 +144,6 @@ fn execute(command: &Models) -> Result<String, Error> {
             said.extend(report.steps.iter().map(|done| format!("passed: {done}\n")));
             said.extend(notes.iter().map(|note| format!("note: {note}\n")));
             if let Some(alias) = alias {
-                registry.promote(name, version, alias)?;
                 said.push_str(&pointed(name, alias, version, false));
             }
             Ok(said)

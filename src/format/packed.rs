@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::wanted::{Branch, Member, Wanted};
+use super::wanted::{Branch, Member, Wanted, Wants};
 use super::{Read, write};
 use crate::field::Value;
 
@@ -296,23 +296,6 @@ fn deeper(depth: usize) -> Given<usize> {
         Ok(depth + 1)
     } else {
         Err(format!("is nested deeper than {MAX_DEPTH} levels"))
-    }
-}
-
-/// What is written of a value.
-#[derive(Clone, Copy)]
-enum Wants<'b> {
-    All,
-    /// Of a map or a list these parts; anything else is written whole.
-    Of(&'b Branch),
-}
-
-impl<'b> Wants<'b> {
-    /// What is written of a part that `find` finds in a branch; `None` where the part is not.
-    fn of_part(self, find: impl FnOnce(&'b Branch) -> Option<&'b Member>) -> Option<Self> {
-        let Self::Of(branch) = self else { return Some(self) };
-        let member = find(branch)?;
-        Some(if member.places.is_empty() { Self::Of(&member.below) } else { Self::All })
     }
 }
 

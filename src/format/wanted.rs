@@ -89,6 +89,26 @@ impl Member {
     }
 }
 
+/// What is wanted of a value.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wants<'b> {
+    All,
+    /// Of a map or a list these parts; anything else is wanted whole.
+    Of(&'b Branch),
+}
+
+impl<'b> Wants<'b> {
+    /// What is wanted of a part that `find` finds in a branch; `None` where the part is not.
+    pub(super) fn of_part(
+        self,
+        find: impl FnOnce(&'b Branch) -> Option<&'b Member>,
+    ) -> Option<Self> {
+        let Self::Of(branch) = self else { return Some(self) };
+        let member = find(branch)?;
+        Some(if member.places.is_empty() { Self::Of(&member.below) } else { Self::All })
+    }
+}
+
 impl Branch {
     fn add(&mut self, path: &[String], place: usize) {
         let Some((name, rest)) = path.split_first() else { return };

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value as Json;
@@ -10,8 +11,9 @@ use serde_json::Value as Json;
 use super::schema_registry::Registry;
 use super::world::{Replica, World};
 
-fn clients(arguments: &[&str]) -> Result<String, String> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/run");
+/// What a script of this project says, or why it failed.
+pub(crate) fn run(script: &str, arguments: &[&str]) -> Result<String, String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
     let output =
         Command::new(script).args(arguments).output().map_err(|error| error.to_string())?;
     if output.status.success() {
@@ -21,13 +23,22 @@ fn clients(arguments: &[&str]) -> Result<String, String> {
     }
 }
 
+/// Whether others' clients could be fetched. Where not: a line on stderr, and in CI a failure.
+pub(crate) fn are_there(what: &str, got: Result<String, String>) -> bool {
+    let Err(why) = got else { return true };
+    assert!(std::env::var_os("CI").is_none(), "{why}");
+    let line = format!("skipped: no {what}; what they write was not read: {why}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+    false
+}
+
+fn clients(arguments: &[&str]) -> Result<String, String> {
+    run("tests/clients/run", arguments)
+}
+
 #[test]
 fn confluents_clients_write_records_and_read_predictions() {
-    if let Err(why) = clients(&["get"]) {
-        assert!(std::env::var_os("CI").is_none(), "{why}");
-        let line =
-            format!("skipped: no clients of Confluent's; what they write was not read: {why}\n");
-        std::io::stderr().write_all(line.as_bytes()).unwrap();
+    if !are_there("clients of Confluent's", clients(&["get"])) {
         return;
     }
     let Some(registry) = Registry::start() else { return };

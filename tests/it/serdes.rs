@@ -2,8 +2,6 @@
 //! forms, and read the predictions.
 
 use std::fs;
-use std::io::Write as _;
-use std::process::Command;
 
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use serde_json::{Value as Json, json};
@@ -11,6 +9,7 @@ use tidemill::answer::{Chunk, Prediction, Shape, Span};
 use tidemill::avro::{Along, Encoder, Kind};
 use tidemill::schema::frame;
 
+use super::clients::{are_there, run};
 use super::schema_registry::Registry;
 use super::world::{Column, PATIENCE, Replica, World};
 
@@ -32,14 +31,7 @@ const COLUMNS: [(&str, &str, Option<f64>); 7] = [
 const VERSION: u32 = 2;
 
 fn serdes(arguments: &[&str]) -> Result<String, String> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/serdes/run");
-    let output =
-        Command::new(script).args(arguments).output().map_err(|error| error.to_string())?;
-    if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    } else {
-        Err(String::from_utf8_lossy(&output.stderr).into_owned())
-    }
+    run("tests/clients/serdes/run", arguments)
 }
 
 /// What the serialisers said of what they wrote: topic, answer or `letter`, text.
@@ -151,11 +143,7 @@ fn write_kinds(world: &World, registry: &Registry, topic: &str) -> Vec<Json> {
 
 #[test]
 fn apicurios_serdes_write_records_and_read_predictions() {
-    if let Err(why) = serdes(&["get"]) {
-        assert!(std::env::var_os("CI").is_none(), "{why}");
-        let line =
-            format!("skipped: no serdes of Apicurio's; what they write was not read: {why}\n");
-        std::io::stderr().write_all(line.as_bytes()).unwrap();
+    if !are_there("serdes of Apicurio's", serdes(&["get"])) {
         return;
     }
     let Some(registry) = Registry::start() else { return };

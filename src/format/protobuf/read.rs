@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::wire::{Found, Read, Wire, no_group, unfinished, zigzag};
+use super::wire::{Form, Found, Read, Wire, no_group, unfinished, zigzag};
 use crate::field::Value;
 
 /// What is wanted of a message: fields by their numbers.
@@ -311,11 +311,12 @@ impl One {
 }
 
 impl Scalar {
-    /// The next of several that lie together.
-    fn found<'a>(&self, wire: &mut Wire<'a>) -> Read<Found<'a>> {
+    /// How it lies on the wire.
+    fn form(&self) -> Form {
         match self {
-            Self::Double | Self::Fixed64 | Self::Sfixed64 => wire.array().map(Found::Fixed64),
-            Self::Float | Self::Fixed32 | Self::Sfixed32 => wire.array().map(Found::Fixed32),
+            Self::Double | Self::Fixed64 | Self::Sfixed64 => Form::Fixed64,
+            Self::Float | Self::Fixed32 | Self::Sfixed32 => Form::Fixed32,
+            Self::Text | Self::Bytes => Form::Bytes,
             Self::Int32
             | Self::Int64
             | Self::Uint32
@@ -324,28 +325,22 @@ impl Scalar {
             | Self::Sint64
             | Self::Bool
             | Self::Enum(_)
-            | Self::Null
-            | Self::Text
-            | Self::Bytes => wire.varint().map(Found::Varint),
+            | Self::Null => Form::Varint,
+        }
+    }
+
+    /// The next of several that lie together, which texts and bytes never do.
+    fn found<'a>(&self, wire: &mut Wire<'a>) -> Read<Found<'a>> {
+        match self.form() {
+            Form::Fixed64 => wire.array().map(Found::Fixed64),
+            Form::Fixed32 => wire.array().map(Found::Fixed32),
+            Form::Varint | Form::Bytes | Form::Group => wire.varint().map(Found::Varint),
         }
     }
 
     /// Whether that is how it lies on the wire.
     fn is_of(&self, found: Found<'_>) -> bool {
-        match self {
-            Self::Double | Self::Fixed64 | Self::Sfixed64 => matches!(found, Found::Fixed64(_)),
-            Self::Float | Self::Fixed32 | Self::Sfixed32 => matches!(found, Found::Fixed32(_)),
-            Self::Text | Self::Bytes => matches!(found, Found::Bytes(_)),
-            Self::Int32
-            | Self::Int64
-            | Self::Uint32
-            | Self::Uint64
-            | Self::Sint32
-            | Self::Sint64
-            | Self::Bool
-            | Self::Enum(_)
-            | Self::Null => matches!(found, Found::Varint(_)),
-        }
+        found.form() == Some(self.form())
     }
 
     /// The value of what was found.

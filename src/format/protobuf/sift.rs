@@ -4,20 +4,11 @@ use std::borrow::Cow;
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
-use super::super::wanted::Branch;
+use super::super::wanted::{Branch, Wants};
 use super::plan::WRAPPERS;
 use super::schema::plain;
-use super::wire::{Found, Read, Wire, no_group, unfinished, write_varint};
-
-/// Deepest nesting that is looked into: the library goes no deeper.
-const MAX_DEPTH: usize = 100;
-
-/// What is wanted of a message.
-#[derive(Debug, Clone, Copy)]
-enum Wants<'w> {
-    All,
-    Some(&'w Branch),
-}
+use super::weight::MAX_DEPTH;
+use super::wire::{Form, Found, Read, Wire, no_group, unfinished, write_varint};
 
 /// The bytes of a message with the fields that are known, of the wire type that they have, and `wanted`: everything where
 /// nothing is said. As they are where they are no such message, or nested too deeply: who builds it finds out.
@@ -27,7 +18,7 @@ pub(super) fn sifted<'a>(
     wanted: Option<&Branch>,
 ) -> Cow<'a, [u8]> {
     let mut out = Vec::new();
-    let wants = wanted.map_or(Wants::All, Wants::Some);
+    let wants = wanted.map_or(Wants::All, Wants::Of);
     match message(of, &mut Wire::new(bytes), None, wants, 0, &mut out) {
         Ok(()) => Cow::Owned(out),
         Err(_found_out_later) => Cow::Borrowed(bytes),
@@ -78,7 +69,7 @@ fn message(
 
 /// What is wanted of a field, everything where nothing is said; `None` where it is not wanted itself.
 fn wanted_of<'w>(field: &FieldDescriptor, wanted: Wants<'w>) -> Option<Wants<'w>> {
-    let Wants::Some(wanted) = wanted else { return Some(Wants::All) };
+    let Wants::Of(wanted) = wanted else { return Some(Wants::All) };
     let named = |of: &FieldDescriptor| {
         wanted.members().iter().find(|member| member.name() == plain(of.name()))
     };
@@ -91,7 +82,7 @@ fn wanted_of<'w>(field: &FieldDescriptor, wanted: Wants<'w>) -> Option<Wants<'w>
         // JSON that has no parts shows none of them.
         let has_parts = of.is_none_or(|of| !has_no_parts(of));
         let is_object = of.is_some_and(|of| !is_anything(of));
-        has_parts.then_some(if is_object { Wants::Some(&member.below) } else { Wants::All })
+        has_parts.then_some(if is_object { Wants::Of(&member.below) } else { Wants::All })
     });
     // Of a oneof the last counts, whichever it is.
     let is_rival = || {
@@ -122,33 +113,9 @@ fn is_anything(of: &MessageDescriptor) -> bool {
 
 /// Whether a field lies on the wire as its type does. One that does not is an unknown field, as in Google's parsers.
 fn is_of(field: &FieldDescriptor, found: Found<'_>) -> bool {
-    let kind = field.kind();
-    let is_single = match found {
-        Found::Fixed64(_) => matches!(kind, Kind::Double | Kind::Fixed64 | Kind::Sfixed64),
-        Found::Fixed32(_) => matches!(kind, Kind::Float | Kind::Fixed32 | Kind::Sfixed32),
-        Found::Bytes(_) => {
-            matches!(kind, Kind::String | Kind::Bytes | Kind::Message(_)) && !field.is_group()
-        }
-        Found::Group => field.is_group(),
-        Found::End => false,
-        Found::Varint(_) => is_varint(&kind),
-    };
+    let form = if field.is_group() { Form::Group } else { Form::of(&field.kind()) };
     let is_packed = field.is_list()
-        && matches!(found, Found::Bytes(_))
-        && !matches!(kind, Kind::String | Kind::Bytes | Kind::Message(_));
-    is_single || is_packed
-}
-
-fn is_varint(kind: &Kind) -> bool {
-    matches!(
-        kind,
-        Kind::Int32
-            | Kind::Int64
-            | Kind::Uint32
-            | Kind::Uint64
-            | Kind::Sint32
-            | Kind::Sint64
-            | Kind::Bool
-            | Kind::Enum(_)
-    )
+        && matches!(form, Form::Varint | Form::Fixed64 | Form::Fixed32)
+        && matches!(found, Found::Bytes(_));
+    is_packed || found.form() == Some(form)
 }

@@ -2,7 +2,7 @@
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor, Value};
 
-use super::wire::{Found, Read, Wire, no_group};
+use super::wire::{Form, Found, Read, Wire, no_group};
 
 /// What a value takes, and its place among a message's fields or a map's entries.
 const FIELD: usize = size_of::<Value>() + 64;
@@ -11,7 +11,7 @@ const FIELD: usize = size_of::<Value>() + 64;
 const ELEMENT: usize = size_of::<Value>();
 
 /// Deepest nesting that is looked at: the library goes no deeper.
-const MAX_DEPTH: usize = 100;
+pub(super) const MAX_DEPTH: usize = 100;
 
 /// Whether a message `of` these bytes takes at most so much. Of bytes that are no such message nothing is said: who builds
 /// it finds out.
@@ -78,21 +78,12 @@ impl Left {
 
     /// A text, bytes, or elements of a list that lie together.
     fn bytes(&mut self, field: &FieldDescriptor, bytes: &[u8]) -> Result<(), Ended> {
-        let each = match field.kind() {
-            Kind::String | Kind::Bytes | Kind::Message(_) => {
-                return self.spend(FIELD.saturating_add(bytes.len()));
-            }
-            Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => bytes.len() / 8,
-            Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => bytes.len() / 4,
+        let each = match Form::of(&field.kind()) {
+            Form::Bytes | Form::Group => return self.spend(FIELD.saturating_add(bytes.len())),
+            Form::Fixed64 => bytes.len() / 8,
+            Form::Fixed32 => bytes.len() / 4,
             // Each ends with a byte that says so.
-            Kind::Int32
-            | Kind::Int64
-            | Kind::Uint32
-            | Kind::Uint64
-            | Kind::Sint32
-            | Kind::Sint64
-            | Kind::Bool
-            | Kind::Enum(_) => bytes.iter().filter(|byte| **byte < 0x80).count(),
+            Form::Varint => bytes.iter().filter(|byte| **byte < 0x80).count(),
         };
         self.spend(FIELD.saturating_add(each.saturating_mul(ELEMENT)))
     }

@@ -1,5 +1,7 @@
 //! Protobuf's wire format, read from left to right: never beyond the end, never more memory than there are bytes.
 
+use prost_reflect::Kind;
+
 /// What reading gives, or what is wrong, in words for a message that begins with the record or with a field.
 pub(super) type Read<T> = Result<T, String>;
 
@@ -17,6 +19,50 @@ pub(super) enum Found<'a> {
     /// A group ends.
     End,
     Fixed32([u8; 4]),
+}
+
+/// How a value lies on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Varint,
+    Fixed64,
+    Fixed32,
+    /// Its length stands before it.
+    Bytes,
+    Group,
+}
+
+impl Form {
+    /// Of a field of that kind that is no group.
+    pub(super) fn of(kind: &Kind) -> Self {
+        match kind {
+            Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => Self::Fixed64,
+            Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => Self::Fixed32,
+            Kind::String | Kind::Bytes | Kind::Message(_) => Self::Bytes,
+            Kind::Int32
+            | Kind::Int64
+            | Kind::Uint32
+            | Kind::Uint64
+            | Kind::Sint32
+            | Kind::Sint64
+            | Kind::Bool
+            | Kind::Enum(_) => Self::Varint,
+        }
+    }
+}
+
+impl Found<'_> {
+    /// How it lies there; `None` of a group's end.
+    pub(super) fn form(self) -> Option<Form> {
+        Some(match self {
+            Self::Varint(_) => Form::Varint,
+            Self::Fixed64(_) => Form::Fixed64,
+            Self::Fixed32(_) => Form::Fixed32,
+            Self::Bytes(_) => Form::Bytes,
+            Self::Group => Form::Group,
+            Self::End => return None,
+        })
+    }
 }
 
 /// What is left of a message.
