@@ -168,6 +168,8 @@ pub struct Engine {
     unfinished: Option<(i64, usize)>,
     /// Where readers do not see yet what the group has committed.
     hidden: Option<String>,
+    /// Since when the model has had what is told to be there for long.
+    long: Option<Instant>,
     /// Since when it is stopping.
     closing: Option<Instant>,
     /// Whether the group is to be left for good, whatever the configuration says.
@@ -217,6 +219,7 @@ impl Engine {
             finished: false,
             unfinished: None,
             hidden: None,
+            long: None,
             closing: None,
             leave_for_good: false,
             stopped: None,

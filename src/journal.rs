@@ -48,6 +48,8 @@ struct Inner {
     topics: Vec<String>,
     lines: Mutex<Lines>,
     past: Mutex<Past>,
+    /// How the life before this one ended.
+    death: Death,
     /// Whether there are suspects.
     suspicious: AtomicBool,
     /// The ids of the topics of assigned partitions.
@@ -128,6 +130,7 @@ impl Journal {
                 overran: false,
                 broken: false,
             }),
+            death,
             suspicious: AtomicBool::new(!past.suspects.is_empty()),
             past: Mutex::new(past),
             ids: Mutex::default(),
@@ -141,6 +144,11 @@ impl Journal {
             signal::note_in(lines.file.as_raw_fd());
         }
         Ok(Self(Some(Arc::new(inner))))
+    }
+
+    /// How the process before this one ended, as a sentence without its end; `None` where it ended in order.
+    pub fn last_life(&self) -> Option<&'static str> {
+        self.0.as_ref().and_then(|inner| inner.death.told())
     }
 
     /// Forgets all that is in `dir`: the log that it was about is not there any more.

@@ -46,6 +46,7 @@ pub mod scores;
 pub mod served;
 pub mod tabular;
 pub mod text;
+pub mod unfit;
 pub mod weights;
 
 /// About so many tokens go through a packed model at once: they and a layer's weights stay in a core's second-level

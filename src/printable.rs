@@ -65,6 +65,11 @@ pub fn thousands(number: u64) -> String {
     text
 }
 
+/// So many of something, [`thousands`] in the number: `1 record waits`, `1,200 records wait`.
+pub fn counted(number: u64, one: &str, more: &str) -> String {
+    format!("{} {}", thousands(number), if number == 1 { one } else { more })
+}
+
 /// Milliseconds since 1970 as RFC 3339 writes them, in UTC.
 pub fn utc(millis: i64) -> String {
     let (days, rest) = (millis.div_euclid(86_400_000), millis.rem_euclid(86_400_000));
@@ -99,6 +104,13 @@ mod tests {
         }
         // Whatever a producer wrote.
         assert!(!utc(i64::MAX).is_empty() && !utc(i64::MIN).is_empty());
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        for (number, expect) in [(0, "0 records"), (1, "1 record"), (2_000, "2,000 records")] {
+            assert_eq!(counted(number, "record", "records"), expect);
+        }
     }
 
     #[test]

@@ -40,7 +40,6 @@ use crate::workers::{Finish, Workers};
 
 mod admin;
 mod start;
-mod unfit;
 
 use start::{Start, Started};
 
@@ -122,7 +121,7 @@ pub fn load_model(config: &Config) -> Result<Served, Failure> {
         };
         Failure { message: format!("load {uri}: {why}"), exit: Exit::Config }
     })?;
-    match unfit::why(&config.input, &*served.model) {
+    match crate::model::unfit::why(&config.input, &*served.model) {
         Some(message) => Err(Failure { message, exit: Exit::Config }),
         None => Ok(served),
     }
@@ -170,6 +169,7 @@ async fn serve(
 ) -> Result<(), Failure> {
     let journal = journal(&config)?;
     let codec = prepare(&config).inspect_err(|_| journal.close())?;
+    options.status.change(|status| status.last_life = journal.last_life());
     let stop = options.stop.child_token();
     let mut tasks = Tasks::default();
     let listener = http::bind("http.listen", config.http.listen).await?;
@@ -287,6 +287,7 @@ fn assemble(
             registry,
             uri,
             options: LoadOptions::of(config),
+            input: config.input.clone(),
             writer: Arc::clone(&writer),
             journal: journal.clone(),
             allow: config.model.allow_change.clone(),

@@ -60,6 +60,10 @@ pub struct Status {
     pub registry: Option<String>,
     /// Since when the schema registry has not said what a record is, and why; nothing is read until it does.
     pub schemas: Option<(Instant, String)>,
+    /// What the model has had for long; `None` while its answers come soon.
+    pub in_model: Option<InModel>,
+    /// How the process before this one ended, as a sentence without its end, where it did not end in order.
+    pub last_life: Option<&'static str>,
     /// What next to none of the last records had of what the model reads, as a sentence; empty where it is all there.
     pub lacking: String,
     /// The last swaps, the newest last.
@@ -79,6 +83,17 @@ pub struct Refused {
     pub remedy: &'static str,
     /// How the client put it.
     pub said: String,
+}
+
+/// Records that the model has had for long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InModel {
+    /// Since when.
+    pub since: Instant,
+    /// How many they are.
+    pub rows: usize,
+    /// `limits.inference`: after so long the process ends.
+    pub limit: Duration,
 }
 
 /// When nothing will be left that can be read, as the lag has fallen in the last minute.

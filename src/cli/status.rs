@@ -9,7 +9,7 @@ use ureq::http::uri::Authority;
 
 use super::terminal;
 use crate::failure::{Exit, Failure, chain};
-use crate::printable::thousands;
+use crate::printable::{counted, thousands, utc};
 use crate::tls;
 
 /// Arguments of `tidemill status`.
@@ -132,9 +132,7 @@ fn list<'a>(status: &'a Value, pointer: &str) -> &'a [Value] {
 
 fn numbers(status: &Value) -> Rows {
     let shown = |pointer: &str| number(at(status, pointer));
-    let sum = |pointer: &str| {
-        thousands(list(status, pointer).iter().filter_map(Value::as_u64).sum::<u64>())
-    };
+    let sum = |pointer: &str| list(status, pointer).iter().filter_map(Value::as_u64).sum::<u64>();
     let share = |stage: &Value| {
         let percent = stage["share"].as_f64().unwrap_or(0.0) * 100.0;
         format!("{} {percent:.0} %", text(&stage["stage"]))
@@ -144,19 +142,22 @@ fn numbers(status: &Value) -> Rows {
         (
             "now".to_owned(),
             format!(
-                "{} a second, {} behind, last commit {} s ago, {} partitions",
+                "{} a second, {} behind, last commit {} s ago, {}",
                 shown("/now/records_per_s"),
                 shown("/now/lag"),
                 shown("/now/last_commit_age_s"),
-                shown("/now/partitions")
+                match at(status, "/now/partitions").as_u64() {
+                    Some(partitions) => counted(partitions, "partition", "partitions"),
+                    None => "no partitions assigned yet".to_owned(),
+                }
             ),
         ),
         (
             "last hour".to_owned(),
             format!(
-                "{} records, {} of them dead letters ({})",
-                sum("/hour/records"),
-                sum("/hour/dead_letters"),
+                "{}, {} ({})",
+                counted(sum("/hour/records"), "record", "records"),
+                counted(sum("/hour/dead_letters"), "dead letter", "dead letters"),
                 counts(list(status, "/dead_letters/classes"))
             ),
         ),
@@ -181,23 +182,21 @@ fn numbers(status: &Value) -> Rows {
 
 fn events(status: &Value) -> Rows {
     let mut rows = vec![("model".to_owned(), model(at(status, "/models/serving")))];
-    rows.extend(
-        list(status, "/models/swaps")
-            .iter()
-            .take(3)
-            .map(|swap| ("swap".to_owned(), format!("version {} to {}", swap["from"], swap["to"]))),
-    );
+    rows.extend(list(status, "/models/swaps").iter().take(3).map(|swap| {
+        ("swap".to_owned(), format!("{}: version {} to {}", when(swap), swap["from"], swap["to"]))
+    }));
     // Not those of the past: what was mended is on the page alone.
     let refused = at(status, "/models/refused");
     if !refused.is_null() {
         let why = text(&refused["reason"]);
-        rows.push(("refused".to_owned(), format!("version {}: {why}", refused["version"])));
+        let tried = format!("version {}, tried last {}: {why}", refused["version"], when(refused));
+        rows.push(("refused".to_owned(), tried));
     }
     rows.extend(list(status, "/dead_letters/last").iter().take(5).map(|letter| {
         let (topic, class, why) =
             (text(&letter["topic"]), text(&letter["class"]), text(&letter["reason"]));
         let place = format!("{topic}/{} at {}", letter["partition"], letter["offset"]);
-        ("dead letter".to_owned(), format!("{place}: {class}, {why}"))
+        ("dead letter".to_owned(), format!("{}, {place}: {class}, {why}", when(letter)))
     }));
     let memory = at(status, "/process/memory_bytes").as_u64().unwrap_or(0) >> 20;
     let (version, up) = (text(at(status, "/process/version")), at(status, "/process/uptime_s"));
@@ -206,6 +205,11 @@ fn events(status: &Value) -> Rows {
         format!("tidemill {version}, up {} s, {memory} MiB", number(up)),
     ));
     rows
+}
+
+/// When an event was, in UTC.
+fn when(event: &Value) -> String {
+    event["at"].as_i64().map_or_else(|| "-".to_owned(), utc)
 }
 
 fn model(serving: &Value) -> String {
@@ -259,7 +263,9 @@ mod tests {
     fn a_refusal_of_the_past_is_not_told() {
         let refusal = serde_json::json!({"version": 3, "reason": "no", "at": 1});
         let models = |refused: &Value| serde_json::json!({"models": {"refusals": [refusal], "refused": refused}});
-        let told = |status: &Value| page(status).contains("version 3: no");
+        let told = |status: &Value| {
+            page(status).contains("version 3, tried last 1970-01-01T00:00:00.001Z: no")
+        };
         assert!(told(&models(&refusal)));
         assert!(!told(&models(&Value::Null)));
     }

@@ -2,23 +2,29 @@
 
 use std::time::{Duration, Instant};
 
-use super::flight::InModel;
+use super::flight;
 use super::submit::key;
 use super::{Engine, now};
 use crate::failure::{Exit, Failure, temporary};
 use crate::pipeline::publish::Flood;
 use crate::pipeline::{Event, Stop};
-use crate::status::Doing;
+use crate::status::{Doing, InModel};
+
+/// So long a batch is in the model before that is told, or a quarter of `limits.inference` where that is less.
+const LONG: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// When to look again although nothing happened.
     pub(super) fn wake(&self) -> Instant {
-        let stuck = self.flights.oldest_job().map(|(_, job)| job.since + self.inference_limit);
+        let since = self.flights.oldest_job().map(|(_, job)| job.since);
+        let stuck = since.map(|since| since + self.inference_limit);
+        let long =
+            since.filter(|since| self.long != Some(*since)).map(|since| since + self.takes_long());
         let drained = self.closing.map(|since| since + self.drain);
         let begun = self.flights.oldest_transaction().map(|out| out.since);
         let lane = begun.zip(self.parts.sink.patience).map(|(since, patience)| since + patience);
         let deadline = self.parts.deadline.filter(|_| self.closing.is_none());
-        let due = [self.pipeline.deadline(), stuck, drained, lane, deadline];
+        let due = [self.pipeline.deadline(), stuck, long, drained, lane, deadline];
         due.into_iter().flatten().min().unwrap_or_else(|| now() + Duration::from_secs(1))
     }
 
@@ -43,9 +49,26 @@ impl Engine {
         }
     }
 
+    fn takes_long(&self) -> Duration {
+        LONG.min(self.inference_limit / 4)
+    }
+
+    /// Tells what the model has had for long; where that is back, that it has not.
+    pub(super) fn tell_long(&mut self, now: Instant) {
+        let oldest = self.flights.oldest_job().map(|(_, job)| (job.since, job.rows));
+        let long = oldest.filter(|(since, _)| *since + self.takes_long() <= now);
+        if self.long != long.map(|(since, _)| since) {
+            self.long = long.map(|(since, _)| since);
+            let limit = self.inference_limit;
+            let long = long.map(|(since, rows)| InModel { since, rows, limit });
+            self.observer.status.change(|status| status.in_model = long);
+        }
+    }
+
     pub(super) fn tick(&mut self) -> Result<(), Failure> {
         let now = now();
-        if let Some((flight, InModel { job, rows, since, .. })) = self.flights.oldest_job()
+        self.tell_long(now);
+        if let Some((flight, flight::InModel { job, rows, since, .. })) = self.flights.oldest_job()
             && *since + self.inference_limit <= now
         {
             let batch = flight.number;

@@ -106,8 +106,13 @@ impl Engine {
         };
         let asked = flight.returned(job);
         flight.measured(inference, encode, hits);
-        if !flight.alone && parts.iter().any(predicts) && self.suspicion.heard(flight.version()) {
-            self.parts.journal.answered(&flight.model);
+        let (id, alone, version) = (flight.id, flight.alone, flight.version());
+        let model = Arc::clone(&flight.model);
+        if self.long.is_some() {
+            self.tell_long(now());
+        }
+        if !alone && parts.iter().any(predicts) && self.suspicion.heard(version) {
+            self.parts.journal.answered(&model);
         }
         if batch == WITNESS {
             self.flights.remove(WITNESS);
@@ -116,13 +121,11 @@ impl Engine {
             }
             return Ok(());
         }
-        let version = flight.version();
         self.observer.answered(inference, encode, hits);
         let refusals = || parts.iter().filter_map(|part| part.answer.as_ref().err());
         if let Some(refused) = refusals().next() {
             let rows = parts.iter().filter(|part| part.answer.is_err());
             let rows: usize = rows.map(|part| part.rows.len()).sum();
-            let id = flight.id;
             let trace_id = self.observer.traces.id(id);
             tracing::warn!(%id, trace_id, batch, rows, %refused, "batch refused");
         }

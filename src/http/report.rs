@@ -87,6 +87,10 @@ pub struct Now {
     pub partitions: Option<usize>,
     /// Since records were committed last, or since the start.
     pub last_commit_age_s: f64,
+    /// Since when the model has had a batch for long; `None` while its answers come soon.
+    pub in_model_s: Option<f64>,
+    /// The records of that batch.
+    pub in_model_records: Option<usize>,
 }
 
 /// The last hour in steps, the oldest first; the last one is not over yet.
@@ -268,7 +272,7 @@ impl Report {
             sentence: String::new(),
             state: state(&status.doing),
             health: Health { ready: reasons.is_empty(), reasons, warnings: Vec::new() },
-            now: current(status, hour),
+            now: current(status, hour, now),
             hour: past(hour),
             partitions: hour.partitions.iter().map(|told| partition(about, told)).collect(),
             partitions_left_out: hour.more,
@@ -304,7 +308,7 @@ fn rate(hour: &Hour) -> f64 {
     if seconds < 1.0 { 0.0 } else { short(float(records) / seconds) }
 }
 
-fn current(status: &Status, hour: &Hour) -> Now {
+fn current(status: &Status, hour: &Hour, now: Instant) -> Now {
     let (drains, drain_s) = match status.drain {
         None => ("unknown", None),
         Some(Drain::Never | Drain::Grows) => ("no", None),
@@ -318,6 +322,8 @@ fn current(status: &Status, hour: &Hour) -> Now {
         drain_s,
         partitions: status.assigned,
         last_commit_age_s: seconds(hour.quiet),
+        in_model_s: status.in_model.map(|long| seconds(now.saturating_duration_since(long.since))),
+        in_model_records: status.in_model.map(|long| long.rows),
     }
 }
 

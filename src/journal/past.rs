@@ -110,6 +110,28 @@ pub(super) enum Death {
     Unexplained,
 }
 
+impl Death {
+    /// What a person should know of it, with what to do, as a sentence without its end.
+    pub(super) fn told(self) -> Option<&'static str> {
+        match self {
+            Self::None | Self::Unexplained => None,
+            Self::Overrun => Some(
+                "The last process of this replica ended because a batch took longer than limits.inference; its records go \
+                 into the model by themselves now. Where the model is only slow, lower batch.max_records or raise \
+                 limits.inference",
+            ),
+            Self::Signal => Some(
+                "The last process of this replica died; the records that it had in the model go in by themselves now, so that \
+                 the one which ended it becomes a dead letter",
+            ),
+            Self::Memory => Some(
+                "The last process of this replica was killed for want of memory; raise the memory limit, or lower \
+                 limits.memory or batch.max_records",
+            ),
+        }
+    }
+}
+
 /// A batch that was in the model, or a chunk that was decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Flight {

@@ -18,13 +18,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::trial::{self, Failed};
 use super::{Error, Registry, Resolved, change};
-use crate::config::{Change, Uri};
+use crate::config::{Change, Input, Uri};
 use crate::format::Writer;
 use crate::journal::Journal;
 use crate::memory;
 use crate::model::gate;
 use crate::model::options::LoadOptions;
 use crate::model::served::Served;
+use crate::model::unfit;
 use crate::record::{ModelId, Signature, Version};
 use crate::status::{self, Board, Refusal};
 use crate::telemetry::metrics::Metrics;
@@ -58,6 +59,8 @@ pub struct Watch {
     pub uri: Uri,
     /// How to load.
     pub options: LoadOptions,
+    /// What records are.
+    pub input: Input,
     /// How its answers will be written.
     pub writer: Arc<Writer>,
     /// Knows which versions have ended this process before.
@@ -254,6 +257,7 @@ async fn load(watch: &Watch, resolved: Resolved, before: &Signature) -> Result<S
         Failed::Refused(crate::failure::chain(&error))
     })?;
     change::check(before, &served.signature, &watch.allow).map_err(Failed::Refused)?;
+    unfit::why(&watch.input, &*served.model).map_or(Ok(()), |why| Err(Failed::Refused(why)))?;
     let (writer, task) = (Arc::clone(&watch.writer), served.model.about().task);
     let ready = tokio::task::spawn_blocking(move || writer.ready(task));
     match patiently(watch, "looking for the schema of predictions", ready).await {

@@ -16,6 +16,7 @@ use crate::memory;
 use crate::model::gate;
 use crate::model::options::LoadOptions;
 use crate::model::served::Served;
+use crate::model::unfit;
 use crate::record::Version;
 use crate::registry::trial::{self, Failed};
 use crate::registry::{Registry, Resolved, change};
@@ -114,6 +115,7 @@ impl Start<'_> {
         resolved: Resolved,
         replaceable: bool,
     ) -> Result<Result<Served, Failed>, Failure> {
+        let config = self.config;
         let Resolved { name, version, dir } = resolved;
         // A plain directory has no name in a registry, and nothing to serve instead.
         let known = name.clone().unwrap_or_default();
@@ -123,7 +125,7 @@ impl Start<'_> {
             }
             tracing::error!(model = known, %version, why, "there is no previous version to serve instead: trying it again");
         }
-        let options = LoadOptions { name, version, ..LoadOptions::of(self.config) };
+        let options = LoadOptions { name, version, ..LoadOptions::of(config) };
         let started = now();
         if let Err(failed) = self.try_it(&dir, &options).await {
             return Ok(Err(failed));
@@ -143,7 +145,12 @@ impl Start<'_> {
             steps: report.times().collect(),
             refused: loaded.as_ref().err().map(|refused| chain(refused)),
         });
-        Ok(loaded.map_err(|refused| Failed::Refused(chain(&refused))))
+        Ok(loaded.map_err(|refused| Failed::Refused(chain(&refused))).and_then(|served| {
+            match unfit::why(&config.input, &*served.model) {
+                Some(why) => Err(Failed::Refused(why)),
+                None => Ok(served),
+            }
+        }))
     }
 
     /// Loads a version in a process of its own first, where it is a program of ours that runs on the CPU.

@@ -107,9 +107,17 @@ fn a_life() {
         serve: Some(Arc::new(served)),
         ..service::Options::default()
     };
+    let mut changes = options.status.subscribe();
     let config = config(dir.as_ref());
     let telemetry = Telemetry::start(&Logging::default()).unwrap();
     let runtime = service::runtime().unwrap();
+    runtime.spawn(async move {
+        while changes.changed().await.is_ok() {
+            let status = Arc::clone(&changes.borrow_and_update());
+            println!("in the model: {:?}", status.in_model.map(|long| long.rows));
+            println!("last life: {:?}", status.last_life);
+        }
+    });
     let ended = runtime.block_on(service::run(config, telemetry, options, |config, opening| {
         let file = config.embedded().unwrap();
         sqlite::open(file, config, &Naming::new(config), opening)
@@ -126,9 +134,14 @@ fn live(dir: &Path) -> Output {
 
 /// Lives until one ends well, or `most` are over: how each ended.
 fn live_on(dir: &Path, most: usize) -> Vec<ExitStatus> {
-    let mut lives = Vec::new();
-    while lives.len() < most && !lives.last().is_some_and(ExitStatus::success) {
-        lives.push(live(dir).status);
+    told_on(dir, most).into_iter().map(|life| life.status).collect()
+}
+
+/// The same, with what each said.
+fn told_on(dir: &Path, most: usize) -> Vec<Output> {
+    let mut lives: Vec<Output> = Vec::new();
+    while lives.len() < most && !lives.last().is_some_and(|life| life.status.success()) {
+        lives.push(live(dir));
     }
     lives
 }
@@ -183,8 +196,17 @@ fn a_record_that_kills_the_process_becomes_a_dead_letter() {
 #[test]
 fn a_record_that_overruns_becomes_a_dead_letter() {
     let dir = filled(&numbers(20, (3, HANGS)));
-    let lives = live_on(dir.path(), 12);
+    let told = told_on(dir.path(), 12);
+    let lives: Vec<ExitStatus> = told.iter().map(|life| life.status).collect();
     assert!(lives.last().unwrap().success(), "{lives:?}");
+    // What is in the model for long is told while it is there, and the next life tells how this one ended.
+    let said = |life: &Output, text: &str| String::from_utf8_lossy(&life.stdout).contains(text);
+    assert!(said(&told[0], "in the model: Some(16)"), "{told:?}");
+    assert!(said(&told[1], "in the model: Some(8)"), "{told:?}");
+    assert!(said(&told[0], "last life: None"), "{told:?}");
+    let overran =
+        "last life: Some(\"The last process of this replica ended because a batch took longer";
+    assert!(!said(&told[0], overran) && said(&told[1], overran), "{told:?}");
     // 16 records, 8, 4, 2, and twice alone.
     assert_eq!(lives.iter().filter(|life| life.code() == Some(75)).count(), 6, "{lives:?}");
     assert_eq!(outcomes(dir.path()), (BTreeMap::from([(3, "too_slow".to_owned())]), 19));

@@ -134,7 +134,7 @@ fn without_a_browser_it_is_a_few_lines() {
         .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(
-        output.status.success() && said.contains("last hour      3 records, 0 of them"),
+        output.status.success() && said.contains("last hour      3 records, 0 dead letters"),
         "{said}"
     );
     let json = Command::new(env!("CARGO_BIN_EXE_tidemill"))

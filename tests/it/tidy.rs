@@ -97,10 +97,10 @@ const ROOMS: [&str; 34] = [
 ];
 
 /// The floors inside `model`, from the ground up; `model` itself are the nouns of its root.
-const FLOORS: [&str; 21] = [
+const FLOORS: [&str; 22] = [
     "model", "labels", "scores", "kernels", "files", "weights", "folder", "found", "artifact",
     "report", "guard", "cache", "served", "options", "device", "encoder", "padded", "tabular",
-    "text", "image", "gate",
+    "text", "image", "gate", "unfit",
 ];
 
 /// Arrows go one way, so that a room can be read with what lies below it, and moved.

@@ -50,6 +50,12 @@ pub const FIELDS: &[Field] = &[
         "Since records were committed last, or since the start.",
     ),
     field(
+        "now.in_model_s",
+        "number or null",
+        "How long the model has had a batch that takes 5 s or longer; null while its answers come soon.",
+    ),
+    field("now.in_model_records", "number or null", "The records of that batch."),
+    field(
         "hour.step_s",
         "number",
         "What a step of the last hour lasts. The oldest is first; the last is not over.",

@@ -4,14 +4,17 @@ use std::time::{Duration, Instant};
 
 use super::{About, OnePartition, Report, STUCK};
 use crate::memory::mebibytes;
-use crate::printable::thousands;
-use crate::status::{Doing, Drain, Refused, Status};
+use crate::printable::{counted, thousands};
+use crate::status::{Doing, Drain, InModel, Refused, Status};
 
 /// A rate over the last minute says nothing of now where so long nothing was committed.
 pub(super) const QUIET: Duration = Duration::from_secs(15);
 
 /// So much of a memory limit is near it.
 const NEAR: f64 = 0.9;
+
+/// So long after a start it is told how the process before ended.
+const YOUNG: Duration = Duration::from_secs(3_600);
 
 /// From this share of dead letters on, in the last hour, they are worth a look.
 const MANY: f64 = 0.01;
@@ -30,7 +33,8 @@ pub(super) fn of(report: &Report, about: &About, status: &Status, now: Instant) 
         (Doing::Stopping, ..) => "Stopping: what was begun is finished and committed.".to_owned(),
         (Doing::Paused, ..) => {
             let waits = report.now.lag.filter(|lag| 0 < *lag);
-            let waits = waits.map_or_else(String::new, |lag| format!("; {} wait", count(lag)));
+            let waits =
+                waits.map_or_else(String::new, |lag| format!("; {}", many(lag, "waits", "wait")));
             format!("Paused: nothing is taken in from {topics} until it is resumed{waits}.")
         }
         (_, Some(model), _, Some(away)) => match &status.unwelcome {
@@ -66,7 +70,7 @@ pub(super) fn of(report: &Report, about: &About, status: &Status, now: Instant) 
                 since(away)
             )
         }
-        (_, Some(model), Some(_), None) => works(report, status.drain, &topics, &model),
+        (_, Some(model), Some(_), None) => works(report, status, now, &topics, &model),
     }
 }
 
@@ -80,7 +84,7 @@ fn topics(about: &About) -> String {
 }
 
 /// What it does that has partitions and a cluster.
-fn works(report: &Report, drain: Option<Drain>, topics: &str, model: &str) -> String {
+fn works(report: &Report, status: &Status, now: Instant, topics: &str, model: &str) -> String {
     let super::Now { records_per_s: rate, lag, held_back: held, last_commit_age_s, .. } =
         report.now;
     let next = report
@@ -91,22 +95,44 @@ fn works(report: &Report, drain: Option<Drain>, topics: &str, model: &str) -> St
         let rate = rounded(rate);
         return format!(
             "Answers {rate} records a second of {topics} with {model}, {}.",
-            behind(report, drain)
+            behind(report, status.drain)
+        );
+    }
+    if let Some(long) = &status.in_model {
+        return format!(
+            "A batch of {} of {topics} has been in {model} for {}; nothing was committed meanwhile.",
+            many(i64::try_from(long.rows).unwrap_or(i64::MAX), "record", "records"),
+            span(now.saturating_duration_since(long.since).as_secs_f64())
         );
     }
     match lag.map(|lag| lag - held) {
         None => format!(
             "Ready: {model} waits for records of {topics}; how far behind it is is not known yet."
         ),
+        Some(readable) if 0 < readable && last_commit_age_s < QUIET.as_secs_f64() => format!(
+            "Begins: {} for {model}.",
+            many(
+                readable,
+                &format!("record of {topics} waits"),
+                &format!("records of {topics} wait")
+            )
+        ),
         Some(readable) if 0 < readable => format!(
-            "Nothing was committed for {}, and {} records of {topics} wait for {model}.",
+            "Nothing was committed for {}, and {} for {model}.",
             span(last_commit_age_s),
-            count(readable)
+            many(
+                readable,
+                &format!("record of {topics} waits"),
+                &format!("records of {topics} wait")
+            )
         ),
         Some(_) if 0 < held => format!(
-            "Waits for producers: {} records of {topics} stand behind a transaction that is not ended; all before them \
-             is answered.",
-            count(held)
+            "Waits for producers: {} behind a transaction that is not ended; all before it is answered.",
+            many(
+                held,
+                &format!("record of {topics} stands"),
+                &format!("records of {topics} stand")
+            )
         ),
         Some(_) => {
             let next = next.unwrap_or_else(|| format!("{model} waits for more"));
@@ -126,7 +152,8 @@ fn behind(report: &Report, drain: Option<Drain>) -> String {
     let held_back = if held == 0 {
         String::new()
     } else {
-        format!("; {} more stand behind a producer's transaction that is not ended", count(held))
+        let held = many(held, "more stands", "more stand");
+        format!("; {held} behind a producer's transaction that is not ended")
     };
     let behind = match (lag - held, drain) {
         (..=0, _) => "and is up to date".to_owned(),
@@ -164,20 +191,33 @@ pub(super) fn warnings(
         )
     }));
     warn(memory(report));
+    warn(status.in_model.as_ref().and_then(|long| long_in_model(long, report, now)));
+    let young = report.process.uptime_s < YOUNG.as_secs_f64();
+    warn(status.last_life.filter(|_| young).map(|how| format!("{how}.")));
     for stuck in report.partitions.iter().filter(|one| is_stuck(one, report)) {
         let OnePartition { topic, partition, lag, held_back, last_commit_age_s: age, .. } = stuck;
         warn(Some(format!(
-            "{topic}/{partition} does not move: {} records wait, and nothing of it was committed for {}. Where a batch is in the \
-             model for so long, lower batch.max_records; else the log's last warning says what it waits for.",
-            count(lag.unwrap_or(0) - held_back),
-            span(*age)
+            "{topic}/{partition} does not move: {}, and nothing of it was committed for {}. {}",
+            many(lag.unwrap_or(0) - held_back, "record waits", "records wait"),
+            span(*age),
+            match status.in_model {
+                Some(_) =>
+                    "A batch has been in the model for so long: where that is only slow, lower batch.max_records.",
+                None => "The log's last warning says what it waits for.",
+            }
         )));
     }
     report.partitions.iter().for_each(|one| warn(held(one, about)));
     let uncovered = status.uncovered;
     warn((uncovered != 0).then(|| {
-        format!("{uncovered} partitions of the input topics are read by no member of the group: start those replicas again that \
-             stopped, or more.")
+        let uncovered = counted(
+            u64::try_from(uncovered).unwrap_or(u64::MAX),
+            "partition of the input topics is",
+            "partitions of the input topics are",
+        );
+        format!(
+            "{uncovered} read by no member of the group: start those replicas again that stopped, or more."
+        )
     }));
     warn(growing(report));
     let goes_on = report.models.serving.as_ref();
@@ -210,16 +250,32 @@ fn away(about: &About, status: &Status, now: Instant) -> Option<String> {
     ))
 }
 
+/// A batch that has used up half of the time that a batch may take.
+fn long_in_model(long: &InModel, report: &Report, now: Instant) -> Option<String> {
+    let InModel { since, rows, limit } = long;
+    let time = now.saturating_duration_since(*since);
+    let model = report.models.serving.as_ref().map_or("the model", |model| &model.name);
+    (*limit / 2 <= time).then(|| {
+        format!(
+            "A batch of {} has been in {model} for {}. After limits.inference, {}, this process ends, and the next one runs these \
+             records by themselves. Where the model is only slow, lower batch.max_records or raise limits.inference.",
+            counted(u64::try_from(*rows).unwrap_or(u64::MAX), "record", "records"),
+            span(time.as_secs_f64()),
+            span(limit.as_secs_f64())
+        )
+    })
+}
+
 /// A transaction of a producer that holds records back for long: none of our doing, and none that we can end.
 fn held(one: &OnePartition, about: &About) -> Option<String> {
     let (time, place) = one.held_back_s.zip(one.held_back_at)?;
     let OnePartition { topic, partition, held_back, .. } = one;
     (STUCK.as_secs_f64() < time).then(|| {
         format!(
-            "{topic}/{partition}: {} records cannot be read for {}, because a producer's transaction that begins at offset \
+            "{topic}/{partition}: {} cannot be read for {}, because a producer's transaction that begins at offset \
              {place} is not ended. Where that producer is gone: kafka-transactions.sh --bootstrap-server {} abort --topic \
              {topic} --partition {partition} --start-offset {place}",
-            count(*held_back),
+            many(*held_back, "record", "records"),
             span(time),
             about.log
         )
@@ -290,6 +346,10 @@ fn dead(report: &Report) -> Option<String> {
 
 fn count(number: i64) -> String {
     thousands(u64::try_from(number).unwrap_or(0))
+}
+
+fn many(number: i64, one: &str, more: &str) -> String {
+    counted(u64::try_from(number).unwrap_or(0), one, more)
 }
 
 fn rounded(rate: f64) -> String {

@@ -5,7 +5,7 @@ use super::*;
 use crate::config::load;
 use crate::record::{Offset, Partition, Version};
 use crate::status::history::{Batch, Behind, HeldBack, History, STEPS};
-use crate::status::{Drain, KEPT, Refusal, Refused as Unwelcome, Swap};
+use crate::status::{Drain, InModel, KEPT, Refusal, Refused as Unwelcome, Swap};
 
 const CONFIG: &str = "kafka: {group: g, common: {bootstrap.servers: 'b:1', sasl.password: hunter2}}\n\
                       input: {topics: [reviews]}\noutput: {topic: out}\nmodel: {uri: m}";
@@ -194,6 +194,45 @@ fn what_has_stopped_is_not_told_as_going_on() {
     assert!(said.starts_with("Nothing was committed for 15 s, and 9 records of reviews"), "{said}");
 }
 
+/// A batch that does not come back is told while it is in the model, and after it has ended the process.
+#[test]
+fn what_the_model_has_for_long_is_told() {
+    let (status, hour, now) = running(0, 50);
+    let said = |seconds, rows| {
+        let since = now.checked_sub(Duration::from_secs(seconds)).unwrap();
+        let in_model = Some(InModel { since, rows, limit: 2 * MINUTE });
+        let report = report(&Status { in_model, ..status.clone() }, &hour, now);
+        (report.sentence, report.health.warnings)
+    };
+    let (sentence, warnings) = said(20, 256);
+    let expect = "A batch of 256 records of reviews has been in sentiment version 7 for 20 s; nothing was committed \
+                  meanwhile.";
+    assert_eq!(sentence, expect);
+    assert!(!warnings.iter().any(|one| one.contains("limits.inference")), "{warnings:?}");
+    let (_, warnings) = said(61, 1);
+    let expect = "A batch of 1 record has been in sentiment for 61 s. After limits.inference, 2 min, this process ends";
+    assert!(warnings[0].starts_with(expect), "{warnings:?}");
+    let last_life = Some("The last process of this replica died");
+    let ended = report(&Status { last_life, ..running(20, 0).0 }, &hour, now);
+    assert_eq!(ended.health.warnings[0], "The last process of this replica died.");
+}
+
+#[test]
+fn one_is_not_told_as_many() {
+    let one = sentence(&running(0, 1), |_| ());
+    assert!(
+        one.ends_with("10 min, and 1 record of reviews waits for sentiment version 7."),
+        "{one}"
+    );
+    let (mut status, hour, now) = running(20, 0);
+    status.uncovered = 1;
+    let warnings = report(&status, &hour, now).health.warnings;
+    assert!(
+        warnings[0].starts_with("1 partition of the input topics is read by no"),
+        "{warnings:?}"
+    );
+}
+
 /// What an operator is woken for is said without the source.
 #[test]
 fn troubles_are_warned_of() {
@@ -358,6 +397,7 @@ fn walk(value: &Value, path: &str, found: &mut BTreeMap<String, BTreeSet<&'stati
 #[test]
 fn every_field_is_declared() {
     let mut full = full();
+    (full.now.in_model_s, full.now.in_model_records) = (Some(5.0), Some(256));
     full.health.reasons.push("stopping".to_owned());
     full.health.warnings.push("look".to_owned());
     let mut found = BTreeMap::new();

@@ -5,7 +5,7 @@ use crate::config::{Input, InputFormat};
 use crate::model::{Given, Model};
 
 /// Why no record can be answered, with what to do; `None` where one can.
-pub(super) fn why(input: &Input, model: &dyn Model) -> Option<String> {
+pub fn why(input: &Input, model: &dyn Model) -> Option<String> {
     cleaned(input, model).or_else(|| one_field(input, model))
 }
 
