@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{Config, load};
 use crate::failure::Exit;
+use crate::memory;
 
 pub mod bench;
 pub mod check;
@@ -69,6 +70,7 @@ enum Command {
 impl Cli {
     /// Reads the process's arguments and does what they say. [`Exit`] lists the exit codes.
     pub fn run() -> ExitCode {
+        memory::few_heaps();
         let cli = match Self::try_parse() {
             Ok(cli) => cli,
             // Help and the version are no mistake. Where nobody reads them, there is nobody to tell.

@@ -21,6 +21,27 @@ impl fmt::Display for Room {
     }
 }
 
+/// So many heaps of the C library have what librdkafka allocates: with one for each thread, which is the library's own
+/// choice, a thread frees what another one took, and up to a third of [`resident`] memory is holes.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const HEAPS: libc::c_int = 2;
+
+/// Keeps the memory that the C library holds small; to be called before there are other threads. Who has set
+/// `MALLOC_ARENA_MAX` has chosen.
+pub fn few_heaps() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    if std::env::var_os("MALLOC_ARENA_MAX").is_none() {
+        #[expect(
+            unsafe_code,
+            reason = "the C library has no other way to say it to the process that runs"
+        )]
+        // SAFETY: it changes a number of the allocator, under the allocator's own lock.
+        unsafe {
+            libc::mallopt(libc::M_ARENA_MAX, HEAPS);
+        }
+    }
+}
+
 /// What is left to this process now; `None` where the system does not say.
 pub fn room() -> Option<Room> {
     of(&|path| std::fs::read_to_string(path).ok())

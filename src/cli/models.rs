@@ -83,7 +83,7 @@ pub enum Models {
         #[arg(long)]
         json: bool,
     },
-    /// Point champion back at the version before
+    /// Point champion back at the version before; once more, and it points at the newer one again
     Rollback {
         /// Where the registry is
         #[command(flatten)]

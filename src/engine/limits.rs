@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::config::{Config, WhenIdle};
 use crate::pipeline::{Limits, batch};
 
-/// The core's limits. Of `limits.memory`, three sixteenths are for records between arrival and commit and as much for their
-/// outcomes; the client's queues, what is being decoded and what is being sent have the rest.
+/// The core's limits. Of `limits.memory`, three sixteenths are for records between arrival and commit, as much for their
+/// outcomes and as much for the client's queues; what is being decoded and what is being sent have the rest.
 pub fn limits(config: &Config) -> Limits {
     let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
     Limits {

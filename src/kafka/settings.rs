@@ -75,7 +75,7 @@ pub fn transactional_id(group: &str, instance: &str, lane: usize) -> String {
     format!("tidemill/{group}/{instance}/{lane}")
 }
 
-/// How much the consumer may hold, so that it never has more than a quarter of `limit` bytes, over `partitions`
+/// How much the consumer may hold, so that it never has more than three sixteenths of `limit` bytes, over `partitions`
 /// partitions that are read side by side, each with a queue of its own.
 ///
 /// The client stops fetching a partition once it holds so many records or bytes of it, whichever comes first: one half is
@@ -84,7 +84,7 @@ pub fn transactional_id(group: &str, instance: &str, lane: usize) -> String {
 /// must still come through: a broker sends a batch that is larger than asked for, alone, and
 /// `receive.message.max.bytes` only guards against nonsense.
 pub fn memory(limit: u64, partitions: usize) -> [(&'static str, String); 6] {
-    let share = limit / 4;
+    let share = limit / 16 * 3;
     let partitions = u64::try_from(partitions.max(1)).unwrap_or(u64::MAX);
     let each = share / partitions;
     let fetch = (each / 64).clamp(16 << 10, 1 << 20);

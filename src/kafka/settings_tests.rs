@@ -42,7 +42,7 @@ fn what_is_ours_is_set_as_the_list_says() {
         for (of, client) in clients(&config()) {
             let set = client.get(owned.name);
             if of == Client::Consumer && owned.name == "message.max.bytes" {
-                continue; // made from the memory there: see `a_quarter_of_the_memory_is_the_clients`
+                continue; // made from the memory there: see `three_sixteenths_of_the_memory_are_the_clients`
             }
             let expected = match owned.ours {
                 Ours::Fixed(value) if owned.client.serves(of) => Some(value),
@@ -380,13 +380,13 @@ fn a_name_that_kafka_does_not_take_says_where_it_came_from() {
 }
 
 #[test]
-fn a_quarter_of_the_memory_is_the_clients() {
+fn three_sixteenths_of_the_memory_are_the_clients() {
     let table: [(u64, usize, [u64; 6]); 5] = [
-        (64 << 20, 1, [10_000, 8_192, 262_144, 262_144, 262_144, 100_000_000]),
-        (64 << 20, 16, [873, 512, 16_384, 262_144, 262_144, 100_000_000]),
-        (64 << 20, 1_000, [64, 8, 16_384, 4 << 20, 1_000_000, 100_000_000]),
-        (1 << 20, 4, [64, 32, 16_384, 65_536, 65_536, 100_000_000]),
-        (8 << 30, 12, [10_000, 87_381, 1 << 20, 12 << 20, 1_000_000, (8 << 30) / 3 + (1 << 20)]),
+        (64 << 20, 1, [10_000, 6_144, 196_608, 196_608, 196_608, 100_000_000]),
+        (64 << 20, 16, [655, 384, 16_384, 262_144, 262_144, 100_000_000]),
+        (64 << 20, 1_000, [64, 6, 16_384, 3 << 20, 1_000_000, 100_000_000]),
+        (1 << 20, 4, [64, 24, 16_384, 49_152, 49_152, 100_000_000]),
+        (8 << 30, 12, [10_000, 65_536, 1 << 20, 12 << 20, 1_000_000, (8 << 30) / 3 + (1 << 20)]),
     ];
     for (limit, partitions, expected) in table {
         let numbers = memory(limit, partitions).map(|(_, value)| value.parse::<u64>().unwrap());
