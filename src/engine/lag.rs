@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::log::Reach;
 use crate::pipeline::arrive::Owned;
+use crate::printable::counted;
 use crate::record::{Offset, Partition};
 use crate::repeated::Repeated;
 use crate::status::Drain;
@@ -185,7 +186,9 @@ impl Lag {
         }
         let places = held.iter().take(NAMED).map(|(partition, held)| {
             let (topic, number) = (observer.topic(partition.topic), partition.number);
-            format!("{topic}/{number} from offset {} ({} records)", held.place, held.records)
+            let records = u64::try_from(held.records).unwrap_or(0);
+            let records = counted(records, "record", "records");
+            format!("{topic}/{number} from offset {} ({records})", held.place)
         });
         let places = places.collect::<Vec<_>>().join(", ");
         tracing::warn!(

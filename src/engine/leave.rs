@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::config::OnStop;
 use crate::failure::{Exit, Failure};
 use crate::log::Control;
+use crate::printable::counted;
 
 use super::{Engine, now};
 
@@ -70,9 +71,14 @@ impl Engine {
         let left = known.map_or_else(
             || "how many records are left is not known yet".to_owned(),
             |(left, partitions)| {
+                let left = u64::try_from(left).unwrap_or(0);
+                let partitions = u64::try_from(partitions).unwrap_or(u64::MAX);
                 format!(
-                    "about {left} records of {partitions} partitions are left, {mine} of them in the {held} partitions \
-                     that this replica holds"
+                    "about {} of {} {} left, {mine} in what this replica holds, {}",
+                    counted(left, "record", "records"),
+                    counted(partitions, "partition", "partitions"),
+                    if left == 1 { "is" } else { "are" },
+                    counted(u64::try_from(held).unwrap_or(u64::MAX), "partition", "partitions")
                 )
             },
         );

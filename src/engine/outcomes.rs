@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::printable::counted;
 use crate::record::{Buried, Outcome, Partition, Record, Written};
 use crate::status::KEPT;
 
@@ -107,15 +108,18 @@ impl Tally {
         let classes: Vec<String> =
             self.classes.iter().map(|(class, count)| format!("{class} {count}")).collect();
         let classes = classes.join(", ");
-        match (job, dead) {
+        let some = dead != 0;
+        let good = counted(good, "prediction", "predictions");
+        let dead = counted(dead, "dead letter", "dead letters");
+        match (job, some) {
             // Nobody scrapes the metrics of a job that has ended: this line is where its dead letters are seen.
-            (true, 1..) => {
-                tracing::warn!("committed {good} predictions and {dead} dead letters ({classes})");
+            (true, true) => {
+                tracing::warn!("committed {good} and {dead} ({classes})");
             }
-            (false, 1..) => {
-                tracing::info!("committed {good} predictions and {dead} dead letters ({classes})");
+            (false, true) => {
+                tracing::info!("committed {good} and {dead} ({classes})");
             }
-            (_, 0) => tracing::info!("committed {good} predictions and no dead letters"),
+            (_, false) => tracing::info!("committed {good} and no dead letters"),
         }
     }
 }

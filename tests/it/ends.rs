@@ -141,7 +141,7 @@ fn a_deadline_says_what_is_left(world: &mut World) {
     let job = world.config_with("b", LASTING, "");
     let (code, log) = Replica::start(&job, &["--until-end", "--deadline", "15s"]).ended();
     assert_eq!(code, Some(75), "{log}");
-    assert!(log.contains("about 40 records of 1 partitions are left"), "{log}");
+    assert!(log.contains("about 40 records of 1 partition are left"), "{log}");
     idle.signal("CONT");
     all_once(world, 50);
     assert!(idle.stop().success());

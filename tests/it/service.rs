@@ -143,6 +143,7 @@ fn what_cannot_work_is_refused_at_the_start() {
         ("", "lin@champion", "lin@nobody", "nobody"),
         ("", "models:/lin@champion", "models:/lin/7", "has no version 7; versions: 1"),
         ("", "127.0.0.1:0", "192.0.2.1:1", "http.listen"),
+        ("", "input: {", "input: { format: bytes,", "which the model does not read"),
         ("surprise: 1", "", "", "surprise"),
     ] {
         let file = world.config("a", extra);

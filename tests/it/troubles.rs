@@ -132,6 +132,7 @@ fn each_trouble_is_told_where_an_operator_looks() {
     refused_version(&world, &service);
     broker_away(&world, &service);
     slow_model(&world.beside("slow", 1, &[]));
+    version_that_no_record_fits(&world.beside("unfit", 1, &[]));
     poison(&world, &service);
 }
 
@@ -204,6 +205,20 @@ fn refused_version(world: &World, service: &Watched) {
     wait_for("the registry", || {
         service.status()["health"]["warnings"].as_array().unwrap().is_empty().then_some(())
     });
+}
+
+/// A version whose new field is a text by the configuration, and a number in the model.
+fn version_that_no_record_fits(world: &World) {
+    let config = world.config("a", EXTRA);
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replacen("input: {", "input: { clean: { y: { type: text } },", 1);
+    let text = text.replacen("poll: 100ms", "poll: 100ms, allow_change: [fields]", 1);
+    std::fs::write(&config, text).unwrap();
+    let service = Watched::start(&config);
+    service.says("Idle: ");
+    world.add(2, &["x", "y"].map(|name| Column { name, impute: None }));
+    world.promote(2);
+    service.warns("Version 2 is refused; version 1 goes on: input.clean, or the model's preprocess.json, makes a text of field \"y\"");
 }
 
 /// No broker: a replica that had one, and one that starts without.

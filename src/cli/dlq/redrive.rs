@@ -19,7 +19,7 @@ use crate::failure::{Exit, Failure};
 use crate::kafka::native::Topic;
 use crate::log::headers;
 use crate::log::message::{Naming, partition_of};
-use crate::printable;
+use crate::printable::{self, counted};
 use crate::record::Header;
 
 pub(super) const HELP: &str = "\
@@ -433,8 +433,8 @@ impl Run<'_> {
         let total: u64 = redriven.values().sum();
         let failed = cannot.total();
         let failure = || {
-            let message =
-                format!("{failed} dead letters cannot be redriven: {}", cannot.in_words());
+            let letters = counted(failed, "dead letter", "dead letters");
+            let message = format!("{letters} cannot be redriven: {}", cannot.in_words());
             Failure { message, exit: Exit::Data }
         };
         if self.args.json {

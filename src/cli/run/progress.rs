@@ -4,7 +4,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-use crate::printable::thousands;
+use crate::printable::{counted, thousands};
 use crate::status::Board;
 use crate::status::history::Total;
 
@@ -98,8 +98,8 @@ fn line(records: u64, dead_letters: u64, left: i64, seconds: f64, model: &str) -
 pub(in crate::cli) fn summary(records: u64, dead_letters: u64, took: Duration) -> String {
     let rate = per_second(records, took.as_secs_f64());
     format!(
-        "{} records answered, {} of them dead letters, in {:.1} s ({} a second)",
-        thousands(records),
+        "{} answered, {} by a dead letter, in {:.1} s ({} a second)",
+        counted(records, "record", "records"),
         thousands(dead_letters),
         took.as_secs_f64(),
         thousands(rate)
@@ -139,9 +139,6 @@ mod tests {
         assert_eq!(said, "0 answered, 0 left here, 0 a second, loading");
         assert!(line(9, 2, 0, 1.0, "m/2").starts_with("9 answered (2 dead letters), 0 left here"));
         let said = summary(12_000, 7, Duration::from_millis(2_500));
-        assert_eq!(
-            said,
-            "12,000 records answered, 7 of them dead letters, in 2.5 s (4,800 a second)"
-        );
+        assert_eq!(said, "12,000 records answered, 7 by a dead letter, in 2.5 s (4,800 a second)");
     }
 }
