@@ -60,8 +60,10 @@ mod tasks;
 mod transact;
 
 pub use command::Command;
+use deadlines::Slow;
 use flight::Flights;
 use lag::Lag;
+use leave::Unfinished;
 pub use limits::limits;
 use models::Models;
 use observer::Observer;
@@ -164,12 +166,14 @@ pub struct Engine {
     assigned_once: bool,
     /// Under `--until-end`: the group has committed all that was there at the start.
     finished: bool,
-    /// What the group had not committed of a bounded run when it was looked at last: records and partitions.
-    unfinished: Option<(i64, usize)>,
+    /// What the group had not committed of a bounded run when it was looked at last.
+    unfinished: Option<Unfinished>,
+    /// What a bounded run comes to that stops before its ends.
+    stopped_by: &'static str,
     /// Where readers do not see yet what the group has committed.
     hidden: Option<String>,
-    /// Since when the model has had what is told to be there for long.
-    long: Option<Instant>,
+    /// What is said of a batch that the model has for long.
+    slow: Slow,
     /// Since when it is stopping.
     closing: Option<Instant>,
     /// Whether the group is to be left for good, whatever the configuration says.
@@ -218,8 +222,9 @@ impl Engine {
             assigned_once: false,
             finished: false,
             unfinished: None,
+            stopped_by: "the job was stopped",
             hidden: None,
-            long: None,
+            slow: Slow::default(),
             closing: None,
             leave_for_good: false,
             stopped: None,

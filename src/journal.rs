@@ -377,7 +377,7 @@ fn read_past(path: &Path) -> Past {
 
 /// Says how the last life ended, and who is suspected.
 fn tell(death: Death, life: &Life, past: &Past) {
-    let suspects: u64 = past.suspects.iter().map(|suspect| suspect.span.len()).sum();
+    let suspects = past.records();
     match death {
         Death::None => (),
         Death::Overrun => tracing::warn!(

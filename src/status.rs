@@ -58,6 +58,8 @@ pub struct Status {
     pub refused: Option<Refusal>,
     /// Why the registry cannot be looked at; the serving version goes on.
     pub registry: Option<String>,
+    /// Topics that are written to and are not there any more, as a sentence with what to do, without its end.
+    pub missing: Option<String>,
     /// Since when the schema registry has not said what a record is, and why; nothing is read until it does.
     pub schemas: Option<(Instant, String)>,
     /// What the model has had for long; `None` while its answers come soon.

@@ -132,12 +132,15 @@ impl<'s> Compiler<'s> {
         wants: &[Want<'_>],
         steps: &mut Vec<Step>,
     ) -> Result<(), String> {
-        let (mut branches, mut refused) = (Vec::new(), Vec::new());
+        let (mut branches, mut refused, mut holds) = (Vec::new(), Vec::new(), 0);
         for writer in union.variants() {
             let mut own = Vec::new();
             let branch = Pair { writer, depth: pair.depth + 1, ..pair };
             if let Err(rule) = self.value(branch, wants, &mut own) {
-                refused.push(rule.clone());
+                // What is said of a union that never fits is of a branch that holds something.
+                let place = if matches!(writer, Schema::Null) { refused.len() } else { holds };
+                holds += usize::from(!matches!(writer, Schema::Null));
+                refused.insert(place, rule.clone());
                 own = vec![Step { field: "".into(), does: Does::Refuse(rule.into()) }];
             }
             branches.push(own.into_boxed_slice());

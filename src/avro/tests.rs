@@ -480,3 +480,35 @@ proptest! {
         }
     }
 }
+
+/// Bytes that the reader has as a text are one in what goes along too, and the other way round.
+#[test]
+fn what_goes_along_is_what_the_reader_sees() {
+    let record = |kind: &Json| {
+        let of = json!({"type": "record", "name": "r", "fields": [{"name": "a", "type": kind}]});
+        Schema::parse_str(&of.to_string()).unwrap()
+    };
+    let (e, null_or) = ([4, 0xc3, 0xa9], |kind: &str| json!(["null", kind]));
+    let in_union = [2, 4, 0xc3, 0xa9];
+    for (writer, reader, datum, expect) in [
+        (json!("bytes"), json!("string"), &e[..], Ok("é")),
+        (json!("bytes"), json!("bytes"), &e, Ok("w6k=")),
+        (json!("string"), json!("bytes"), &e, Ok("w6k=")),
+        (json!("bytes"), null_or("string"), &e, Ok("é")),
+        (null_or("bytes"), null_or("string"), &in_union, Ok("é")),
+        (json!("bytes"), json!(["string", "bytes"]), &e, Ok("w6k=")),
+        (json!("bytes"), json!("string"), &[2, 0xff], Err("not valid UTF-8")),
+    ] {
+        let plan = Plan::new(&record(&writer), Some(&record(&reader)), &[]).unwrap();
+        let mut out = Vec::new();
+        let written = plan.json(datum, None, &mut out);
+        match expect {
+            Ok(text) => {
+                assert_eq!(written, Ok(()), "{writer} {reader}");
+                let said: Json = serde_json::from_slice(&out).unwrap();
+                assert_eq!(said, json!({"a": text}), "{writer} {reader}");
+            }
+            Err(why) => assert!(written.unwrap_err().contains(why), "{writer} {reader}"),
+        }
+    }
+}

@@ -232,8 +232,12 @@ impl Types {
         let parts: Vec<Id> = match (&self.all[id.0].is, reader) {
             (Type::Union(branches), _) => branches.to_vec(),
             (_, Schema::Union(union)) => {
-                let mut branches = union.variants().iter().filter_map(|of| follow(names, of).ok());
-                if let Some(branch) = branches.find(|branch| self.is_alike(id, branch)) {
+                let branches = || union.variants().iter().filter_map(|of| follow(names, of).ok());
+                let is_promoted = |branch: &&Schema| self.promoted(id, branch).is_some();
+                let keeps = branches().any(|branch| self.keeps(id, branch));
+                let promoted = branches().find(is_promoted).filter(|_| !keeps);
+                let alike = branches().find(|branch| self.is_alike(id, branch));
+                if let Some(branch) = alike.or(promoted) {
                     self.see(names, id, branch, seen);
                 }
                 return;
@@ -244,6 +248,12 @@ impl Types {
                 if let Type::Enum(symbols) = &mut self.all[id.0].is {
                     let unknown = symbols.iter_mut().filter(|symbol| !of.symbols.contains(symbol));
                     unknown.for_each(|symbol| symbol.clone_from(default));
+                }
+                return;
+            }
+            (Type::Bytes | Type::Text, _) => {
+                if let Some(promoted) = self.promoted(id, reader) {
+                    self.all[id.0].is = promoted;
                 }
                 return;
             }
@@ -290,6 +300,23 @@ impl Types {
         }
         self.absent.insert(id, absent);
         found
+    }
+
+    /// What bytes are where the reader has a text, and a text where it has bytes: each may be read as the other.
+    fn promoted(&self, id: Id, reader: &Schema) -> Option<Type> {
+        match (&self.all[id.0].is, reader) {
+            (Type::Bytes, Schema::String) => Some(Type::Text),
+            (Type::Text, Schema::Bytes) => Some(Type::Bytes),
+            _ => None,
+        }
+    }
+
+    /// Whether bytes or a text are the same to the reader.
+    fn keeps(&self, id: Id, reader: &Schema) -> bool {
+        matches!(
+            (&self.all[id.0].is, reader),
+            (Type::Bytes, Schema::Bytes) | (Type::Text, Schema::String)
+        )
     }
 
     /// Whether a branch of the reader's union is what a type is seen as: of records that of the same name, or the only one.

@@ -101,10 +101,15 @@ fn why(error: &ureq::Error) -> String {
     {
         return "nothing listens there".to_owned();
     }
+    let text = chain(error);
+    if text.contains("SSL routines") || text.contains("tls") && text.contains("InvalidContentType")
+    {
+        return format!("it does not speak TLS ({text}): write http:// in --url");
+    }
     if let ureq::Error::Timeout(_) = error {
         return format!("no answer within {} s", ANSWER.as_secs());
     }
-    chain(error)
+    text
 }
 
 /// What a person wants to see of it, in the order of the page.
@@ -112,10 +117,13 @@ fn page(status: &Value) -> String {
     let rows = numbers(status).into_iter().chain(events(status));
     let rows = rows.map(|(name, text)| format!("  {name:<14} {text}\n"));
     let reasons = list(status, "/health/reasons").iter();
-    let reasons = reasons.map(|why| format!("  not ready: {}\n", text(why)));
+    // What the first sentence says is not said again.
+    let sentence = text(at(status, "/sentence"));
+    let reasons = reasons.map(text).filter(|why| !sentence.contains(why));
+    let reasons = reasons.map(|why| format!("  not ready: {why}\n"));
     let warnings = list(status, "/health/warnings").iter();
     let warnings = warnings.map(|why| format!("  look at: {}\n", text(why)));
-    let sentence = format!("{}\n", text(at(status, "/sentence")));
+    let sentence = format!("{sentence}\n");
     let lines = [sentence].into_iter().chain(reasons).chain(warnings);
     lines.chain(["\n".to_owned()]).chain(rows).collect::<Vec<_>>().concat()
 }
@@ -142,10 +150,10 @@ fn numbers(status: &Value) -> Rows {
         (
             "now".to_owned(),
             format!(
-                "{} a second, {} behind, last commit {} s ago, {}",
+                "{} a second in the last minute, {} behind, {}, {}",
                 shown("/now/records_per_s"),
                 shown("/now/lag"),
-                shown("/now/last_commit_age_s"),
+                committed(at(status, "/now"), ""),
                 match at(status, "/now/partitions").as_u64() {
                     Some(partitions) => counted(partitions, "partition", "partitions"),
                     None => "no partitions assigned yet".to_owned(),
@@ -164,7 +172,7 @@ fn numbers(status: &Value) -> Rows {
         (
             "batches".to_owned(),
             format!(
-                "{} of {} records, closed by {}",
+                "{} of {} records on average, closed by: {}",
                 shown("/batches/count"),
                 shown("/batches/records"),
                 counts(list(status, "/batches/reasons"))
@@ -173,9 +181,9 @@ fn numbers(status: &Value) -> Rows {
         ("time goes to".to_owned(), stages.join(", ")),
     ];
     rows.extend(list(status, "/partitions").iter().map(|part| {
-        let (lag, age) = (number(&part["lag"]), number(&part["last_commit_age_s"]));
         let place = format!("{}/{}", text(&part["topic"]), part["partition"]);
-        (place, format!("{lag} behind, last commit {age} s ago"))
+        let ours = format!(" (ours for {} s)", number(&part["last_commit_age_s"]));
+        (place, format!("{} behind, {}", number(&part["lag"]), committed(part, &ours)))
     }));
     rows
 }
@@ -205,6 +213,14 @@ fn events(status: &Value) -> Rows {
         format!("tidemill {version}, up {} s, {memory} MiB", number(up)),
     ));
     rows
+}
+
+/// When something was committed last.
+fn committed(of: &Value, never: &str) -> String {
+    if of["has_committed"] == Value::Bool(false) {
+        return format!("nothing committed yet{never}");
+    }
+    format!("last commit {} s ago", number(&of["last_commit_age_s"]))
 }
 
 /// When an event was, in UTC.

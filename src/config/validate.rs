@@ -280,12 +280,12 @@ fn published(config: &Config, found: &mut Found) {
     let avro = output.format == super::OutputFormat::Avro;
     let mut parts = BTreeSet::new();
     for (name, part) in &output.fields {
-        let taken = match &output.include {
-            super::Include::None => None,
-            super::Include::Key => Some("key"),
-            super::Include::Fields(_) | super::Include::All => Some("input"),
+        let taken: &[&str] = match &output.include {
+            super::Include::None => &[],
+            super::Include::Key => &["key", "key_base64"],
+            super::Include::Fields(_) | super::Include::All => &["input"],
         };
-        if Some(name.as_str()) == taken || avro && ["key", "input"].contains(&name.as_str()) {
+        if taken.contains(&name.as_str()) || avro && ["key", "input"].contains(&name.as_str()) {
             let message =
                 format!("names {name:?}, under which stands what goes along of the record");
             found.add("output.fields", message, "give it another name");

@@ -33,7 +33,8 @@ impl Engine {
             Some(Control::Left(left)) => self.lag.left_behind(&left, &self.observer, now),
             Some(Control::Finished) => self.finished = true,
             Some(Control::Unfinished(records, partitions)) => {
-                self.unfinished = Some((records, partitions));
+                let mine = self.lag.of_job(self.pipeline.owned());
+                self.unfinished = Some(super::Unfinished { records, partitions, mine });
                 self.hidden = None;
             }
             Some(Control::Hidden(places)) => self.hidden = Some(places),
@@ -46,6 +47,9 @@ impl Engine {
             }
             Some(Control::Refused(refused)) => {
                 self.observer.status.change(|status| status.unwelcome = refused);
+            }
+            Some(Control::Missing(missing)) => {
+                self.observer.status.change(|status| status.missing = missing);
             }
             Some(Control::Uncovered(partitions)) => {
                 self.observer.metrics.uncovered(partitions);

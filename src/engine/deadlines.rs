@@ -8,23 +8,35 @@ use super::{Engine, now};
 use crate::failure::{Exit, Failure, temporary};
 use crate::pipeline::publish::Flood;
 use crate::pipeline::{Event, Stop};
+use crate::printable::counted;
 use crate::status::{Doing, InModel};
 
 /// So long a batch is in the model before that is told, or a quarter of `limits.inference` where that is less.
 const LONG: Duration = Duration::from_secs(5);
+
+/// What is said of a batch that the model has for long.
+#[derive(Debug, Default)]
+pub(super) struct Slow {
+    /// Since when it has had the one that is told.
+    pub(super) told: Option<Instant>,
+    /// Whether it was said that it has used up half of its time.
+    pub(super) half: bool,
+}
 
 impl Engine {
     /// When to look again although nothing happened.
     pub(super) fn wake(&self) -> Instant {
         let since = self.flights.oldest_job().map(|(_, job)| job.since);
         let stuck = since.map(|since| since + self.inference_limit);
-        let long =
-            since.filter(|since| self.long != Some(*since)).map(|since| since + self.takes_long());
+        let half = since.filter(|_| !self.slow.half).map(|since| since + self.inference_limit / 2);
+        let long = since
+            .filter(|since| self.slow.told != Some(*since))
+            .map(|since| since + self.takes_long());
         let drained = self.closing.map(|since| since + self.drain);
         let begun = self.flights.oldest_transaction().map(|out| out.since);
         let lane = begun.zip(self.parts.sink.patience).map(|(since, patience)| since + patience);
         let deadline = self.parts.deadline.filter(|_| self.closing.is_none());
-        let due = [self.pipeline.deadline(), stuck, long, drained, lane, deadline];
+        let due = [self.pipeline.deadline(), stuck, half, long, drained, lane, deadline];
         due.into_iter().flatten().min().unwrap_or_else(|| now() + Duration::from_secs(1))
     }
 
@@ -40,7 +52,7 @@ impl Engine {
         let reached = if self.parts.membership.judge.is_some() { self.finished } else { alone };
         match (self.closing.is_some(), self.parts.until_end) {
             _ if !drained => None,
-            (true, true) if !reached => Some(Err(self.unreached("the job was stopped"))),
+            (true, true) if !reached => Some(Err(self.unreached(self.stopped_by))),
             (true, _) => Some(Ok(())),
             // Who pauses a job wants to look at it: it waits until it is resumed.
             (false, until_end) => {
@@ -57,8 +69,19 @@ impl Engine {
     pub(super) fn tell_long(&mut self, now: Instant) {
         let oldest = self.flights.oldest_job().map(|(_, job)| (job.since, job.rows));
         let long = oldest.filter(|(since, _)| *since + self.takes_long() <= now);
-        if self.long != long.map(|(since, _)| since) {
-            self.long = long.map(|(since, _)| since);
+        let half = oldest.filter(|(since, _)| *since + self.inference_limit / 2 <= now);
+        if let Some((since, rows)) = half.filter(|_| !self.slow.half) {
+            tracing::warn!(
+                rows,
+                took = ?now.duration_since(since),
+                limit = ?self.inference_limit,
+                "a batch has used up half of limits.inference: after all of it this process ends, and the next one runs \
+                 these records by themselves. Where the model is only slow, lower batch.max_records or raise limits.inference"
+            );
+        }
+        self.slow.half = half.is_some();
+        if self.slow.told != long.map(|(since, _)| since) {
+            self.slow.told = long.map(|(since, _)| since);
             let limit = self.inference_limit;
             let long = long.map(|(since, rows)| InModel { since, rows, limit });
             self.observer.status.change(|status| status.in_model = long);
@@ -74,8 +97,9 @@ impl Engine {
             let batch = flight.number;
             self.parts.journal.overran(&key(batch, *job));
             return Err(temporary(&format!(
-                "run batch {batch} ({rows} records): no answer within limits.inference = {:?}; the device \
-                 hangs, or the limit is too low for this model",
+                "run batch {batch} ({}): no answer within limits.inference = {:?}; with state.dir the next process runs these \
+                 records by themselves. Where the model is only slow, lower batch.max_records or raise limits.inference",
+                counted(u64::try_from(*rows).unwrap_or(u64::MAX), "record", "records"),
                 self.inference_limit
             )));
         }
@@ -96,7 +120,10 @@ impl Engine {
             )));
         }
         if self.closing.is_none() && self.parts.deadline.is_some_and(|deadline| deadline <= now) {
-            return Err(self.unreached("--deadline"));
+            // What was begun is finished, as at any other stop.
+            self.stopped_by = "--deadline";
+            self.parts.stop.cancel();
+            return Ok(());
         }
         self.handle(Event::Tick)
     }

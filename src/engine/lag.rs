@@ -16,6 +16,9 @@ use super::observer::Observer;
 /// Over how long it is looked how fast the lag falls.
 const WINDOW: Duration = Duration::from_secs(60);
 
+/// What does not come in for so long has ended.
+const RECENT: Duration = Duration::from_secs(15);
+
 /// Less than this is no measure.
 const LEAST: Duration = Duration::from_secs(4);
 
@@ -38,7 +41,7 @@ pub(super) struct Lag {
     /// Where open transactions hold records back, and since when at the same place.
     held: BTreeMap<Partition, (Offset, Instant)>,
     /// The lag as it was, the newest last: since the partitions are these.
-    past: VecDeque<(Instant, i64)>,
+    past: VecDeque<Look>,
     /// Records that were committed since the last report, and when that was.
     records: u64,
     since: Instant,
@@ -51,6 +54,16 @@ pub(super) struct Lag {
     all: u64,
     /// When it is said again that records are held back.
     said: Repeated,
+}
+
+/// How far behind it was at one moment.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    at: Instant,
+    /// Records that could be read and were not committed.
+    left: i64,
+    /// The sum of the ends that can be read to.
+    ends: i64,
 }
 
 impl Lag {
@@ -100,9 +113,9 @@ impl Lag {
         self.all += records;
     }
 
-    /// Offsets that can be read and are not committed, of all partitions that are ours.
-    pub(super) fn left(&self, owned: &Owned) -> i64 {
-        below(owned, |partition| Some(self.ends.get(&partition)?.stable))
+    /// Records that were there when a bounded run began and are not committed yet, in the partitions that are ours.
+    pub(super) fn of_job(&self, owned: &Owned) -> i64 {
+        below(owned, |partition| self.first.get(&partition).copied())
     }
 
     /// Tells how much time a job has beyond what is left of its work at its rate since it began.
@@ -113,7 +126,7 @@ impl Lag {
         observer: &Observer,
         now: Instant,
     ) {
-        let left = below(owned, |partition| self.first.get(&partition).copied());
+        let left = self.of_job(owned);
         let until = deadline.saturating_duration_since(now);
         observer.metrics.slack(slack(until, left, self.all, now.duration_since(self.begun)));
     }
@@ -215,19 +228,28 @@ impl Lag {
     fn drain(&mut self, left: i64, now: Instant) -> Option<Drain> {
         let seconds = now.duration_since(std::mem::replace(&mut self.since, now)).as_secs_f64();
         let records = i64::try_from(std::mem::take(&mut self.records)).unwrap_or(i64::MAX);
-        let old = |(at, _): &(Instant, i64)| WINDOW < now.duration_since(*at);
-        while self.past.front().is_some_and(old) {
+        while self.past.front().is_some_and(|look| WINDOW < now.duration_since(look.at)) {
             self.past.pop_front();
         }
-        self.past.push_back((now, left));
+        let ends = self.ends.values().map(|reach| reach.stable.0).sum();
+        self.past.push_back(Look { at: now, left, ends });
         let gross = drain(left, records, seconds);
         let is_short = |time: Duration| time.as_secs_f64() < CAUGHT_UP;
         if self.bounded || matches!(gross, Drain::In(time) if is_short(time)) {
             return Some(gross);
         }
-        let (at, before) = *self.past.front()?;
-        let window = now.duration_since(at);
-        (LEAST <= window).then(|| drain(left, before - left, window.as_secs_f64()))
+        let within = |window: Duration| {
+            let look = self.past.iter().find(|look| now.duration_since(look.at) <= window)?;
+            let took = now.duration_since(look.at);
+            (LEAST <= took).then(|| (look.ends, drain(left, look.left - left, took.as_secs_f64())))
+        };
+        let (_, whole) = within(WINDOW)?;
+        match (whole, within(RECENT)) {
+            // A burst that has ended is no stream that is too strong.
+            (Drain::Never | Drain::Grows, Some((_, Drain::In(time)))) => Some(Drain::In(time)),
+            (Drain::Never | Drain::Grows, Some((before, _))) if before == ends => None,
+            (whole, _) => Some(whole),
+        }
     }
 }
 
@@ -375,8 +397,10 @@ mod tests {
         // 100 a second are answered; so many flow in.
         for (flows_in, expect) in [(0, "90"), (50, "190"), (100, "never"), (200, "grows")] {
             let mut lag = Lag::new(false, start);
+            lag.assigned(P, Offset(10_000));
             assert_eq!(seconds(lag.drain(10_000, start)), "unknown");
             lag.committed(1_000);
+            lag.ends(reach(10_000 + 10 * flows_in, 20_000), at(10));
             let left = 10_000 - 10 * (100 - flows_in);
             assert_eq!(seconds(lag.drain(left, at(10))), expect, "{flows_in}");
             assert_eq!(seconds(lag.drain(0, at(20))), "0");
@@ -392,11 +416,24 @@ mod tests {
         // What was long ago says nothing.
         let mut lag = Lag::new(false, start);
         lag.drain(50_000, start);
+        lag.ends.insert(P, Reach::whole(Offset(0)));
         for ten in 1..=20 {
+            lag.ends(reach(i64::try_from(ten).unwrap(), 100), at(ten * 10));
             lag.drain(10_000, at(ten * 10));
         }
+        lag.ends(reach(21, 100), at(210));
         assert_eq!(seconds(lag.drain(10_000, at(210))), "never");
         assert!(lag.past.len() < 10);
+        // A burst that is over is none that does not end, and where nothing is answered either, nobody knows.
+        let mut lag = Lag::new(false, start);
+        lag.assigned(P, Offset(0));
+        lag.drain(0, start);
+        lag.ends(reach(30_000, 30_000), at(20));
+        assert_eq!(seconds(lag.drain(30_000, at(20))), "grows");
+        lag.drain(29_000, at(25));
+        assert_eq!(seconds(lag.drain(28_000, at(30))), "140");
+        lag.drain(28_000, at(40));
+        assert_eq!(seconds(lag.drain(28_000, at(50))), "unknown");
         lag.assigned(P, Offset(1));
         assert_eq!(seconds(lag.drain(90_000, at(220))), "unknown", "other partitions");
     }

@@ -15,6 +15,16 @@ const BRIEF: Duration = Duration::from_millis(1_500);
 /// How long a job that failed may take to leave its group.
 const LEAVING: Duration = Duration::from_secs(8);
 
+/// What a group had not committed of a bounded run at one moment.
+pub(super) struct Unfinished {
+    /// Records, in all partitions.
+    pub(super) records: i64,
+    /// Partitions that have some.
+    pub(super) partitions: usize,
+    /// Records in the partitions that were ours then.
+    pub(super) mine: i64,
+}
+
 impl Engine {
     /// Gives the partitions back and lets the threads end, within the drain.
     pub(super) async fn leave(&mut self, clean: bool) {
@@ -66,8 +76,12 @@ impl Engine {
             );
             return Failure { message, exit: Exit::Temporary };
         }
-        let (mine, held) = (self.lag.left(self.pipeline.owned()), self.pipeline.owned().len());
-        let known = self.unfinished.or_else(|| (held != 0).then_some((mine, held)));
+        let (mine, held) = (self.lag.of_job(self.pipeline.owned()), self.pipeline.owned().len());
+        // What this replica has committed since the group was looked at is left no more.
+        let of_group =
+            |seen: &Unfinished| (mine.max(seen.records - seen.mine + mine), seen.partitions);
+        let known = self.unfinished.as_ref().map(of_group);
+        let known = known.or_else(|| (held != 0).then_some((mine, held)));
         let left = known.map_or_else(
             || "how many records are left is not known yet".to_owned(),
             |(left, partitions)| {

@@ -127,7 +127,8 @@ impl Observer {
         let ours = |(partition, records): (&Partition, &u64)| (*partition, *records);
         let dead = |(class, records): (&&'static str, &u64)| (*class, *records);
         self.status.note(|history| {
-            committing.flights.iter().for_each(|flight| history.batch(&batch(flight), now));
+            let share = u32::try_from(committing.flights.len()).unwrap_or(u32::MAX).max(1);
+            committing.flights.iter().for_each(|flight| history.batch(&batch(flight, share), now));
             let partitions = outcomes.by_partition.iter().map(ours);
             history.committed(partitions, outcomes.by_class.iter().map(dead), now);
         });
@@ -184,8 +185,8 @@ impl Observer {
     }
 }
 
-/// What the last hour keeps of a batch.
-fn batch(flight: &Flight) -> Batch {
+/// What the last hour keeps of a batch; of a commit that `share` batches have together, its part.
+fn batch(flight: &Flight, share: u32) -> Batch {
     let busy = |stage: Option<Stage>| stage.map(|stage| stage.busy).unwrap_or_default();
     Batch {
         reason: flight.reason,
@@ -198,7 +199,7 @@ fn batch(flight: &Flight) -> Batch {
             flight.wait.busy,
             busy(flight.inference),
             busy(flight.encode),
-            busy(flight.transaction),
+            busy(flight.transaction) / share,
         ],
     }
 }

@@ -87,6 +87,10 @@ pub struct Now {
     pub partitions: Option<usize>,
     /// Since records were committed last, or since the start.
     pub last_commit_age_s: f64,
+    /// Whether any were committed since the start.
+    pub has_committed: bool,
+    /// The longest that a partition's records have waited, none of them committed since.
+    pub waited_s: f64,
     /// Since when the model has had a batch for long; `None` while its answers come soon.
     pub in_model_s: Option<f64>,
     /// The records of that batch.
@@ -123,6 +127,10 @@ pub struct OnePartition {
     pub held_back_at: Option<i64>,
     /// Since something of it was committed last, or since it is ours.
     pub last_commit_age_s: f64,
+    /// Whether something of it was committed since it is ours.
+    pub has_committed: bool,
+    /// How long records have waited that can be read, none of them committed since.
+    pub waited_s: f64,
     /// Records with an outcome in each minute of the last hour.
     pub records: Vec<u64>,
     /// Offsets behind in each.
@@ -299,9 +307,12 @@ fn state(doing: &Doing) -> &'static str {
     }
 }
 
-/// Records of the last whole steps and of the one that is now, a second.
+/// Records of the last whole steps and of the one that is now, a second, from the first step on that has some.
 fn rate(hour: &Hour) -> f64 {
-    let recent = hour.steps.iter().rev().take(RECENT + 1);
+    let recent = &hour.steps[hour.steps.len().saturating_sub(RECENT + 1)..];
+    // Before the first record there was nothing to do.
+    let begin = recent.iter().position(|step| step.records != 0).unwrap_or(0);
+    let recent = recent[begin..].iter();
     let (records, steps) = recent.fold((0, 0_u32), |(n, s), step| (n + step.records, s + 1));
     let whole = STEP * steps.saturating_sub(1);
     let seconds = (whole + hour.part).as_secs_f64();
@@ -322,6 +333,8 @@ fn current(status: &Status, hour: &Hour, now: Instant) -> Now {
         drain_s,
         partitions: status.assigned,
         last_commit_age_s: seconds(hour.quiet),
+        has_committed: hour.has_committed,
+        waited_s: seconds(hour.waited),
         in_model_s: status.in_model.map(|long| seconds(now.saturating_duration_since(long.since))),
         in_model_records: status.in_model.map(|long| long.rows),
     }
@@ -346,6 +359,8 @@ fn partition(about: &About, told: &Told) -> OnePartition {
         held_back_s: told.held.map(|held| seconds(held.time)),
         held_back_at: told.held.map(|held| held.place.0),
         last_commit_age_s: seconds(told.quiet),
+        has_committed: told.has_committed,
+        waited_s: seconds(told.waited),
         records: told.minutes.iter().map(|minute| minute.records).collect(),
         lags: told.minutes.iter().map(|minute| minute.lag).collect(),
     }

@@ -117,11 +117,11 @@ impl Death {
             Self::None | Self::Unexplained => None,
             Self::Overrun => Some(
                 "The last process of this replica ended because a batch took longer than limits.inference; its records go \
-                 into the model by themselves now. Where the model is only slow, lower batch.max_records or raise \
+                 into the model by themselves. Where the model is only slow, lower batch.max_records or raise \
                  limits.inference",
             ),
             Self::Signal => Some(
-                "The last process of this replica died; the records that it had in the model go in by themselves now, so that \
+                "The last process of this replica died; the records that it had in the model go in by themselves, so that \
                  the one which ended it becomes a dead letter",
             ),
             Self::Memory => Some(
@@ -241,6 +241,26 @@ pub(super) struct Past {
 }
 
 impl Past {
+    /// How many records are suspected, each counted once.
+    pub(super) fn records(&self) -> u64 {
+        let mut spans: Vec<&Span> = self.suspects.iter().map(|suspect| &suspect.span).collect();
+        spans.sort_by_key(|span| (&span.topic, &span.id, span.partition, span.first));
+        let mut count = 0;
+        let mut last: Option<(&Span, i64)> = None;
+        for span in spans {
+            let same = last.filter(|(before, _)| {
+                (&before.topic, &before.id, before.partition)
+                    == (&span.topic, &span.id, span.partition)
+            });
+            let from = same.map_or(span.first, |(_, end)| span.first.max(end.saturating_add(1)));
+            if from <= span.last {
+                count += span.last.abs_diff(from).saturating_add(1);
+            }
+            last = Some((span, same.map_or(span.last, |(_, end)| end.max(span.last))));
+        }
+        count
+    }
+
     /// Draws the conclusions from one more life.
     pub(super) fn judge(&mut self, life: &Life, oom_kills: Option<u64>) -> Death {
         let death = life.death(oom_kills);
@@ -431,6 +451,15 @@ mod tests {
         assert_eq!(verdict(&three, 7), Some(FaultClass::Killed));
         for innocent in [5, 6, 8, 10] {
             assert_eq!(verdict(&three, innocent), None);
+        }
+    }
+
+    #[test]
+    fn a_suspect_of_two_lives_counts_once() {
+        let first = "begin b1 m/1@a - in#-/0=5-8,10; signal ABRT";
+        let second = "begin b1 m/1@a - in#-/0=7-12; begin b2 m/1@a - in#-/1=7; signal ABRT";
+        for (lives, records) in [(vec![first], 5), (vec![first, second], 9), (vec![], 0)] {
+            assert_eq!(past(&lives).records(), records, "{lives:?}");
         }
     }
 

@@ -162,6 +162,7 @@ impl Observer {
         self.are_the_same(&topics, &committed)?;
         shared.topics_compared.fetch_max(doubted, Ordering::AcqRel);
         self.are_read(&topics);
+        self.tell(Control::Missing(shared.gone()));
         self.measure();
         Ok(())
     }

@@ -223,19 +223,26 @@ impl Shared {
         if !delivers || !trouble.verdicts.refused.is_empty() {
             return false;
         }
+        let gone = self.gone();
+        if let Some(gone) = &gone {
+            trouble.why += "; ";
+            trouble.why += gone;
+        }
+        gone.is_some()
+    }
+
+    /// The topics that are written to and do not exist any more, as a sentence with what to do; `None` where all are there
+    /// or that is not known.
+    pub(super) fn gone(&self) -> Option<String> {
         let mut gone = Vec::new();
         for topic in self.naming.written() {
             // Where the cluster is away, nothing is known of the others either.
-            let Ok(found) = self.look.fetch_metadata(Some(topic), LIMITS_ANSWER) else {
-                return false;
-            };
+            let found = self.look.fetch_metadata(Some(topic), LIMITS_ANSWER).ok()?;
             if found.topics().first().is_some_and(is_unknown) {
                 gone.push(topic);
             }
         }
-        let said = gone_words(&gone);
-        trouble.why += said.as_deref().unwrap_or_default();
-        said.is_some()
+        gone_words(&gone)
     }
 
     /// Describes topics. Where the cluster has no controller to ask, by their partitions alone: an id that is not known
@@ -457,7 +464,7 @@ fn is_unknown(topic: &MetadataTopic) -> bool {
     matches!(code, Some(UnknownTopic | UnknownTopicOrPartition))
 }
 
-/// Topics that are written to do not exist: what is said of a message that was not taken, behind its trouble.
+/// What is said of topics that are written to and do not exist.
 fn gone_words(gone: &[&str]) -> Option<String> {
     let what = match gone {
         [] => return None,
@@ -471,7 +478,7 @@ fn gone_words(gone: &[&str]) -> Option<String> {
             )
         }
     };
-    Some(format!("; {what} again (tidemill check --create-topics does)"))
+    Some(format!("{what} again (tidemill check --create-topics does)"))
 }
 
 #[cfg(test)]
@@ -483,9 +490,9 @@ mod tests {
         assert_eq!(gone_words(&[]), None);
         let one = gone_words(&["out"]).unwrap();
         assert!(
-            one.starts_with("; topic out does not exist") && one.contains("--create-topics"),
+            one.starts_with("topic out does not exist") && one.contains("--create-topics"),
             "{one}"
         );
-        assert!(gone_words(&["out", "in-dlq"]).unwrap().starts_with("; topics out, in-dlq do not"));
+        assert!(gone_words(&["out", "in-dlq"]).unwrap().starts_with("topics out, in-dlq do not"));
     }
 }

@@ -158,6 +158,8 @@ pub enum Control {
     Reachable(bool),
     /// Why it does not take us, or we not it; `None` where that is not so. Every few seconds too.
     Refused(Option<Refused>),
+    /// Topics that are written to and do not exist any more, in words; `None` where all are there. Every few seconds.
+    Missing(Option<String>),
     /// Partitions that no member of the group reads.
     Uncovered(usize),
     /// This process is not a member of its group, and why; or is one again.

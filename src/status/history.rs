@@ -179,8 +179,18 @@ pub struct HeldBack {
 struct Series {
     minutes: Ring<Minute>,
     behind: Option<Behind>,
+    /// Since when it was seen at each look that records wait that can be read.
+    waits: Option<Instant>,
     committed: Option<Instant>,
     since: Instant,
+}
+
+impl Series {
+    /// How long records have waited of which none was committed since.
+    fn waited(&self, now: Instant) -> Duration {
+        let since = self.waits.map(|waits| self.committed.map_or(waits, |last| last.max(waits)));
+        since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
 }
 
 /// A partition that is ours.
@@ -194,6 +204,10 @@ pub struct Told {
     pub held: Option<HeldBack>,
     /// How long ago something of it was committed last, or since when it is ours.
     pub quiet: Duration,
+    /// Whether something of it was committed since it is ours.
+    pub has_committed: bool,
+    /// How long records have waited that can be read, and of which none was committed since.
+    pub waited: Duration,
     /// Its last hour, the minute that is now last.
     pub minutes: Vec<Minute>,
 }
@@ -213,6 +227,10 @@ pub struct Hour {
     pub sums: Sums,
     /// Since records were committed last, or since the start.
     pub quiet: Duration,
+    /// Whether any were.
+    pub has_committed: bool,
+    /// The longest that a partition's records have waited, none of them committed since.
+    pub waited: Duration,
     /// The partitions that are furthest behind, in order of their names.
     pub partitions: Vec<Told>,
     /// How many partitions are ours beside them, as far as they are counted one by one.
@@ -317,6 +335,7 @@ impl History {
             let room = self.partitions.len() < MOST_PARTITIONS;
             let Some(series) = self.series(partition, room, now) else { continue };
             series.behind = Some(behind);
+            series.waits = series.waits.or(Some(now)).filter(|_| behind.held < behind.lag);
             let lag = behind.lag;
             series.minutes.at(since).into_iter().for_each(|minute| minute.lag = Some(lag));
         }
@@ -335,6 +354,7 @@ impl History {
             let new = || Series {
                 minutes: Ring::new(MINUTE, MINUTES),
                 behind: None,
+                waits: None,
                 committed: None,
                 since: now,
             };
@@ -365,6 +385,7 @@ impl History {
         self.steps.at(since);
         let mut told: Vec<(&Partition, &mut Series)> = self.partitions.iter_mut().collect();
         let more = told.len().saturating_sub(partitions);
+        let waited = told.iter().map(|(_, series)| series.waited(now)).max().unwrap_or_default();
         told.sort_by_key(|(partition, series)| {
             (std::cmp::Reverse(series.behind.map_or(0, |behind| behind.lag)), **partition)
         });
@@ -376,7 +397,9 @@ impl History {
             let minutes = series.minutes.values.iter().copied().collect();
             let lag = series.behind.map(|behind| behind.lag);
             let held = series.behind.and_then(|behind| behind.held_back(now));
-            Told { partition: *partition, lag, held, quiet, minutes }
+            let has_committed = series.committed.is_some();
+            let waited = series.waited(now);
+            Told { partition: *partition, lag, held, quiet, has_committed, waited, minutes }
         });
         let mut sums = Sums::default();
         self.steps.values.iter().for_each(|(step, _)| sums.add(step));
@@ -400,6 +423,8 @@ impl History {
             steps: self.steps.values.iter().map(|(step, _)| step.clone()).collect(),
             sums,
             quiet: now.saturating_duration_since(self.committed),
+            has_committed: self.total.records != 0,
+            waited,
         }
     }
 }

@@ -28,12 +28,13 @@ fn all_once(world: &World, each: i64) {
 fn how_a_run_ends() {
     let Some(broker) = Broker::start() else { return };
     let world = World::on(broker, 1);
-    let scenarios: [(&str, i32, Scenario); 13] = [
+    let scenarios: [(&str, i32, Scenario); 14] = [
         ("jobs", 4, two_jobs_are_done_when_all_is_done),
         ("heir", 2, a_job_takes_over_what_a_dead_one_left),
         ("hidden", 1, a_job_is_done_when_readers_see_it),
         ("signal", 2, a_job_that_is_stopped_says_what_is_left),
         ("late", 2, a_deadline_says_what_is_left),
+        ("backlog", 2, a_deadline_finishes_what_was_begun),
         ("leave", 2, a_member_that_leaves_leaves_at_once),
         ("stop", 1, a_stop_without_partitions_is_quick),
         ("cover", 1, partitions_that_nobody_reads_are_found),
@@ -145,6 +146,23 @@ fn a_deadline_says_what_is_left(world: &mut World) {
     idle.signal("CONT");
     all_once(world, 50);
     assert!(idle.stop().success());
+}
+
+/// At its deadline a job stops as by a signal: it says what is left to the record, and leaves its group.
+fn a_deadline_finishes_what_was_begun(world: &mut World) {
+    const EACH: i64 = 10_000;
+    (0..10).for_each(|_| world.produce_each(1_000));
+    let job = Replica::start(&world.config("a", SLOW), &["--until-end", "--deadline", "4s"]);
+    let (code, log) = job.ended();
+    assert_eq!(code, Some(75), "{log}");
+    let committed: i64 = world.committed(&world.observer()).unwrap().iter().sum();
+    let left = 2 * EACH - committed;
+    let of = if 0 < committed { format!("about {left} records of ") } else { String::new() };
+    assert!(log.contains(&format!("before --deadline: {of}")), "{left} are left: {log}");
+    assert!(!log.contains("not left in time"), "{log}");
+    let (code, log) = Replica::start(&world.config("a", ""), &["--until-end"]).ended();
+    assert_eq!(code, Some(0), "{log}");
+    all_once(world, EACH);
 }
 
 /// With `on_stop: leave`, by SIGUSR1 or as a job, a static member gives its partitions back at once; else it keeps them.

@@ -236,6 +236,7 @@ impl Loop {
                 }
             }
             Control::Left(_)
+            | Control::Missing(_)
             | Control::Finished
             | Control::Unfinished(..)
             | Control::Hidden(_)

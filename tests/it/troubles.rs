@@ -122,7 +122,9 @@ fn each_trouble_is_told_where_an_operator_looks() {
     let config = world.config("a", EXTRA);
     world.produce_each(10);
     let service = Watched::start(&config);
-    service.says("Idle: all of its 2 partitions of in is answered; lin version 1 waits for more");
+    service.says(
+        "Idle: everything in its 2 partitions of in is answered; lin version 1 waits for more",
+    );
     for partition in [0, 1] {
         service.shows(&of("consumer_lag_records", partition), 0.0);
         service.shows(&of("committed_offset", partition), 10.0);
@@ -190,7 +192,7 @@ fn refused_version(world: &World, service: &Watched) {
     });
     world.add_version(3);
     world.promote(3);
-    let ready = "Idle: all of its 2 partitions of in is answered; version 3 is ready and is taken with the next batch.";
+    let ready = "Idle: everything in its 2 partitions of in is answered; version 3 is ready and is taken with the next batch.";
     assert_eq!(service.says(ready)["models"]["staged"], 3);
     world.produce(1, &[GOOD]);
     wait_for("version 3", || {
@@ -252,7 +254,7 @@ fn what_is_refused_is_no_outage() {
     let config = tokens::config(&world, "a", known);
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, format!("{text}\n{EXTRA}\n")).unwrap();
-    let idle = "Idle: all of its partition of in is answered";
+    let idle = "Idle: everything in its partition of in is answered";
     let service = Watched::start(&config);
     service.says(idle);
 

@@ -106,6 +106,12 @@ fn a_writer_and_a_reader_agree_by_avros_rules() {
             &[0],
             "!field \"a\" is null in the writer's schema and a long",
         ),
+        (
+            json!(["null", "string"]),
+            json!("long"),
+            &[2, 2, 97],
+            "!field \"a\" is a string in the writer's schema and a long",
+        ),
         (json!("int"), json!(["null", "string", "double"]), &[4], "Float(2.0)"),
         (json!("int"), json!(["double", "int"]), &[4], "Int(2)"),
         (

@@ -191,7 +191,7 @@ const show = s => {
   announce(s);
   pairs('now', [['records a second', number(now.records_per_s)], ['records behind', whole(now.lag)], ...(now.held_back ? [['of them not readable yet', whole(now.held_back)]] : []),
     ['until caught up', now.drains === 'yes' ? span(now.drain_s) : now.drains === 'no' ? 'never at this rate' : now.drains],
-    ['dead letters, last hour', whole(dead)], ['partitions', whole(now.partitions)], ['since last commit', span(now.last_commit_age_s)],
+    ['dead letters, last hour', whole(dead)], ['partitions', whole(now.partitions)], ['since last commit', now.has_committed ? span(now.last_commit_age_s) : 'nothing yet'],
     ['memory' + (own.memory_limit_bytes ? `; ${percent(own.memory_used_bytes / own.memory_limit_bytes)} of ${bytes(own.memory_limit_bytes)} in use` : ''), bytes(own.memory_bytes)], ['up', span(own.uptime_s)]]);
   charts(s);
   const step = s.hour.step_s, last = s.hour.records.length - 1, table = [];
@@ -206,7 +206,7 @@ const show = s => {
   rows('reasons', batches.reasons, 'None was closed.', one => [one.name, [whole(one.count), 'n'], [percent(one.count / batches.count), 'n'], [bar(one.count / batches.count), 'bar']]);
   rows('partitions', s.partitions, 'None is ours now.', one => {
     const name = `${one.topic}/${one.partition}`, minutes = one.records;
-    return [name, [whole(one.lag) + (one.held_back ? `, ${whole(one.held_back)} not readable yet` : ''), 'n'], [whole(minutes.at(-2) ?? minutes.at(-1)), 'n'], [span(one.last_commit_age_s), 'n'],
+    return [name, [whole(one.lag) + (one.held_back ? `, ${whole(one.held_back)} not readable yet` : ''), 'n'], [whole(minutes.at(-2) ?? minutes.at(-1)), 'n'], [one.has_committed ? span(one.last_commit_age_s) : 'nothing yet', 'n'],
       [spark(minutes, `records a minute of ${name}, at most ${whole(Math.max(0, ...minutes))}`), 'line'],
       [spark(one.lags, `behind of ${name}, at most ${whole(Math.max(0, ...one.lags.map(v => v ?? 0)))}`), 'line']];
   });

@@ -49,6 +49,12 @@ pub const FIELDS: &[Field] = &[
         "number",
         "Since records were committed last, or since the start.",
     ),
+    field("now.has_committed", "true or false", "Whether any were committed since the start."),
+    field(
+        "now.waited_s",
+        "number",
+        "The longest that a partition's records have waited, none of them committed since.",
+    ),
     field(
         "now.in_model_s",
         "number or null",
@@ -78,6 +84,16 @@ pub const FIELDS: &[Field] = &[
         "number",
         "time since its last commit, or since it is ours,",
     ),
+    field(
+        "partitions[].has_committed",
+        "true or false",
+        "whether something of it was committed since it is ours,",
+    ),
+    field(
+        "partitions[].waited_s",
+        "number",
+        "how long records have waited, none of them committed since,",
+    ),
     field("partitions[].records[]", "number", "records in each minute of the last hour,"),
     field("partitions[].lags[]", "number or null", "offsets behind in each."),
     field("partitions_left_out", "number", "How many more are ours, up to 256 in all."),
@@ -89,7 +105,11 @@ pub const FIELDS: &[Field] = &[
     field("batches.reasons[].name", "text", "What closed batches,"),
     field("batches.reasons[].count", "number", "and how many, most first."),
     field("stages[].stage", "text", "`decode`, `wait`, `infer`, `encode`, `commit`:"),
-    field("stages[].mean_s", "number", "a batch's time in it, on average over the last hour;"),
+    field(
+        "stages[].mean_s",
+        "number",
+        "a batch's time in it, on average over the last hour, of a commit its part of it;",
+    ),
     field("stages[].share", "number", "its share of all stages."),
     field("models.serving.name", "text", "The version that serves (null before): model,"),
     field("models.serving.version", "number", "version,"),

@@ -48,6 +48,10 @@ pub(super) fn of(report: &Report, about: &About, status: &Status, now: Instant) 
                 since(away)
             ),
         },
+        (_, Some(model), ..) if status.outside.is_some() => format!(
+            "Stands aside: {}; {model} is ready.",
+            status.outside.as_deref().unwrap_or_default()
+        ),
         (_, None, ..) => "Starting: the model is loaded and checked.".to_owned(),
         (_, Some(model), None, None) => match status.opening {
             Some(opening) => format!(
@@ -85,8 +89,9 @@ fn topics(about: &About) -> String {
 
 /// What it does that has partitions and a cluster.
 fn works(report: &Report, status: &Status, now: Instant, topics: &str, model: &str) -> String {
-    let super::Now { records_per_s: rate, lag, held_back: held, last_commit_age_s, .. } =
-        report.now;
+    let super::Now {
+        records_per_s: rate, lag, held_back: held, last_commit_age_s, waited_s, ..
+    } = report.now;
     let next = report
         .models
         .staged
@@ -109,7 +114,7 @@ fn works(report: &Report, status: &Status, now: Instant, topics: &str, model: &s
         None => format!(
             "Ready: {model} waits for records of {topics}; how far behind it is is not known yet."
         ),
-        Some(readable) if 0 < readable && last_commit_age_s < QUIET.as_secs_f64() => format!(
+        Some(readable) if 0 < readable && waited_s < QUIET.as_secs_f64() => format!(
             "Begins: {} for {model}.",
             many(
                 readable,
@@ -119,7 +124,7 @@ fn works(report: &Report, status: &Status, now: Instant, topics: &str, model: &s
         ),
         Some(readable) if 0 < readable => format!(
             "Nothing was committed for {}, and {} for {model}.",
-            span(last_commit_age_s),
+            span(waited_s),
             many(
                 readable,
                 &format!("record of {topics} waits"),
@@ -141,7 +146,7 @@ fn works(report: &Report, status: &Status, now: Instant, topics: &str, model: &s
                 Some(partitions @ 2..) => format!("its {partitions} partitions"),
                 _ => "its partition".to_owned(),
             };
-            format!("Idle: all of {own} of {topics} is answered; {next}.")
+            format!("Idle: everything in {own} of {topics} is answered; {next}.")
         }
     }
 }
@@ -190,12 +195,18 @@ pub(super) fn warnings(
             super::cut(why)
         )
     }));
+    warn(
+        status
+            .missing
+            .as_ref()
+            .map(|missing| format!("Nothing can be committed, and nothing is lost: {missing}.")),
+    );
     warn(memory(report));
     warn(status.in_model.as_ref().and_then(|long| long_in_model(long, report, now)));
     let young = report.process.uptime_s < YOUNG.as_secs_f64();
     warn(status.last_life.filter(|_| young).map(|how| format!("{how}.")));
     for stuck in report.partitions.iter().filter(|one| is_stuck(one, report)) {
-        let OnePartition { topic, partition, lag, held_back, last_commit_age_s: age, .. } = stuck;
+        let OnePartition { topic, partition, lag, held_back, waited_s: age, .. } = stuck;
         warn(Some(format!(
             "{topic}/{partition} does not move: {}, and nothing of it was committed for {}. {}",
             many(lag.unwrap_or(0) - held_back, "record waits", "records wait"),
@@ -272,10 +283,10 @@ fn held(one: &OnePartition, about: &About) -> Option<String> {
     let OnePartition { topic, partition, held_back, .. } = one;
     (STUCK.as_secs_f64() < time).then(|| {
         format!(
-            "{topic}/{partition}: {} cannot be read for {}, because a producer's transaction that begins at offset \
+            "{topic}/{partition}: {} not been readable for {}, because a producer's transaction that begins at offset \
              {place} is not ended. Where that producer is gone: kafka-transactions.sh --bootstrap-server {} abort --topic \
              {topic} --partition {partition} --start-offset {place}",
-            many(*held_back, "record", "records"),
+            many(*held_back, "record has", "records have"),
             span(time),
             about.log
         )
@@ -285,7 +296,7 @@ fn held(one: &OnePartition, about: &About) -> Option<String> {
 fn is_stuck(one: &OnePartition, report: &Report) -> bool {
     report.state == "running"
         && one.lag.is_some_and(|lag| one.held_back < lag)
-        && STUCK.as_secs_f64() < one.last_commit_age_s
+        && STUCK.as_secs_f64() < one.waited_s
 }
 
 fn memory(report: &Report) -> Option<String> {
@@ -353,6 +364,9 @@ fn many(number: i64, one: &str, more: &str) -> String {
 }
 
 fn rounded(rate: f64) -> String {
+    if rate < 0.05 {
+        return "less than 0.1".to_owned();
+    }
     if rate < 10.0 {
         return format!("{rate:.1}");
     }

@@ -147,15 +147,15 @@ fn one_sentence_says_why_it_does_nothing() {
     let with = |change: &dyn Fn(&mut Status)| sentence(&idle, change);
     assert_eq!(
         with(&|_| ()),
-        "Idle: all of its partition of reviews is answered; sentiment version 7 waits for more."
+        "Idle: everything in its partition of reviews is answered; sentiment version 7 waits for more."
     );
     assert_eq!(
         with(&|s| s.staged = Some(model(8))),
-        "Idle: all of its partition of reviews is answered; version 8 is ready and is taken with the next batch."
+        "Idle: everything in its partition of reviews is answered; version 8 is ready and is taken with the next batch."
     );
     let several = with(&|s| s.assigned = Some(4));
     assert!(
-        several.starts_with("Idle: all of its 4 partitions of reviews is answered"),
+        several.starts_with("Idle: everything in its 4 partitions of reviews is answered"),
         "{several}"
     );
     let held = with(&|s| (s.lag, s.held) = (Some(50), 50));
@@ -187,9 +187,10 @@ fn what_has_stopped_is_not_told_as_going_on() {
     assert!(
         report(&status, &hour, now)
             .sentence
-            .starts_with("Idle: all of its partition of reviews is answered")
+            .starts_with("Idle: everything in its partition of reviews is answered")
     );
     status.lag = Some(9);
+    hour.waited = QUIET;
     let said = report(&status, &hour, now).sentence;
     assert!(said.starts_with("Nothing was committed for 15 s, and 9 records of reviews"), "{said}");
 }
@@ -281,7 +282,7 @@ fn troubles_are_warned_of() {
         (
             Box::new(|_, hour| {
                 hour.partitions[0].lag = Some(9);
-                hour.partitions[0].quiet = Duration::from_secs(300);
+                hour.partitions[0].waited = Duration::from_secs(300);
             }),
             "reviews/3 does not move: 9 records wait, and nothing of it was committed for 5 min.",
         ),
