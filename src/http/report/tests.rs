@@ -293,7 +293,7 @@ fn troubles_are_warned_of() {
                 hour.partitions[0].held = Some(HeldBack { records: 9, place, time });
                 hour.partitions[0].quiet = time;
             }),
-            "reviews/3: 9 records cannot be read for 5 min, because a producer's transaction that begins at offset 41 is \
+            "reviews/3: 9 records have not been readable for 5 min, because a producer's transaction that begins at offset 41 is \
              not ended. Where that producer is gone: kafka-transactions.sh --bootstrap-server b:1 abort --topic reviews \
              --partition 3 --start-offset 41",
         ),
