@@ -16,6 +16,7 @@
 //! * [`producer`]: a transactional producer whose calls have a deadline; one that is stuck is left behind.
 //! * [`class`]: what an error means. [`settings`], with [`owned`](crate::config::owned): the clients' properties.
 //! * [`journal`]: what the clients say. [`cause`]: what that means where brokers do not answer. [`identity`]: who they are, where brokers want a token.
+//! * [`away`]: how long no broker has answered, and when that is said.
 //! * [`native`]: what rdkafka does not wrap.
 //!
 //! Exactly once rests on the brokers: offsets are committed in the transaction of the predictions, under the
@@ -43,6 +44,7 @@ use crate::log::{Control, Feed, Leave, Log, Membership, Opening, Sink};
 
 use shared::Shared;
 
+mod away;
 pub mod begin;
 pub mod cause;
 pub mod class;

@@ -70,6 +70,40 @@ pub fn counted(number: u64, one: &str, more: &str) -> String {
     format!("{} {}", thousands(number), if number == 1 { one } else { more })
 }
 
+/// The first of many, and how many more there are: a list that ends where a sentence is cut says neither.
+pub fn some(names: &[String], shown: usize) -> String {
+    match names.len().checked_sub(shown) {
+        // One more takes as much room as to say that it is there.
+        None | Some(0 | 1) => names.join(", "),
+        Some(more) => {
+            let first = names.get(..shown).unwrap_or(names);
+            format!(
+                "{} and {} more",
+                first.join(", "),
+                thousands(u64::try_from(more).unwrap_or(u64::MAX))
+            )
+        }
+    }
+}
+
+/// So many in a second, with one digit below ten: what is slow is not nothing.
+pub fn rate(a_second: f64) -> String {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rate that is shown"
+    )]
+    let whole = a_second.round() as u64;
+    let tenths = (a_second * 10.0).round();
+    if 0.0 < a_second && tenths < 100.0 && tenths % 10.0 != 0.0 {
+        format!("{:.1}", tenths / 10.0)
+    } else if 0.0 < a_second && whole == 0 {
+        "less than 0.1".to_owned()
+    } else {
+        thousands(whole)
+    }
+}
+
 /// Milliseconds since 1970 as RFC 3339 writes them, in UTC.
 pub fn utc(millis: i64) -> String {
     let (days, rest) = (millis.div_euclid(86_400_000), millis.rem_euclid(86_400_000));
@@ -89,6 +123,24 @@ pub fn utc(millis: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slow_rate_is_not_nothing_and_a_long_list_has_an_end() {
+        for (a_second, expect) in [
+            (0.0, "0"),
+            (0.01, "less than 0.1"),
+            (0.34, "0.3"),
+            (7.0, "7"),
+            (9.94, "9.9"),
+            (9.97, "10"),
+            (4_800.2, "4,800"),
+        ] {
+            assert_eq!(rate(a_second), expect, "{a_second}");
+        }
+        let names: Vec<String> = (0..31).map(|name| name.to_string()).collect();
+        assert_eq!(some(&names, 2), "0, 1 and 29 more");
+        assert_eq!((some(&names[..3], 2), some(&[], 2)), ("0, 1, 2".to_owned(), String::new()));
+    }
 
     #[test]
     fn times_are_rfc_3339() {

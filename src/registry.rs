@@ -49,6 +49,9 @@ pub enum Error {
     /// The name or alias is not there.
     #[error("{0}")]
     NotFound(String),
+    /// The alias is as it should be, but names a version that is not there.
+    #[error("{0}")]
+    Dangling(String),
     /// A name that could leave the registry.
     #[error(
         "{0:?} is not a name: 1 to 128 of letters, digits, '.', '_', '-', not starting with a dot"
@@ -178,6 +181,11 @@ impl Registry {
         if uri::version(&number).is_none() || !dir.is_dir() {
             let known: Vec<String> = self.versions(model)?.iter().map(Version::to_string).collect();
             let known = listed(&known);
+            if let Uri::Alias { alias, .. } = uri {
+                return Err(Error::Dangling(format!(
+                    "the alias {alias} names version {version}, which is not there; versions of {model}: {known}"
+                )));
+            }
             let message = format!("model {model:?} has no version {version}; versions: {known}");
             return Err(Error::NotFound(message));
         }
@@ -379,6 +387,25 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_alias_that_names_what_is_not_there_is_told_from_a_registry_that_cannot_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = Registry::new(Some(folder.path().to_owned()));
+        for below in ["m/1", "m/aliases"] {
+            fs::create_dir_all(folder.path().join(below)).unwrap();
+        }
+        fs::write(folder.path().join("m/aliases/champion"), "77\n").unwrap();
+        let alias = Uri::Alias { model: "m".to_owned(), alias: "champion".to_owned() };
+        let error = registry.resolve(&alias).unwrap_err();
+        assert!(matches!(error, Error::Dangling(_)), "{error:?}");
+        assert_eq!(
+            error.to_string(),
+            "the alias champion names version 77, which is not there; versions of m: 1"
+        );
+        let number = Uri::Version { model: "m".to_owned(), version: Version(77) };
+        assert!(matches!(registry.resolve(&number), Err(Error::NotFound(_))));
+    }
 
     #[test]
     fn what_is_no_registry_is_told_from_a_model_that_is_not_there() {

@@ -50,12 +50,31 @@ impl Repeated {
 pub struct Kinds {
     first: Duration,
     longest: Duration,
-    each: BTreeMap<String, Repeated>,
+    each: BTreeMap<String, Kind>,
+}
+
+/// One kind, and when there was one of it first and last.
+#[derive(Debug)]
+struct Kind {
+    repeated: Repeated,
+    first: Instant,
+    last: Instant,
+}
+
+impl Kind {
+    /// Whether there was none of it for longer than it is silent about it: what comes then is new.
+    fn is_past(&self, now: Instant) -> bool {
+        let pause = self.repeated.goes_on.as_ref().map_or(Duration::ZERO, |goes_on| goes_on.pause);
+        Kinds::QUIET.max(pause) <= now.saturating_duration_since(self.last)
+    }
 }
 
 impl Kinds {
     /// So many kinds are told apart. Lines that differ in what they quote would pile up.
     const MOST: usize = 256;
+
+    /// A kind of which there was none for so long is over: the next one is not counted with those before.
+    pub const QUIET: Duration = Duration::from_secs(120);
 
     /// The first pause between two lines of a kind, and the longest.
     pub const fn new(first: Duration, longest: Duration) -> Self {
@@ -64,12 +83,23 @@ impl Kinds {
 
     /// There was one more of this kind at `now`. How many in all, where it is time to say so.
     pub fn seen(&mut self, kind: &str, now: Instant) -> Option<usize> {
+        self.seen_over(kind, now).map(|(count, _)| count)
+    }
+
+    /// The same, and since how long.
+    pub fn seen_over(&mut self, kind: &str, now: Instant) -> Option<(usize, Duration)> {
         if self.each.len() == Self::MOST && !self.each.contains_key(kind) {
             self.each.clear();
         }
         let (first, longest) = (self.first, self.longest);
-        let repeated = self.each.entry(kind.to_owned());
-        repeated.or_insert_with(|| Repeated::new(first, longest)).seen(1, now)
+        let fresh = || Kind { repeated: Repeated::new(first, longest), first: now, last: now };
+        let kind = self.each.entry(kind.to_owned()).or_insert_with(fresh);
+        if kind.is_past(now) {
+            *kind = fresh();
+        }
+        kind.last = now;
+        let over = now.saturating_duration_since(kind.first);
+        kind.repeated.seen(1, now).map(|count| (count, over))
     }
 }
 
@@ -111,8 +141,9 @@ mod tests {
         let mut said = |kind: &str, second| kinds.seen(kind, start + Duration::from_secs(second));
         assert_eq!((said("a", 0), said("b", 1), said("a", 9)), (Some(1), Some(1), None));
         assert_eq!((said("a", 10), said("b", 10), said("b", 11)), (Some(3), None, Some(3)));
+        assert_eq!((said("a", 12), said("a", 140)), (None, Some(1)), "what is over is not counted");
         for kind in 0..10 * Kinds::MOST {
-            assert_eq!(said(&kind.to_string(), 12), Some(1));
+            assert_eq!(said(&kind.to_string(), 140), Some(1));
         }
         assert!(kinds.each.len() <= Kinds::MOST);
     }

@@ -177,7 +177,9 @@ async fn serve(
     let (about, status) = (About::new(&config), options.status.clone());
     let http = http::serve(listener, about, status, telemetry.clone(), http_stop.clone());
     tasks.spawn("http", http);
-    if let Some(admin) = admin::open(&config, &telemetry, &options.commands.0, &stop).await? {
+    if let Some(admin) =
+        admin::open(&config, &telemetry, (&options.commands.0, &options.status), &stop).await?
+    {
         tasks.spawn("admin", admin.serve(http_stop.clone()));
     }
     tasks.spawn("upkeep", upkeep(telemetry.clone()));

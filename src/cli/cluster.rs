@@ -21,7 +21,7 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset as Place, TopicPartitionList};
 
 use crate::cli::terminal;
-use crate::config::Config;
+use crate::config::{Config, properties};
 use crate::failure::{Exit, Failure};
 use crate::kafka::{Journal, native, settings};
 use crate::log::note::Note;
@@ -455,4 +455,18 @@ fn failure(journal: &Journal, what: &str, error: &KafkaError) -> Failure {
         _ => Exit::Temporary,
     };
     Failure { message: format!("{what}: {why}{cause}{silent}"), exit }
+}
+
+/// How Kafka's own tools reach the brokers: for a command that is to be copied. Without secrets.
+pub(super) fn connection(config: &Config) -> String {
+    let servers =
+        properties::servers(&config.kafka).filter(|servers| !config.secrets.within(servers));
+    let servers = servers.unwrap_or("HOST:PORT");
+    let plain = config
+        .kafka
+        .common
+        .get("security.protocol")
+        .is_none_or(|p| p.eq_ignore_ascii_case("plaintext"));
+    let more = if plain { "" } else { " --command-config client.properties" };
+    format!("--bootstrap-server {servers}{more}")
 }

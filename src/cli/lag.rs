@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, connection};
 use super::{ConfigFile, terminal};
 use crate::config::Config;
 use crate::failure::{Exit, Failure, chain};
@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> ExitCode {
             let told = serde_json::json!({ "group": group, "lag": all, "held_back": held, "partitions": rows });
             terminal::line(told)
         } else {
-            terminal::say(table(&rows))
+            terminal::say(table(&rows, &connection(&config)))
         }
     };
     terminal::end(rows.and_then(print))
@@ -120,7 +120,8 @@ fn row(
     Row { topic: topic.to_owned(), partition, committed, end, lag, held_back, held_back_at }
 }
 
-fn table(rows: &[Row]) -> String {
+/// For people; `connection` is how the brokers are reached.
+fn table(rows: &[Row], connection: &str) -> String {
     let place = |row: &Row| format!("{}/{}", row.topic, row.partition);
     let width = rows.iter().map(|row| place(row).len()).max().unwrap_or(0).max("PARTITION".len());
     let shown = |number: i64| thousands(u64::try_from(number).unwrap_or(0));
@@ -139,7 +140,7 @@ fn table(rows: &[Row]) -> String {
     lines.extend(held.map(|(row, at)| {
         format!(
             "{}: a producer's transaction that begins at offset {at} is not ended. Where that producer is gone: \
-             kafka-transactions.sh --bootstrap-server BROKER abort --topic {} --partition {} --start-offset {at}",
+             kafka-transactions.sh {connection} abort --topic {} --partition {} --start-offset {at}",
             place(row),
             row.topic,
             row.partition
@@ -161,7 +162,7 @@ mod tests {
             row("in", 3, Some(40), (40, 40, 60)),
             row("in", 4, Some(40), (40, 50, 60)),
         ];
-        let said = table(&rows);
+        let said = table(&rows, "--bootstrap-server b:1");
         let cells: Vec<Vec<&str>> =
             said.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(cells[1], ["in/0", "90", "1,100", "1,010", "0"]);
@@ -171,6 +172,7 @@ mod tests {
         assert_eq!(cells[5], ["in/4", "40", "60", "20", "10"]);
         assert_eq!(cells[6], ["all", "1,052", "30"]);
         assert!(said.contains("in/3: a producer's transaction that begins at offset 40"), "{said}");
+        assert!(said.contains("kafka-transactions.sh --bootstrap-server b:1 abort"), "{said}");
         assert_eq!(cells.len(), 9);
     }
 }

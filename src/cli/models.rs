@@ -23,7 +23,7 @@ use crate::registry::{self, Broken, Error, Imported, Listed, Registry};
 /// `tidemill models …`.
 #[derive(Debug, Subcommand)]
 pub enum Models {
-    /// Show every version and its aliases, and what is broken
+    /// Show every version and its aliases, and what is no version or alias; `models verify` looks into a version's files
     List {
         /// Where the registry is
         #[command(flatten)]

@@ -33,13 +33,19 @@ impl Coordinator {
     ) -> KafkaResult<T> {
         let client = Arc::clone(&self.client.lock().unwrap_or_else(PoisonError::into_inner));
         let answer = question(&client);
-        // What it has to say beside answers goes to the journal.
-        while client.poll(Duration::ZERO).is_some() {}
+        listen_to(&client);
         let code = answer.as_ref().err().and_then(KafkaError::rdkafka_error_code);
         if code == Some(Code::OperationTimedOut) {
             self.replace(&client);
         }
         answer
+    }
+
+    /// Has the client say what it has to say, which it does only when it is asked: else that waits for the next question,
+    /// and is said then as if it were so then.
+    pub(super) fn listen(&self) {
+        let client = Arc::clone(&self.client.lock().unwrap_or_else(PoisonError::into_inner));
+        listen_to(&client);
     }
 
     /// Puts another client in the place of this one, unless another question has done so.
@@ -53,6 +59,11 @@ impl Coordinator {
             Err(error) => tracing::debug!(%error, "the client is kept: another one cannot be made"),
         }
     }
+}
+
+/// What it has to say beside answers goes to the journal.
+fn listen_to(client: &BaseConsumer<Journal>) {
+    while client.poll(Duration::ZERO).is_some() {}
 }
 
 fn made(settings: &ClientConfig, journal: &Journal) -> KafkaResult<Arc<BaseConsumer<Journal>>> {

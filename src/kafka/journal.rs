@@ -146,10 +146,10 @@ impl Journal {
         tracing::debug!(target: "rdkafka", error, "{reason}");
     }
 
-    /// How often a line of its kind came from any of the clients, where it is time to say so.
-    fn due(&self, facility: &str, line: &str, now: Instant) -> Option<usize> {
+    /// How often a line of its kind came from any of the clients, and within how long, where it is time to say so.
+    fn due(&self, facility: &str, line: &str, now: Instant) -> Option<(usize, Duration)> {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        said.seen(&kind(facility, line), now)
+        said.seen_over(&kind(facility, line), now)
     }
 
     /// While a broker hangs, each client says so again and again: the first line of a kind is passed on at once, and what
@@ -163,19 +163,20 @@ impl Journal {
         if matches!(level, RDKafkaLogLevel::Debug) {
             return tracing::debug!(target: "rdkafka", facility, "{line}");
         }
-        let Some(times) = self.due(facility, &line, Instant::now()) else { return };
+        let Some((times, over)) = self.due(facility, &line, Instant::now()) else { return };
         // A field that is not there is not written.
         let times = (times != 1).then_some(times);
+        let within = times.map(|_| tracing::field::debug(Duration::from_secs(over.as_secs())));
         match level {
             RDKafkaLogLevel::Emerg
             | RDKafkaLogLevel::Alert
             | RDKafkaLogLevel::Critical
             | RDKafkaLogLevel::Error
             | RDKafkaLogLevel::Warning => {
-                tracing::warn!(target: "rdkafka", facility, times, "{line}");
+                tracing::warn!(target: "rdkafka", facility, times, within, "{line}");
             }
             RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
-                tracing::info!(target: "rdkafka", facility, times, "{line}");
+                tracing::info!(target: "rdkafka", facility, times, within, "{line}");
             }
         }
     }
@@ -272,14 +273,15 @@ mod tests {
                     60_000 + second
                 );
                 let now = start + Duration::from_secs(second);
-                said.extend(client.due("REQTMOUT", &line, now));
+                said.extend(client.due("REQTMOUT", &line, now).map(|(times, _)| times));
             }
         }
         assert!((4..=14).contains(&said.len()), "{said:?}");
         assert_eq!((said[0], said[1]), (1, 9), "four in each five seconds");
         let line =
             |broker: &str| format!("[thrd:{broker}]: {broker}: Timed out FetchRequest in flight");
-        let due = |facility: &str, line: &str| journal.due(facility, line, start);
+        let due =
+            |facility: &str, line: &str| journal.due(facility, line, start).map(|(times, _)| times);
         assert_eq!(due("REQTMOUT", &line("b:9092/2")), Some(1), "another broker");
         assert_eq!(due("FAIL", &line("b:9092/2")), Some(1), "another kind");
         assert_eq!(due("FAIL", &line("b:9092/2")), None);

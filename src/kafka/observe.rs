@@ -20,6 +20,7 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use tokio::sync::mpsc;
 
+use super::away::Away;
 use super::hidden::Hidden;
 use super::native::{self, Group, Topic, Which};
 use super::shared::Shared;
@@ -59,6 +60,8 @@ pub(super) struct Observer {
     orders: SyncSender<Order>,
     leave: Leave,
     looked: Option<Instant>,
+    /// How long no broker has answered.
+    away: Away,
     /// Input topics that are not there, since when.
     missing: BTreeMap<String, Instant>,
     /// Partitions that nobody reads, as the last look saw it.
@@ -90,6 +93,7 @@ impl Observer {
             orders,
             leave,
             looked: None,
+            away: Away::new(Instant::now()),
             missing: BTreeMap::new(),
             uncovered: BTreeSet::new(),
             unread: Repeated::default(),
@@ -117,6 +121,7 @@ impl Observer {
             };
             // The client says only when it is asked why it has no connection.
             while self.shared.look.poll(Duration::ZERO).is_some() {}
+            self.shared.coordinator.listen();
             let due = self.looked.is_none_or(|looked| EVERY <= looked.elapsed());
             let doubt = !self.shared.topics_are_known();
             let result = if due || doubt { self.look() } else { Ok(()) };
@@ -146,6 +151,13 @@ impl Observer {
         let committed: BTreeMap<Partition, Offset> =
             shared.owned.read().iter().map(|(p, held)| (*p, held.committed)).collect();
         let names: Vec<&str> = shared.naming.inputs.iter().map(String::as_str).collect();
+        // Whether any broker is there, first: a question to the controller has the client connect without a pause for as
+        // long as it waits for that one.
+        let asked = shared.look.fetch_metadata(names.first().copied(), ANSWER);
+        if let Err(error) = asked {
+            return self.unreachable(&error);
+        }
+        self.back();
         let begin = Instant::now();
         let topics = match native::describe_topics(shared.look.client(), &names, ANSWER) {
             Ok(topics) => topics,
@@ -208,12 +220,31 @@ impl Observer {
         self.tell(Control::Refused(refused));
         if !is_refused {
             self.refused = None;
+            self.gone();
             return Ok(());
         }
         let since = *self.refused.get_or_insert_with(Instant::now);
         match refusal(since.elapsed(), !self.shared.changed().is_empty()) {
             None => Ok(()),
             Some(what) => Err(self.shared.failure(what, error, Exit::Config)),
+        }
+    }
+
+    /// No broker answers, and says nothing against us either.
+    fn gone(&mut self) {
+        if let Some(away) = self.away.unanswered(Instant::now()) {
+            let (servers, seconds) = (self.shared.servers(), away.as_secs());
+            tracing::warn!(
+                "no broker of {servers} has answered for {seconds} s: what is read waits, nothing is lost"
+            );
+        }
+    }
+
+    /// A broker answers.
+    fn back(&mut self) {
+        if let Some(away) = self.away.answered(Instant::now()) {
+            let (servers, seconds) = (self.shared.servers(), away.as_secs());
+            tracing::info!("brokers of {servers} answer again, after {seconds} s");
         }
     }
 

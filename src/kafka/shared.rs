@@ -14,7 +14,7 @@ use super::class::Call;
 use super::coordinator::Coordinator;
 use super::native::Topic;
 use super::producer::Trouble;
-use super::{Journal, group, manifests, native, servers, settings};
+use super::{Journal, away, group, manifests, native, servers, settings};
 use crate::config::{Config, load};
 use crate::failure::{Exit, Failure};
 use crate::log::message::Naming;
@@ -111,7 +111,8 @@ impl Shared {
             topics_compared: AtomicU64::new(0),
             took_over: Mutex::default(),
         };
-        let counts = shared.topics(servers(&settings))?;
+        let patience = shared.first_answer();
+        let counts = shared.topics(&shared.servers(), patience)?;
         let inputs = shared.naming.inputs.iter().filter_map(|input| counts.get(input));
         shared.partitions = usize::try_from(inputs.sum::<i32>()).unwrap_or(1).max(1);
         shared.read_settings()?;
@@ -122,12 +123,40 @@ impl Shared {
         Ok(shared)
     }
 
+    /// Where brokers are looked for, to be shown.
+    pub(super) fn servers(&self) -> String {
+        let settings = settings::look(&self.config, &self.instance);
+        self.config.secrets.redact(servers(&settings))
+    }
+
+    /// Says so where no broker answers for long. How long each next question may take, which says what comes of it.
+    fn first_answer(&self) -> Duration {
+        let (begin, topic) = (Instant::now(), self.naming.output.as_str());
+        let Err(error) = self.look.fetch_metadata(Some(topic), away::LONG) else {
+            return FIRST_ANSWER;
+        };
+        drop(self.look.poll(Duration::ZERO));
+        if away::LONG <= begin.elapsed() && !self.heard().refused() {
+            tracing::warn!(
+                %error,
+                "no broker of {} has answered for {} s since the start: nothing is read yet",
+                self.servers(),
+                away::LONG.as_secs()
+            );
+        }
+        FIRST_ANSWER - away::LONG
+    }
+
     /// Looks at the topics before anything is read: they are there, and wide enough. The partitions of each.
-    pub(super) fn topics(&self, servers: &str) -> Result<BTreeMap<String, i32>, Failure> {
+    pub(super) fn topics(
+        &self,
+        servers: &str,
+        patience: Duration,
+    ) -> Result<BTreeMap<String, i32>, Failure> {
         let naming = &self.naming;
         let mut counts = BTreeMap::new();
         for topic in naming.all() {
-            let metadata = self.look.fetch_metadata(Some(topic), FIRST_ANSWER).map_err(|e| {
+            let metadata = self.look.fetch_metadata(Some(topic), patience).map_err(|e| {
                 drop(self.look.poll(Duration::from_millis(200)));
                 let what = format!("read metadata of topic {topic} from {servers}");
                 self.failure(

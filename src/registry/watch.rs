@@ -27,6 +27,7 @@ use crate::model::options::LoadOptions;
 use crate::model::served::Served;
 use crate::model::unfit;
 use crate::record::{ModelId, Signature, Version};
+use crate::repeated::Repeated;
 use crate::status::{self, Board, Refusal};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::stage::Stage;
@@ -97,11 +98,19 @@ struct Refused {
     after: Instant,
 }
 
+/// Why the registry tells no version, and how often it was looked at since.
+struct Unreadable {
+    why: String,
+    since: Instant,
+    said: Repeated,
+}
+
 /// What the watcher knows between two looks.
 struct State {
     serving: Version,
     signature: Arc<Signature>,
     refused: Option<Refused>,
+    unreadable: Option<Unreadable>,
     /// The newest question that was answered.
     answered: u64,
 }
@@ -112,6 +121,7 @@ pub async fn run(mut watch: Watch) {
         serving: watch.serving.version,
         signature: Arc::clone(&watch.signature),
         refused: None,
+        unreadable: None,
         answered: 0,
     };
     let follows = matches!(watch.uri, Uri::Alias { .. });
@@ -145,12 +155,17 @@ pub async fn run(mut watch: Watch) {
 async fn step(watch: &Watch, state: &mut State) -> Option<bool> {
     let resolved = match look(watch).await? {
         Ok(resolved) => resolved,
-        Err(why) => {
+        Err(Untold { why, dangling }) => {
+            unreadable(watch, &mut state.unreadable, &why, dangling);
             // What it names is not known: whether a refused version still is neither.
             watch.status.change(|status| (status.registry, status.refused) = (Some(why), None));
             return Some(false);
         }
     };
+    if let Some(unreadable) = state.unreadable.take() {
+        let away = now().saturating_duration_since(unreadable.since).as_secs();
+        tracing::info!(uri = %watch.uri, "the registry tells a version again, after {away} s");
+    }
     let version = resolved.version;
     watch.status.change(|status| {
         status.registry = None;
@@ -185,20 +200,48 @@ async fn step(watch: &Watch, state: &mut State) -> Option<bool> {
     }
 }
 
+/// Why a look told no version.
+struct Untold {
+    why: String,
+    /// Whether it is the alias that names one that is not there.
+    dangling: bool,
+}
+
+/// Says so at once and then with growing pauses, for as long as the reason is the same.
+fn unreadable(watch: &Watch, known: &mut Option<Unreadable>, why: &str, dangling: bool) {
+    let Some(looks) = due(known, why, now()) else { return };
+    // A field that is not there is not written.
+    let looks = (looks != 1).then_some(looks);
+    if dangling {
+        tracing::warn!(uri = %watch.uri, error = why, looks, "the alias names a version that is not there; the serving one stays");
+    } else {
+        tracing::warn!(uri = %watch.uri, error = why, looks, "registry not readable; the serving version stays");
+    }
+}
+
+/// After how many looks it is said now.
+fn due(known: &mut Option<Unreadable>, why: &str, now: Instant) -> Option<usize> {
+    let fresh = |since| Unreadable { why: why.to_owned(), since, said: Repeated::default() };
+    let known = known.get_or_insert_with(|| fresh(now));
+    if known.why != why {
+        *known = fresh(known.since);
+    }
+    known.said.seen(1, now)
+}
+
 /// What the alias names now, or why it cannot be read; `None` where the service stops.
-async fn look(watch: &Watch) -> Option<Result<Resolved, String>> {
+async fn look(watch: &Watch) -> Option<Result<Resolved, Untold>> {
     let (registry, uri) = (watch.registry.clone(), watch.uri.clone());
     let look = tokio::task::spawn_blocking(move || registry.resolve(&uri));
     match patiently(watch, "the look at the registry", look).await? {
         Ok(Ok(resolved)) => Some(Ok(resolved)),
         Ok(Err(error)) => {
-            let why = crate::failure::chain(&error);
-            tracing::warn!(uri = %watch.uri, error = why, "registry not readable; the serving version stays");
-            Some(Err(why))
+            let dangling = matches!(error, Error::Dangling(_));
+            Some(Err(Untold { why: crate::failure::chain(&error), dangling }))
         }
         Err(error) => {
             tracing::error!(%error, "looking at the registry panicked; the serving version stays");
-            Some(Err(error.to_string()))
+            Some(Err(Untold { why: error.to_string(), dangling: false }))
         }
     }
 }
@@ -282,4 +325,20 @@ fn refuse(watch: &Watch, version: Version, why: &str, refused: &mut Option<Refus
 #[expect(clippy::disallowed_methods, reason = "the watcher keeps its own time, off the hot path")]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_readable_for_long_is_said_with_growing_pauses_and_another_reason_at_once() {
+        let (start, mut known) = (now(), None);
+        let mut said = |why, second| due(&mut known, why, start + Duration::from_secs(second));
+        let looks = (0..=60).map(|look| 2 * look);
+        let lines: Vec<usize> = looks.filter_map(|second| said("a", second)).collect();
+        assert_eq!(lines, [1, 16, 46], "of 61 looks");
+        assert_eq!((said("b", 122), said("b", 124)), (Some(1), None));
+        assert_eq!(known.map(|known| known.since), Some(start), "it is one time all the same");
+    }
 }

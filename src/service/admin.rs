@@ -7,7 +7,7 @@
 //! A pause is this process's alone, and is forgotten with it: what starts again takes records in.
 //!
 //! An action that the engine carries out is answered with 202, because it is no promise: `/api/status` says what came of
-//! it.
+//! it. What means nothing to a service that is stopping, or has stopped by itself, is refused with 409.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -34,6 +34,7 @@ use crate::http::{self, connections};
 use crate::printable;
 use crate::record::Version;
 use crate::registry::Registry;
+use crate::status::{Board, Doing};
 use crate::telemetry::metrics::ACTIONS;
 use crate::telemetry::{self, Telemetry};
 
@@ -68,6 +69,7 @@ struct App {
     registry: Registry,
     uri: Uri,
     commands: mpsc::Sender<Command>,
+    status: Board,
     telemetry: Telemetry,
     service: CancellationToken,
     done: Arc<Mutex<Recent>>,
@@ -122,7 +124,7 @@ fn tokens(config: &Config) -> Result<Option<Tokens>, Failure> {
 pub(super) async fn open(
     config: &Config,
     telemetry: &Telemetry,
-    commands: &mpsc::Sender<Command>,
+    (commands, status): (&mpsc::Sender<Command>, &Board),
     service: &CancellationToken,
 ) -> Result<Option<Admin>, Failure> {
     let Some(tokens) = tokens(config)? else { return Ok(None) };
@@ -132,6 +134,7 @@ pub(super) async fn open(
         registry: Registry::new(config.registry.root.clone()),
         uri: config.model.uri.clone(),
         commands: commands.clone(),
+        status: status.clone(),
         telemetry: telemetry.clone(),
         service: service.clone(),
         done: Arc::default(),
@@ -252,15 +255,15 @@ impl App {
         match action {
             "pause" => {
                 let what = "paused: what was begun is finished, nothing more is taken in";
-                self.command(Command::Pause, what, &body::<Nothing>(request).await?)
+                self.running(Command::Pause, what, &body::<Nothing>(request).await?)
             }
             "resume" => {
                 let what = "resumed: records are taken in";
-                self.command(Command::Resume, what, &body::<Nothing>(request).await?)
+                self.running(Command::Resume, what, &body::<Nothing>(request).await?)
             }
             "reload" => {
                 let what = "looks at the registry now";
-                self.command(Command::Reload, what, &body::<Nothing>(request).await?)
+                self.running(Command::Reload, what, &body::<Nothing>(request).await?)
             }
             "drain" => self.drain(&body(request).await?),
             "promote" => self.promote(body(request).await?).await,
@@ -269,6 +272,14 @@ impl App {
                 self.rollback().await
             }
             _ => Self::log(&body(request).await?),
+        }
+    }
+
+    /// What only a service that goes on can carry out.
+    fn running(&self, command: Command, what: &str, nothing: &Nothing) -> Result<Said, Said> {
+        match idle(&self.status.now().doing, self.service.is_cancelled()) {
+            Some(why) => Err((StatusCode::CONFLICT, why)),
+            None => self.command(command, what, nothing),
         }
     }
 
@@ -312,8 +323,11 @@ impl App {
     async fn promote(&self, promote: Promote) -> Result<Said, Said> {
         let (model, alias) = self.followed()?;
         let (registry, version) = (self.registry.clone(), Version(promote.version));
-        let what = format!("models:/{model}@{alias} is version {version} now");
-        self.moved(what, move || registry.promote(&model, version, &alias)).await
+        self.moved(move || {
+            registry.promote(&model, version, &alias)?;
+            Ok(format!("models:/{model}@{alias} is version {version} now"))
+        })
+        .await
     }
 
     async fn rollback(&self) -> Result<Said, Said> {
@@ -325,19 +339,22 @@ impl App {
             return Err((StatusCode::CONFLICT, why));
         }
         let registry = self.registry.clone();
-        let what = format!("models:/{model}@champion is the version before now");
-        self.moved(what, move || registry.rollback(&model).map(|_version| ())).await
+        self.moved(move || {
+            let version = registry.rollback(&model)?;
+            Ok(format!("models:/{model}@champion is version {version} again"))
+        })
+        .await
     }
 
-    /// Moves an alias, and has the registry looked at.
+    /// Moves an alias, which is said, and has the registry looked at.
     async fn moved(
         &self,
-        what: String,
-        moves: impl FnOnce() -> Result<(), crate::registry::Error> + Send + 'static,
+        moves: impl FnOnce() -> Result<String, crate::registry::Error> + Send + 'static,
     ) -> Result<Said, Said> {
         let moved = tokio::task::spawn_blocking(moves).await;
         let wrong = |why: String| (StatusCode::CONFLICT, why);
-        moved.map_err(|died| wrong(died.to_string()))?.map_err(|error| wrong(chain(&error)))?;
+        let moved = moved.map_err(|died| wrong(died.to_string()))?;
+        let what = moved.map_err(|error| wrong(chain(&error)))?;
         // Too many wait: then a look is due anyway.
         self.commands.try_send(Command::Reload).unwrap_or_default();
         Ok((
@@ -351,6 +368,19 @@ impl App {
             (StatusCode::BAD_REQUEST, format!("logging.filter {:?}: {why}", log.filter))
         })?;
         Ok((StatusCode::OK, format!("logs {} until it is told otherwise or ends", log.filter)))
+    }
+}
+
+/// Why nothing that a service does can be changed any more: it is stopping, or has stopped by itself.
+fn idle(doing: &Doing, is_told: bool) -> Option<String> {
+    match doing {
+        Doing::Stopped(why) => Some(format!(
+            "not done: the service has stopped; end it, and start it again. It has stopped because {why}"
+        )),
+        Doing::Stopping => Some("not done: the service is stopping".to_owned()),
+        Doing::Starting | Doing::Running | Doing::Paused => {
+            is_told.then(|| "not done: the service is stopping".to_owned())
+        }
     }
 }
 

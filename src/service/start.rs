@@ -59,6 +59,8 @@ impl Start<'_> {
         options.status.change(|status| {
             (status.serving, status.opening) = (serving.clone(), Some(now()));
         });
+        // Until it answers, it is away since now.
+        self.metrics.reachable(false);
         let opening = Opening { until_end: options.until_end, serving, stop: stop.clone() };
         let own = config.clone();
         let opened = tokio::task::spawn_blocking(move || open(&own, &opening));

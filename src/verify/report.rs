@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::printable::escaped;
+use crate::printable::{counted, escaped, rate, thousands};
 use serde::{Serialize, Serializer};
 
 use super::index::Tally;
@@ -165,7 +165,7 @@ impl fmt::Display for Unproven {
             write!(f, " offsets {first} to {last}")?;
             let all = u64::try_from(last - first).unwrap_or(0).saturating_add(1);
             if self.count != all {
-                write!(f, " ({} of them)", self.count)?;
+                write!(f, " ({} of them)", thousands(self.count))?;
             }
         }
         write!(f, ", because {}", self.because)
@@ -176,14 +176,15 @@ impl fmt::Display for Recomputed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { model, equal, close, different, .. } = self;
         let model = escaped(model, "");
-        write!(f, "answered again by {model}: {equal} equal bit for bit")?;
+        write!(f, "answered again by {model}: {} equal bit for bit", thousands(*equal))?;
         if *close != 0 {
-            write!(f, ", {close} within the tolerance")?;
+            write!(f, ", {} within the tolerance", thousands(*close))?;
         }
         if *different != 0 {
-            write!(f, ", {different} different")?;
+            write!(f, ", {} different", thousands(*different))?;
         }
         for (why, count) in &self.cannot {
+            let count = thousands(*count);
             write!(f, "\n  {count} cannot be recomputed, because {}", escaped(why, ""))?;
         }
         Ok(())
@@ -195,16 +196,21 @@ impl fmt::Display for Report {
         let [predictions, dead_letters, tombstones] = self.outcomes;
         writeln!(
             f,
-            "group {}: {} committed records, {predictions} predictions, {tombstones} tombstones, {dead_letters} dead \
-             letters, {} batches",
-            self.group, self.records, self.batches
+            "group {}: {}, {}, {}, {}, {}",
+            self.group,
+            counted(self.records, "committed record", "committed records"),
+            counted(predictions, "prediction", "predictions"),
+            counted(tombstones, "tombstone", "tombstones"),
+            counted(dead_letters, "dead letter", "dead letters"),
+            counted(self.batches, "batch", "batches")
         )?;
         for (count, what) in [
             (self.foreign, "of other groups, topics or programs"),
             (self.earlier, "of an earlier topic of an input topic's name"),
         ] {
             if count != 0 {
-                writeln!(f, "not judged: {count} outcomes {what}")?;
+                let outcomes = counted(count, "outcome", "outcomes");
+                writeln!(f, "not judged: {outcomes} {what}")?;
             }
         }
         for recomputed in &self.recomputed {
@@ -214,7 +220,7 @@ impl fmt::Display for Report {
             writeln!(f, "cannot be proven: {unproven}")?;
         }
         for (kind, Violation { count, examples }) in &self.violations {
-            writeln!(f, "VIOLATED {}: {count}", kind.name())?;
+            writeln!(f, "VIOLATED {}: {}", kind.name(), thousands(*count))?;
             for example in examples {
                 writeln!(f, "  {example}")?;
             }
@@ -222,8 +228,9 @@ impl fmt::Display for Report {
         let Effort { messages, seconds } = self.effort;
         if messages != 0 {
             #[expect(clippy::cast_precision_loss, reason = "a rate for a person")]
-            let rate = messages as f64 / seconds.max(0.001);
-            writeln!(f, "read {messages} messages in {seconds:.1} s, {rate:.0} a second")?;
+            let a_second = rate(messages as f64 / seconds.max(0.001));
+            let messages = counted(messages, "message", "messages");
+            writeln!(f, "read {messages} in {seconds:.1} s, {a_second} a second")?;
         }
         if self.proven == 0 && self.violations.is_empty() {
             writeln!(f, "nothing is proven")
@@ -231,8 +238,8 @@ impl fmt::Display for Report {
             let rest = if self.unproven.is_empty() { "" } else { "; for the rest see above" };
             writeln!(
                 f,
-                "holds for {} offsets: one outcome a record, in order, one version a batch{rest}",
-                self.proven
+                "holds for {}: one outcome a record, in order, one version a batch{rest}",
+                counted(self.proven, "offset", "offsets")
             )
         } else {
             writeln!(f, "does not hold")

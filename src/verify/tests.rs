@@ -441,3 +441,26 @@ fn a_partition_without_a_committed_offset_is_named() {
         assert!(!report.holds(), "nothing is proven");
     }
 }
+
+#[test]
+fn one_is_told_as_one_and_many_with_commas() {
+    let told = |count| {
+        let report = Report {
+            group: "g".to_owned(),
+            records: count,
+            outcomes: [count; 3],
+            batches: count,
+            proven: count,
+            foreign: count,
+            ..Report::default()
+        };
+        report.to_string()
+    };
+    assert_eq!(
+        told(1),
+        "group g: 1 committed record, 1 prediction, 1 tombstone, 1 dead letter, 1 batch\n\
+         not judged: 1 outcome of other groups, topics or programs\n\
+         holds for 1 offset: one outcome a record, in order, one version a batch\n"
+    );
+    assert!(told(1_200).contains("1,200 committed records, 1,200 predictions, 1,200 tombstones"));
+}

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::Value;
-use tidemill::sqlite::Store;
+use tidemill::sqlite::{Message, Store};
 use tidemill::status::Doing;
 
 use crate::commands::{Running, append, prepared, versions};
@@ -17,14 +17,19 @@ const TOKEN: &str = "a-token-of-annas-own";
 fn started(dir: &Path) -> (Running, SocketAddr, Store) {
     let (mut store, text) = prepared(dir);
     append(&mut store, 5);
+    let (service, address) = with_admin(dir, &text);
+    wait_for("the first outcomes", || (versions(&store).len() == 5).then_some(()));
+    (service, address, store)
+}
+
+/// The same of a configuration.
+fn with_admin(dir: &Path, text: &str) -> (Running, SocketAddr) {
     let file = dir.join("tokens");
     std::fs::write(&file, format!("# operators\nanna:{TOKEN}\n")).unwrap();
     // Free a moment ago.
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let admin = format!("admin: {{ listen: '{address}', token_file: {} }}\n", file.display());
-    let service = Running::start(&(text + &admin), false, &[]);
-    wait_for("the first outcomes", || (versions(&store).len() == 5).then_some(()));
-    (service, address, store)
+    (Running::start(&format!("{text}{admin}"), false, &[]), address)
 }
 
 /// Status and message of what is asked for.
@@ -58,7 +63,8 @@ fn an_operator_with_a_token_does_what_there_is_to_do() {
         status.now().serving.clone()
     };
     wait_for("version 2", || serving().filter(serves(2)));
-    assert_eq!(does("rollback", "").0, 200);
+    let (code, said) = does("rollback", "");
+    assert!(code == 200 && said.contains("@champion is version 1 again"), "{code} {said}");
     wait_for("version 1 again", || serving().filter(serves(1)));
     let (code, said) = does("promote", "{\"version\":9}");
     assert!(code == 409 && said.contains("no version 9; versions: 1, 2"), "{code} {said}");
@@ -77,6 +83,32 @@ fn an_operator_with_a_token_does_what_there_is_to_do() {
     }
     assert_eq!(does("drain", "{\"leave\":true}").0, 202);
     service.ended().unwrap();
+}
+
+/// What has stopped by itself does nothing any more, whatever an operator wants of it but its end.
+#[test]
+fn a_service_that_has_stopped_by_itself_refuses_what_means_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, text) = prepared(dir.path());
+    let text = text.replace("max_ratio: 1.0", "max_ratio: 0.1");
+    let (service, address) = with_admin(dir.path(), &text);
+    let bad = Message { timestamp: 0, key: None, value: Some(b"no".to_vec()), headers: Vec::new() };
+    store.append("in", 0, &vec![bad; 400]).unwrap();
+    let stopped = || matches!(service.status.now().doing, Doing::Stopped(_)).then_some(());
+    wait_for("too many dead letters", stopped);
+    for action in ["pause", "resume", "reload"] {
+        let (code, said) = ask(address, "POST", action, TOKEN, "");
+        assert_eq!(code, 409, "{action}: {said}");
+        for part in ["not done: the service has stopped; end it", "dead_letters.max_ratio"] {
+            assert!(said.contains(part), "{action}: {said}");
+        }
+        let scrape = service.telemetry.render();
+        let line =
+            format!("tidemill_admin_actions_total{{action=\"{action}\",result=\"refused\"}} 1\n");
+        assert!(scrape.contains(&line), "{line} in\n{scrape}");
+    }
+    assert_eq!(ask(address, "POST", "drain", TOKEN, "").0, 202);
+    assert!(service.ended().is_err(), "it ends with what stopped it");
 }
 
 #[test]

@@ -229,6 +229,8 @@ fn broker_away(world: &World, service: &Watched) {
     service.says("Waiting for the cluster, which has not answered for ");
     service.warns(&format!("No broker of {} has answered for ", world.broker.servers));
     service.shows("tidemill_kafka_connected", 0.0);
+    let servers = &world.broker.servers;
+    service.replica.says(&format!("no broker of {servers} has answered for "));
     let starting = Watched::start(&world.config("b", EXTRA));
     let said = format!(
         "Starting: lin version 3 is ready; waits for a first answer of {}, for ",
@@ -237,9 +239,13 @@ fn broker_away(world: &World, service: &Watched) {
     starting.says(&said);
     assert_eq!(starting.metric("tidemill_ready"), Some(0.0));
     assert!(1.6e9 < starting.metric("tidemill_process_start_time_seconds").unwrap());
+    let away = || starting.metric("tidemill_kafka_outage_seconds").filter(|away| 0.0 < *away);
+    wait_for("an outage that begins with the start", away);
+    starting.replica.says("since the start: nothing is read yet");
     drop(starting);
     world.broker.restart();
     service.shows("tidemill_kafka_connected", 1.0);
+    service.replica.says(&format!("brokers of {servers} answer again, after "));
 }
 
 /// Brokers that answer and will not have this client, or it not them: no outage, and an operator is told which.

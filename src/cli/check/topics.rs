@@ -6,7 +6,8 @@ use std::fmt;
 use super::Finding;
 use super::facts::{Facts, Topic};
 use super::judge::{self, EVER, OFFSETS_RETENTION, count, span};
-use crate::config::{Config, Include, properties};
+use crate::cli::cluster::connection;
+use crate::config::{Config, Include};
 use crate::log::message::Naming;
 
 /// What a topic is for.
@@ -304,19 +305,6 @@ fn configure(config: &Config, topic: &str, setting: &str) -> String {
         "kafka-configs.sh {} --alter --entity-type topics --entity-name {topic} --add-config {setting}",
         connection(config)
     )
-}
-
-fn connection(config: &Config) -> String {
-    let servers =
-        properties::servers(&config.kafka).filter(|servers| !config.secrets.within(servers));
-    let servers = servers.unwrap_or("HOST:PORT");
-    let plain = config
-        .kafka
-        .common
-        .get("security.protocol")
-        .is_none_or(|p| p.eq_ignore_ascii_case("plaintext"));
-    let more = if plain { "" } else { " --command-config client.properties" };
-    format!("--bootstrap-server {servers}{more}")
 }
 
 /// A topic that is not there, as it is to be.

@@ -44,7 +44,7 @@ struct Counts {
 /// As the help says, and 74 where stdout cannot be written.
 pub(super) fn list(config: &Config, args: &ListArgs) -> Result<(), Failure> {
     let letters = Letters::open(config)?;
-    let selection = Selection::new(&args.select);
+    let selection = Selection::new(&args.select, &config.input.topics);
     let mut counts = Counts::default();
     for (topic, about) in &letters.topics {
         let ends = letters.place.ends(topic, about.partitions)?;

@@ -90,7 +90,7 @@ pub(super) fn redrive(config: &Config, args: &RedriveArgs) -> Result<(), Failure
     let sender = if args.dry_run { None } else { Some(Sender::open(config, &letters)?) };
     let mut run = Run {
         args,
-        selection: Selection::new(&args.select),
+        selection: Selection::new(&args.select, &config.input.topics),
         inputs: letters.naming.inputs.iter().map(String::as_str).collect(),
         targets,
         sender,
@@ -469,7 +469,7 @@ impl Run<'_> {
         }
         if below {
             parts.push(
-                "redriven before and not read again: all below the first one left".to_owned(),
+                "what lies before the first letter that was left was redriven earlier".to_owned(),
             );
         }
         terminal::line(parts.join("; "))?;

@@ -3,8 +3,10 @@
 use std::ops::RangeInclusive;
 use std::time::SystemTime;
 
+use crate::cli::terminal;
 use crate::config::Time;
 use crate::log::letter::{Letter, OTHER};
+use crate::printable;
 use crate::record::FaultClass;
 
 /// What the arguments say.
@@ -57,6 +59,16 @@ fn source(text: &str) -> Result<Sources, String> {
     Ok(Sources { topic, partition: partition.transpose()?.map(i32::from), offsets })
 }
 
+/// Of topics that are asked for and are no input: what is mistyped selects nothing, which looks like a good end.
+fn strangers(args: &Args, inputs: &[String]) -> Vec<String> {
+    let strange = args.source.iter().filter(|source| !inputs.contains(&source.topic));
+    let said = |source: &Sources| {
+        let topic = printable::name(&source.topic);
+        format!("--source {topic}: input.topics has no such topic; it has {}", inputs.join(", "))
+    };
+    strange.map(said).collect()
+}
+
 /// Which dead letters are meant.
 #[derive(Debug)]
 pub(super) struct Selection<'a> {
@@ -67,7 +79,8 @@ pub(super) struct Selection<'a> {
 
 impl<'a> Selection<'a> {
     #[expect(clippy::disallowed_methods, reason = "the timestamps of records are wall time")]
-    pub(super) fn new(args: &'a Args) -> Self {
+    pub(super) fn new(args: &'a Args, inputs: &[String]) -> Self {
+        strangers(args, inputs).into_iter().for_each(terminal::note);
         let since = args.since.map(|since| {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             i64::try_from(now.saturating_sub(since.0).as_millis()).unwrap_or(i64::MAX)
@@ -96,6 +109,16 @@ impl<'a> Selection<'a> {
 mod tests {
     use super::*;
     use crate::log::letter::{Original, Source};
+
+    #[test]
+    fn a_source_that_is_no_input_is_told() {
+        let args =
+            |of: &str| Args { class: Vec::new(), source: vec![source(of).unwrap()], since: None };
+        let inputs = ["in".to_owned(), "other".to_owned()];
+        assert!(strangers(&args("in/1"), &inputs).is_empty());
+        let said = strangers(&args("zzz"), &inputs);
+        assert_eq!(said, ["--source zzz: input.topics has no such topic; it has in, other"]);
+    }
 
     #[test]
     fn sources_have_five_forms() {

@@ -4,7 +4,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-use crate::printable::{counted, thousands};
+use crate::printable::{counted, rate, thousands};
 use crate::status::Board;
 use crate::status::history::Total;
 
@@ -62,7 +62,7 @@ impl Progress {
                  answers them, and tidemill lag says where they are"
             );
         }
-        let how = if done { "done" } else { "ended before its ends" };
+        let how = if done { "done" } else { "stopped early" };
         tracing::info!(
             records,
             dead_letters,
@@ -74,7 +74,7 @@ impl Progress {
 }
 
 fn line(records: u64, dead_letters: u64, left: i64, seconds: f64, model: &str) -> String {
-    let rate = per_second(records, seconds);
+    let a_second = per_second(records, seconds);
     let left = u64::try_from(left).unwrap_or(0);
     let dead = if dead_letters == 0 {
         String::new()
@@ -82,38 +82,45 @@ fn line(records: u64, dead_letters: u64, left: i64, seconds: f64, model: &str) -
         let s = if dead_letters == 1 { "" } else { "s" };
         format!(" ({} dead letter{s})", thousands(dead_letters))
     };
-    let to_go = match (left, rate) {
-        (0, _) | (_, 0) => String::new(),
-        (left, rate) => format!(", about {} s to go", thousands(left.div_ceil(rate))),
+    let to_go = if left == 0 || records == 0 {
+        String::new()
+    } else {
+        format!(", about {} s to go", thousands(seconds_for(left, a_second)))
     };
     format!(
         "{} answered{dead}, {} left here, {} a second{to_go}, {model}",
         thousands(records),
         thousands(left),
-        thousands(rate)
+        rate(a_second)
     )
 }
 
 /// What was done in so long.
 pub(in crate::cli) fn summary(records: u64, dead_letters: u64, took: Duration) -> String {
-    let rate = per_second(records, took.as_secs_f64());
+    let a_second = per_second(records, took.as_secs_f64());
     format!(
         "{} answered, {} by a dead letter, in {:.1} s ({} a second)",
         counted(records, "record", "records"),
         thousands(dead_letters),
         took.as_secs_f64(),
-        thousands(rate)
+        rate(a_second)
     )
 }
 
+#[expect(clippy::cast_precision_loss, reason = "a rate that is shown")]
+fn per_second(records: u64, seconds: f64) -> f64 {
+    records as f64 / seconds.max(0.001)
+}
+
+/// Seconds that so many take.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "a rate that is shown"
+    reason = "a time that is shown"
 )]
-fn per_second(records: u64, seconds: f64) -> u64 {
-    (records as f64 / seconds.max(0.001)).round() as u64
+fn seconds_for(records: u64, a_second: f64) -> u64 {
+    (records as f64 / a_second).ceil() as u64
 }
 
 /// Writes over the line that stands there. The cursor stays at its beginning: a line of the log takes its place.
@@ -138,6 +145,8 @@ mod tests {
         let said = line(0, 0, 0, 0.0, "loading");
         assert_eq!(said, "0 answered, 0 left here, 0 a second, loading");
         assert!(line(9, 2, 0, 1.0, "m/2").starts_with("9 answered (2 dead letters), 0 left here"));
+        let said = line(2, 0, 3, 10.0, "m/2");
+        assert_eq!(said, "2 answered, 3 left here, 0.2 a second, about 15 s to go, m/2");
         let said = summary(12_000, 7, Duration::from_millis(2_500));
         assert_eq!(said, "12,000 records answered, 7 by a dead letter, in 2.5 s (4,800 a second)");
     }

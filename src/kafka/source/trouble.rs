@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -127,9 +127,12 @@ impl Source {
 
     /// Says a warning at once, and then more and more seldom, with how often it came.
     pub(super) fn warn(&mut self, line: &str) {
-        match self.said.seen(line, Instant::now()) {
-            Some(1) => tracing::warn!("{line}"),
-            Some(times) => tracing::warn!(times, "{line}"),
+        match self.said.seen_over(line, Instant::now()) {
+            Some((1, _)) => tracing::warn!("{line}"),
+            Some((times, over)) => {
+                let within = Duration::from_secs(over.as_secs());
+                tracing::warn!(times, ?within, "{line}");
+            }
             None => (),
         }
     }
