@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::config::OnStop;
 use crate::failure::{Exit, Failure};
 use crate::log::Control;
-use crate::printable::counted;
+use crate::printable::{counted, thousands};
 
 use super::{Engine, now};
 
@@ -88,10 +88,11 @@ impl Engine {
                 let left = u64::try_from(left).unwrap_or(0);
                 let partitions = u64::try_from(partitions).unwrap_or(u64::MAX);
                 format!(
-                    "about {} of {} {} left, {mine} in what this replica holds, {}",
+                    "about {} of {} {} left, {} of them in what this replica holds, {}",
                     counted(left, "record", "records"),
                     counted(partitions, "partition", "partitions"),
                     if left == 1 { "is" } else { "are" },
+                    thousands(u64::try_from(mine).unwrap_or(0)),
                     counted(u64::try_from(held).unwrap_or(u64::MAX), "partition", "partitions")
                 )
             },
