@@ -85,10 +85,8 @@ impl Shared {
             .map_err(|error| journal.failure("configure the Kafka client", &error, Exit::Config))?;
         let look = Arc::new(look);
         journal.identity().keep(&look, |look| look.client());
-        let coordinator =
-            Coordinator::new(settings.clone(), Journal::clone(look.client().context())).map_err(
-                |error| journal.failure("configure the Kafka client", &error, Exit::Config),
-            )?;
+        let coordinator = Coordinator::new(settings, Journal::clone(look.client().context()))
+            .map_err(|error| journal.failure("configure the Kafka client", &error, Exit::Config))?;
         let mut shared = Self {
             config: config.clone(),
             naming,
@@ -144,7 +142,7 @@ impl Shared {
                 away::LONG.as_secs()
             );
         }
-        FIRST_ANSWER - away::LONG
+        FIRST_ANSWER.saturating_sub(away::LONG)
     }
 
     /// Looks at the topics before anything is read: they are there, and wide enough. The partitions of each.
