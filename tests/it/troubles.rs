@@ -202,7 +202,7 @@ fn refused_version(world: &World, service: &Watched) {
     // The registry is withdrawn: a version that was refused there is none any more.
     let aliases = world.registry().join("lin/aliases");
     std::fs::rename(&aliases, aliases.with_extension("away")).unwrap();
-    service.warns("The registry cannot be looked at; version 3 goes on: ");
+    service.warns("The registry names no version that is there; version 3 goes on: ");
     std::fs::rename(aliases.with_extension("away"), &aliases).unwrap();
     wait_for("the registry", || {
         service.status()["health"]["warnings"].as_array().unwrap().is_empty().then_some(())

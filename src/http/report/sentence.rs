@@ -240,7 +240,7 @@ pub(super) fn warnings(
         status
             .registry
             .as_ref()
-            .map(|why| format!("The registry cannot be looked at{goes_on}: {}", super::cut(why))),
+            .map(|why| format!("The registry names no version that is there{goes_on}: {}", super::cut(why))),
     );
     warn(lacking(&status.lacking));
     warn(dead(report));

@@ -257,7 +257,7 @@ fn troubles_are_warned_of() {
         ),
         (
             Box::new(|s, _| s.registry = Some("open /models: gone".to_owned())),
-            "The registry cannot be looked at; version 7 goes on: open /models: gone",
+            "The registry names no version that is there; version 7 goes on: open /models: gone",
         ),
         (
             Box::new(|s, _| s.schemas = Some((now, "the schema registry at a is away".to_owned()))),
