@@ -110,7 +110,10 @@ GIVES = [
     ({"cronJob": {"enabled": True}}, "CronJob", "spec.jobTemplate.spec.podReplacementPolicy", "Failed"),
     ({"cronJob": {"enabled": True, "deadline": "5h"}}, "CronJob", f"spec.jobTemplate.{MAIN}.args",
      ["run", "--config", "/etc/tidemill/tidemill.yaml", "--until-end", "--deadline", "5h"]),
-    ({"cronJob": {"enabled": True, "deadline": "5h", "backoffLimit": 0}}, "CronJob", "spec.jobTemplate.spec.activeDeadlineSeconds", 18120),
+    ({"cronJob": {"enabled": True, "deadline": "5h", "backoffLimit": 0}}, "CronJob", "spec.jobTemplate.spec.activeDeadlineSeconds", 18060),
+    # One window for all tries, however many.
+    ({"cronJob": {"enabled": True, "backoffLimit": 5}}, "CronJob", "spec.jobTemplate.spec.activeDeadlineSeconds", 3360),
+    ({"cronJob": {"enabled": True}, "config": {"limits": {"drain": "2m"}}}, "CronJob", "spec.jobTemplate.spec.activeDeadlineSeconds", 3450),
     ({}, "PodDisruptionBudget", "spec.unhealthyPodEvictionPolicy", "AlwaysAllow"),
     ({}, "StatefulSet", f"{POD}.terminationGracePeriodSeconds", 60),
     ({"config": {"limits": {"drain": "2m"}}}, "StatefulSet", f"{POD}.terminationGracePeriodSeconds", 150),

@@ -136,6 +136,11 @@ annotations:
 {{- max 60 (add 30 (include "tidemill.seconds" $drain | int64)) -}}
 {{- end -}}
 
+{{/* Seconds that a job may take with all its tries. */}}
+{{- define "tidemill.jobSeconds" -}}
+{{- add (include "tidemill.seconds" .Values.cronJob.deadline | int64) (include "tidemill.stop" . | int64) -}}
+{{- end -}}
+
 {{/* The topics that are written, one a line. */}}
 {{- define "tidemill.written" -}}
 {{- $output := include "tidemill.configured" (list . "output" "topic") -}}
