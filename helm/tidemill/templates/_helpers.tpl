@@ -16,13 +16,11 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "tidemill.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{ include "tidemill.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | trunc 63 | trimSuffix "-" | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $own := include "tidemill.selectorLabels" . | fromYaml -}}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") -}}
+{{- $_ := set $own "app.kubernetes.io/version" (.Values.image.tag | default .Chart.AppVersion | trunc 63 | trimSuffix "-") -}}
+{{- $_ := set $own "app.kubernetes.io/managed-by" .Release.Service -}}
+{{- merge (dict) (.Values.commonLabels | default dict) $own | toYaml -}}
 {{- end -}}
 
 {{/* name, namespace, labels and annotations. Context: root, and optionally name, namespace, labels, annotations. */}}
@@ -30,10 +28,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 name: {{ .name | default (include "tidemill.fullname" .root) | quote }}
 namespace: {{ .namespace | default .root.Release.Namespace | quote }}
 labels:
-  {{- include "tidemill.labels" .root | nindent 2 }}
-  {{- with .labels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- include "tidemill.labels" .root | fromYaml | merge (dict) (.labels | default dict) | toYaml | nindent 2 }}
 {{- with merge (dict) (.annotations | default dict) (.root.Values.commonAnnotations | default dict) }}
 annotations:
   {{- toYaml . | nindent 2 }}
@@ -156,8 +151,9 @@ annotations:
 {{- ternary $name (printf "%s-%s" $name (. | sha256sum | trunc 8)) (eq $name .) -}}
 {{- end -}}
 
-{{/* Pods of this release in Prometheus. */}}
+{{/* Pods of this release in Prometheus. A job made by hand has a word where a scheduled one has its time; pods of `helm test` have no
+such end. */}}
 {{- define "tidemill.pods" -}}
-{{- $pod := ternary "[0-9]+-[a-z0-9]+" "[0-9]+" .Values.cronJob.enabled -}}
+{{- $pod := ternary "[a-z0-9]+-[a-z0-9]{5}" "[0-9]+" .Values.cronJob.enabled -}}
 namespace="{{ .Release.Namespace }}",pod=~"{{ include "tidemill.fullname" . }}-{{ $pod }}"
 {{- end -}}
