@@ -186,6 +186,15 @@ GIVES = [
     ({"strimzi": {"cluster": "c", "topics": {"enabled": True}}, "config": {"output": {"topic": "My_out"}}}, "KafkaTopic",
      "spec.topicName", "My_out"),
     ({"strimzi": {"cluster": "c", "namespace": "k", "user": {"enabled": True}}}, "KafkaUser", "metadata.namespace", "k"),
+    ({"strimzi": {"cluster": "c", "topics": {"enabled": True, "except": ["reviews-predictions"]}}}, "KafkaTopic", "spec.topicName",
+     "reviews-predictions-manifest"),
+    ({"keda": {"enabled": True}}, "ScaledObject", "spec.fallback.behavior", "currentReplicasIfHigher"),
+    ({"keda": {"enabled": True}, "config": {"kafka": {"common": {"security.protocol": "SSL"}}}, "secrets": [{"name": "ca", "existingSecret": "s"}],
+      "extraEnv": [{"name": "SSL_CERT_FILE", "value": "/etc/tidemill/secrets/ca/ca.crt"}]}, "TriggerAuthentication",
+     "spec.secretTargetRef[0]", {"parameter": "ca", "name": "s", "key": "ca.crt"}),
+    ({"keda": {"enabled": True}, "config": {"kafka": {"common": {"security.protocol": "SSL", "ssl.ca.location": "probe"}}}}, "Secret", "kind", None),
+    ({"global": {"imageRegistry": "mirror.example/"}, "models": {"existingClaim": "", "init": {"image": "m:1"}}}, "StatefulSet",
+     f"{POD}.initContainers[1].image", "mirror.example/m:1"),
     ({"podAnnotations": {"a": "1"}, "commonAnnotations": {"a": "2", "b": "3"}}, "StatefulSet", "spec.template.metadata.annotations.a", "1"),
     ({"fullnameOverride": "x" * 80}, "StatefulSet", "metadata.name", "x" * 52),
     ({"nameOverride": "y"}, "StatefulSet", "metadata.name", "r-y"),
@@ -213,7 +222,14 @@ CONFIGURES = [
 # What is refused, and in which words.
 REFUSES = [
     ({"config": {"kafka": {"group": ""}}}, "config.kafka.group is required"),
+    ({"config": None}, "config.kafka.group is required"),
     ({"config": {"model": {"uri": ""}}}, "config.model.uri is required"),
+    ({"tests": {"records": ["a,b\nc: d"]}}, "with a line break"),
+    ({"strimzi": {"cluster": "c", "topics": {"enabled": True, "except": ["review-dlq"]}}}, "which is none of this release's topics: reviews, "),
+    ({"keda": {"enabled": True}, "config": {"kafka": {"common": {"security.protocol": "SSL"}}},
+      "extraEnv": [{"name": "SSL_CERT_FILE", "value": "/ca/ca.crt"}]}, "KEDA cannot find the authorities that /ca/ca.crt names"),
+    ({"keda": {"enabled": True}, "config": {"kafka": {"common": {"security.protocol": "SSL", "ssl.ca.location": "/ca/ca.crt"}}}},
+     "with `ca`"),
     ({"config": {"batch": {"max_wait": 50}}}, "max_wait"),
     ({"config": {"batch": {"maxWait": "50ms"}}}, "maxWait"),
     ({"config": {"kafka": {"on_stop": "flee"}}}, "on_stop"),
@@ -486,6 +502,9 @@ def script():
     text = one(objects(merged(LEAST, EVERYTHING)), "ConfigMap", "-test")["data"]["test.sh"]
     done = run("sh", "-n", input=text)
     expect(done.returncode == 0, f"test.sh: {done.stderr}")
+    records = ["a,b: c", "  {'text': '<x>'}\n", {"text": "y"}]
+    lines = one(objects(merged(LEAST, {"tests": {"records": records}})), "ConfigMap", "-test")["data"]["records"]
+    expect(lines == "a,b: c\n  {'text': '<x>'}\n{\"text\":\"y\"}\n", f"the records of helm test are {lines!r}")
 
 
 def alerts(folder):

@@ -51,6 +51,12 @@ annotations:
 {{- with .Values.image.digest }}@{{ . }}{{ else }}:{{ $tag }}{{ end -}}
 {{- end -}}
 
+{{/* An image from the registry of all images, where there is one. Context: list of root and image. */}}
+{{- define "tidemill.from" -}}
+{{- with (first .).Values.global.imageRegistry }}{{ . | trimSuffix "/" }}/{{ end -}}
+{{- last . -}}
+{{- end -}}
+
 {{/* Seconds, rounded up, of a duration as the service writes it. */}}
 {{- define "tidemill.seconds" -}}
 {{- $number := regexFind "^[0-9]+" . | int64 -}}

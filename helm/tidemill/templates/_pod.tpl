@@ -237,7 +237,7 @@ spec:
 {{- with .Values.models.init }}
 {{- if .image -}}
 - name: models
-  image: {{ .image | quote }}
+  image: {{ include "tidemill.from" (list $ .image) | quote }}
   {{- with .command }}
   command: {{ toJson . }}
   {{- end }}
