@@ -110,7 +110,10 @@ GIVES = [
     ({"cronJob": {"enabled": True}}, "CronJob", "spec.jobTemplate.spec.podReplacementPolicy", "Failed"),
     ({"cronJob": {"enabled": True, "deadline": "5h"}}, "CronJob", f"spec.jobTemplate.{MAIN}.args",
      ["run", "--config", "/etc/tidemill/tidemill.yaml", "--until-end", "--deadline", "5h"]),
-    ({"cronJob": {"enabled": True, "deadline": "5h", "backoffLimit": 0}}, "CronJob", "spec.jobTemplate.spec.activeDeadlineSeconds", 18120),
+    ({"cronJob": {"enabled": True, "deadline": "5h", "backoffLimit": 0}}, "CronJob", "spec.jobTemplate.spec.activeDeadlineSeconds", 18060),
+    # One window for all tries, however many.
+    ({"cronJob": {"enabled": True, "backoffLimit": 5}}, "CronJob", "spec.jobTemplate.spec.activeDeadlineSeconds", 3360),
+    ({"cronJob": {"enabled": True}, "config": {"limits": {"drain": "2m"}}}, "CronJob", "spec.jobTemplate.spec.activeDeadlineSeconds", 3450),
     ({}, "PodDisruptionBudget", "spec.unhealthyPodEvictionPolicy", "AlwaysAllow"),
     ({}, "StatefulSet", f"{POD}.terminationGracePeriodSeconds", 60),
     ({"config": {"limits": {"drain": "2m"}}}, "StatefulSet", f"{POD}.terminationGracePeriodSeconds", 150),
@@ -140,6 +143,12 @@ GIVES = [
     ({}, "StatefulSet", f"{MAIN}.env[1].name", "TIDEMILL_MODEL__WORKERS"),
     ({"config": {"model": {"workers": 3}}}, "StatefulSet", f"{MAIN}.env[1]", None),
     ({"resources": {"limits": {"cpu": "2"}}}, "StatefulSet", f"{MAIN}.env[1]", None),
+    # What may be given stands there once: the chart's own goes.
+    ({"extraEnv": [{"name": "TIDEMILL_MODEL__WORKERS", "value": "2"}]}, "StatefulSet", f"{MAIN}.env[2]", None),
+    ({"podAnnotations": {"checksum/config": "0", "kubectl.kubernetes.io/default-container": "s"}}, "StatefulSet",
+     'spec.template.metadata.annotations["kubectl.kubernetes.io/default-container"]', "s"),
+    ({"commonLabels": {"app.kubernetes.io/version": "7"}}, "StatefulSet", 'metadata.labels["app.kubernetes.io/version"]', "7"),
+    ({"global": {"imagePullSecrets": ["a"]}, "imagePullSecrets": [{"name": "a"}]}, "StatefulSet", f"{POD}.imagePullSecrets", [{"name": "a"}]),
     ({"config": {"http": {"listen": "[::]:9000"}}}, "StatefulSet", f"{MAIN}.ports[0].containerPort", 9000),
     ({"config": {"http": {"listen": "[::]:9000"}}}, "Service", "spec.ports[0].port", 9000),
     ({"secrets": [{"name": "a", "existingSecret": "s"}]}, "StatefulSet", f"{POD}.volumes[1].secret", {"secretName": "s", "defaultMode": 0o440}),
@@ -177,6 +186,15 @@ GIVES = [
     ({"strimzi": {"cluster": "c", "topics": {"enabled": True}}, "config": {"output": {"topic": "My_out"}}}, "KafkaTopic",
      "spec.topicName", "My_out"),
     ({"strimzi": {"cluster": "c", "namespace": "k", "user": {"enabled": True}}}, "KafkaUser", "metadata.namespace", "k"),
+    ({"strimzi": {"cluster": "c", "topics": {"enabled": True, "except": ["reviews-predictions"]}}}, "KafkaTopic", "spec.topicName",
+     "reviews-predictions-manifest"),
+    ({"keda": {"enabled": True}}, "ScaledObject", "spec.fallback.behavior", "currentReplicasIfHigher"),
+    ({"keda": {"enabled": True}, "config": {"kafka": {"common": {"security.protocol": "SSL"}}}, "secrets": [{"name": "ca", "existingSecret": "s"}],
+      "extraEnv": [{"name": "SSL_CERT_FILE", "value": "/etc/tidemill/secrets/ca/ca.crt"}]}, "TriggerAuthentication",
+     "spec.secretTargetRef[0]", {"parameter": "ca", "name": "s", "key": "ca.crt"}),
+    ({"keda": {"enabled": True}, "config": {"kafka": {"common": {"security.protocol": "SSL", "ssl.ca.location": "probe"}}}}, "Secret", "kind", None),
+    ({"global": {"imageRegistry": "mirror.example/"}, "models": {"existingClaim": "", "init": {"image": "m:1"}}}, "StatefulSet",
+     f"{POD}.initContainers[1].image", "mirror.example/m:1"),
     ({"podAnnotations": {"a": "1"}, "commonAnnotations": {"a": "2", "b": "3"}}, "StatefulSet", "spec.template.metadata.annotations.a", "1"),
     ({"fullnameOverride": "x" * 80}, "StatefulSet", "metadata.name", "x" * 52),
     ({"nameOverride": "y"}, "StatefulSet", "metadata.name", "r-y"),
@@ -204,7 +222,14 @@ CONFIGURES = [
 # What is refused, and in which words.
 REFUSES = [
     ({"config": {"kafka": {"group": ""}}}, "config.kafka.group is required"),
+    ({"config": None}, "config.kafka.group is required"),
     ({"config": {"model": {"uri": ""}}}, "config.model.uri is required"),
+    ({"tests": {"records": ["a,b\nc: d"]}}, "with a line break"),
+    ({"strimzi": {"cluster": "c", "topics": {"enabled": True, "except": ["review-dlq"]}}}, "which is none of this release's topics: reviews, "),
+    ({"keda": {"enabled": True}, "config": {"kafka": {"common": {"security.protocol": "SSL"}}},
+      "extraEnv": [{"name": "SSL_CERT_FILE", "value": "/ca/ca.crt"}]}, "KEDA cannot find the authorities that /ca/ca.crt names"),
+    ({"keda": {"enabled": True}, "config": {"kafka": {"common": {"security.protocol": "SSL", "ssl.ca.location": "/ca/ca.crt"}}}},
+     "with `ca`"),
     ({"config": {"batch": {"max_wait": 50}}}, "max_wait"),
     ({"config": {"batch": {"maxWait": "50ms"}}}, "maxWait"),
     ({"config": {"kafka": {"on_stop": "flee"}}}, "on_stop"),
@@ -227,17 +252,34 @@ REFUSES = [
      "keda.authenticationRef is required"),
     ({"keda": {"enabled": True}, "config": {"kafka": {"common": AMAZON}}}, "keda.metadata.awsRegion is required"),
     ({"tests": {"records": [{"text": "a"}]}, "config": {"kafka": {"common": MSK}}}, "which get no tokens for AWS_MSK_IAM"),
+    ({"extraEnv": [{"name": "POD_NAME", "value": "x"}]}, "extraEnv has POD_NAME"),
+    ({"extraEnv": [{"name": "A", "value": "b"}, {"name": "A", "value": "c"}]}, "extraEnv has A twice"),
+    ({"extraEnv": [{"name": "TIDEMILL_LIMITS__DRAIN", "value": "2m"}]}, "write config.limits.drain instead"),
+    ({"extraEnv": [{"name": "TIDEMILL_LOG", "value": "sqlite"}]}, "write config.log instead"),
+    ({"extraEnv": [{"name": "TIDEMILL_KAFKA__COMMON__SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL", "value": "https://a"}]},
+     "write config.kafka.common.sasl.oauthbearer.token.endpoint.url instead; of a secret"),
+    ({"models": {"existingClaim": "", "init": {"image": "m", "env": [{"name": "A"}, {"name": "A"}]}}}, "models.init.env has A twice"),
+    ({"extraVolumes": [{"name": "state", "emptyDir": {}}]}, "also the name of that of the journal"),
+    ({"extraVolumes": [{"name": "v"}, {"name": "v"}]}, "also the name of that of another of them"),
+    ({"secrets": [{"name": "a", "existingSecret": "s"}], "extraVolumes": [{"name": "secret-a", "emptyDir": {}}]}, "of the secret a"),
+    ({"extraVolumeMounts": [{"name": "v", "mountPath": "/models/"}]}, "extraVolumeMounts has /models, where the chart mounts the models"),
+    ({"extraVolumeMounts": [{"name": "v", "mountPath": "/var/lib/tidemill"}]}, "give it another mountPath"),
+    ({"extraContainers": [{"name": "tidemill", "image": "s"}]}, "also the name of the service"),
+    ({"extraInitContainers": [{"name": "s", "image": "i"}], "extraContainers": [{"name": "s", "image": "s"}]}, "also the name of one of extraInit"),
+    ({"commonLabels": {"app.kubernetes.io/name": "x"}}, "commonLabels has app.kubernetes.io/name"),
+    ({"podLabels": {"app.kubernetes.io/component": "x"}}, "podLabels has app.kubernetes.io/component"),
     ({"resources": {"limits": {"memory": "1Pi"}}, "metrics": {"prometheusRule": {"enabled": True}}}, "resources.limits.memory"),
 ]
 
 EVERYTHING = {
     "secrets": [{"name": "a", "existingSecret": "s", "items": [{"key": "k", "path": "p"}]}],
-    "extraEnv": [{"name": "A", "value": "b"}], "extraEnvFrom": [{"configMapRef": {"name": "c"}}],
-    "extraVolumes": [{"name": "v", "emptyDir": {}}], "extraVolumeMounts": [{"name": "v", "mountPath": "/v"}],
+    "extraEnv": [{"name": "A", "value": "b"}, {"name": "TIDEMILL_MODEL__WORKERS", "value": "1"}], "extraEnvFrom": [{"configMapRef": {"name": "c"}}],
+    "extraVolumes": [{"name": "tmp", "emptyDir": {}}], "extraVolumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
     "extraInitContainers": [{"name": "i", "image": "i"}], "extraContainers": [{"name": "s", "image": "s"}],
     "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-x"}, "data": {"a": "b"}},
                      "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: more}\n"],
-    "commonLabels": {"team": "a"}, "commonAnnotations": {"b": "c"}, "podLabels": {"d": "e"}, "podAnnotations": {"f": "g"},
+    "commonLabels": {"team": "a", "app.kubernetes.io/version": "7"}, "commonAnnotations": {"b": "c"}, "podLabels": {"d": "e", "team": "b"},
+    "podAnnotations": {"f": "g", "checksum/config": "0"},
     "affinity": {"nodeAffinity": {}}, "tolerations": [{"operator": "Exists"}], "nodeSelector": {"a": "b"},
     "priorityClassName": "p", "schedulerName": "s", "dnsPolicy": "ClusterFirst", "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]},
     "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["a"]}], "lifecycle": {"preStop": {"sleep": {"seconds": 1}}},
@@ -249,7 +291,7 @@ EVERYTHING = {
     "keda": {"enabled": True, "triggers": [{"type": "cron", "metadata": {"timezone": "UTC", "start": "0 8 * * *", "end": "0 9 * * *",
                                                                          "desiredReplicas": "2"}}],
              "advanced": {"restoreToOriginalReplicaCount": False}, "annotations": {"autoscaling.keda.sh/paused": "true"}},
-    "metrics": {"serviceMonitor": {"enabled": True, "namespace": "m", "relabelings": [{"action": "keep", "regex": "a"}],
+    "metrics": {"serviceMonitor": {"enabled": True, "namespace": "m", "labels": {"team": "m"}, "relabelings": [{"action": "keep", "regex": "a"}],
                                    "metricRelabelings": [{"action": "drop", "regex": "b"}]},
                 "prometheusRule": {"enabled": True, "namespace": "m", "alertLabels": {"team": "a"}},
                 "dashboard": {"enabled": True, "annotations": {"grafana_folder": "a"}}},
@@ -272,7 +314,9 @@ def values():
         expect(text is None and words in said, f"{json.dumps(over)}: {words!r} is not what helm says: {said or 'nothing, it renders'}")
     changed = [at(one(objects(merged(LEAST, over)), "StatefulSet"), 'spec.template.metadata.annotations["checksum/config"]')
                for over in ({}, {}, {"config": {"batch": {"max_records": 7}}})]
-    expect(changed[0] == changed[1] != changed[2], "checksum/config does not follow the configuration")
+    changed.append(at(one(objects(merged(LEAST, {"podAnnotations": {"checksum/config": "0"}})), "StatefulSet"),
+                      'spec.template.metadata.annotations["checksum/config"]'))
+    expect(changed[0] == changed[1] == changed[3] != changed[2], "checksum/config does not follow the configuration")
 
 
 def restricted(rendered, name):
@@ -288,6 +332,51 @@ def restricted(rendered, name):
             claims = {claim["metadata"]["name"] for claim in item["spec"].get("volumeClaimTemplates", [])}
             missing = mounts - {volume["name"] for volume in pod["volumes"]} - claims
             expect(not missing, f"{name}: {item['kind']} {container['name']} mounts {missing}, which are no volumes")
+
+
+class Strict(yaml.SafeLoader):
+    """Refuses a map that has a key twice, as an API server with strict fields and Kustomize do."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key) for key, _ in node.value]
+        twice = {key for key in keys if keys.count(key) > 1}
+        if twice:
+            raise yaml.YAMLError(f"{twice} twice{node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
+def once(text, name):
+    """Nothing stands twice: no key in a map, and no name in what Kubernetes merges by names."""
+    try:
+        for document in yaml.load_all(text, Strict):
+            for item, pod in pods([document] if document else []):
+                containers = pod.get("initContainers", []) + pod["containers"]
+                merged_by = [("name", containers), ("name", pod["volumes"]), ("name", pod.get("imagePullSecrets", []))]
+                for container in containers:
+                    merged_by += [("name", container.get("env", [])), ("mountPath", container.get("volumeMounts", []))]
+                for key, entries in merged_by:
+                    keys = [entry[key] for entry in entries]
+                    expect(len(keys) == len(set(keys)), f"{name}: {item['kind']} has something twice: {keys}")
+    except yaml.YAMLError as error:
+        expect(False, f"{name}: {error}")
+
+
+def variables():
+    """No template reads a key of `config` that a variable of `extraEnv` could set unseen."""
+    keys = set()
+    for file in (CHART / "templates").rglob("*.*"):
+        text = file.read_text()
+        for words in re.findall(r'"tidemill.configured" \(list [.$]+ ((?:"[\w.]+" ?)+)\)', text):
+            keys.add(".".join(re.findall(r'"([\w.]+)"', words)))
+        keys.update(f"kafka.common.{name}" for name in re.findall(r'"tidemill.property" \(list [.$(first)]+ "([\w.]+)"\)', text))
+        keys.update(re.findall(r"\.Values\.config\.([a-z_]+(?:\.[a-z_]+)+)", text))
+    keys -= {"kafka.common", "model.workers"}  # a section; left to the variable
+    expect({"limits.drain", "kafka.group", "kafka.common.ssl.ca.location"} <= keys, f"the templates read {keys}")
+    for key in keys:
+        section = next((section for section in ("kafka.common.", "kafka.consumer.") if key.startswith(section)), "")
+        variable = f"{section.replace('.', '__')}{key.removeprefix(section).replace('.', '_' if section else '__')}".upper()
+        said, text = template(merged(LEAST, {"extraEnv": [{"name": f"TIDEMILL_{variable}", "value": "x"}]}))
+        expect(text is None and f"write config.{key} instead" in said, f"TIDEMILL_{variable} is not refused, and templates read {key}")
 
 
 def own_check(rendered, name):
@@ -354,6 +443,7 @@ def renders(folder):
         if text is None:
             continue
         (folder / f"{re.sub(r'[^a-z]+', '-', name)}.yaml").write_text(text)
+        once(text, name)
         rendered = [item for item in yaml.safe_load_all(text) if item]
         restricted(rendered, name)
         own_check(rendered, name)
@@ -412,13 +502,17 @@ def script():
     text = one(objects(merged(LEAST, EVERYTHING)), "ConfigMap", "-test")["data"]["test.sh"]
     done = run("sh", "-n", input=text)
     expect(done.returncode == 0, f"test.sh: {done.stderr}")
+    records = ["a,b: c", "  {'text': '<x>'}\n", {"text": "y"}]
+    lines = one(objects(merged(LEAST, {"tests": {"records": records}})), "ConfigMap", "-test")["data"]["records"]
+    expect(lines == "a,b: c\n  {'text': '<x>'}\n{\"text\":\"y\"}\n", f"the records of helm test are {lines!r}")
 
 
 def alerts(folder):
     """The rules' syntax, each alert on made-up series, and the dashboard's queries."""
     rules = {"metrics": {"prometheusRule": {"enabled": True}}}
     job = {"cronJob": {"enabled": True}}
-    for file, over, release in (("service.yaml", {}, "r"), ("job.yaml", job, "j")):
+    short = {"cronJob": {"enabled": True, "deadline": "5m"}}
+    for file, over, release in (("service.yaml", {}, "r"), ("job.yaml", job, "j"), ("short.yaml", short, "s")):
         spec = one(objects(merged(merged(LEAST, rules), over), release=release), "PrometheusRule")["spec"]
         (folder / file).write_text(yaml.safe_dump(spec))
     (folder / "alerts_test.yaml").write_text((HERE / "alerts_test.yaml").read_text())
@@ -428,7 +522,7 @@ def alerts(folder):
     queries = [plain(target["expr"]) for panel in panels for target in panel["targets"]]
     named = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries)]
     (folder / "dashboard.yaml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": named}]}))
-    for command in (["check", "rules", "service.yaml", "job.yaml", "dashboard.yaml"], ["test", "rules", "alerts_test.yaml"]):
+    for command in (["check", "rules", "service.yaml", "job.yaml", "short.yaml", "dashboard.yaml"], ["test", "rules", "alerts_test.yaml"]):
         done = run(CACHE / "bin/promtool", *command, cwd=folder)
         expect(done.returncode == 0, f"promtool {' '.join(command)}: {done.stdout}{done.stderr}")
     ids = [panel["id"] for panel in dashboard["panels"]]
@@ -509,6 +603,7 @@ with tempfile.TemporaryDirectory() as place:
     values()
     texts()
     nulls()
+    variables()
     context()
     script()
     for part in (renders, alerts):

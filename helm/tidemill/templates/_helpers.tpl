@@ -16,13 +16,11 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "tidemill.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{ include "tidemill.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | trunc 63 | trimSuffix "-" | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $own := include "tidemill.selectorLabels" . | fromYaml -}}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") -}}
+{{- $_ := set $own "app.kubernetes.io/version" (.Values.image.tag | default .Chart.AppVersion | trunc 63 | trimSuffix "-") -}}
+{{- $_ := set $own "app.kubernetes.io/managed-by" .Release.Service -}}
+{{- merge (dict) (.Values.commonLabels | default dict) $own | toYaml -}}
 {{- end -}}
 
 {{/* name, namespace, labels and annotations. Context: root, and optionally name, namespace, labels, annotations. */}}
@@ -30,10 +28,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 name: {{ .name | default (include "tidemill.fullname" .root) | quote }}
 namespace: {{ .namespace | default .root.Release.Namespace | quote }}
 labels:
-  {{- include "tidemill.labels" .root | nindent 2 }}
-  {{- with .labels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- include "tidemill.labels" .root | fromYaml | merge (dict) (.labels | default dict) | toYaml | nindent 2 }}
 {{- with merge (dict) (.annotations | default dict) (.root.Values.commonAnnotations | default dict) }}
 annotations:
   {{- toYaml . | nindent 2 }}
@@ -54,6 +49,12 @@ annotations:
 {{- with $registry }}{{ . | trimSuffix "/" }}/{{ end -}}
 {{- .Values.image.repository -}}
 {{- with .Values.image.digest }}@{{ . }}{{ else }}:{{ $tag }}{{ end -}}
+{{- end -}}
+
+{{/* An image from the registry of all images, where there is one. Context: list of root and image. */}}
+{{- define "tidemill.from" -}}
+{{- with (first .).Values.global.imageRegistry }}{{ . | trimSuffix "/" }}/{{ end -}}
+{{- last . -}}
 {{- end -}}
 
 {{/* Seconds, rounded up, of a duration as the service writes it. */}}
@@ -136,6 +137,11 @@ annotations:
 {{- max 60 (add 30 (include "tidemill.seconds" $drain | int64)) -}}
 {{- end -}}
 
+{{/* Seconds that a job may take with all its tries. */}}
+{{- define "tidemill.jobSeconds" -}}
+{{- add (include "tidemill.seconds" .Values.cronJob.deadline | int64) (include "tidemill.stop" . | int64) -}}
+{{- end -}}
+
 {{/* The topics that are written, one a line. */}}
 {{- define "tidemill.written" -}}
 {{- $output := include "tidemill.configured" (list . "output" "topic") -}}
@@ -151,8 +157,9 @@ annotations:
 {{- ternary $name (printf "%s-%s" $name (. | sha256sum | trunc 8)) (eq $name .) -}}
 {{- end -}}
 
-{{/* Pods of this release in Prometheus. */}}
+{{/* Pods of this release in Prometheus. A job made by hand has a word where a scheduled one has its time; pods of `helm test` have no
+such end. */}}
 {{- define "tidemill.pods" -}}
-{{- $pod := ternary "[0-9]+-[a-z0-9]+" "[0-9]+" .Values.cronJob.enabled -}}
+{{- $pod := ternary "[a-z0-9]+-[a-z0-9]{5}" "[0-9]+" .Values.cronJob.enabled -}}
 namespace="{{ .Release.Namespace }}",pod=~"{{ include "tidemill.fullname" . }}-{{ $pod }}"
 {{- end -}}

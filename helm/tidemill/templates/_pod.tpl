@@ -4,13 +4,19 @@
   valueFrom: {fieldRef: {apiVersion: v1, fieldPath: metadata.name}}
 {{- $resources := .Values.resources | default dict }}
 {{- $cpu := ($resources.requests | default dict).cpu }}
-{{- if and $cpu (not ($resources.limits | default dict).cpu) (not .Values.gpu.enabled) (not (include "tidemill.configured" (list . "model" "workers"))) }}
+{{- if and $cpu (not ($resources.limits | default dict).cpu) (not .Values.gpu.enabled) (not (include "tidemill.configured" (list . "model" "workers"))) (not (include "tidemill.hasVariable" (list . "TIDEMILL_MODEL__WORKERS"))) }}
 - name: TIDEMILL_MODEL__WORKERS
   valueFrom: {resourceFieldRef: {containerName: tidemill, resource: requests.cpu, divisor: "1"}}
 {{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{/* Whether `extraEnv` has a variable. Context: list of root and name. */}}
+{{- define "tidemill.hasVariable" -}}
+{{- $name := last . -}}
+{{- range (first .).Values.extraEnv }}{{ if eq (get . "name") $name }}yes{{ end }}{{ end -}}
 {{- end -}}
 
 {{/* Where configuration and secrets are mounted. */}}
@@ -70,9 +76,9 @@ automountServiceAccountToken: {{ .Values.serviceAccount.automount }}
 enableServiceLinks: false
 {{- with concat (.Values.global.imagePullSecrets | default list) (.Values.imagePullSecrets | default list) }}
 imagePullSecrets:
-  {{- range . }}
-  - {{ kindIs "string" . | ternary (dict "name" .) . | toJson }}
-  {{- end }}
+  {{- $secrets := list }}
+  {{- range . }}{{ $secrets = append $secrets (kindIs "string" . | ternary (dict "name" .) .) }}{{ end }}
+  {{- uniq $secrets | toYaml | nindent 2 }}
 {{- end }}
 securityContext:
   {{- toYaml .Values.podSecurityContext | nindent 2 }}
@@ -153,18 +159,15 @@ metadata:
     {{- toYaml . | nindent 4 }}
     {{- end }}
   annotations:
-    kubectl.kubernetes.io/default-container: tidemill
-    checksum/config: {{ include "tidemill.config" . | sha256sum }}
+    {{- $sums := dict "checksum/config" (include "tidemill.config" . | sha256sum) }}
     {{- range $secret := .Values.secrets }}
     {{- with lookup "v1" "Secret" $root.Release.Namespace .existingSecret }}
-    checksum/secret-{{ $secret.name }}: {{ .metadata.resourceVersion | quote }}
+    {{- $_ := set $sums (printf "checksum/secret-%s" $secret.name) .metadata.resourceVersion }}
     {{- end }}
     {{- end }}
     {{- /* A drained node's pods end in order: without this the cluster autoscaler keeps a node for its emptyDirs. */}}
-    {{- $evict := dict "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes" "models,state" }}
-    {{- with merge (dict) (.Values.podAnnotations | default dict) (.Values.commonAnnotations | default dict) $evict }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- $own := dict "kubectl.kubernetes.io/default-container" "tidemill" "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes" "models,state" }}
+    {{- merge $sums (.Values.podAnnotations | default dict) (.Values.commonAnnotations | default dict) $own | toYaml | nindent 4 }}
 spec:
   {{- include "tidemill.podFields" . | nindent 2 }}
   terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds | default (include "tidemill.stop" .) | int64 }}
@@ -234,7 +237,7 @@ spec:
 {{- with .Values.models.init }}
 {{- if .image -}}
 - name: models
-  image: {{ .image | quote }}
+  image: {{ include "tidemill.from" (list $ .image) | quote }}
   {{- with .command }}
   command: {{ toJson . }}
   {{- end }}

@@ -23,6 +23,7 @@
 {{- fail (printf "config.schema_registry.%s would stand in a ConfigMap, which is no place for a secret: set TIDEMILL_SCHEMA_REGISTRY__%s by extraEnv, with a secretKeyRef" $name (upper $name)) -}}
 {{- end -}}
 {{- end -}}
+{{- include "tidemill.validateExtras" . -}}
 {{- if and .Values.autoscaling.enabled .Values.keda.enabled -}}
 {{- fail "autoscaling.enabled and keda.enabled are both true, and would undo each other: choose one" -}}
 {{- end -}}
