@@ -14,6 +14,8 @@ import tempfile
 
 import yaml
 
+from twice import twice
+
 HERE = pathlib.Path(__file__).parent.resolve()
 CHART = HERE.parent.parent / "helm" / "tidemill"
 CACHE = pathlib.Path(sys.argv[1])
@@ -334,33 +336,6 @@ def restricted(rendered, name):
             expect(not missing, f"{name}: {item['kind']} {container['name']} mounts {missing}, which are no volumes")
 
 
-class Strict(yaml.SafeLoader):
-    """Refuses a map that has a key twice, as an API server with strict fields and Kustomize do."""
-
-    def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key) for key, _ in node.value]
-        twice = {key for key in keys if keys.count(key) > 1}
-        if twice:
-            raise yaml.YAMLError(f"{twice} twice{node.start_mark}")
-        return super().construct_mapping(node, deep)
-
-
-def once(text, name):
-    """Nothing stands twice: no key in a map, and no name in what Kubernetes merges by names."""
-    try:
-        for document in yaml.load_all(text, Strict):
-            for item, pod in pods([document] if document else []):
-                containers = pod.get("initContainers", []) + pod["containers"]
-                merged_by = [("name", containers), ("name", pod["volumes"]), ("name", pod.get("imagePullSecrets", []))]
-                for container in containers:
-                    merged_by += [("name", container.get("env", [])), ("mountPath", container.get("volumeMounts", []))]
-                for key, entries in merged_by:
-                    keys = [entry[key] for entry in entries]
-                    expect(len(keys) == len(set(keys)), f"{name}: {item['kind']} has something twice: {keys}")
-    except yaml.YAMLError as error:
-        expect(False, f"{name}: {error}")
-
-
 def variables():
     """No template reads a key of `config` that a variable of `extraEnv` could set unseen."""
     keys = set()
@@ -443,7 +418,8 @@ def renders(folder):
         if text is None:
             continue
         (folder / f"{re.sub(r'[^a-z]+', '-', name)}.yaml").write_text(text)
-        once(text, name)
+        for complaint in twice(text, pods):
+            expect(False, f"{name}: {complaint}")
         rendered = [item for item in yaml.safe_load_all(text) if item]
         restricted(rendered, name)
         own_check(rendered, name)
