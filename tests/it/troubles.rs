@@ -135,6 +135,7 @@ fn each_trouble_is_told_where_an_operator_looks() {
     broker_away(&world, &service);
     slow_model(&world.beside("slow", 1, &[]));
     version_that_no_record_fits(&world.beside("unfit", 1, &[]));
+    output_that_is_gone(&world.beside("gone", 1, &[]));
     poison(&world, &service);
 }
 
@@ -221,6 +222,24 @@ fn version_that_no_record_fits(world: &World) {
     world.add(2, &["x", "y"].map(|name| Column { name, impute: None }));
     world.promote(2);
     service.warns("Version 2 is refused; version 1 goes on: input.clean, or the model's preprocess.json, makes a text of field \"y\"");
+}
+
+/// A deleted output topic is named, and goes on being written to once it is there again.
+fn output_that_is_gone(world: &World) {
+    let service = Watched::start(&world.config("a", EXTRA));
+    world.produce(0, &[GOOD; 3]);
+    service.says("Idle: ");
+    world.delete_topics(&["out"]);
+    let said = format!(
+        "Nothing can be committed, and nothing is lost: topic {} does not exist any more: it was deleted while this ran; \
+         create it again (tidemill check --create-topics does).",
+        world.topic("out")
+    );
+    service.warns(&said);
+    world.create_topics(&["out"], 1);
+    wait_for("the topic", || {
+        service.status()["health"]["warnings"].as_array().unwrap().is_empty().then_some(())
+    });
 }
 
 /// No broker: a replica that had one, and one that starts without.

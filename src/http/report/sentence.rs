@@ -236,12 +236,9 @@ pub(super) fn warnings(
     warn(report.models.refused.as_ref().map(|refused| {
         format!("Version {} is refused{goes_on}: {}", refused.version, refused.reason)
     }));
-    warn(
-        status
-            .registry
-            .as_ref()
-            .map(|why| format!("The registry names no version that is there{goes_on}: {}", super::cut(why))),
-    );
+    warn(status.registry.as_ref().map(|why| {
+        format!("The registry names no version that is there{goes_on}: {}", super::cut(why))
+    }));
     warn(lacking(&status.lacking));
     warn(dead(report));
     warnings
