@@ -63,7 +63,6 @@ pub use command::Command;
 use deadlines::Slow;
 use flight::Flights;
 use lag::Lag;
-use leave::Unfinished;
 pub use limits::limits;
 use models::Models;
 use observer::Observer;
@@ -166,8 +165,8 @@ pub struct Engine {
     assigned_once: bool,
     /// Under `--until-end`: the group has committed all that was there at the start.
     finished: bool,
-    /// What the group had not committed of a bounded run when it was looked at last.
-    unfinished: Option<Unfinished>,
+    /// Records that the group had not committed of a bounded run when it was looked at last.
+    unfinished: Option<BTreeMap<Partition, i64>>,
     /// What a bounded run comes to that stops before its ends.
     stopped_by: &'static str,
     /// Where readers do not see yet what the group has committed.

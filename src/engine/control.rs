@@ -32,9 +32,8 @@ impl Engine {
             }
             Some(Control::Left(left)) => self.lag.left_behind(&left, &self.observer, now),
             Some(Control::Finished) => self.finished = true,
-            Some(Control::Unfinished(records, partitions)) => {
-                let mine = self.lag.of_job(self.pipeline.owned());
-                self.unfinished = Some(super::Unfinished { records, partitions, mine });
+            Some(Control::Unfinished(left)) => {
+                self.unfinished = Some(left);
                 self.hidden = None;
             }
             Some(Control::Hidden(places)) => self.hidden = Some(places),

@@ -114,8 +114,12 @@ impl Lag {
     }
 
     /// Records that were there when a bounded run began and are not committed yet, in the partitions that are ours.
-    pub(super) fn of_job(&self, owned: &Owned) -> i64 {
-        below(owned, |partition| self.first.get(&partition).copied())
+    pub(super) fn of_job(&self, owned: &Owned) -> BTreeMap<Partition, i64> {
+        let left = |(partition, done): (Partition, Offset)| {
+            let end = self.first.get(&partition)?;
+            Some((partition, end.0.saturating_sub(done.0).max(0)))
+        };
+        owned.positions().filter_map(left).collect()
     }
 
     /// Tells how much time a job has beyond what is left of its work at its rate since it began.
@@ -126,7 +130,7 @@ impl Lag {
         observer: &Observer,
         now: Instant,
     ) {
-        let left = self.of_job(owned);
+        let left = self.of_job(owned).values().sum();
         let until = deadline.saturating_duration_since(now);
         observer.metrics.slack(slack(until, left, self.all, now.duration_since(self.begun)));
     }
@@ -266,14 +270,6 @@ fn drain(left: i64, fallen: i64, seconds: f64) -> Drain {
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     let seconds = left as f64 * seconds / fallen as f64;
     Duration::try_from_secs_f64(seconds).map_or(Drain::Never, Drain::In)
-}
-
-/// Offsets between what is committed and `end`, of all partitions that are ours.
-fn below(owned: &Owned, end: impl Fn(Partition) -> Option<Offset>) -> i64 {
-    let left = |(partition, done): (Partition, Offset)| {
-        end(partition).map_or(0, |end| end.0.saturating_sub(done.0).max(0))
-    };
-    owned.positions().map(left).sum()
 }
 
 /// Seconds that are over of the time `until` the deadline when `left` records are done as fast as `done` were in `took`.

@@ -1,11 +1,13 @@
 //! How the engine ends: the group is left, the log's threads are joined, and what is left is said.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::config::OnStop;
 use crate::failure::{Exit, Failure};
 use crate::log::Control;
 use crate::printable::{counted, thousands};
+use crate::record::Partition;
 
 use super::{Engine, now};
 
@@ -14,16 +16,6 @@ const BRIEF: Duration = Duration::from_millis(1_500);
 
 /// How long a job that failed may take to leave its group.
 const LEAVING: Duration = Duration::from_secs(8);
-
-/// What a group had not committed of a bounded run at one moment.
-pub(super) struct Unfinished {
-    /// Records, in all partitions.
-    pub(super) records: i64,
-    /// Partitions that have some.
-    pub(super) partitions: usize,
-    /// Records in the partitions that were ours then.
-    pub(super) mine: i64,
-}
 
 impl Engine {
     /// Gives the partitions back and lets the threads end, within the drain.
@@ -76,10 +68,14 @@ impl Engine {
             );
             return Failure { message, exit: Exit::Temporary };
         }
-        let (mine, held) = (self.lag.of_job(self.pipeline.owned()), self.pipeline.owned().len());
-        // What this replica has committed since the group was looked at is left no more.
-        let of_group =
-            |seen: &Unfinished| (mine.max(seen.records - seen.mine + mine), seen.partitions);
+        let own = self.lag.of_job(self.pipeline.owned());
+        let (mine, held) = (own.values().sum::<i64>(), own.len());
+        // Of our own partitions it is known what was committed since the group was looked at.
+        let of_group = |seen: &BTreeMap<Partition, i64>| {
+            let left = |(place, left): (&Partition, &i64)| own.get(place).copied().unwrap_or(*left);
+            let left: Vec<i64> = seen.iter().map(left).filter(|left| 0 < *left).collect();
+            (left.iter().sum::<i64>(), left.len())
+        };
         let known = self.unfinished.as_ref().map(of_group);
         let known = known.or_else(|| (held != 0).then_some((mine, held)));
         let left = known.map_or_else(

@@ -417,7 +417,7 @@ impl Observer {
         } else {
             let missing =
                 |p: &Partition| until[p].0.saturating_sub(done(p).map_or(0, |done| done.0));
-            self.tell(Control::Unfinished(left.iter().map(missing).sum(), left.len()));
+            self.tell(Control::Unfinished(left.iter().map(|p| (*p, missing(p))).collect()));
         }
         Ok(())
     }

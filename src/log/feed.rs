@@ -149,8 +149,8 @@ pub enum Control {
     /// `--until-end`: the group has committed all that was there at the start, whichever member did it, and readers of
     /// committed records see it.
     Finished,
-    /// `--until-end`: about so many records of so many partitions are not committed yet, whoever holds them.
-    Unfinished(i64, usize),
+    /// `--until-end`: about so many records of these partitions are not committed yet, whoever holds them.
+    Unfinished(BTreeMap<Partition, i64>),
     /// `--until-end`: all of it is committed, but a transaction that is still open keeps readers of committed records from
     /// seeing it at these places.
     Hidden(String),

@@ -155,7 +155,9 @@ fn a_deadline_finishes_what_was_begun(world: &mut World) {
     let job = Replica::start(&world.config("a", SLOW), &["--until-end", "--deadline", "4s"]);
     let (code, log) = job.ended();
     assert_eq!(code, Some(75), "{log}");
-    let committed: i64 = world.committed(&world.observer()).unwrap().iter().sum();
+    let observer = world.observer();
+    let committed = wait_for("the group's offsets", || world.committed(&observer));
+    let committed: i64 = committed.iter().sum();
     let left = 2 * EACH - committed;
     let of = if 0 < committed { format!("about {left} records of ") } else { String::new() };
     let said = log.replace(',', "");
