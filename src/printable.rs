@@ -65,8 +65,9 @@ pub fn thousands(number: u64) -> String {
     text
 }
 
-/// So many of something, [`thousands`] in the number: `1 record waits`, `1,200 records wait`.
-pub fn counted(number: u64, one: &str, more: &str) -> String {
+/// So many of something, [`thousands`] in the number: `1 record waits`, `1,200 records wait`. Below 0 counts as 0.
+pub fn counted(number: impl TryInto<u64>, one: &str, more: &str) -> String {
+    let number = number.try_into().unwrap_or(0);
     format!("{} {}", thousands(number), if number == 1 { one } else { more })
 }
 

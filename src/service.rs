@@ -32,6 +32,7 @@ use crate::journal::Journal;
 use crate::log::{Feed, Log, Opening};
 use crate::model::options::LoadOptions;
 use crate::model::served::Served;
+use crate::model::unfit;
 use crate::registry::{self, Registry, watch};
 use crate::status::Board;
 use crate::telemetry::Telemetry;
@@ -121,10 +122,9 @@ pub fn load_model(config: &Config) -> Result<Served, Failure> {
         };
         Failure { message: format!("load {uri}: {why}"), exit: Exit::Config }
     })?;
-    match crate::model::unfit::why(&config.input, &*served.model) {
-        Some(message) => Err(Failure { message, exit: Exit::Config }),
-        None => Ok(served),
-    }
+    let fits = unfit::check(&config.input, &*served.model);
+    fits.map_err(|message| Failure { message, exit: Exit::Config })?;
+    Ok(served)
 }
 
 /// Runs the service on the log that `open` gives, until a signal, `options.stop`, or the end. A stop that comes while

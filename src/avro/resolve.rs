@@ -132,22 +132,21 @@ impl<'s> Compiler<'s> {
         wants: &[Want<'_>],
         steps: &mut Vec<Step>,
     ) -> Result<(), String> {
-        let (mut branches, mut refused, mut holds) = (Vec::new(), Vec::new(), 0);
+        let (mut branches, mut refused) = (Vec::new(), Vec::new());
         for writer in union.variants() {
             let mut own = Vec::new();
             let branch = Pair { writer, depth: pair.depth + 1, ..pair };
             if let Err(rule) = self.value(branch, wants, &mut own) {
-                // What is said of a union that never fits is of a branch that holds something.
-                let place = if matches!(writer, Schema::Null) { refused.len() } else { holds };
-                holds += usize::from(!matches!(writer, Schema::Null));
-                refused.insert(place, rule.clone());
+                refused.push((matches!(writer, Schema::Null), rule.clone()));
                 own = vec![Step { field: "".into(), does: Does::Refuse(rule.into()) }];
             }
             branches.push(own.into_boxed_slice());
         }
         if refused.len() == branches.len() {
             let none = || rule(pair.at, "is a union without a branch");
-            return Err(refused.into_iter().next().unwrap_or_else(none));
+            // Of the branches that hold something the first, where there is one.
+            let first = refused.into_iter().min_by_key(|(is_null, _)| *is_null);
+            return Err(first.map_or_else(none, |(_, rule)| rule));
         }
         let does = Does::Union(branches.into_boxed_slice());
         steps.push(Step { field: pair.at.into(), does });

@@ -233,11 +233,9 @@ impl Types {
             (Type::Union(branches), _) => branches.to_vec(),
             (_, Schema::Union(union)) => {
                 let branches = || union.variants().iter().filter_map(|of| follow(names, of).ok());
-                let is_promoted = |branch: &&Schema| self.promoted(id, branch).is_some();
-                let keeps = branches().any(|branch| self.keeps(id, branch));
-                let promoted = branches().find(is_promoted).filter(|_| !keeps);
                 let alike = branches().find(|branch| self.is_alike(id, branch));
-                if let Some(branch) = alike.or(promoted) {
+                let promoted = || branches().find(|branch| self.promoted(id, branch).is_some());
+                if let Some(branch) = alike.or_else(promoted) {
                     self.see(names, id, branch, seen);
                 }
                 return;
@@ -311,18 +309,13 @@ impl Types {
         }
     }
 
-    /// Whether bytes or a text are the same to the reader.
-    fn keeps(&self, id: Id, reader: &Schema) -> bool {
-        matches!(
-            (&self.all[id.0].is, reader),
-            (Type::Bytes, Schema::Bytes) | (Type::Text, Schema::String)
-        )
-    }
-
     /// Whether a branch of the reader's union is what a type is seen as: of records that of the same name, or the only one.
     fn is_alike(&self, id: Id, branch: &Schema) -> bool {
         match (&self.all[id.0].is, branch) {
-            (Type::Array(_), Schema::Array(_)) | (Type::Map(_), Schema::Map(_)) => true,
+            (Type::Array(_), Schema::Array(_))
+            | (Type::Map(_), Schema::Map(_))
+            | (Type::Bytes, Schema::Bytes)
+            | (Type::Text, Schema::String) => true,
             (Type::Record(_), Schema::Record(RecordSchema { name, .. }))
             | (Type::Enum(_), Schema::Enum(EnumSchema { name, .. })) => {
                 self.named.get(name).is_none_or(|known| *known == id)

@@ -99,7 +99,7 @@ impl Engine {
             return Err(temporary(&format!(
                 "run batch {batch} ({}): no answer within limits.inference = {:?}; with state.dir the next process runs these \
                  records by themselves. Where the model is only slow, lower batch.max_records or raise limits.inference",
-                counted(u64::try_from(*rows).unwrap_or(u64::MAX), "record", "records"),
+                counted(*rows, "record", "records"),
                 self.inference_limit
             )));
         }

@@ -203,8 +203,7 @@ impl Lag {
         }
         let places = held.iter().take(NAMED).map(|(partition, held)| {
             let (topic, number) = (observer.topic(partition.topic), partition.number);
-            let records = u64::try_from(held.records).unwrap_or(0);
-            let records = counted(records, "record", "records");
+            let records = counted(held.records, "record", "records");
             format!("{topic}/{number} from offset {} ({records})", held.place)
         });
         let places = places.collect::<Vec<_>>().join(", ");

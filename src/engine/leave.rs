@@ -81,15 +81,13 @@ impl Engine {
         let left = known.map_or_else(
             || "how many records are left is not known yet".to_owned(),
             |(left, partitions)| {
-                let left = u64::try_from(left).unwrap_or(0);
-                let partitions = u64::try_from(partitions).unwrap_or(u64::MAX);
                 format!(
                     "about {} of {} {} left, {} of them in what this replica holds, {}",
                     counted(left, "record", "records"),
                     counted(partitions, "partition", "partitions"),
                     if left == 1 { "is" } else { "are" },
                     thousands(u64::try_from(mine).unwrap_or(0)),
-                    counted(u64::try_from(held).unwrap_or(u64::MAX), "partition", "partitions")
+                    counted(held, "partition", "partitions")
                 )
             },
         );

@@ -108,18 +108,17 @@ impl Tally {
         let classes: Vec<String> =
             self.classes.iter().map(|(class, count)| format!("{class} {count}")).collect();
         let classes = classes.join(", ");
-        let some = dead != 0;
         let good = counted(good, "prediction", "predictions");
-        let dead = counted(dead, "dead letter", "dead letters");
-        match (job, some) {
+        let (count, dead) = (dead, counted(dead, "dead letter", "dead letters"));
+        match (job, count) {
             // Nobody scrapes the metrics of a job that has ended: this line is where its dead letters are seen.
-            (true, true) => {
+            (true, 1..) => {
                 tracing::warn!("committed {good} and {dead} ({classes})");
             }
-            (false, true) => {
+            (false, 1..) => {
                 tracing::info!("committed {good} and {dead} ({classes})");
             }
-            (_, false) => tracing::info!("committed {good} and no dead letters"),
+            (_, 0) => tracing::info!("committed {good} and no dead letters"),
         }
     }
 }

@@ -108,7 +108,7 @@ impl Engine {
         flight.measured(inference, encode, hits);
         let (id, alone, version) = (flight.id, flight.alone, flight.version());
         let model = Arc::clone(&flight.model);
-        if self.slow.told.is_some() || self.slow.half {
+        if self.slow.told.is_some() {
             self.tell_long(now());
         }
         if !alone && parts.iter().any(predicts) && self.suspicion.heard(version) {

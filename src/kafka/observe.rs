@@ -153,11 +153,11 @@ impl Observer {
         let names: Vec<&str> = shared.naming.inputs.iter().map(String::as_str).collect();
         // Whether any broker is there, first: a question to the controller has the client connect without a pause for as
         // long as it waits for that one.
-        let asked = shared.look.fetch_metadata(names.first().copied(), ANSWER);
-        if let Err(error) = asked {
-            return self.unreachable(&error);
-        }
-        self.back();
+        let missing = match shared.gone() {
+            Ok(missing) => missing,
+            Err(error) => return self.unreachable(&error),
+        };
+        self.say_back();
         let begin = Instant::now();
         let topics = match native::describe_topics(shared.look.client(), &names, ANSWER) {
             Ok(topics) => topics,
@@ -174,7 +174,7 @@ impl Observer {
         self.are_the_same(&topics, &committed)?;
         shared.topics_compared.fetch_max(doubted, Ordering::AcqRel);
         self.are_read(&topics);
-        self.tell(Control::Missing(shared.gone()));
+        self.tell(Control::Missing(missing));
         self.measure();
         Ok(())
     }
@@ -220,7 +220,7 @@ impl Observer {
         self.tell(Control::Refused(refused));
         if !is_refused {
             self.refused = None;
-            self.gone();
+            self.say_away();
             return Ok(());
         }
         let since = *self.refused.get_or_insert_with(Instant::now);
@@ -231,7 +231,7 @@ impl Observer {
     }
 
     /// No broker answers, and says nothing against us either.
-    fn gone(&mut self) {
+    fn say_away(&mut self) {
         if let Some(away) = self.away.unanswered(Instant::now()) {
             let (servers, seconds) = (self.shared.servers(), away.as_secs());
             tracing::warn!(
@@ -241,7 +241,7 @@ impl Observer {
     }
 
     /// A broker answers.
-    fn back(&mut self) {
+    fn say_back(&mut self) {
         if let Some(away) = self.away.answered(Instant::now()) {
             let (servers, seconds) = (self.shared.servers(), away.as_secs());
             tracing::info!("brokers of {servers} answer again, after {seconds} s");

@@ -250,26 +250,23 @@ impl Shared {
         if !delivers || !trouble.verdicts.refused.is_empty() {
             return false;
         }
-        let gone = self.gone();
-        if let Some(gone) = &gone {
-            trouble.why += "; ";
-            trouble.why += gone;
-        }
-        gone.is_some()
+        let Ok(Some(gone)) = self.gone() else { return false };
+        trouble.why += "; ";
+        trouble.why += &gone;
+        true
     }
 
-    /// The topics that are written to and do not exist any more, as a sentence with what to do; `None` where all are there
-    /// or that is not known.
-    pub(super) fn gone(&self) -> Option<String> {
+    /// The topics that are written to and do not exist any more, as a sentence with what to do; `None` where all are there.
+    /// An error where no broker answers: nothing is known then.
+    pub(super) fn gone(&self) -> KafkaResult<Option<String>> {
         let mut gone = Vec::new();
         for topic in self.naming.written() {
-            // Where the cluster is away, nothing is known of the others either.
-            let found = self.look.fetch_metadata(Some(topic), LIMITS_ANSWER).ok()?;
+            let found = self.look.fetch_metadata(Some(topic), LIMITS_ANSWER)?;
             if found.topics().first().is_some_and(is_unknown) {
                 gone.push(topic);
             }
         }
-        gone_words(&gone)
+        Ok(gone_words(&gone))
     }
 
     /// Describes topics. Where the cluster has no controller to ask, by their partitions alone: an id that is not known

@@ -4,9 +4,13 @@ use crate::clean::{Clean, Cleaning, GivenAs, Kind, Words};
 use crate::config::{Input, InputFormat};
 use crate::model::{Given, Model};
 
-/// Why no record can be answered, with what to do; `None` where one can.
-pub fn why(input: &Input, model: &dyn Model) -> Option<String> {
-    cleaned(input, model).or_else(|| one_field(input, model))
+/// Whether a record can be answered.
+///
+/// # Errors
+///
+/// Why none can, with what to do.
+pub fn check(input: &Input, model: &dyn Model) -> Result<(), String> {
+    cleaned(input, model).or_else(|| one_field(input, model)).map_or(Ok(()), Err)
 }
 
 /// What a field is cleaned by.
@@ -121,7 +125,7 @@ mod tests {
         ] {
             let input: Input = serde_json::from_value(yaml::value(said).unwrap()).unwrap();
             let input = Input { topics: vec!["t".to_owned()], ..input };
-            let found = why(&input, &table);
+            let found = check(&input, &table).err();
             match expect {
                 None => assert_eq!(found, None, "{said}"),
                 Some(expect) => {

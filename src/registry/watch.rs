@@ -300,7 +300,7 @@ async fn load(watch: &Watch, resolved: Resolved, before: &Signature) -> Result<S
         Failed::Refused(crate::failure::chain(&error))
     })?;
     change::check(before, &served.signature, &watch.allow).map_err(Failed::Refused)?;
-    unfit::why(&watch.input, &*served.model).map_or(Ok(()), |why| Err(Failed::Refused(why)))?;
+    unfit::check(&watch.input, &*served.model).map_err(Failed::Refused)?;
     let (writer, task) = (Arc::clone(&watch.writer), served.model.about().task);
     let ready = tokio::task::spawn_blocking(move || writer.ready(task));
     match patiently(watch, "looking for the schema of predictions", ready).await {

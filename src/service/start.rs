@@ -117,7 +117,6 @@ impl Start<'_> {
         resolved: Resolved,
         replaceable: bool,
     ) -> Result<Result<Served, Failed>, Failure> {
-        let config = self.config;
         let Resolved { name, version, dir } = resolved;
         // A plain directory has no name in a registry, and nothing to serve instead.
         let known = name.clone().unwrap_or_default();
@@ -127,7 +126,7 @@ impl Start<'_> {
             }
             tracing::error!(model = known, %version, why, "there is no previous version to serve instead: trying it again");
         }
-        let options = LoadOptions { name, version, ..LoadOptions::of(config) };
+        let options = LoadOptions { name, version, ..LoadOptions::of(self.config) };
         let started = now();
         if let Err(failed) = self.try_it(&dir, &options).await {
             return Ok(Err(failed));
@@ -147,12 +146,11 @@ impl Start<'_> {
             steps: report.times().collect(),
             refused: loaded.as_ref().err().map(|refused| chain(refused)),
         });
-        Ok(loaded.map_err(|refused| Failed::Refused(chain(&refused))).and_then(|served| {
-            match unfit::why(&config.input, &*served.model) {
-                Some(why) => Err(Failed::Refused(why)),
-                None => Ok(served),
-            }
-        }))
+        let loaded = loaded.map_err(|refused| chain(&refused)).and_then(|served| {
+            unfit::check(&self.config.input, &*served.model)?;
+            Ok(served)
+        });
+        Ok(loaded.map_err(Failed::Refused))
     }
 
     /// Loads a version in a process of its own first, where it is a program of ours that runs on the CPU.

@@ -79,8 +79,7 @@ fn line(records: u64, dead_letters: u64, left: i64, seconds: f64, model: &str) -
     let dead = if dead_letters == 0 {
         String::new()
     } else {
-        let s = if dead_letters == 1 { "" } else { "s" };
-        format!(" ({} dead letter{s})", thousands(dead_letters))
+        format!(" ({})", counted(dead_letters, "dead letter", "dead letters"))
     };
     let to_go = if left == 0 || records == 0 {
         String::new()

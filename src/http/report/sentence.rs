@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{About, OnePartition, Report, STUCK};
 use crate::memory::mebibytes;
-use crate::printable::{counted, thousands};
+use crate::printable::{counted, rate, thousands};
 use crate::status::{Doing, Drain, InModel, Refused, Status};
 
 /// A rate over the last minute says nothing of now where so long nothing was committed.
@@ -33,8 +33,8 @@ pub(super) fn of(report: &Report, about: &About, status: &Status, now: Instant) 
         (Doing::Stopping, ..) => "Stopping: what was begun is finished and committed.".to_owned(),
         (Doing::Paused, ..) => {
             let waits = report.now.lag.filter(|lag| 0 < *lag);
-            let waits =
-                waits.map_or_else(String::new, |lag| format!("; {}", many(lag, "waits", "wait")));
+            let waits = waits
+                .map_or_else(String::new, |lag| format!("; {}", counted(lag, "waits", "wait")));
             format!("Paused: nothing is taken in from {topics} until it is resumed{waits}.")
         }
         (_, Some(model), _, Some(away)) => match &status.unwelcome {
@@ -90,14 +90,19 @@ fn topics(about: &About) -> String {
 /// What it does that has partitions and a cluster.
 fn works(report: &Report, status: &Status, now: Instant, topics: &str, model: &str) -> String {
     let super::Now {
-        records_per_s: rate, lag, held_back: held, last_commit_age_s, waited_s, ..
+        records_per_s: a_second,
+        lag,
+        held_back: held,
+        last_commit_age_s,
+        waited_s,
+        ..
     } = report.now;
     let next = report
         .models
         .staged
         .map(|version| format!("version {version} is ready and is taken with the next batch"));
-    if 0.0 < rate && last_commit_age_s < QUIET.as_secs_f64() {
-        let rate = rounded(rate);
+    if 0.0 < a_second && last_commit_age_s < QUIET.as_secs_f64() {
+        let rate = rounded(a_second);
         return format!(
             "Answers {rate} records a second of {topics} with {model}, {}.",
             behind(report, status.drain)
@@ -106,7 +111,7 @@ fn works(report: &Report, status: &Status, now: Instant, topics: &str, model: &s
     if let Some(long) = &status.in_model {
         return format!(
             "A batch of {} of {topics} has been in {model} for {}; nothing was committed meanwhile.",
-            many(i64::try_from(long.rows).unwrap_or(i64::MAX), "record", "records"),
+            counted(long.rows, "record", "records"),
             span(now.saturating_duration_since(long.since).as_secs_f64())
         );
     }
@@ -114,26 +119,18 @@ fn works(report: &Report, status: &Status, now: Instant, topics: &str, model: &s
         None => format!(
             "Ready: {model} waits for records of {topics}; how far behind it is is not known yet."
         ),
-        Some(readable) if 0 < readable && waited_s < QUIET.as_secs_f64() => format!(
-            "Begins: {} for {model}.",
-            many(
-                readable,
-                &format!("record of {topics} waits"),
-                &format!("records of {topics} wait")
-            )
-        ),
-        Some(readable) if 0 < readable => format!(
-            "Nothing was committed for {}, and {} for {model}.",
-            span(waited_s),
-            many(
-                readable,
-                &format!("record of {topics} waits"),
-                &format!("records of {topics} wait")
-            )
-        ),
+        Some(readable) if 0 < readable => {
+            let (one, more) =
+                (format!("record of {topics} waits"), format!("records of {topics} wait"));
+            let waiting = counted(readable, &one, &more);
+            if waited_s < QUIET.as_secs_f64() {
+                return format!("Begins: {waiting} for {model}.");
+            }
+            format!("Nothing was committed for {}, and {waiting} for {model}.", span(waited_s))
+        }
         Some(_) if 0 < held => format!(
             "Waits for producers: {} behind a transaction that is not ended; all before it is answered.",
-            many(
+            counted(
                 held,
                 &format!("record of {topics} stands"),
                 &format!("records of {topics} stand")
@@ -157,7 +154,7 @@ fn behind(report: &Report, drain: Option<Drain>) -> String {
     let held_back = if held == 0 {
         String::new()
     } else {
-        let held = many(held, "more stands", "more stand");
+        let held = counted(held, "more stands", "more stand");
         format!("; {held} behind a producer's transaction that is not ended")
     };
     let behind = match (lag - held, drain) {
@@ -209,7 +206,7 @@ pub(super) fn warnings(
         let OnePartition { topic, partition, lag, held_back, waited_s: age, .. } = stuck;
         warn(Some(format!(
             "{topic}/{partition} does not move: {}, and nothing of it was committed for {}. {}",
-            many(lag.unwrap_or(0) - held_back, "record waits", "records wait"),
+            counted(lag.unwrap_or(0) - held_back, "record waits", "records wait"),
             span(*age),
             match status.in_model {
                 Some(_) =>
@@ -221,8 +218,7 @@ pub(super) fn warnings(
     report.partitions.iter().for_each(|one| warn(held(one, about)));
     let uncovered = status.uncovered;
     warn((uncovered != 0).then(|| {
-        let uncovered = counted(
-            u64::try_from(uncovered).unwrap_or(u64::MAX),
+        let uncovered = counted(uncovered,
             "partition of the input topics is",
             "partitions of the input topics are",
         );
@@ -267,7 +263,7 @@ fn long_in_model(long: &InModel, report: &Report, now: Instant) -> Option<String
         format!(
             "A batch of {} has been in {model} for {}. After limits.inference, {}, this process ends, and the next one runs these \
              records by themselves. Where the model is only slow, lower batch.max_records or raise limits.inference.",
-            counted(u64::try_from(*rows).unwrap_or(u64::MAX), "record", "records"),
+            counted(*rows, "record", "records"),
             span(time.as_secs_f64()),
             span(limit.as_secs_f64())
         )
@@ -283,7 +279,7 @@ fn held(one: &OnePartition, about: &About) -> Option<String> {
             "{topic}/{partition}: {} not been readable for {}, because a producer's transaction that begins at offset \
              {place} is not ended. Where that producer is gone: kafka-transactions.sh --bootstrap-server {} abort --topic \
              {topic} --partition {partition} --start-offset {place}",
-            many(*held_back, "record has", "records have"),
+            counted(*held_back, "record has", "records have"),
             span(time),
             about.log
         )
@@ -356,23 +352,9 @@ fn count(number: i64) -> String {
     thousands(u64::try_from(number).unwrap_or(0))
 }
 
-fn many(number: i64, one: &str, more: &str) -> String {
-    counted(u64::try_from(number).unwrap_or(0), one, more)
-}
-
-fn rounded(rate: f64) -> String {
-    if rate < 0.05 {
-        return "less than 0.1".to_owned();
-    }
-    if rate < 10.0 {
-        return format!("{rate:.1}");
-    }
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a rate of records is far below 2^64 and never negative"
-    )]
-    thousands(rate.round() as u64)
+/// Below ten with its digit, also where that is 0: it is no count.
+fn rounded(a_second: f64) -> String {
+    if (0.05..10.0).contains(&a_second) { format!("{a_second:.1}") } else { rate(a_second) }
 }
 
 /// A time as people say it.
